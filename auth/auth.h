@@ -1,0 +1,107 @@
+/* Authentication: the messages, the master that never blocks, and the child that may.
+ *
+ * The master owns the queue and the conversation children's work: it gives each child one conversation at a time, at most a
+ * quarter of the children to one user or one client address, and asks for a child's death when its deadline passes.  It has
+ * no privilege and no module of PAM in it.  A child runs one PAM conversation to its end and knows nothing else. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/addr.h"
+#include "common/ipc.h"
+
+#define AUTH_TEXT_MAX 255    /* RFC 1929: user name and password are 1 to 255 octets */
+#define AUTH_GROUPS_MAX 64
+#define AUTH_GROUP_NAME_MAX 63
+#define AUTH_REASON_MAX 255
+#define AUTH_DELAY_MAX_US (60 * 1000 * 1000)
+
+/* One log-in to judge.  password is a secret: whoever holds a copy wipes it (auth_ask_wipe). */
+struct auth_ask {
+	uint64_t id;
+	char service[64]; /* PAM service of the listener: letters, digits, '-', '_' and '.', which does not come first */
+	char listener[64];
+	struct addr client;
+	char user[AUTH_TEXT_MAX + 1];
+	char password[AUTH_TEXT_MAX + 1];
+};
+
+enum auth_verdict {
+	AUTH_OK,
+	AUTH_DENIED,  /* wrong password, unknown user, expired or barred account: reason says which, for the audit only */
+	AUTH_FAILED,  /* could not be judged: queue full, deadline, module error, child died */
+};
+
+struct auth_answer {
+	uint64_t id;
+	enum auth_verdict verdict;
+	uint32_t delay_us; /* what PAM wants a refusal to wait (pam_fail_delay(3)); the worker waits it in its loop */
+	char user[AUTH_TEXT_MAX + 1]; /* canonical, as PAM left it; as it was asked where PAM did not get that far */
+	char reason[AUTH_REASON_MAX + 1]; /* one line for the audit, printable ASCII; never a secret; "" when AUTH_OK */
+	uint16_t ngroups; /* 0 unless AUTH_OK */
+	char groups[AUTH_GROUPS_MAX][AUTH_GROUP_NAME_MAX + 1];
+};
+
+/* Bodies of AUTH_ASK and PAM_ASK.  The writer's bytes are a secret, too: the caller wipes them once they are sent. */
+void auth_put_ask(struct wire_writer *w, const struct auth_ask *a);
+/* Reads a whole body.  False (and *a wiped) if it is malformed: lengths, a rest, a service that is no file name, control
+ * bytes, empty user or password, no client address. */
+bool auth_get_ask(struct wire_reader *r, struct auth_ask *a);
+void auth_ask_wipe(struct auth_ask *a);
+/* Bodies of AUTH_ANSWER and PAM_ANSWER. */
+void auth_put_answer(struct wire_writer *w, const struct auth_answer *a);
+/* The same promises as auth_get_ask(). */
+bool auth_get_answer(struct wire_reader *r, struct auth_answer *a);
+/* Body of AUTH_CANCEL: the worker's id of an ask that nobody waits for any more.  It gets no answer, unless that is
+ * already on its way: a worker ignores answers whose id it does not know. */
+void auth_put_cancel(struct wire_writer *w, uint64_t id);
+bool auth_get_cancel(struct wire_reader *r, uint64_t *id);
+
+/* Why a user name or password from a client may not reach PAM ("is empty", "holds a control byte", ...: the caller says
+ * which of the two), or NULL. */
+const char *auth_text_refused(const uint8_t *text, size_t len);
+
+/* ---- master ---------------------------------------------------------------------------------------------------- */
+
+struct auth_master_options {
+	unsigned children;    /* conversation children that the supervisor keeps, in slots 0 to children - 1; at least 1 */
+	unsigned queue_max;   /* conversations waiting */
+	unsigned deadline_ms; /* of one conversation, from its start in a child; and of one that waits, from its arrival */
+	/* Asks the supervisor to kill and replace the child in a slot: it missed its deadline or broke the protocol.  Its link
+	 * is closed before the call, and nothing that it still says is heard. */
+	void (*kill_child)(uint16_t slot, void *arg);
+	void *arg;
+};
+
+struct auth_master;
+struct event_base;
+
+struct auth_master *auth_master_new(struct event_base *base, const struct auth_master_options *options);
+void auth_master_free(struct auth_master **master);
+/* A worker's link (again after its restart): takes over fd.  Whatever came over the slot's former link is dropped.  A
+ * worker whose link breaks a rule or does not take its answers is cut off: its asks are dropped, and it sees its end. */
+void auth_master_add_worker(struct auth_master *m, uint16_t slot, int fd);
+/* A conversation child's link (again after its restart): takes over fd. */
+void auth_master_add_child(struct auth_master *m, uint16_t slot, int fd);
+/* Counters as a JSON object text, malloc'd, caller frees: children (alive), busy, queued, asked, ok, denied, failed,
+ * cancelled (or their worker died), killed. */
+char *auth_master_status(const struct auth_master *m);
+
+/* ---- child ----------------------------------------------------------------------------------------------------- */
+
+struct auth_child_options {
+	const char *pam_confdir; /* NULL: the system's /etc/pam.d; else pam_start_confdir(3) */
+	bool fold_case;          /* user names are lower-cased (ASCII) before PAM sees them */
+	/* NULL, or the path of a file in the format of group(5), read at each log-in: its groups that list the user count
+	 * besides those of NSS.  One that cannot be read, is over AUTH_GROUPS_FILE_MAX bytes or has a malformed line fails
+	 * every log-in, because a deny rule about a group must not stop matching for want of the file. */
+	const char *groups_file;
+};
+
+#define AUTH_GROUPS_FILE_MAX (1024 * 1024)
+
+/* Serves conversations on a blocking link to the master until it closes: returns 0 then, and -1 if the master sent what it
+ * may not.  Ignores SIGPIPE from here on (modules write to helpers that may be gone). */
+int auth_child_serve(struct ipc *master, const struct auth_child_options *options);

@@ -1,0 +1,39 @@
+/* What every role but the supervisor has in common: its link to the supervisor, its loop, its start and its end. */
+#pragma once
+
+#include <stdint.h>
+
+#include "common/ipc.h"
+#include "gatewayd/conf.h"
+
+struct event_base;
+
+struct child {
+	enum role role;
+	uint16_t slot;
+	const struct config *config;
+	struct event_base *base;
+	struct ipc *supervisor;
+
+	/* Set by the role before child_run(); any may be NULL. */
+	void (*on_peer)(struct child *c, enum role peer, uint16_t slot, int fd); /* takes over fd */
+	void (*on_message)(struct child *c, struct ipc_message *m); /* from the supervisor, all but PEER and STOP */
+	void (*on_stop)(struct child *c); /* default: leave the loop at once */
+	void *state;
+};
+
+/* Closes the sandbox for c->role, says READY, and runs the loop until STOP or the supervisor's end.  Returns an exit code. */
+int child_run(struct child *c);
+/* Ends the loop from inside. */
+void child_leave(struct child *c);
+/* Tells the supervisor that a restart cannot help (read-only directory, broken store ...) and exits with EXIT_CONFIG. */
+void child_unusable(struct child *c, const char *why) __attribute__((noreturn));
+
+/* The roles' entries; each returns an exit code. */
+int worker_main(struct child *c);
+int auth_main(struct child *c);
+int pam_main(struct child *c);
+int recorder_main(struct child *c);
+int control_main(struct child *c);
+int compiler_main(struct child *c);
+int reader_main(struct child *c);

@@ -1,0 +1,429 @@
+#include "config.h"
+
+#include "gatewayd/conf.h"
+
+#include <confuse.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/name.h"
+
+/* ---- the options: one row each ------------------------------------------------------------------------------- */
+
+enum kind { NUMBER, TEXT, PATH, FLAG, LEVEL, ENDPOINTS };
+
+struct option {
+	const char *name;
+	enum kind kind;
+	size_t offset; /* into struct config */
+	size_t size;   /* of a TEXT or PATH field */
+	long min, max; /* of a NUMBER */
+	long number;   /* default of a NUMBER or FLAG */
+	const char *text; /* default of a TEXT, PATH or LEVEL */
+};
+
+#define OPTION(option_name, option_kind, field, ...)                                                                   \
+	{.name = (option_name), .kind = (option_kind), .offset = offsetof(struct config, field),                       \
+	 .size = sizeof(((struct config *)0)->field), __VA_ARGS__}
+
+#define DAY_MS (24L * 60 * 60 * 1000)
+
+static const struct option options[] = {
+	OPTION("workers", NUMBER, workers, .min = 1, .max = 64, .number = 2),
+	OPTION("max-sessions", NUMBER, max_sessions, .min = 0, .max = 4000000, .number = 0),
+	OPTION("user", TEXT, user, .text = "gatewayd"),
+	OPTION("pam-user", TEXT, pam_user, .text = "root"),
+	OPTION("state-dir", PATH, state_dir, .text = "/var/lib/gatewayd"),
+	OPTION("control-socket", PATH, control_socket, .text = "/run/gatewayd/control.sock"),
+	OPTION("control-group", TEXT, control_group, .text = ""),
+	OPTION("policy-file", PATH, policy_file, .text = "/etc/gatewayd/gateway.policy"),
+	OPTION("geoip-database", PATH, geoip_database, .text = ""),
+	OPTION("resolver", ENDPOINTS, resolvers, .text = NULL),
+	OPTION("resolver-timeout", NUMBER, resolver_timeout_ms, .min = 100, .max = 60000, .number = 2000),
+	OPTION("resolver-tries", NUMBER, resolver_tries, .min = 1, .max = 10, .number = 3),
+	OPTION("search-domain", TEXT, search_domain, .text = ""),
+	OPTION("pam-config-dir", PATH, pam_config_dir, .text = ""),
+	OPTION("pam-groups-file", PATH, pam_groups_file, .text = ""),
+	OPTION("pam-processes", NUMBER, pam_processes, .min = 1, .max = 256, .number = 8),
+	OPTION("pam-queue", NUMBER, pam_queue, .min = 1, .max = 100000, .number = 1024),
+	OPTION("pam-timeout", NUMBER, pam_timeout_ms, .min = 1000, .max = 600000, .number = 60000),
+	OPTION("fold-user-case", FLAG, fold_user_case, .number = 0),
+	OPTION("handshake-timeout", NUMBER, handshake_timeout_ms, .min = 100, .max = 600000, .number = 30000),
+	OPTION("connect-timeout", NUMBER, connect_timeout_ms, .min = 100, .max = 600000, .number = 20000),
+	OPTION("idle-timeout", NUMBER, idle_timeout_ms, .min = 100, .max = 30 * DAY_MS, .number = 2 * 3600000L),
+	OPTION("audit-timeout", NUMBER, audit_timeout_ms, .min = 100, .max = 600000, .number = 10000),
+	OPTION("commit-interval", NUMBER, commit_interval_us, .min = 0, .max = 1000000, .number = 2000),
+	OPTION("compile-timeout", NUMBER, compile_timeout_ms, .min = 1000, .max = 3600000, .number = 120000),
+	OPTION("sandbox", FLAG, sandbox, .number = 1),
+	OPTION("log-level", LEVEL, log_level, .text = "info"),
+};
+
+#define NOPTIONS (sizeof options / sizeof *options)
+
+/* ---- errors: all of them in one run, each with its line -------------------------------------------------------- */
+
+struct reading {
+	char *errors; /* malloc'd lines, or NULL */
+	unsigned count;
+	bool seen[NOPTIONS];
+	struct config *config;
+};
+
+#define ERRORS_MAX 50
+
+/* libconfuse hands no context to its callbacks. */
+static struct reading *reading;
+
+__attribute__((format(printf, 2, 0))) static void add_error(cfg_t *cfg, const char *format, va_list ap)
+{
+	char message[512], *grown;
+	size_t old = reading->errors == NULL ? 0 : strlen(reading->errors);
+
+	if (++reading->count > ERRORS_MAX)
+		return;
+	vsnprintf(message, sizeof message, format, ap);
+	size_t need = old + strlen(message) + (cfg == NULL ? 0 : strlen(cfg->filename)) + 32;
+
+	grown = realloc(reading->errors, need);
+	if (grown == NULL)
+		return;
+	reading->errors = grown;
+	if (cfg != NULL)
+		snprintf(grown + old, need - old, "%s%s:%d: %s", old == 0 ? "" : "\n", cfg->filename, cfg->line, message);
+	else
+		snprintf(grown + old, need - old, "%s%s: %s", old == 0 ? "" : "\n", reading->config->file, message);
+}
+
+static void wrong(cfg_t *cfg, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void wrong(cfg_t *cfg, const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	add_error(cfg, format, ap);
+	va_end(ap);
+}
+
+/* ---- checks while reading, where the line is known ------------------------------------------------------------- */
+
+static const struct option *option_of(const cfg_opt_t *opt)
+{
+	for (size_t i = 0; i < NOPTIONS; i++)
+		if (strcmp(options[i].name, opt->name) == 0)
+			return &options[i];
+	return NULL;
+}
+
+static void check_text(cfg_t *cfg, const struct option *o, const char *value)
+{
+	enum log_level level;
+
+	if (strlen(value) >= o->size && o->kind != LEVEL)
+		wrong(cfg, "%s is longer than %zu bytes", o->name, o->size - 1);
+	else if (o->kind == PATH && value[0] != '/' && value[0] != '\0')
+		wrong(cfg, "%s must be an absolute path, not '%s'", o->name, value);
+	else if (o->kind == LEVEL && !log_level_parse(value, &level))
+		wrong(cfg, "%s is error, warning, info or debug, not '%s'", o->name, value);
+}
+
+/* After each value of a top-level option. */
+static int validate_option(cfg_t *cfg, cfg_opt_t *opt)
+{
+	const struct option *o = option_of(opt);
+	unsigned last = cfg_opt_size(opt) - 1;
+
+	if (o->kind == ENDPOINTS) {
+		struct endpoint ep;
+		const char *value = cfg_opt_getnstr(opt, last);
+
+		if (!endpoint_parse(value, &ep) || ep.port == 0)
+			wrong(cfg, "%s is ADDRESS:PORT or [ADDRESS]:PORT, not '%s'", o->name, value);
+		return 0;
+	}
+	if (reading->seen[o - options])
+		wrong(cfg, "%s is given twice", o->name);
+	reading->seen[o - options] = true;
+	if (o->kind == NUMBER) {
+		long value = cfg_opt_getnint(opt, 0);
+
+		if (value < o->min || value > o->max)
+			wrong(cfg, "%s is from %ld to %ld, not %ld", o->name, o->min, o->max, value);
+	} else if (o->kind != FLAG) {
+		check_text(cfg, o, cfg_opt_getnstr(opt, 0));
+	}
+	return 0;
+}
+
+static int validate_address(cfg_t *cfg, cfg_opt_t *opt)
+{
+	struct endpoint ep;
+	const char *value = cfg_opt_getnstr(opt, cfg_opt_size(opt) - 1);
+
+	if (!endpoint_parse(value, &ep) || ep.port == 0)
+		wrong(cfg, "address is ADDRESS:PORT or [ADDRESS]:PORT, not '%s'", value);
+	return 0;
+}
+
+static const struct {
+	const char *name;
+	uint8_t code; /* RFC 1928 section 3 */
+} methods[] = {{"none", 0x00}, {"password", 0x02}};
+
+static int method_code(const char *name)
+{
+	for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
+		if (strcmp(methods[i].name, name) == 0)
+			return methods[i].code;
+	return -1;
+}
+
+static int validate_method(cfg_t *cfg, cfg_opt_t *opt)
+{
+	const char *value = cfg_opt_getnstr(opt, cfg_opt_size(opt) - 1);
+
+	if (method_code(value) < 0)
+		wrong(cfg, "methods are none and password, not '%s'", value);
+	return 0;
+}
+
+static int validate_client(cfg_t *cfg, cfg_opt_t *opt)
+{
+	struct prefix p;
+	bool host_bits;
+	const char *value = cfg_opt_getnstr(opt, cfg_opt_size(opt) - 1);
+
+	if (!prefix_parse(value, &p, &host_bits))
+		wrong(cfg, host_bits ? "clients: '%s' has host bits set" : "clients are prefixes like 10.0.0.0/8, not '%s'", value);
+	return 0;
+}
+
+static int validate_service(cfg_t *cfg, cfg_opt_t *opt)
+{
+	const char *value = cfg_opt_getnstr(opt, 0);
+
+	if (value[0] == '\0' || strlen(value) >= 64 || strchr(value, '/') != NULL)
+		wrong(cfg, "pam-service is the name of a PAM service (1 to 63 bytes, no '/'), not '%s'", value);
+	return 0;
+}
+
+/* ---- values into the snapshot ---------------------------------------------------------------------------------- */
+
+static bool is_loopback(const struct addr *a)
+{
+	static const struct addr v6_loopback = {.family = ADDR_V6, .bytes = {[15] = 1}};
+
+	return (a->family == ADDR_V4 && a->bytes[0] == 127) || addr_equal(a, &v6_loopback);
+}
+
+/* A listener that lends the network to strangers is an error unless the operator says so. */
+static void check_open_proxy(cfg_t *sec, const struct config_listener *l)
+{
+	bool none = false, outside = false;
+
+	for (size_t i = 0; i < l->nmethods; i++)
+		none |= l->methods[i] == 0x00;
+	for (size_t i = 0; i < l->naddresses; i++)
+		outside |= !is_loopback(&l->addresses[i].addr);
+	if (none && outside && l->nclients == 0 && !l->open_proxy)
+		wrong(sec,
+		      "listener '%s' serves anybody who can reach it without a log-in: name its clients, or say open-proxy = true",
+		      l->name);
+}
+
+static void take_addresses(struct config *c, cfg_t *sec, struct config_listener *l)
+{
+	size_t n = cfg_size(sec, "address");
+
+	if (n == 0 || n > CONFIG_ADDRESSES_MAX)
+		wrong(sec, "listener '%s' needs 1 to %d addresses", l->name, CONFIG_ADDRESSES_MAX);
+	for (size_t i = 0; i < n && i < CONFIG_ADDRESSES_MAX; i++) {
+		struct endpoint *ep = &l->addresses[l->naddresses++];
+
+		if (!endpoint_parse(cfg_getnstr(sec, "address", (unsigned)i), ep))
+			continue;
+		for (struct config_listener *other = c->listeners; other <= l; other++)
+			for (size_t k = 0; k < other->naddresses; k++)
+				if (&other->addresses[k] != ep && other->addresses[k].port == ep->port &&
+				    addr_equal(&other->addresses[k].addr, &ep->addr))
+					wrong(sec, "address %s is listened on twice", cfg_getnstr(sec, "address", (unsigned)i));
+	}
+}
+
+static void take_listener(struct config *c, cfg_t *sec)
+{
+	struct config_listener *l = &c->listeners[c->nlisteners];
+	const char *title = cfg_title(sec);
+
+	if (strlen(title) >= sizeof l->name || title[0] == '\0') {
+		wrong(sec, "a listener's name has 1 to %zu bytes", sizeof l->name - 1);
+		return;
+	}
+	for (size_t i = 0; i < c->nlisteners; i++)
+		if (strcmp(c->listeners[i].name, title) == 0)
+			wrong(sec, "listener '%s' is given twice", title);
+	snprintf(l->name, sizeof l->name, "%s", title);
+	take_addresses(c, sec, l);
+	for (unsigned i = 0; i < cfg_size(sec, "methods"); i++) {
+		int code = method_code(cfg_getnstr(sec, "methods", i));
+
+		if (code < 0)
+			continue;
+		if (memchr(l->methods, code, l->nmethods) != NULL)
+			wrong(sec, "listener '%s' names a method twice", title);
+		else
+			l->methods[l->nmethods++] = (uint8_t)code;
+	}
+	if (cfg_size(sec, "methods") == 0)
+		wrong(sec, "listener '%s' offers no method", title);
+	snprintf(l->pam_service, sizeof l->pam_service, "%s", cfg_getstr(sec, "pam-service"));
+	l->nclients = cfg_size(sec, "clients");
+	l->clients = calloc(l->nclients + 1, sizeof *l->clients);
+	for (unsigned i = 0; l->clients != NULL && i < l->nclients; i++) {
+		bool host_bits;
+
+		prefix_parse(cfg_getnstr(sec, "clients", i), &l->clients[i], &host_bits);
+	}
+	l->open_proxy = cfg_getbool(sec, "open-proxy");
+	check_open_proxy(sec, l);
+	c->nlisteners++;
+}
+
+static void take_option(struct config *c, cfg_t *cfg, const struct option *o)
+{
+	char *field = (char *)c + o->offset;
+
+	switch (o->kind) {
+	case NUMBER:
+		*(unsigned *)(void *)field = (unsigned)cfg_getint(cfg, o->name);
+		break;
+	case FLAG:
+		*(bool *)field = cfg_getbool(cfg, o->name);
+		break;
+	case TEXT:
+	case PATH:
+		snprintf(field, o->size, "%s", cfg_getstr(cfg, o->name));
+		break;
+	case LEVEL:
+		log_level_parse(cfg_getstr(cfg, o->name), (enum log_level *)(void *)field);
+		break;
+	case ENDPOINTS:
+		if (cfg_size(cfg, o->name) > CONFIG_RESOLVERS_MAX)
+			wrong(NULL, "at most %d values of %s", CONFIG_RESOLVERS_MAX, o->name);
+		for (unsigned i = 0; i < cfg_size(cfg, o->name) && i < CONFIG_RESOLVERS_MAX; i++)
+			if (endpoint_parse(cfg_getnstr(cfg, o->name, i), &c->resolvers[c->nresolvers]))
+				c->nresolvers++;
+		break;
+	}
+}
+
+static void take_all(struct config *c, cfg_t *cfg)
+{
+	struct name name;
+	struct addr address;
+	const char *why;
+
+	for (size_t i = 0; i < NOPTIONS; i++)
+		take_option(c, cfg, &options[i]);
+	if (cfg_size(cfg, "listener") == 0)
+		wrong(NULL, "no listener is configured: add one, like  listener \"main\" { address = {\"127.0.0.1:1080\"} }");
+	if (cfg_size(cfg, "listener") > CONFIG_LISTENERS_MAX)
+		wrong(NULL, "more than %d listeners", CONFIG_LISTENERS_MAX);
+	else
+		for (unsigned i = 0; i < cfg_size(cfg, "listener"); i++)
+			take_listener(c, cfg_getnsec(cfg, "listener", i));
+	if (c->search_domain[0] != '\0' &&
+	    name_canonical(c->search_domain, strlen(c->search_domain), &name, &address, &why) != NAME_IS_NAME)
+		wrong(NULL, "search-domain '%s' is no host name", c->search_domain);
+	if (c->state_dir[0] == '\0' || c->control_socket[0] == '\0' || c->policy_file[0] == '\0')
+		wrong(NULL, "state-dir, control-socket and policy-file must not be empty");
+}
+
+/* ---- reading ------------------------------------------------------------------------------------------------------ */
+
+static cfg_opt_t listener_options[] = {
+	CFG_STR_LIST("address", NULL, CFGF_NONE),
+	CFG_STR_LIST("methods", "{password}", CFGF_NONE),
+	CFG_STR("pam-service", "gatewayd", CFGF_NONE),
+	CFG_STR_LIST("clients", NULL, CFGF_NONE),
+	CFG_BOOL("open-proxy", cfg_false, CFGF_NONE),
+	CFG_END(),
+};
+
+static void fill_confuse_table(cfg_opt_t *table)
+{
+	for (size_t i = 0; i < NOPTIONS; i++) {
+		const struct option *o = &options[i];
+
+		if (o->kind == NUMBER)
+			table[i] = (cfg_opt_t)CFG_INT(o->name, o->number, CFGF_NONE);
+		else if (o->kind == FLAG)
+			table[i] = (cfg_opt_t)CFG_BOOL(o->name, o->number ? cfg_true : cfg_false, CFGF_NONE);
+		else if (o->kind == ENDPOINTS)
+			table[i] = (cfg_opt_t)CFG_STR_LIST(o->name, NULL, CFGF_NONE);
+		else
+			table[i] = (cfg_opt_t)CFG_STR(o->name, o->text, CFGF_NONE);
+	}
+	table[NOPTIONS] = (cfg_opt_t)CFG_SEC("listener", listener_options, CFGF_MULTI | CFGF_TITLE);
+	table[NOPTIONS + 1] = (cfg_opt_t)CFG_END();
+}
+
+static cfg_t *new_parser(const char *file)
+{
+	static cfg_opt_t table[NOPTIONS + 2];
+	cfg_t *cfg;
+
+	fill_confuse_table(table);
+	cfg = cfg_init(table, CFGF_NONE);
+	if (cfg == NULL)
+		return NULL;
+	cfg_set_error_function(cfg, add_error);
+	for (size_t i = 0; i < NOPTIONS; i++)
+		cfg_set_validate_func(cfg, options[i].name, validate_option);
+	cfg_set_validate_func(cfg, "listener|address", validate_address);
+	cfg_set_validate_func(cfg, "listener|methods", validate_method);
+	cfg_set_validate_func(cfg, "listener|clients", validate_client);
+	cfg_set_validate_func(cfg, "listener|pam-service", validate_service);
+	cfg->filename = strdup(file);
+	return cfg;
+}
+
+struct config *config_parse(const char *file, const char *text, char **errors)
+{
+	struct reading r = {.config = calloc(1, sizeof(struct config))};
+	FILE *fp = fmemopen((void *)(uintptr_t)text, strlen(text), "r");
+	cfg_t *cfg = new_parser(file);
+
+	*errors = NULL;
+	if (r.config == NULL || fp == NULL || cfg == NULL || cfg->filename == NULL) {
+		*errors = strdup(strlen(text) == 0 ? "the configuration file is empty" : "out of memory for the configuration");
+		goto out;
+	}
+	reading = &r;
+	snprintf(r.config->file, sizeof r.config->file, "%s", file);
+	if (cfg_parse_fp(cfg, fp) == CFG_SUCCESS)
+		take_all(r.config, cfg);
+	else if (r.count == 0)
+		wrong(cfg, "syntax error");
+	reading = NULL;
+	*errors = r.errors;
+out:
+	if (cfg != NULL)
+		cfg_free(cfg);
+	if (fp != NULL)
+		fclose(fp);
+	if (*errors != NULL)
+		config_free(&r.config);
+	return r.config;
+}
+
+void config_free(struct config **config)
+{
+	if (*config == NULL)
+		return;
+	for (size_t i = 0; i < (*config)->nlisteners; i++)
+		free((*config)->listeners[i].clients);
+	free(*config);
+	*config = NULL;
+}

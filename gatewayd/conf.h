@@ -1,0 +1,62 @@
+/* gatewayd.conf: an immutable snapshot, read by libconfuse, the same in every process of one run. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/addr.h"
+#include "common/err.h"
+#include "common/log.h"
+
+#define CONFIG_FILE_MAX (1024 * 1024)
+#define CONFIG_LISTENERS_MAX 64
+#define CONFIG_ADDRESSES_MAX 16
+#define CONFIG_RESOLVERS_MAX 8
+
+enum config_methods { CONFIG_METHOD_NONE = 1, CONFIG_METHOD_PASSWORD = 2 };
+
+struct config_listener {
+	char name[64];
+	struct endpoint addresses[CONFIG_ADDRESSES_MAX];
+	size_t naddresses;
+	uint8_t methods[2]; /* SOCKS5 codes in the server's order of preference */
+	size_t nmethods;
+	char pam_service[64];
+	struct prefix *clients; /* who may connect at all; none: everybody */
+	size_t nclients;
+	bool open_proxy;
+};
+
+struct config {
+	char file[4096];
+	struct config_listener listeners[CONFIG_LISTENERS_MAX];
+	size_t nlisteners;
+	unsigned workers;
+	unsigned max_sessions; /* of one worker; 0: what the descriptor limit allows */
+	char user[64];         /* to become when started as root */
+	char pam_user[64];     /* of the conversation children when started as root */
+	char state_dir[4096];
+	char control_socket[104];
+	char control_group[64];
+	char policy_file[4096];
+	char geoip_database[4096];
+	struct endpoint resolvers[CONFIG_RESOLVERS_MAX]; /* none: the system's */
+	size_t nresolvers;
+	unsigned resolver_timeout_ms, resolver_tries;
+	char search_domain[256];
+	char pam_config_dir[4096];
+	char pam_groups_file[4096];
+	unsigned pam_processes, pam_queue, pam_timeout_ms;
+	bool fold_user_case;
+	unsigned handshake_timeout_ms, idle_timeout_ms, connect_timeout_ms;
+	unsigned audit_timeout_ms, commit_interval_us;
+	unsigned compile_timeout_ms;
+	bool sandbox;
+	enum log_level log_level;
+};
+
+/* Reads text (of the file named for messages).  All wrong values are reported, each as one line "file:line: ...", joined by
+ * newlines, in a malloc'd text in *errors (NULL if none).  Returns a new snapshot, or NULL. */
+struct config *config_parse(const char *file, const char *text, char **errors);
+void config_free(struct config **config);
