@@ -1,6 +1,7 @@
 /* What every role but the supervisor has in common: its link to the supervisor, its loop, its start and its end. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/ipc.h"
@@ -19,11 +20,21 @@ struct child {
 	void (*on_peer)(struct child *c, enum role peer, uint16_t slot, int fd); /* takes over fd */
 	void (*on_message)(struct child *c, struct ipc_message *m); /* from the supervisor, all but PEER and STOP */
 	void (*on_stop)(struct child *c); /* default: leave the loop at once */
+	bool ready_later; /* the role calls child_ready() itself, when it can serve */
 	void *state;
 };
 
-/* Closes the sandbox for c->role, says READY, and runs the loop until STOP or the supervisor's end.  Returns an exit code. */
+/* Descriptors that a child finds open at its start. */
+enum { CHILD_FD_SUPERVISOR = 3, CHILD_FD_CONFIG = 4, CHILD_FD_CLOCK = 5, CHILD_FD_FIRST_FREE = 6 };
+
+/* Entry of a process that was started with --role: takes over the inherited descriptors, drops privileges, and runs the
+ * role.  Returns an exit code. */
+int child_main(enum role role, uint16_t slot);
+
+/* Closes the sandbox for c->role, says READY (unless ready_later), and runs the loop until STOP or the supervisor's end.
+ * Returns an exit code. */
 int child_run(struct child *c);
+void child_ready(struct child *c);
 /* Ends the loop from inside. */
 void child_leave(struct child *c);
 /* Tells the supervisor that a restart cannot help (read-only directory, broken store ...) and exits with EXIT_CONFIG. */

@@ -1,0 +1,174 @@
+#include "config.h"
+
+#include "gatewayd/child.h"
+
+#include <event2/event.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/sealed.h"
+#include "gatewayd/privileges.h"
+#include "gatewayd/sandbox/sandbox.h"
+
+static int (*const entries[ROLE_COUNT])(struct child *) = {
+	[ROLE_WORKER] = worker_main,
+	[ROLE_AUTH] = auth_main,
+	[ROLE_PAM] = pam_main,
+	[ROLE_RECORDER] = recorder_main,
+	[ROLE_CONTROL] = control_main,
+	[ROLE_COMPILER] = compiler_main,
+	[ROLE_READER] = reader_main,
+};
+
+static const struct config *inherited_config(void)
+{
+	struct sealed s;
+	struct err why;
+	char *text, *errors = NULL;
+
+	if (sealed_map(CHILD_FD_CONFIG, CONFIG_FILE_MAX, &s, &why) != 0)
+		log_fatal("%s: this role is started by the supervisor, not by hand", why.text);
+	close(CHILD_FD_CONFIG);
+	/* The file's name precedes its text, NUL between. */
+	const char *name = (const char *)s.data;
+	const char *end = memchr(name, '\0', s.len);
+
+	if (end == NULL)
+		log_fatal("the inherited configuration is malformed");
+	text = strndup(end + 1, s.len - (size_t)(end + 1 - name));
+	if (text == NULL)
+		log_fatal("out of memory for the configuration");
+	struct config *config = config_parse(name, text, &errors);
+
+	if (config == NULL)
+		log_fatal("%s", errors);
+	free(text);
+	sealed_unmap(&s);
+	return config;
+}
+
+/* No core file may hold a password; as many descriptors as we may have. */
+static void set_limits(void)
+{
+	struct rlimit core = {0, 0}, files;
+
+	setrlimit(RLIMIT_CORE, &core);
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+	prctl(PR_SET_DUMPABLE, 0);
+}
+
+static const char *user_of(const struct config *config, enum role role)
+{
+	return role == ROLE_PAM ? config->pam_user : config->user;
+}
+
+int child_main(enum role role, uint16_t slot)
+{
+	struct child c = {.role = role, .slot = slot};
+	struct err why;
+	char who[32], title[40];
+
+	snprintf(who, sizeof who, role == ROLE_WORKER || role == ROLE_PAM ? "%s/%u" : "%s", role_name(role), (unsigned)slot);
+	snprintf(title, sizeof title, "gw-%s", who);
+	prctl(PR_SET_NAME, title); /* cut to 15 bytes by the kernel */
+	log_init(who, LOG_INFO);
+	c.config = inherited_config();
+	log_init(who, c.config->log_level);
+	clock_init();
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGINT, SIG_IGN); /* Ctrl-C reaches the whole terminal group; the supervisor decides */
+	signal(SIGHUP, SIG_IGN);
+	if (privileges_drop(user_of(c.config, role), &why) != 0)
+		log_fatal("%s", why.text);
+	set_limits();
+	/* The recorder outlives the others by a moment, to write what it has been given. */
+	if (role != ROLE_RECORDER)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	c.base = event_base_new();
+	if (c.base == NULL)
+		log_fatal("cannot make an event loop");
+	c.supervisor = ipc_new(CHILD_FD_SUPERVISOR, role, ROLE_SUPERVISOR, 0);
+	return entries[role](&c);
+}
+
+static void on_supervisor_message(struct ipc *link, struct ipc_message *m, void *arg)
+{
+	struct child *c = arg;
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+
+	(void)link;
+	if (m->type == IPC_PEER) {
+		unsigned role = wire_get_u8(&r);
+		uint16_t slot = wire_get_u16(&r);
+
+		if (!wire_done(&r) || role >= ROLE_COUNT || m->nfds != 1)
+			log_fatal("the supervisor sent a malformed PEER");
+		if (c->on_peer != NULL) {
+			c->on_peer(c, (enum role)role, slot, m->fds[0]);
+			m->fds[0] = -1;
+		}
+	} else if (m->type == IPC_STOP) {
+		if (c->on_stop != NULL)
+			c->on_stop(c);
+		else
+			child_leave(c);
+	} else if (c->on_message != NULL) {
+		c->on_message(c, m);
+	}
+}
+
+static void on_supervisor_gone(struct ipc *link, void *arg)
+{
+	struct child *c = arg;
+
+	(void)link;
+	/* When it goes, all end. */
+	if (c->on_stop != NULL && c->role == ROLE_RECORDER)
+		c->on_stop(c);
+	else
+		child_leave(c);
+}
+
+void child_ready(struct child *c)
+{
+	ipc_send(c->supervisor, IPC_READY, NULL, 0, NULL, 0);
+}
+
+void child_leave(struct child *c)
+{
+	event_base_loopexit(c->base, NULL);
+}
+
+int child_run(struct child *c)
+{
+	struct err why;
+
+	ipc_attach(c->supervisor, c->base, on_supervisor_message, on_supervisor_gone, c);
+	if (c->config->sandbox && sandbox_enter(c->role, &why) != 0)
+		log_fatal("%s", why.text);
+	if (!c->ready_later)
+		child_ready(c);
+	event_base_dispatch(c->base);
+	return 0;
+}
+
+void child_unusable(struct child *c, const char *why)
+{
+	size_t len = strlen(why), max = ipc_body_max(IPC_UNUSABLE);
+
+	/* The supervisor says it in the log. */
+	if (ipc_send(c->supervisor, IPC_UNUSABLE, why, len < max ? len : max, NULL, 0) != 0 ||
+	    ipc_flush_blocking(c->supervisor) != 0)
+		log_error("%s", why);
+	exit(EXIT_CONFIG);
+}

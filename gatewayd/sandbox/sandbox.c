@@ -1,0 +1,148 @@
+#include "config.h"
+
+#include "gatewayd/sandbox/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <seccomp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+
+#include "common/log.h"
+#include "gatewayd/sandbox/landlock.h"
+
+#define LENGTH(a) (sizeof(a) / sizeof *(a))
+
+/* What an event loop, malloc(3) and the messages between our processes take. */
+static const int base_calls[] = {
+	SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(close), SCMP_SYS(epoll_wait),
+	SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_pwait2), SCMP_SYS(epoll_ctl), SCMP_SYS(recvmsg), SCMP_SYS(sendmsg),
+	SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(futex), SCMP_SYS(munmap),
+	SCMP_SYS(mremap), SCMP_SYS(brk), SCMP_SYS(madvise), SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday), SCMP_SYS(time),
+	SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(getrandom), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask),
+	SCMP_SYS(rt_sigreturn), SCMP_SYS(sigaltstack), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(restart_syscall),
+	SCMP_SYS(fcntl), SCMP_SYS(fstat), SCMP_SYS(lseek), SCMP_SYS(tgkill), SCMP_SYS(getrusage), SCMP_SYS(sched_yield),
+	SCMP_SYS(prlimit64), SCMP_SYS(memfd_create), SCMP_SYS(ftruncate), SCMP_SYS(pread64), SCMP_SYS(dup),
+	SCMP_SYS(timerfd_settime),
+};
+
+static const int network_calls[] = {
+	SCMP_SYS(accept4), SCMP_SYS(accept), SCMP_SYS(socket), SCMP_SYS(connect), SCMP_SYS(bind), SCMP_SYS(listen),
+	SCMP_SYS(shutdown), SCMP_SYS(setsockopt), SCMP_SYS(getsockopt), SCMP_SYS(getsockname), SCMP_SYS(getpeername),
+	SCMP_SYS(pipe2), SCMP_SYS(splice), SCMP_SYS(ioctl), SCMP_SYS(recvmmsg), SCMP_SYS(sendmmsg),
+};
+
+static const int socket_server_calls[] = {
+	SCMP_SYS(accept4), SCMP_SYS(shutdown), SCMP_SYS(setsockopt), SCMP_SYS(getsockopt), SCMP_SYS(pipe2), SCMP_SYS(socketpair),
+};
+
+static const int read_file_calls[] = {
+	SCMP_SYS(openat), SCMP_SYS(open), SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(newfstatat), SCMP_SYS(statx),
+	SCMP_SYS(access), SCMP_SYS(faccessat), SCMP_SYS(faccessat2), SCMP_SYS(getcwd), SCMP_SYS(readlink),
+	SCMP_SYS(getdents64), SCMP_SYS(uname), SCMP_SYS(sysinfo), SCMP_SYS(fadvise64),
+};
+
+/* SQLite's unix VFS. */
+static const int database_calls[] = {
+	SCMP_SYS(pwrite64), SCMP_SYS(fsync), SCMP_SYS(fdatasync), SCMP_SYS(unlink), SCMP_SYS(unlinkat), SCMP_SYS(fchmod),
+	SCMP_SYS(fchown), SCMP_SYS(geteuid), SCMP_SYS(getuid), SCMP_SYS(fallocate), SCMP_SYS(clock_nanosleep),
+	SCMP_SYS(nanosleep), SCMP_SYS(statfs), SCMP_SYS(fstatfs), SCMP_SYS(rename), SCMP_SYS(chmod),
+};
+
+/* Looks for a path, gets EACCES instead of a death: libraries try a file and go on without it. */
+static const int refused_calls[] = {
+	SCMP_SYS(openat), SCMP_SYS(open), SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(statx), SCMP_SYS(access),
+	SCMP_SYS(faccessat), SCMP_SYS(faccessat2), SCMP_SYS(readlink), SCMP_SYS(getcwd), SCMP_SYS(uname), SCMP_SYS(sysinfo),
+};
+
+struct group {
+	const int *calls;
+	size_t n;
+};
+
+#define GROUP(calls) {(calls), LENGTH(calls)}
+
+struct profile {
+	bool confined;
+	bool keep_cwd;
+	const char *readable;
+	struct group groups[4];
+};
+
+/* PAM modules run programs, read secrets and talk to directories: their process cannot be confined from here. */
+static const struct profile profiles[ROLE_COUNT] = {
+	[ROLE_WORKER] = {true, false, NULL, {GROUP(base_calls), GROUP(network_calls)}},
+	[ROLE_AUTH] = {true, false, NULL, {GROUP(base_calls)}},
+	[ROLE_RECORDER] = {true, true, NULL, {GROUP(base_calls), GROUP(read_file_calls), GROUP(database_calls)}},
+	[ROLE_CONTROL] = {true, true, NULL,
+			  {GROUP(base_calls), GROUP(read_file_calls), GROUP(database_calls), GROUP(socket_server_calls)}},
+	[ROLE_COMPILER] = {true, false, "/usr/share/zoneinfo", {GROUP(base_calls), GROUP(read_file_calls)}},
+	[ROLE_READER] = {true, true, NULL, {GROUP(base_calls), GROUP(read_file_calls), GROUP(database_calls)}},
+};
+
+static bool may_open_files(const struct profile *p)
+{
+	for (size_t i = 0; i < LENGTH(p->groups); i++)
+		if (p->groups[i].calls == read_file_calls)
+			return true;
+	return false;
+}
+
+/* Memory never becomes executable; fstat(3) is newfstatat(2) with an empty path in glibc. */
+static int add_argument_rules(scmp_filter_ctx ctx, bool files)
+{
+	struct scmp_arg_cmp no_exec = SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0);
+	int rc = 0;
+
+	rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, &no_exec);
+	rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, &no_exec);
+	if (!files) {
+		struct scmp_arg_cmp empty_path = SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH);
+
+		rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1, &empty_path);
+		for (size_t i = 0; i < LENGTH(refused_calls); i++)
+			rc |= seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), refused_calls[i], 0);
+	}
+	return rc;
+}
+
+static int install_filter(const struct profile *p, struct err *why)
+{
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	int rc;
+
+	if (ctx == NULL)
+		return err_set(why, "cannot make a system-call filter");
+	rc = add_argument_rules(ctx, may_open_files(p));
+	for (size_t g = 0; g < LENGTH(p->groups); g++)
+		for (size_t i = 0; i < p->groups[g].n; i++)
+			rc |= seccomp_rule_add(ctx, SCMP_ACT_ALLOW, p->groups[g].calls[i], 0);
+	if (rc == 0)
+		rc = seccomp_load(ctx);
+	seccomp_release(ctx);
+	if (rc != 0)
+		return err_set(why, "cannot install the system-call filter (%d): set  sandbox = false  if this kernel has no seccomp",
+			       rc);
+	return 0;
+}
+
+int sandbox_enter(enum role role, struct err *why)
+{
+	const struct profile *p = &profiles[role];
+
+	if (!p->confined)
+		return 0;
+#ifdef GW_SANITIZED
+	log_debug("built with sanitizers: not confined");
+	return 0;
+#endif
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+		return err_set_errno(why, "cannot give up new privileges");
+	if (landlock_close(p->keep_cwd, p->readable, why) != 0)
+		return -1;
+	return install_filter(p, why);
+}

@@ -1,0 +1,92 @@
+/* What the files of this folder share. */
+#pragma once
+
+#include <event2/event_struct.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+
+#include "common/ipc.h"
+#include "gatewayd/conf.h"
+
+struct supervisor;
+
+/* A process that is to run: restarted until the gateway stops, unless it is temporary. */
+struct process {
+	TAILQ_ENTRY(process) next;
+	struct supervisor *sup;
+	enum role role;
+	uint16_t slot;
+	bool temporary; /* a compiler or reader: ends by itself, gone then */
+	pid_t pid;      /* 0: not running, waiting for its restart */
+	struct ipc *link;
+	bool ready;
+	int64_t started_us; /* monotonic */
+	unsigned restarts;
+	unsigned backoff_ms;
+	bool killed_on_request; /* its death is no fault */
+	struct event timer;     /* restart, or the deadline of a temporary process */
+	char last_end[64];      /* how it ended last, for status */
+};
+
+TAILQ_HEAD(process_list, process);
+
+enum phase { PHASE_STARTING, PHASE_RUNNING, PHASE_STOP_WORKERS, PHASE_STOP_OTHERS, PHASE_STOP_RECORDER };
+
+/* One listening socket: worker `slot`'s share of an address (SO_REUSEPORT). */
+struct listening {
+	uint16_t listener, address, slot;
+	int fd;
+};
+
+struct supervisor {
+	const struct config *config;
+	struct event_base *base;
+	struct process_list processes;
+	enum phase phase;
+	int exit_code;
+	int64_t started_us; /* monotonic */
+	uint16_t next_temporary_slot;
+	int config_fd, clock_fd, control_fd;
+	struct listening *listening;
+	size_t nlistening;
+	struct event term, intr, hup, child, stop_deadline;
+};
+
+/* process.c: one process' birth and death. */
+struct process *process_add(struct supervisor *s, enum role role, uint16_t slot, bool temporary);
+/* Forks and executes it; on failure schedules another try. */
+void process_start(struct process *p);
+/* After waitpid(2): notes how it ended, and restarts it or forgets it. */
+void process_ended(struct process *p, int status);
+void process_kill(struct process *p);
+struct process *process_find(struct supervisor *s, enum role role, uint16_t slot);
+
+/* links.c: who talks to whom. */
+void links_connect(struct process *p);
+/* A pair between a and b, one end to each. */
+void links_pair(struct process *a, struct process *b);
+
+/* listen.c: the sockets, made once; a missing worker's are served by a sibling. */
+int listen_open(struct supervisor *s, struct err *why);
+int listen_open_control(struct supervisor *s, struct err *why);
+void listen_worker_started(struct process *worker);
+void listen_worker_ready(struct process *worker);
+void listen_worker_gone(struct process *worker);
+void listen_close_all(struct supervisor *s);
+
+/* files.c: what children cannot open themselves. */
+int files_prepare_state(const struct supervisor *s, struct err *why);
+void files_send_resolver(const struct process *worker);
+/* Opens a configured file for control: a regular file, or why not. */
+int files_open_configured(const struct supervisor *s, unsigned kind, struct err *why);
+
+/* requests.c: what children ask for. */
+ipc_handler requests_handle;
+
+/* supervisor.c */
+void supervisor_child_ready(struct process *p);
+/* Something that no restart can cure. */
+void supervisor_give_up(struct supervisor *s, const struct process *p, const char *why);
+void supervisor_check_phase(struct supervisor *s);

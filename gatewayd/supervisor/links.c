@@ -1,0 +1,57 @@
+#include "config.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "gatewayd/supervisor/internal.h"
+
+/* Who talks to whom.  Compilers and readers get their link to control when control asks for them. */
+static const struct {
+	enum role a, b;
+} pairs[] = {
+	{ROLE_WORKER, ROLE_AUTH},      {ROLE_WORKER, ROLE_RECORDER}, {ROLE_CONTROL, ROLE_WORKER},
+	{ROLE_CONTROL, ROLE_RECORDER}, {ROLE_CONTROL, ROLE_AUTH},    {ROLE_AUTH, ROLE_PAM},
+};
+
+static bool talk(enum role a, enum role b)
+{
+	for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+		if ((pairs[i].a == a && pairs[i].b == b) || (pairs[i].a == b && pairs[i].b == a))
+			return true;
+	return false;
+}
+
+static void send_peer(struct process *to, const struct process *peer, int fd)
+{
+	uint8_t body[8];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	wire_put_u8(&w, (uint8_t)peer->role);
+	wire_put_u16(&w, peer->slot);
+	ipc_send(to->link, IPC_PEER, body, w.len, &fd, 1);
+}
+
+void links_pair(struct process *a, struct process *b)
+{
+	int fds[2];
+
+	if (ipc_pair(fds) != 0) {
+		/* Without the link neither can work: start over, with back-off. */
+		log_error("cannot link %s and %s: %s", role_name(a->role), role_name(b->role), strerror(errno));
+		process_kill(a);
+		return;
+	}
+	send_peer(a, b, fds[0]);
+	send_peer(b, a, fds[1]);
+}
+
+void links_connect(struct process *p)
+{
+	struct process *other;
+
+	TAILQ_FOREACH (other, &p->sup->processes, next)
+		if (other != p && other->link != NULL && talk(p->role, other->role))
+			links_pair(p, other);
+}

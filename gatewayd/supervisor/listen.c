@@ -1,0 +1,200 @@
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "gatewayd/supervisor/internal.h"
+
+#define BACKLOG 4096
+
+static int bind_socket(const struct endpoint *ep, bool shared)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = endpoint_to_sockaddr(ep, &sa);
+	int one = 1, fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0)
+		return -1;
+	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
+	    (shared && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) != 0) ||
+	    (sa.ss_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one) != 0) ||
+	    bind(fd, (struct sockaddr *)&sa, len) != 0 || (shared && listen(fd, BACKLOG) != 0)) {
+		int saved = errno;
+
+		close(fd);
+		errno = saved;
+		return -1;
+	}
+	return fd;
+}
+
+/* With SO_REUSEPORT alone, a second gateway of the same user would share our port in silence. */
+static int check_free(const struct endpoint *ep)
+{
+	int fd = bind_socket(ep, false);
+
+	if (fd < 0)
+		return -1;
+	close(fd);
+	return 0;
+}
+
+static int open_address(struct supervisor *s, uint16_t listener, uint16_t address, struct err *why)
+{
+	const struct config_listener *l = &s->config->listeners[listener];
+	const struct endpoint *ep = &l->addresses[address];
+	char text[ENDPOINT_TEXT_MAX];
+
+	endpoint_format(ep, text);
+	if (check_free(ep) != 0)
+		return err_set_errno(why, "cannot listen on %s (listener '%s')%s", text, l->name,
+				     errno == EADDRINUSE ? ", another program holds it" : "");
+	for (uint16_t slot = 0; slot < s->config->workers; slot++) {
+		int fd = bind_socket(ep, true);
+
+		if (fd < 0)
+			return err_set_errno(why, "cannot listen on %s (listener '%s')", text, l->name);
+		s->listening[s->nlistening++] =
+			(struct listening){.listener = listener, .address = address, .slot = slot, .fd = fd};
+	}
+	return 0;
+}
+
+int listen_open(struct supervisor *s, struct err *why)
+{
+	size_t addresses = 0;
+
+	for (size_t i = 0; i < s->config->nlisteners; i++)
+		addresses += s->config->listeners[i].naddresses;
+	s->listening = calloc(addresses * s->config->workers, sizeof *s->listening);
+	if (s->listening == NULL)
+		return err_set(why, "out of memory for the listeners");
+	for (size_t i = 0; i < s->config->nlisteners; i++)
+		for (size_t k = 0; k < s->config->listeners[i].naddresses; k++)
+			if (open_address(s, (uint16_t)i, (uint16_t)k, why) != 0)
+				return -1;
+	return 0;
+}
+
+/* A socket file that nobody answers is left over from a run that was killed. */
+static bool somebody_answers(const struct sockaddr_un *sun)
+{
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	bool answers = fd >= 0 && connect(fd, (const struct sockaddr *)sun, sizeof *sun) == 0;
+
+	if (fd >= 0)
+		close(fd);
+	return answers;
+}
+
+static int give_to_group(const struct config *c, struct err *why)
+{
+	struct group *gr;
+
+	if (c->control_group[0] == '\0')
+		return 0;
+	gr = getgrnam(c->control_group);
+	if (gr == NULL)
+		return err_set(why, "control-group '%s' does not exist", c->control_group);
+	if (chown(c->control_socket, (uid_t)-1, gr->gr_gid) != 0 || chmod(c->control_socket, 0660) != 0)
+		return err_set_errno(why, "cannot give %s to group '%s'", c->control_socket, c->control_group);
+	return 0;
+}
+
+int listen_open_control(struct supervisor *s, struct err *why)
+{
+	const char *path = s->config->control_socket;
+	struct sockaddr_un sun = {.sun_family = AF_UNIX};
+	mode_t mask;
+	int fd, rc;
+
+	memcpy(sun.sun_path, path, strlen(path) + 1);
+	if (somebody_answers(&sun))
+		return err_set(why, "another gatewayd answers at %s: stop it first, or set another control-socket", path);
+	unlink(path);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return err_set_errno(why, "cannot make the control socket");
+	mask = umask(0177);
+	rc = bind(fd, (struct sockaddr *)&sun, sizeof sun);
+	umask(mask);
+	if (rc != 0 || listen(fd, 64) != 0) {
+		err_set_errno(why, "cannot make the control socket %s", path);
+		close(fd);
+		return -1;
+	}
+	s->control_fd = fd;
+	return give_to_group(s->config, why);
+}
+
+static void send_listening(struct process *worker, const struct listening *l, bool drop)
+{
+	uint8_t body[16];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+	int fd = -1;
+
+	wire_put_u16(&w, l->listener);
+	wire_put_u16(&w, l->address);
+	wire_put_u16(&w, l->slot);
+	if (drop) {
+		ipc_send(worker->link, IPC_LISTENER_DROP, body, w.len, NULL, 0);
+		return;
+	}
+	fd = fcntl(l->fd, F_DUPFD_CLOEXEC, 0);
+	if (fd < 0) {
+		log_error("cannot hand a listener to worker %u: %s", (unsigned)worker->slot, strerror(errno));
+		return;
+	}
+	ipc_send(worker->link, IPC_LISTENER, body, w.len, &fd, 1);
+}
+
+/* Sends worker `to` the sockets of `slot`, or takes them back. */
+static void send_share(struct process *to, uint16_t slot, bool drop)
+{
+	for (size_t i = 0; i < to->sup->nlistening; i++)
+		if (to->sup->listening[i].slot == slot)
+			send_listening(to, &to->sup->listening[i], drop);
+}
+
+void listen_worker_started(struct process *worker)
+{
+	send_share(worker, worker->slot, false);
+}
+
+void listen_worker_ready(struct process *worker)
+{
+	struct process *p;
+
+	/* Whoever stood in for it stops; dropping what one does not hold is harmless. */
+	TAILQ_FOREACH (p, &worker->sup->processes, next)
+		if (p != worker && p->role == ROLE_WORKER && p->link != NULL)
+			send_share(p, worker->slot, true);
+}
+
+void listen_worker_gone(struct process *worker)
+{
+	struct process *p;
+
+	/* The kernel goes on queueing on the dead worker's sockets: a sibling accepts from them meanwhile. */
+	TAILQ_FOREACH (p, &worker->sup->processes, next)
+		if (p != worker && p->role == ROLE_WORKER && p->ready) {
+			send_share(p, worker->slot, false);
+			return;
+		}
+}
+
+void listen_close_all(struct supervisor *s)
+{
+	for (size_t i = 0; i < s->nlistening; i++)
+		close(s->listening[i].fd);
+	s->nlistening = 0;
+}

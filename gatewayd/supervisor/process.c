@@ -1,0 +1,242 @@
+#include "config.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "gatewayd/child.h"
+#include "gatewayd/supervisor/internal.h"
+
+#define BACKOFF_FIRST_MS 50
+#define BACKOFF_MAX_MS 10000
+#define HEALTHY_AFTER_US (10 * 1000000LL) /* a process that lived this long starts afresh */
+#define READER_LIFE_MS (10 * 60 * 1000)
+
+struct process *process_find(struct supervisor *s, enum role role, uint16_t slot)
+{
+	struct process *p;
+
+	TAILQ_FOREACH (p, &s->processes, next)
+		if (p->role == role && p->slot == slot)
+			return p;
+	return NULL;
+}
+
+/* The directory that a role works in: it is opened here, with our rights, and stays usable after the role gave up its own. */
+static void work_directory(const struct process *p, char *path, size_t size)
+{
+	const char *state = p->sup->config->state_dir;
+
+	if (p->role == ROLE_RECORDER || p->role == ROLE_READER)
+		snprintf(path, size, "%s/audit", state);
+	else if (p->role == ROLE_CONTROL)
+		snprintf(path, size, "%s/policy", state);
+	else
+		snprintf(path, size, "/");
+}
+
+/* Between fork and exec: only async-signal-safe calls. */
+static void become_child(const struct supervisor *s, int link, const char *directory, char *const argv[])
+{
+	static char clock_env[] = "GATEWAYD_CLOCK_FD=5", path_env[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
+	static char asan_env[256];
+	const char *asan = getenv("ASAN_OPTIONS");
+	char *env[] = {path_env, s->clock_fd >= 0 ? clock_env : NULL, NULL, NULL};
+	sigset_t none;
+
+	if (asan != NULL) {
+		snprintf(asan_env, sizeof asan_env, "ASAN_OPTIONS=%s", asan);
+		env[env[1] == NULL ? 1 : 2] = asan_env;
+	}
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	/* Lift everything above the fixed numbers first, so that no dup2 overwrites a source. */
+	int high_link = fcntl(link, F_DUPFD, 100), high_config = fcntl(s->config_fd, F_DUPFD, 100);
+	int high_clock = s->clock_fd < 0 ? -1 : fcntl(s->clock_fd, F_DUPFD, 100);
+	int null = open("/dev/null", O_RDWR);
+
+	if (null < 0 || high_link < 0 || high_config < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 ||
+	    dup2(high_link, CHILD_FD_SUPERVISOR) < 0 || dup2(high_config, CHILD_FD_CONFIG) < 0 ||
+	    (high_clock >= 0 && dup2(high_clock, CHILD_FD_CLOCK) < 0))
+		_exit(EXIT_FATAL);
+	close_range(high_clock >= 0 ? CHILD_FD_FIRST_FREE : CHILD_FD_CLOCK, UINT_MAX, 0);
+	if (chdir(directory) != 0)
+		_exit(EXIT_FATAL);
+	execve("/proc/self/exe", argv, env);
+	_exit(EXIT_FATAL);
+}
+
+static pid_t spawn(struct process *p, int link)
+{
+	char role[32], slot[16], directory[PATH_MAX + 16];
+	char *argv[] = {(char *)(uintptr_t)"gatewayd", role, slot, NULL};
+
+	snprintf(role, sizeof role, "--role=%s", role_name(p->role));
+	snprintf(slot, sizeof slot, "--slot=%u", (unsigned)p->slot);
+	work_directory(p, directory, sizeof directory);
+
+	pid_t pid = fork();
+
+	if (pid == 0)
+		become_child(p->sup, link, directory, argv);
+	return pid;
+}
+
+static void schedule_restart(struct process *p)
+{
+	if (p->killed_on_request) {
+		p->backoff_ms = 0;
+		p->killed_on_request = false;
+	} else if (p->started_us != 0 && clock_mono_us() - p->started_us > HEALTHY_AFTER_US) {
+		p->backoff_ms = 0;
+	}
+	struct timeval wait = {.tv_sec = p->backoff_ms / 1000, .tv_usec = p->backoff_ms % 1000 * 1000};
+
+	evtimer_add(&p->timer, &wait);
+	p->backoff_ms = p->backoff_ms == 0 ? BACKOFF_FIRST_MS : p->backoff_ms * 2;
+	if (p->backoff_ms > BACKOFF_MAX_MS)
+		p->backoff_ms = BACKOFF_MAX_MS;
+	p->restarts++;
+}
+
+static void on_link_gone(struct ipc *link, void *arg)
+{
+	struct process *p = arg;
+
+	(void)link;
+	/* It is dying, or it broke the protocol: either way it ends now, and is reaped. */
+	ipc_free(&p->link);
+	process_kill(p);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct process *p = arg;
+
+	(void)fd, (void)what;
+	if (p->pid == 0) {
+		process_start(p);
+		return;
+	}
+	log_warning("%s/%u took too long and is ended", role_name(p->role), (unsigned)p->slot);
+	process_kill(p);
+}
+
+struct process *process_add(struct supervisor *s, enum role role, uint16_t slot, bool temporary)
+{
+	struct process *p = calloc(1, sizeof *p);
+
+	if (p == NULL)
+		log_fatal("out of memory for a process");
+	p->sup = s;
+	p->role = role;
+	p->slot = slot;
+	p->temporary = temporary;
+	evtimer_assign(&p->timer, s->base, on_timer, p);
+	TAILQ_INSERT_TAIL(&s->processes, p, next);
+	return p;
+}
+
+static void start_deadline(struct process *p)
+{
+	unsigned ms = p->role == ROLE_READER ? READER_LIFE_MS : p->sup->config->compile_timeout_ms;
+	struct timeval wait = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+
+	evtimer_add(&p->timer, &wait);
+}
+
+void process_start(struct process *p)
+{
+	struct supervisor *s = p->sup;
+	int pair[2];
+
+	if (s->phase > PHASE_RUNNING)
+		return;
+	p->ready = false;
+	p->started_us = clock_mono_us();
+	if (ipc_pair(pair) != 0) {
+		log_error("cannot make a socket pair for %s: %s", role_name(p->role), strerror(errno));
+		schedule_restart(p);
+		return;
+	}
+	p->pid = spawn(p, pair[1]);
+	close(pair[1]);
+	if (p->pid < 0) {
+		p->pid = 0;
+		close(pair[0]);
+		log_error("cannot start %s: %s", role_name(p->role), strerror(errno));
+		schedule_restart(p);
+		return;
+	}
+	p->link = ipc_new(pair[0], ROLE_SUPERVISOR, p->role, p->slot);
+	ipc_attach(p->link, s->base, requests_handle, on_link_gone, p);
+	links_connect(p);
+	if (p->temporary)
+		start_deadline(p);
+	if (p->role == ROLE_WORKER) {
+		files_send_resolver(p);
+		listen_worker_started(p);
+	} else if (p->role == ROLE_CONTROL) {
+		int fd = fcntl(s->control_fd, F_DUPFD_CLOEXEC, 0);
+
+		if (fd >= 0)
+			ipc_send(p->link, IPC_CONTROL_SOCKET, NULL, 0, &fd, 1);
+	}
+}
+
+void process_kill(struct process *p)
+{
+	if (p->pid > 0)
+		kill(p->pid, SIGKILL);
+}
+
+static void describe_end(struct process *p, int status)
+{
+	if (WIFSIGNALED(status))
+		snprintf(p->last_end, sizeof p->last_end, "signal %d (%s)%s", WTERMSIG(status), strsignal(WTERMSIG(status)),
+			 WTERMSIG(status) == SIGSYS ? ": a system call that its sandbox forbids" : "");
+	else
+		snprintf(p->last_end, sizeof p->last_end, "exit status %d", WEXITSTATUS(status));
+}
+
+void process_ended(struct process *p, int status)
+{
+	struct supervisor *s = p->sup;
+	pid_t pid = p->pid;
+
+	p->pid = 0;
+	p->ready = false;
+	ipc_free(&p->link);
+	evtimer_del(&p->timer);
+	describe_end(p, status);
+	if (p->temporary) {
+		if (status != 0)
+			log_warning("%s (pid %d) ended: %s", role_name(p->role), (int)pid, p->last_end);
+		TAILQ_REMOVE(&s->processes, p, next);
+		free(p);
+		supervisor_check_phase(s);
+		return;
+	}
+	if (s->phase > PHASE_RUNNING) {
+		supervisor_check_phase(s);
+		return;
+	}
+	if (s->phase == PHASE_STARTING) {
+		supervisor_give_up(s, p, NULL);
+		return;
+	}
+	if (!p->killed_on_request)
+		log_error("%s/%u (pid %d) ended: %s; it is restarted", role_name(p->role), (unsigned)p->slot, (int)pid, p->last_end);
+	if (p->role == ROLE_WORKER)
+		listen_worker_gone(p);
+	schedule_restart(p);
+}

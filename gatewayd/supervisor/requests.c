@@ -1,0 +1,146 @@
+#include "config.h"
+
+#include <event2/event.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/text.h"
+#include "gatewayd/supervisor/internal.h"
+
+/* More at a time would only slow each other down. */
+#define TEMPORARY_MAX 8
+
+static void on_ready(struct process *p, struct ipc_message *m)
+{
+	(void)m;
+	if (!p->ready)
+		supervisor_child_ready(p);
+}
+
+static void on_unusable(struct process *p, struct ipc_message *m)
+{
+	char why[600];
+
+	text_escape(m->body, m->len, why, sizeof why);
+	supervisor_give_up(p->sup, p, why);
+}
+
+static void on_spawn(struct process *control, struct ipc_message *m)
+{
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+	unsigned role = wire_get_u8(&r), running = 0;
+	struct supervisor *s = control->sup;
+	struct process *p;
+
+	if (!wire_done(&r) || (role != ROLE_COMPILER && role != ROLE_READER)) {
+		log_error("control asked to start something else than a compiler or a reader");
+		process_kill(control);
+		return;
+	}
+	TAILQ_FOREACH (p, &s->processes, next)
+		running += p->temporary;
+	p = process_add(s, (enum role)role, s->next_temporary_slot++, true);
+	if (running < TEMPORARY_MAX)
+		process_start(p);
+	if (p->link != NULL) {
+		links_pair(control, p);
+		return;
+	}
+	/* Control learns it from a link that is dead at once. */
+	int fds[2];
+	uint8_t body[8];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	wire_put_u8(&w, (uint8_t)role);
+	wire_put_u16(&w, p->slot);
+	if (ipc_pair(fds) == 0) {
+		close(fds[1]);
+		ipc_send(control->link, IPC_PEER, body, w.len, fds, 1);
+	}
+	event_del(&p->timer);
+	TAILQ_REMOVE(&s->processes, p, next);
+	free(p);
+}
+
+static void on_file_open(struct process *control, struct ipc_message *m)
+{
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+	unsigned kind = wire_get_u8(&r);
+	uint8_t body[600];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+	struct err why;
+
+	if (!wire_done(&r) || kind > 1)
+		return;
+	int fd = files_open_configured(control->sup, kind, &why);
+
+	wire_put_u8(&w, (uint8_t)kind);
+	if (fd >= 0) {
+		ipc_send(control->link, IPC_FILE_OPENED, body, w.len, &fd, 1);
+		return;
+	}
+	wire_put_text(&w, why.text);
+	ipc_send_wire(control->link, IPC_FILE_REFUSED, &w);
+}
+
+static void on_kill(struct process *asker, struct ipc_message *m)
+{
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+	unsigned role = wire_get_u8(&r);
+	uint16_t slot = wire_get_u16(&r);
+	struct process *p = wire_done(&r) ? process_find(asker->sup, (enum role)role, slot) : NULL;
+
+	/* The auth master may end its conversation children, control the processes that it asked for. */
+	bool allowed = asker->role == ROLE_AUTH ? role == ROLE_PAM : role == ROLE_COMPILER || role == ROLE_READER;
+
+	if (p == NULL || !allowed)
+		return;
+	p->killed_on_request = true;
+	process_kill(p);
+}
+
+static void on_processes_ask(struct process *control, struct ipc_message *m)
+{
+	static uint8_t body[65536];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+	struct process *p;
+	uint16_t count = 1;
+
+	(void)m;
+	TAILQ_FOREACH (p, &control->sup->processes, next)
+		count++;
+	wire_put_u16(&w, count);
+	wire_put_u8(&w, ROLE_SUPERVISOR);
+	wire_put_u16(&w, 0);
+	wire_put_u32(&w, (uint32_t)getpid());
+	wire_put_u8(&w, 1);
+	wire_put_u32(&w, 0);
+	wire_put_u64(&w, (uint64_t)control->sup->started_us);
+	wire_put_text(&w, "");
+	TAILQ_FOREACH (p, &control->sup->processes, next) {
+		wire_put_u8(&w, (uint8_t)p->role);
+		wire_put_u16(&w, p->slot);
+		wire_put_u32(&w, (uint32_t)p->pid);
+		wire_put_u8(&w, p->ready);
+		wire_put_u32(&w, p->restarts);
+		wire_put_u64(&w, (uint64_t)p->started_us);
+		wire_put_text(&w, p->last_end);
+	}
+	ipc_send_wire(control->link, IPC_PROCESSES, &w);
+}
+
+static void (*const handlers[IPC_TYPE_COUNT])(struct process *, struct ipc_message *) = {
+	[IPC_READY] = on_ready,         [IPC_UNUSABLE] = on_unusable, [IPC_SPAWN] = on_spawn,
+	[IPC_FILE_OPEN] = on_file_open, [IPC_KILL] = on_kill,         [IPC_PROCESSES_ASK] = on_processes_ask,
+};
+
+void requests_handle(struct ipc *link, struct ipc_message *m, void *arg)
+{
+	(void)link;
+	if (handlers[m->type] != NULL)
+		handlers[m->type](arg, m);
+}

@@ -1,0 +1,37 @@
+/* Name lookup by c-ares, for names that policy let through.  The name asked is the judged name: no search list, no
+ * HOSTALIASES.  The system's hosts file is honoured where the system's resolver configuration is used. */
+#pragma once
+
+#include "common/addr.h"
+#include "common/err.h"
+#include "common/name.h"
+#include "gatewayd/worker/reply.h"
+
+struct event_base;
+struct config;
+struct resolver;
+struct lookup;
+
+#define ANSWER_ADDRESSES_MAX 64
+#define ANSWER_ALIASES_MAX 16
+
+struct answer {
+	enum reason failure; /* REASON_NONE: addresses holds at least one */
+	const char *detail;  /* of a failure; constant */
+	struct addr addresses[ANSWER_ADDRESSES_MAX];
+	size_t naddresses;
+	struct name aliases[ANSWER_ALIASES_MAX]; /* canonical names of the CNAME chain, the asked name not among them */
+	size_t naliases;
+};
+
+typedef void lookup_done(const struct answer *answer, void *arg);
+
+/* NULL with *why on failure.  Must be called before the sandbox closes: c-ares seeds itself from a device. */
+struct resolver *resolver_new(struct event_base *base, const struct config *config, struct err *why);
+void resolver_free(struct resolver **r);
+/* Sealed copies of resolv.conf(5) and hosts(5); the descriptors stay the caller's. */
+void resolver_use_system(struct resolver *r, int resolv_conf_fd, int hosts_fd);
+
+/* done is called once, never before this returns, unless lookup_cancel() came first.  NULL: memory is short. */
+struct lookup *resolver_lookup(struct resolver *r, const struct name *name, lookup_done *done, void *arg);
+void lookup_cancel(struct lookup **lookup);

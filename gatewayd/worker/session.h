@@ -1,0 +1,129 @@
+/* One client connection, from accept to its last byte.
+ *
+ *   GREETING -> LOGIN -> AUTHENTICATING -> REQUEST -> RESOLVING -> GRANTING -> RELAYING -> (ended)
+ *       \_________________________________/    \__________/  |          |
+ *              (method none)               (literal address) |          |
+ *   Any state before RELAYING may go to CLOSING: the refusal is written, the client's bytes are drained, bounded in time.
+ *   AUTHENTICATING -> DELAYING -> CLOSING is a refused log-in that waits as long as PAM asked for.
+ *
+ * GRANTING runs two things at once: the grant's audit record becomes durable, and the destination is connected to.  Only when
+ * both are done does the client read its success reply. */
+#pragma once
+
+#include <event2/event_struct.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "auth/auth.h"
+#include "common/addr.h"
+#include "common/name.h"
+#include "gatewayd/conf.h"
+#include "gatewayd/worker/reply.h"
+#include "gatewayd/worker/request.h"
+#include "policy/policy.h"
+#include "schema/audit_event.h"
+
+struct worker;
+struct lookup;
+struct record;
+
+enum session_state {
+	SESSION_GREETING,
+	SESSION_LOGIN,
+	SESSION_AUTHENTICATING,
+	SESSION_DELAYING,
+	SESSION_REQUEST,
+	SESSION_RESOLVING,
+	SESSION_GRANTING,
+	SESSION_RELAYING,
+	SESSION_CLOSING,
+	SESSION_STATE_COUNT
+};
+
+#define CANDIDATES_MAX 64
+
+/* An address that policy allowed for this request, with the rule that did. */
+struct candidate {
+	struct addr address;
+	uint32_t rule;
+};
+
+/* Room for the longest greeting (257), log-in (513) and request (262) in one piece, and early data behind them. */
+#define HANDSHAKE_MAX 4096
+
+/* What a session needs only until it relays: given back then, so that an idle session is small. */
+struct setup {
+	uint8_t in[HANDSHAKE_MAX];
+	size_t in_len;
+	int64_t deadline_us;   /* of the handshake as a whole; time spent in authentication does not count */
+	int64_t waiting_since_us;
+	uint8_t method;        /* SOCKS5 code chosen */
+	uint64_t auth_id;      /* 0: nothing asked */
+	char (*groups)[AUTH_GROUP_NAME_MAX + 1];
+	size_t ngroups;
+	struct request request;
+	struct lookup *lookup; /* running, or NULL */
+	struct candidate candidates[CANDIDATES_MAX];
+	size_t ncandidates, next_candidate;
+	struct event connect_timer;
+	int64_t connect_deadline_us;
+	enum reason connect_failure; /* the most telling so far */
+	bool connected, recorded;
+	struct record *record; /* the grant, until it is durable */
+};
+
+/* One direction of the relay.  Bytes that the receiver would not take yet wait in `pending`; nothing more is read then. */
+struct flow {
+	uint8_t *pending;
+	uint32_t off, len;
+	bool eof;  /* the sender has finished */
+	bool shut; /* and the receiver has been told */
+	uint64_t bytes;
+};
+
+struct session {
+	TAILQ_ENTRY(session) next;
+	struct worker *worker;
+	const struct config_listener *listener;
+	struct setup *setup; /* NULL once relaying */
+	uint64_t id;
+	enum session_state state;
+	int client_fd, server_fd;
+	struct endpoint client;
+	struct event client_read, client_write, server_read, server_write, timer;
+	struct flow up, down; /* client to destination, and back */
+	int64_t accepted_us, granted_us, active_us; /* monotonic */
+	bool granted; /* an OPEN record was made: an ENDED record is owed */
+	/* For the closing record. */
+	uint32_t revision;
+	struct addr address;
+	uint16_t port;
+	enum policy_command command;
+	char *user, *name, *rule; /* malloc'd, NULL: absent */
+};
+
+TAILQ_HEAD(session_list, session);
+
+/* Takes over fd.  NULL if memory is short (fd is closed). */
+struct session *session_new(struct worker *w, const struct config_listener *listener, int fd, const struct endpoint *client);
+/* The one place that changes a state; asserts that the move is legal. */
+void session_set_state(struct session *s, enum session_state state);
+const char *session_state_name(enum session_state state);
+
+/* Refuses the session before it relays: records the denial (kind DENIED, or LOGIN_FAILED), writes the reply of the protocol
+ * state it is in, and lets the client read it.  detail: more for the record, or NULL. */
+void session_refuse(struct session *s, enum reason reason, const char *detail);
+/* Ends a granted session: records it and frees it.  reset: both sides are told by RST. */
+void session_end(struct session *s, const char *reason, bool reset);
+/* Frees a session that needs no record (a client that said nothing, a refusal that was read). */
+void session_drop(struct session *s);
+/* The setup's memory, wiped; the session relays or closes. */
+void session_free_setup(struct session *s);
+
+/* Fills what every event of this session has in common. */
+void session_event(const struct session *s, enum audit_kind kind, struct audit_event *e);
+const char *session_method(const struct session *s);
+
+/* Starts the timer of the current state; it ends the session or moves it on (session_timer.c says how). */
+void session_arm(struct session *s, int64_t after_us);

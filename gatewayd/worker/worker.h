@@ -1,0 +1,104 @@
+/* The worker: many thousand sessions on one loop.  No files, no exec, no privilege; nothing blocks. */
+#pragma once
+
+#include <event2/event_struct.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "common/ipc.h"
+#include "common/sealed.h"
+#include "gatewayd/child.h"
+#include "gatewayd/worker/session.h"
+
+struct resolver;
+struct recording;
+
+/* One listening socket, our own or a missing sibling's. */
+struct acceptor {
+	TAILQ_ENTRY(acceptor) next;
+	struct worker *worker;
+	const struct config_listener *listener;
+	uint16_t listener_index, address_index, slot;
+	int fd;
+	struct event event;
+};
+
+struct counters {
+	uint64_t accepted, granted, denied, login_failed, bytes_up, bytes_down;
+};
+
+#define RELAY_BUFFER (64 * 1024)
+
+struct worker {
+	struct child *child;
+	const struct config *config;
+	struct event_base *base;
+	struct ipc *auth, *control;
+	struct resolver *resolver;
+	struct recording *recording;
+
+	/* What decides: replaced as a whole between two requests. */
+	struct sealed image_bytes, geo_bytes;
+	struct policy_image *image;
+	struct policy_geo *geo;
+	uint32_t revision;
+	struct addr *local; /* addresses of this host, for the guard of our own listeners */
+	size_t nlocal;
+	uint16_t *own_ports;
+	size_t nown_ports;
+
+	TAILQ_HEAD(, acceptor) acceptors;
+	struct event accept_pause;
+	bool accepting, stopping;
+	int reserve_fd; /* given up for a moment when descriptors run out, so that a client can be told */
+	struct session_list sessions;
+	unsigned nsessions, max_sessions;
+	uint64_t session_tag; /* high 40 bits of session ids of this process life */
+	uint64_t session_count;
+	struct counters counters;
+	uint8_t buffer[RELAY_BUFFER]; /* every read of the relay lands here first */
+};
+
+/* accept.c */
+void accept_add(struct worker *w, uint16_t listener, uint16_t address, uint16_t slot, int fd);
+void accept_remove(struct worker *w, uint16_t listener, uint16_t address, uint16_t slot);
+/* Accepts, or not, as policy, audit and limits allow now. */
+void accept_update(struct worker *w);
+void accept_init(struct worker *w);
+
+/* handshake.c: bytes of the client, up to its request. */
+void handshake_start(struct session *s);
+void handshake_timeout(struct session *s);
+/* The authenticator has answered: goes on, or refuses. */
+void handshake_login_done(struct session *s, const struct auth_answer *answer);
+void handshake_delay_over(struct session *s);
+/* Reads on after waiting. */
+void handshake_refusal_reply(struct session *s, enum reason reason);
+
+/* authenticate.c */
+void authenticate_link(struct worker *w, int fd);
+/* Takes a copy of ask (and wipes nothing of the caller's).  -1: the authenticator is away. */
+int authenticate_ask(struct session *s, struct auth_ask *ask);
+void authenticate_cancel(struct session *s);
+
+/* authorise.c */
+void authorise_request(struct session *s);
+int authorise_take_image(struct worker *w, int fd, uint32_t revision, struct err *why);
+int authorise_take_geo(struct worker *w, int fd, struct err *why);
+void authorise_learn_local(struct worker *w);
+
+/* connect.c */
+void connect_start(struct session *s);
+void connect_stop(struct session *s);
+
+/* grant.c: when both are done, the client may know. */
+void grant_start(struct session *s);
+void grant_recorded(struct session *s);
+void grant_connected(struct session *s);
+void grant_failed(struct session *s, enum reason reason);
+void grant_audit_timeout(struct session *s);
+
+/* relay.c */
+void relay_start(struct session *s, const uint8_t *early, size_t len);
+void relay_idle_check(struct session *s);
