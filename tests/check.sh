@@ -1,0 +1,33 @@
+#!/bin/bash
+# Every test, in the order in which a failure tells most.  build/ and build-san/ are configured (./bootstrap check does it).
+# All of them run even when one fails; the exit code tells whether any did.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+jobs=$(nproc)
+failed=""
+
+step() {
+	local what=$1 start=$SECONDS
+	shift
+	echo
+	echo "== $what"
+	"$@" || failed+="; $what"
+	echo "== $what: $((SECONDS - start)) s"
+}
+
+step "build" make -s -C build -j"$jobs" all check-programs
+[ -z "$failed" ] || exit 1
+step "unit tests" make -s -C build check-unit
+step "build with sanitizers" make -s -C build-san -j"$jobs" all check-programs
+step "unit tests with sanitizers" make -s -C build-san check-unit
+step "lint" make -s -C build lint
+step "fuzzing, briefly" make -s -C build fuzz-quick
+step "bad input with sanitizers" tests/run-integration.sh . build-san -m hostile
+step "integration tests" tests/run-integration.sh . build
+
+echo
+if [ -n "$failed" ]; then
+	echo "FAILED: ${failed#; }"
+	exit 1
+fi
+echo "Everything passed in $SECONDS s."

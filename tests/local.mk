@@ -1,0 +1,20 @@
+# What runs the tests: "make check" is unit and integration tests; ./bootstrap check adds sanitizers, lint and fuzzing.
+.PHONY: check-programs check-unit check-integration lint
+check-programs: $(BUILT_SOURCES) $(check_PROGRAMS)
+
+check-unit: check-programs
+	@$(srcdir)/tests/run-unit.sh $(check_PROGRAMS)
+
+check-integration: all
+	@$(srcdir)/tests/run-integration.sh $(srcdir) .
+
+check-local: check-unit check-integration
+
+lint:
+	@$(srcdir)/packaging/lint/lint.sh $(srcdir)
+
+EXTRA_DIST += bootstrap .ci/run README.md HACKING.md .clang-format \
+	packaging/examples/first-run.policy packaging/lint/lint.sh packaging/lint/layers.sh \
+	tests/check.sh tests/run-unit.sh tests/run-integration.sh tests/integration
+dist-hook:
+	find $(distdir)/tests -name __pycache__ -prune -exec rm -rf {} +
