@@ -50,6 +50,7 @@ struct ipc {
 	uint16_t peer_slot;
 	bool dead;
 	bool freed; /* ipc_free() was called inside a handler */
+	bool paused;
 	int depth;  /* handlers running */
 	struct event_base *base;
 	ipc_handler *handler;
@@ -450,7 +451,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 			die(link);
 			return;
 		}
-		if (rc == 0 || link->dead)
+		if (rc == 0 || link->dead || link->paused)
 			return;
 	}
 }
@@ -480,9 +481,21 @@ void ipc_attach(struct ipc *link, struct event_base *base, ipc_handler *handler,
 	event_assign(&link->read_event, base, link->fd, EV_READ | EV_PERSIST, on_readable, link);
 	event_assign(&link->write_event, base, link->fd, EV_WRITE, on_flush, link);
 	event_assign(&link->flush_event, base, -1, 0, on_flush, link);
-	event_add(&link->read_event, NULL);
+	if (!link->paused)
+		event_add(&link->read_event, NULL);
 	if (!TAILQ_EMPTY(&link->queue))
 		event_active(&link->flush_event, EV_TIMEOUT, 1);
+}
+
+void ipc_pause(struct ipc *link, bool paused)
+{
+	link->paused = paused;
+	if (link->base == NULL || link->dead)
+		return;
+	if (paused)
+		event_del(&link->read_event);
+	else
+		event_add(&link->read_event, NULL);
 }
 
 void ipc_free(struct ipc **link)

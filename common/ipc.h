@@ -51,6 +51,10 @@ void ipc_attach(struct ipc *link, struct event_base *base, ipc_handler *handler,
 /* Safe inside a handler of the same link. */
 void ipc_free(struct ipc **link);
 
+/* Stops reading, and starts again: what the peer sends meanwhile stays with the kernel, then with the peer (its queue), and
+ * its ipc_send() fails in the end.  Messages of a datagram that has been read already are still handled. */
+void ipc_pause(struct ipc *link, bool paused);
+
 enum role ipc_peer(const struct ipc *link);
 uint16_t ipc_peer_slot(const struct ipc *link);
 /* Bytes waiting to be sent. */
