@@ -1,0 +1,232 @@
+#include "config.h"
+
+#include "schema/audit_json.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/text.h"
+
+/* ---- events ---------------------------------------------------------------------------------------------------- */
+
+const char *audit_time_text(int64_t time_us, char buf[AUDIT_TIME_TEXT_MAX])
+{
+	time_t seconds = (time_t)(time_us / 1000000);
+	struct tm tm;
+
+	if (time_us < 0 || gmtime_r(&seconds, &tm) == NULL || tm.tm_year > 8099) {
+		snprintf(buf, AUDIT_TIME_TEXT_MAX, "-");
+		return buf;
+	}
+	size_t n = strftime(buf, AUDIT_TIME_TEXT_MAX, "%Y-%m-%dT%H:%M:%S", &tm);
+
+	snprintf(buf + n, AUDIT_TIME_TEXT_MAX - n, ".%06dZ", (int)(time_us % 1000000));
+	return buf;
+}
+
+static void put_text(json_t *object, const char *key, const char *text)
+{
+	char safe[4 * AUDIT_TEXT_MAX + 8];
+
+	if (*text != '\0')
+		json_object_set_new(object, key, json_string(text_escape(text, strlen(text), safe, sizeof safe)));
+}
+
+static void put_number(json_t *object, const char *key, uint64_t value)
+{
+	if (value != 0)
+		json_object_set_new(object, key, json_integer((json_int_t)value));
+}
+
+static void put_endpoint(json_t *object, const char *key, const char *port_key, const struct endpoint *ep)
+{
+	char text[ADDR_TEXT_MAX];
+
+	if (ep->addr.family != ADDR_NONE)
+		json_object_set_new(object, key, json_string(addr_format(&ep->addr, text)));
+	put_number(object, port_key, ep->port);
+}
+
+static void put_detail(json_t *object, const char *detail)
+{
+	/* Nested deeper than we ever write, or no JSON at all: shown as the text that it is. */
+	json_t *value = json_loads(detail, JSON_REJECT_DUPLICATES, NULL);
+	char safe[4 * AUDIT_DETAIL_MAX + 8];
+
+	if (value == NULL)
+		value = json_string(text_escape(detail, strlen(detail), safe, sizeof safe));
+	json_object_set_new(object, "detail", value);
+}
+
+static const char *verdict_of(enum audit_kind kind)
+{
+	uint32_t bit = 1u << kind;
+
+	return bit & AUDIT_KINDS_ALLOW ? "allow" : bit & AUDIT_KINDS_DENY ? "deny" : "";
+}
+
+json_t *audit_event_json(uint64_t id, const struct audit_event *e)
+{
+	json_t *object = json_object();
+	char time[AUDIT_TIME_TEXT_MAX], session[AUDIT_SESSION_TEXT_MAX];
+
+	if (object == NULL)
+		return NULL;
+	put_number(object, "id", id);
+	put_text(object, "time", audit_time_text(e->time_us, time));
+	put_text(object, "event", audit_kind_name(e->kind));
+	put_text(object, "verdict", verdict_of(e->kind));
+	if (e->session != 0)
+		put_text(object, "session", audit_session_text(e->session, session));
+	put_endpoint(object, "client", "client_port", &e->client);
+	put_text(object, "listener", e->listener);
+	put_text(object, "user", e->user);
+	put_text(object, "method", e->method);
+	put_text(object, "command", e->command);
+	put_text(object, "name", e->name);
+	put_endpoint(object, "address", "port", &e->address);
+	put_text(object, "rule", e->rule);
+	put_number(object, "revision", e->revision);
+	put_text(object, "reason", e->reason);
+	if (e->kind == AUDIT_ENDED) {
+		json_object_set_new(object, "bytes_up", json_integer((json_int_t)e->bytes_up));
+		json_object_set_new(object, "bytes_down", json_integer((json_int_t)e->bytes_down));
+		json_object_set_new(object, "duration_us", json_integer((json_int_t)e->duration_us));
+	}
+	if (e->detail[0] != '\0')
+		put_detail(object, e->detail);
+	return object;
+}
+
+/* ---- filters --------------------------------------------------------------------------------------------------- */
+
+/* The reader of one key: 0 or -1 with *why; value has been checked to be of the key's type. */
+typedef int set_text(struct audit_filter *f, const char *text, struct err *why);
+typedef int set_number(struct audit_filter *f, int64_t value, struct err *why);
+
+static int set_user(struct audit_filter *f, const char *text, struct err *why)
+{
+	size_t len = strlen(text);
+
+	if (len == 0 || len > AUDIT_TEXT_MAX)
+		return err_set(why, "a user name has 1 to %d bytes", AUDIT_TEXT_MAX);
+	memcpy(f->user, text, len + 1);
+	return 0;
+}
+
+static int set_client(struct audit_filter *f, const char *text, struct err *why)
+{
+	bool host_bits;
+
+	if (prefix_parse(text, &f->client, &host_bits))
+		return 0;
+	return err_set(why, host_bits ? "a prefix has no bits set behind its length: 192.0.2.0/24, not 192.0.2.1/24"
+				      : "a client is an address or a prefix like 192.0.2.0/24");
+}
+
+static int set_event(struct audit_filter *f, const char *text, struct err *why)
+{
+	enum audit_kind kind = audit_kind_parse(text);
+
+	if (kind == AUDIT_KIND_COUNT)
+		return err_set(why, "an event is open, connected, denied, ended, login-failed, policy, admin, start or stop");
+	f->kinds = f->kinds == 0 ? 1u << kind : f->kinds & 1u << kind;
+	return f->kinds == 0 ? err_set(why, "no event of this kind has this verdict") : 0;
+}
+
+static int set_session(struct audit_filter *f, const char *text, struct err *why)
+{
+	f->session = audit_session_parse(text);
+	return f->session == 0 ? err_set(why, "a session id looks like 0123-4567-89AB-C") : 0;
+}
+
+static int set_order(struct audit_filter *f, const char *text, struct err *why)
+{
+	f->oldest_first = strcmp(text, "oldest") == 0;
+	if (!f->oldest_first && strcmp(text, "newest") != 0)
+		return err_set(why, "an order is newest or oldest");
+	return 0;
+}
+
+static int set_since(struct audit_filter *f, int64_t value, struct err *why)
+{
+	(void)why;
+	f->since_us = value;
+	return 0;
+}
+
+static int set_until(struct audit_filter *f, int64_t value, struct err *why)
+{
+	(void)why;
+	f->until_us = value;
+	return 0;
+}
+
+static int set_limit(struct audit_filter *f, int64_t value, struct err *why)
+{
+	(void)why;
+	f->limit = (uint64_t)value;
+	return 0;
+}
+
+static const struct filter_key {
+	const char *key;
+	set_text *text;
+	set_number *number;
+} filter_keys[] = {
+	{"user", set_user, NULL},
+	{"client", set_client, NULL},
+	{"to", audit_filter_to, NULL},
+	{"verdict", audit_filter_verdict, NULL},
+	{"event", set_event, NULL},
+	{"session", set_session, NULL},
+	{"order", set_order, NULL},
+	{"since_us", NULL, set_since},
+	{"until_us", NULL, set_until},
+	{"limit", NULL, set_limit},
+};
+
+static int set_key(struct audit_filter *f, const struct filter_key *k, const json_t *value, struct err *why)
+{
+	if (k->text != NULL && json_is_string(value)) {
+		const char *text = json_string_value(value);
+
+		/* jansson allows NUL only where it was asked to; a text that hides one is refused all the same. */
+		if (strlen(text) != json_string_length(value))
+			return err_set(why, "a text holds a NUL");
+		return k->text(f, text, why);
+	}
+	if (k->number != NULL && json_is_integer(value) && json_integer_value(value) >= 0)
+		return k->number(f, json_integer_value(value), why);
+	return err_set(why, k->text != NULL ? "it must be a text" : "it must be a whole number that is not negative");
+}
+
+static const struct filter_key *find_key(const char *key)
+{
+	for (size_t i = 0; i < sizeof filter_keys / sizeof *filter_keys; i++)
+		if (strcmp(filter_keys[i].key, key) == 0)
+			return &filter_keys[i];
+	return NULL;
+}
+
+int audit_filter_json(const json_t *object, struct audit_filter *out, struct err *why)
+{
+	const char *key;
+	json_t *value;
+
+	*out = (struct audit_filter){0};
+	if (!json_is_object(object))
+		return err_set(why, "a filter is a JSON object");
+	json_object_foreach((json_t *)object, key, value) {
+		const struct filter_key *k = find_key(key);
+		struct err reason;
+		char safe[64];
+
+		if (k == NULL)
+			return err_set(why, "unknown filter \"%s\"", text_escape(key, strlen(key), safe, sizeof safe));
+		if (set_key(out, k, value, &reason) != 0)
+			return err_set(why, "filter \"%s\": %.400s", k->key, reason.text);
+	}
+	return 0;
+}

@@ -1,0 +1,326 @@
+#include "config.h"
+
+#include "schema/policy_store.h"
+
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "schema/db.h"
+#include "schema/migrations.h"
+
+#define APPLICATION_ID 0x6777706f /* "gwpo" */
+#define BUSY_MS 2000
+
+_Static_assert(POLICY_HASH_BYTES == crypto_generichash_BYTES, "the hash is libsodium's default");
+
+struct policy_store {
+	struct db *db;
+	struct db_stmt *active, *find_content, *add_content, *add_revision, *activate, *add_import, *last_import, *get, *list,
+		*text;
+};
+
+static const struct db_permit permits[] = {
+	{.table = "content", .insert = true},
+	{.table = "revision", .insert = true},
+	{.table = "activation", .insert = true},
+	{.table = "import", .insert = true},
+};
+
+static const struct db_permit read_permits[] = {
+	{.table = "content"}, {.table = "revision"}, {.table = "activation"}, {.table = "import"}};
+
+/* ---- opening --------------------------------------------------------------------------------------------------- */
+
+#define REVISION_COLUMNS                                                                                               \
+	"r.id, r.time, r.author_uid, r.author, r.source, r.comment, c.hash, length(c.text), r.checks, r.content"
+#define REVISION_FROM " FROM revision AS r JOIN content AS c ON c.id = r.content "
+
+enum {
+	COL_ID, COL_TIME, COL_UID, COL_AUTHOR, COL_SOURCE, COL_COMMENT, COL_HASH, COL_LENGTH, COL_CHECKS, COL_CONTENT
+};
+
+static int prepare(struct policy_store *s, bool read_only, struct err *why)
+{
+	const struct {
+		struct db_stmt **stmt;
+		bool writes;
+		const char *sql;
+	} all[] = {
+		{&s->active, false, "SELECT revision FROM activation ORDER BY id DESC LIMIT 1"},
+		{&s->find_content, false, "SELECT id FROM content WHERE hash = ?1"},
+		{&s->get, false, "SELECT " REVISION_COLUMNS REVISION_FROM "WHERE r.id = ?1"},
+		{&s->list, false, "SELECT " REVISION_COLUMNS REVISION_FROM "WHERE r.id < ?1 ORDER BY r.id DESC LIMIT ?2"},
+		{&s->text, false, "SELECT text FROM content WHERE id = ?1"},
+		{&s->last_import, false, "SELECT revision, hash, time FROM import ORDER BY id DESC LIMIT 1"},
+		{&s->add_content, true, "INSERT INTO content (hash, text) VALUES (?1, ?2)"},
+		{&s->add_revision, true,
+		 "INSERT INTO revision (content, time, author_uid, author, source, comment, checks) "
+		 "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"},
+		{&s->activate, true, "INSERT INTO activation (revision, time, uid) VALUES (?1, ?2, ?3)"},
+		{&s->add_import, true, "INSERT INTO import (revision, hash, time) VALUES (?1, ?2, ?3)"},
+	};
+
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+		if (!(read_only && all[i].writes) && (*all[i].stmt = db_prepare(s->db, all[i].sql, why)) == NULL)
+			return -1;
+	return 0;
+}
+
+struct policy_store *policy_store_open(const char *path, bool read_only, struct err *why)
+{
+	struct policy_store *s = calloc(1, sizeof *s);
+	const struct db_options options = {
+		.path = path,
+		.read_only = read_only,
+		.application_id = APPLICATION_ID,
+		.migrations = schema_policy_migrations,
+		.permits = read_only ? read_permits : permits,
+		.npermits = sizeof permits / sizeof *permits,
+		.busy_timeout_ms = BUSY_MS,
+		.value_max_bytes = POLICY_TEXT_MAX + 4096,
+	};
+
+	if (s == NULL || sodium_init() < 0) {
+		err_set(why, "%s: out of memory", path);
+		free(s);
+		return NULL;
+	}
+	s->db = db_open(&options, why);
+	if (s->db == NULL || prepare(s, read_only, why) != 0)
+		policy_store_close(&s);
+	return s;
+}
+
+void policy_store_close(struct policy_store **store)
+{
+	struct policy_store *s = *store;
+
+	*store = NULL;
+	if (s == NULL)
+		return;
+	db_close(&s->db);
+	free(s);
+}
+
+void policy_store_hash(const void *text, size_t len, uint8_t hash[POLICY_HASH_BYTES])
+{
+	crypto_generichash(hash, POLICY_HASH_BYTES, text, len, NULL, 0);
+}
+
+/* ---- adding ---------------------------------------------------------------------------------------------------- */
+
+int policy_store_active(struct policy_store *s, uint32_t *id, struct err *why)
+{
+	enum db_step rc = db_step(s->active, why);
+
+	*id = rc == DB_ROW ? (uint32_t)db_i64(s->active, 0) : 0;
+	db_reset(s->active);
+	return rc == DB_FAILED ? -1 : 0;
+}
+
+/* The id of this text's content, stored once however many revisions have it; -1 with *why. */
+static int64_t content_id(struct policy_store *s, const struct policy_new *n, const uint8_t *hash, struct err *why)
+{
+	int64_t id = -1;
+
+	db_bind_blob(s->find_content, 1, hash, POLICY_HASH_BYTES);
+	enum db_step rc = db_step(s->find_content, why);
+
+	if (rc == DB_ROW)
+		id = db_i64(s->find_content, 0);
+	db_reset(s->find_content);
+	if (rc != DB_DONE)
+		return id;
+	db_bind_blob(s->add_content, 1, hash, POLICY_HASH_BYTES);
+	db_bind_blob(s->add_content, 2, n->text, n->len);
+	return db_run(s->add_content, why) == 0 ? db_last_rowid(s->db) : -1;
+}
+
+static int add_revision(struct policy_store *s, const struct policy_new *n, int64_t content, uint32_t *id, struct err *why)
+{
+	db_bind_i64(s->add_revision, 1, content);
+	db_bind_i64(s->add_revision, 2, n->time_us);
+	db_bind_i64(s->add_revision, 3, n->author_uid);
+	db_bind_text(s->add_revision, 4, n->author);
+	db_bind_text(s->add_revision, 5, n->source);
+	db_bind_text(s->add_revision, 6, n->comment == NULL ? "" : n->comment);
+	db_bind_text(s->add_revision, 7, n->checks == NULL ? "" : n->checks);
+	if (db_run(s->add_revision, why) != 0)
+		return -1;
+	int64_t row = db_last_rowid(s->db);
+
+	if (row > UINT32_MAX)
+		return err_set(why, "the policy store holds all the revisions it can");
+	*id = (uint32_t)row;
+	return 0;
+}
+
+static int activate(struct policy_store *s, const struct policy_new *n, const uint8_t *hash, uint32_t id, struct err *why)
+{
+	db_bind_i64(s->activate, 1, id);
+	db_bind_i64(s->activate, 2, n->time_us);
+	db_bind_i64(s->activate, 3, n->author_uid);
+	if (db_run(s->activate, why) != 0)
+		return -1;
+	if (!n->imported)
+		return 0;
+	db_bind_i64(s->add_import, 1, id);
+	db_bind_blob(s->add_import, 2, hash, POLICY_HASH_BYTES);
+	db_bind_i64(s->add_import, 3, n->time_us);
+	return db_run(s->add_import, why);
+}
+
+static int add_in_transaction(struct policy_store *s, const struct policy_new *n, uint32_t *id, struct err *why)
+{
+	uint8_t hash[POLICY_HASH_BYTES];
+	uint32_t active;
+	int64_t content;
+
+	if (policy_store_active(s, &active, why) != 0)
+		return -1;
+	if (n->check_active && active != n->if_active) {
+		*id = active;
+		return 1;
+	}
+	policy_store_hash(n->text, n->len, hash);
+	content = content_id(s, n, hash, why);
+	if (content < 0 || add_revision(s, n, content, id, why) != 0 || activate(s, n, hash, *id, why) != 0)
+		return -1;
+	return 0;
+}
+
+int policy_store_add(struct policy_store *s, const struct policy_new *n, uint32_t *id, struct err *why)
+{
+	int rc;
+
+	*id = 0;
+	if (n->len > POLICY_TEXT_MAX)
+		return err_set(why, "the policy has %zu bytes; the store takes %u", n->len, POLICY_TEXT_MAX);
+	if (n->comment != NULL && strlen(n->comment) > POLICY_COMMENT_MAX)
+		return err_set(why, "the comment is longer than %d bytes", POLICY_COMMENT_MAX);
+	if (n->checks != NULL && strlen(n->checks) > POLICY_CHECKS_MAX)
+		return err_set(why, "the result of the checks is longer than %d bytes", POLICY_CHECKS_MAX);
+	if (db_begin(s->db, why) != 0)
+		return -1;
+	rc = add_in_transaction(s, n, id, why);
+	if (rc == 0)
+		rc = db_commit(s->db, why);
+	if (rc != 0)
+		db_rollback(s->db);
+	return rc;
+}
+
+/* ---- reading --------------------------------------------------------------------------------------------------- */
+
+static void read_revision(struct db_stmt *s, struct policy_revision *r)
+{
+	size_t len;
+	const void *hash = db_bytes(s, COL_HASH, &len);
+
+	*r = (struct policy_revision){
+		.id = (uint32_t)db_i64(s, COL_ID),
+		.time_us = db_i64(s, COL_TIME),
+		.author_uid = (uint32_t)db_i64(s, COL_UID),
+		.len = (size_t)db_i64(s, COL_LENGTH),
+	};
+	if (len == POLICY_HASH_BYTES)
+		memcpy(r->hash, hash, len);
+	db_text(s, COL_AUTHOR, r->author, sizeof r->author);
+	db_text(s, COL_SOURCE, r->source, sizeof r->source);
+	db_text(s, COL_COMMENT, r->comment, sizeof r->comment);
+}
+
+/* A malloc'd, terminated copy of a column, or NULL. */
+static char *copy_of(struct db_stmt *s, int column)
+{
+	size_t len;
+	const void *data = db_bytes(s, column, &len);
+	char *copy = malloc(len + 1);
+
+	if (copy != NULL) {
+		memcpy(copy, data, len);
+		copy[len] = '\0';
+	}
+	return copy;
+}
+
+static int get_text(struct policy_store *s, int64_t content, char **text, struct err *why)
+{
+	db_bind_i64(s->text, 1, content);
+	enum db_step rc = db_step(s->text, why);
+
+	if (rc == DB_ROW)
+		*text = copy_of(s->text, 0);
+	db_reset(s->text);
+	if (rc == DB_FAILED)
+		return -1;
+	return *text == NULL ? err_set(why, "the text of a revision cannot be read: out of memory, or the store is damaged") : 0;
+}
+
+int policy_store_get(struct policy_store *s, uint32_t id, struct policy_revision *out, char **text, char **checks,
+		     struct err *why)
+{
+	int64_t content = 0;
+
+	if (text != NULL)
+		*text = NULL;
+	if (checks != NULL)
+		*checks = NULL;
+	db_bind_i64(s->get, 1, id);
+	enum db_step rc = db_step(s->get, why);
+
+	if (rc == DB_ROW) {
+		read_revision(s->get, out);
+		content = db_i64(s->get, COL_CONTENT);
+		if (checks != NULL)
+			*checks = copy_of(s->get, COL_CHECKS);
+	}
+	db_reset(s->get);
+	if (rc != DB_ROW)
+		return rc == DB_DONE ? 0 : -1;
+	if (checks != NULL && *checks == NULL)
+		return err_set(why, "out of memory");
+	if (text != NULL && get_text(s, content, text, why) != 0) {
+		if (checks != NULL) {
+			free(*checks);
+			*checks = NULL;
+		}
+		return -1;
+	}
+	return 1;
+}
+
+int policy_store_list(struct policy_store *s, uint32_t before, unsigned limit, policy_row *row, void *arg, struct err *why)
+{
+	struct policy_revision r;
+	enum db_step rc;
+
+	db_bind_i64(s->list, 1, before == 0 ? INT64_MAX : before);
+	db_bind_i64(s->list, 2, limit == 0 ? -1 : (int64_t)limit);
+	while ((rc = db_step(s->list, why)) == DB_ROW) {
+		read_revision(s->list, &r);
+		if (!row(&r, arg))
+			break;
+	}
+	db_reset(s->list);
+	return rc == DB_FAILED ? -1 : 0;
+}
+
+int policy_store_import(struct policy_store *s, struct policy_import *out, struct err *why)
+{
+	enum db_step rc = db_step(s->last_import, why);
+
+	*out = (struct policy_import){0};
+	if (rc == DB_ROW) {
+		size_t len;
+		const void *hash = db_bytes(s->last_import, 1, &len);
+
+		out->revision = (uint32_t)db_i64(s->last_import, 0);
+		if (len == POLICY_HASH_BYTES)
+			memcpy(out->hash, hash, len);
+		out->time_us = db_i64(s->last_import, 2);
+	}
+	db_reset(s->last_import);
+	return rc == DB_FAILED ? -1 : 0;
+}

@@ -1,0 +1,73 @@
+/* The store of policies: every revision that was ever applied.  Rows are added and never changed; only control writes.
+ * SQL stands here and nowhere above. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/err.h"
+
+#define POLICY_HASH_BYTES 32
+#define POLICY_TEXT_MAX (64u * 1024 * 1024)
+#define POLICY_COMMENT_MAX 1023
+#define POLICY_CHECKS_MAX 65536
+
+struct policy_store;
+
+/* path is used as it stands; see schema/db_vfs.h.  NULL with *why. */
+struct policy_store *policy_store_open(const char *path, bool read_only, struct err *why);
+void policy_store_close(struct policy_store **store);
+
+/* BLAKE2b-256: what tells texts apart. */
+void policy_store_hash(const void *text, size_t len, uint8_t hash[POLICY_HASH_BYTES]);
+
+struct policy_new {
+	const char *text;
+	size_t len;
+	uint32_t author_uid;
+	const char *author;  /* name of author_uid, or its digits */
+	const char *source;  /* "file", "rollback" ... */
+	const char *comment;
+	const char *checks;  /* what the checks said: warnings, one a line */
+	int64_t time_us;
+	bool imported;       /* text is that of the configured policy file: remembered as the last import */
+	bool check_active;   /* refuse (1) unless the active revision is still if_active (0: none yet) */
+	uint32_t if_active;
+};
+
+/* Adds a revision and makes it the active one, in one transaction: 0 with *id, 1 if someone else was faster (*id is the
+ * active revision), -1 with *why. */
+int policy_store_add(struct policy_store *s, const struct policy_new *n, uint32_t *id, struct err *why);
+
+/* 0 with *id (0: no policy was ever applied), or -1 with *why. */
+int policy_store_active(struct policy_store *s, uint32_t *id, struct err *why);
+
+struct policy_revision {
+	uint32_t id;
+	int64_t time_us;
+	uint32_t author_uid;
+	char author[256];
+	char source[32];
+	char comment[POLICY_COMMENT_MAX + 1];
+	uint8_t hash[POLICY_HASH_BYTES];
+	size_t len; /* of the text */
+};
+
+/* 1 found, 0 there is none of this id, -1 with *why.  *text (NUL-terminated) and *checks are malloc'd; either pointer may
+ * be NULL when it is not wanted. */
+int policy_store_get(struct policy_store *s, uint32_t id, struct policy_revision *out, char **text, char **checks,
+		     struct err *why);
+
+/* r is borrowed; false ends the list. */
+typedef bool policy_row(const struct policy_revision *r, void *arg);
+/* Newest first, older than `before` (0: from the newest), at most `limit` (0: all).  row must not wait. */
+int policy_store_list(struct policy_store *s, uint32_t before, unsigned limit, policy_row *row, void *arg, struct err *why);
+
+struct policy_import {
+	uint32_t revision; /* 0: the file was never imported */
+	uint8_t hash[POLICY_HASH_BYTES];
+	int64_t time_us;
+};
+/* The last import of the configured policy file. */
+int policy_store_import(struct policy_store *s, struct policy_import *out, struct err *why);
