@@ -1,0 +1,230 @@
+/* A read transaction lasts a fraction of a second at a time, so that the recorder's log never grows because somebody reads
+ * slowly: a page of rows is made into lines first, and written when the transaction is over. */
+#include "config.h"
+
+#include "gatewayd/reader/answer.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "schema/audit_json.h"
+
+/* Of one read transaction. */
+#define PAGE_ROWS 1000
+#define PAGE_US 200000
+/* A page also ends when its lines have this many bytes. */
+#define BUFFER_BYTES (1024 * 1024)
+/* A line: an event whose every byte is escaped twice. */
+#define LINE_BYTES (256 * 1024)
+
+struct reader {
+	struct audit_store *store; /* NULL: why says why not */
+	struct err why;
+	struct audit_query *query;
+	int64_t deadline_us;
+	uint64_t rows_max;
+	int fd; /* the pipe; -1 before a query came */
+	struct event event;
+	char *buffer;
+	size_t len, at;
+	bool ended; /* the last line is in the buffer */
+	reader_done *done;
+	void *arg;
+};
+
+/* ---- lines -------------------------------------------------------------------------------------------------------- */
+
+/* Adds a line, taking the value over.  False if it does not fit. */
+static bool put_line(struct reader *r, json_t *value)
+{
+	size_t room = BUFFER_BYTES + LINE_BYTES - r->len;
+	size_t n = value == NULL ? 0 : json_dumpb(value, r->buffer + r->len, room, JSON_COMPACT | JSON_ENSURE_ASCII);
+
+	json_decref(value);
+	if (n == 0 || n >= room)
+		return false;
+	r->len += n;
+	r->buffer[r->len++] = '\n';
+	return true;
+}
+
+static void put_end(struct reader *r)
+{
+	put_line(r, json_pack("{s:b, s:I, s:b}", "end", 1, "rows", (json_int_t)audit_query_rows(r->query), "more",
+			      audit_query_cut(r->query)));
+	r->ended = true;
+}
+
+static void put_error(struct reader *r, const char *text)
+{
+	json_t *line = json_object();
+
+	json_object_set_new(line, "error", json_string(text));
+	if (!put_line(r, line))
+		put_line(r, json_pack("{s:s}", "error", "the query failed for a reason that cannot be shown"));
+	r->ended = true;
+}
+
+static bool on_row(uint64_t id, const struct audit_event *e, void *arg)
+{
+	struct reader *r = arg;
+
+	if (!put_line(r, audit_event_json(id, e)))
+		log_warning("row %llu of the audit is too long to be shown", (unsigned long long)id);
+	return r->len < BUFFER_BYTES;
+}
+
+static void next_page(struct reader *r)
+{
+	struct err why;
+	int rc;
+
+	r->at = r->len = 0;
+	if (clock_mono_us() >= r->deadline_us) {
+		put_error(r, "the query took too long: ask for a shorter time (--since, --until)");
+		return;
+	}
+	if (audit_query_rows(r->query) >= r->rows_max) {
+		put_error(r, "the answer has too many rows: ask for a shorter time (--since, --until)");
+		return;
+	}
+	rc = audit_query_page(r->query, PAGE_ROWS, PAGE_US, on_row, r, &why);
+	if (rc < 0)
+		put_error(r, why.text);
+	else if (rc == 0)
+		put_end(r);
+}
+
+/* ---- the pipe ------------------------------------------------------------------------------------------------------ */
+
+static void finish(struct reader *r)
+{
+	event_del(&r->event);
+	if (r->fd >= 0)
+		close(r->fd);
+	r->fd = -1;
+	audit_query_free(&r->query);
+	r->done(r->arg);
+}
+
+/* Writes what the buffer has: 1 all, 0 later, -1 nobody reads. */
+static int write_some(struct reader *r)
+{
+	while (r->at < r->len) {
+		ssize_t n = write(r->fd, r->buffer + r->at, r->len - r->at);
+
+		if (n > 0)
+			r->at += (size_t)n;
+		else if (n < 0 && errno == EAGAIN)
+			return 0;
+		else if (n == 0 || errno != EINTR)
+			return -1;
+	}
+	return 1;
+}
+
+/* Waits until the pipe takes more, or the whole query's time is over. */
+static void wait_writable(struct reader *r)
+{
+	int64_t left = r->deadline_us + 1000000 - clock_mono_us();
+	struct timeval tv = {.tv_sec = left > 0 ? (time_t)(left / 1000000) : 0, .tv_usec = left > 0 ? 0 : 1};
+
+	event_add(&r->event, &tv);
+}
+
+/* One page a turn: the loop stays awake for the supervisor's STOP. */
+static void on_writable(evutil_socket_t fd, short what, void *arg)
+{
+	struct reader *r = arg;
+
+	(void)fd;
+	if (what & EV_TIMEOUT) {
+		finish(r);
+		return;
+	}
+	if (r->at == r->len && !r->ended)
+		next_page(r);
+	int rc = write_some(r);
+
+	if (rc < 0 || (rc > 0 && r->ended))
+		finish(r);
+	else
+		wait_writable(r);
+}
+
+/* ---- the query ----------------------------------------------------------------------------------------------------- */
+
+static void start_query(struct reader *r, const void *body, size_t len)
+{
+	json_t *object = json_loadb(body, len, JSON_REJECT_DUPLICATES, NULL);
+	struct audit_filter filter;
+	struct err why;
+
+	if (r->store == NULL)
+		put_error(r, r->why.text);
+	else if (audit_filter_json(object, &filter, &why) != 0)
+		put_error(r, why.text);
+	else if ((r->query = audit_query_new(r->store, &filter, &why)) == NULL)
+		put_error(r, why.text);
+	json_decref(object);
+}
+
+bool reader_take(struct reader *r, struct event_base *base, struct ipc_message *m)
+{
+	if (m->type != IPC_QUERY || m->nfds != 1 || r->fd >= 0)
+		return false;
+	int flags = fcntl(m->fds[0], F_GETFL);
+
+	if (flags < 0 || fcntl(m->fds[0], F_SETFL, flags | O_NONBLOCK) != 0)
+		return false;
+	r->fd = m->fds[0];
+	m->fds[0] = -1;
+	event_assign(&r->event, base, r->fd, EV_WRITE, on_writable, r);
+	start_query(r, m->body, m->len);
+	wait_writable(r);
+	return true;
+}
+
+struct reader *reader_new(const char *path, int64_t time_us, uint64_t rows_max, reader_done *done, void *arg)
+{
+	struct reader *r = calloc(1, sizeof *r);
+
+	if (r == NULL || (r->buffer = malloc(BUFFER_BYTES + LINE_BYTES)) == NULL)
+		log_fatal("out of memory for a query of the audit");
+	r->fd = -1;
+	r->deadline_us = clock_mono_us() + time_us;
+	r->rows_max = rows_max;
+	r->done = done;
+	r->arg = arg;
+	r->store = audit_store_open(path, AUDIT_READ, &r->why);
+	return r;
+}
+
+void reader_free(struct reader **rp)
+{
+	struct reader *r = *rp;
+
+	*rp = NULL;
+	if (r == NULL)
+		return;
+	if (r->fd >= 0) {
+		event_del(&r->event);
+		close(r->fd);
+	}
+	audit_query_free(&r->query);
+	audit_store_close(&r->store);
+	free(r->buffer);
+	free(r);
+}
+
+bool reader_busy(const struct reader *r)
+{
+	return r->fd >= 0;
+}

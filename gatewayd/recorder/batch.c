@@ -1,0 +1,233 @@
+#include "config.h"
+
+#include "gatewayd/recorder/batch.h"
+
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+
+#define RETRY_FIRST_US 50000
+#define RETRY_LONGEST_US 5000000
+
+struct record {
+	STAILQ_ENTRY(record) next;
+	size_t len;
+	uint8_t body[];
+};
+
+struct batch {
+	struct audit_store *store;
+	unsigned interval_us;
+	int64_t retry_us; /* the next pause, while failing */
+	bool checkpoint_failing;
+	struct event timer;
+	STAILQ_HEAD(, record) queue;
+	struct batch_status status;
+	batch_changed *changed;
+	void *arg;
+	struct audit_event event; /* being appended; too big for a stack frame */
+};
+
+static void arm(struct batch *b, int64_t after_us)
+{
+	struct timeval tv = {.tv_sec = (time_t)(after_us / 1000000), .tv_usec = (suseconds_t)(after_us % 1000000)};
+
+	if (!event_pending(&b->timer, EV_TIMEOUT, NULL))
+		event_add(&b->timer, &tv);
+}
+
+/* ---- state ------------------------------------------------------------------------------------------------------ */
+
+static void note_failure(struct batch *b, const struct err *why)
+{
+	b->status.failures++;
+	b->status.why = *why;
+	if (b->status.failing)
+		return;
+	b->status.failing = true;
+	b->status.failing_us = clock_wall_us();
+	b->retry_us = RETRY_FIRST_US;
+	log_error("the audit cannot be written: %s; nothing new is granted until it can, and it is tried again until then",
+		  why->text);
+}
+
+static void note_success(struct batch *b)
+{
+	if (!b->status.failing)
+		return;
+	log_warning("the audit is written again after %.1f s; %llu records had to wait",
+		    (double)(clock_wall_us() - b->status.failing_us) / 1e6, (unsigned long long)b->status.queued);
+	b->status.failing = false;
+	b->status.why.text[0] = '\0';
+}
+
+/* ---- committing -------------------------------------------------------------------------------------------------- */
+
+static int append(struct batch *b, const struct record *r, struct err *why)
+{
+	struct wire_reader reader = wire_reader_on(r->body, r->len);
+	uint64_t incarnation, sequence;
+
+	if (!audit_get_record(&reader, &incarnation, &sequence, &b->event))
+		abort(); /* it was checked when it came */
+	return audit_store_append(b->store, incarnation, sequence, &b->event, why) < 0 ? -1 : 0;
+}
+
+/* One transaction over the first records of the queue; *done is how many. */
+static int commit_some(struct batch *b, unsigned *done, struct err *why)
+{
+	struct record *r;
+
+	*done = 0;
+	if (audit_store_begin(b->store, why) != 0)
+		return -1;
+	STAILQ_FOREACH(r, &b->queue, next) {
+		if (*done == BATCH_COMMIT_MAX)
+			break;
+		if (append(b, r, why) != 0) {
+			audit_store_rollback(b->store);
+			return -1;
+		}
+		++*done;
+	}
+	if (audit_store_commit(b->store, why) == 0)
+		return 0;
+	audit_store_rollback(b->store);
+	return -1;
+}
+
+static void forget(struct batch *b, unsigned count)
+{
+	for (; count > 0; count--) {
+		struct record *r = STAILQ_FIRST(&b->queue);
+
+		STAILQ_REMOVE_HEAD(&b->queue, next);
+		b->status.queued--;
+		b->status.queued_bytes -= sizeof *r + r->len;
+		free(r);
+	}
+}
+
+/* Not part of a commit: when it fails, records are still taken, into a log that grows. */
+static void checkpoint(struct batch *b)
+{
+	struct err why;
+	bool failed = audit_store_checkpoint(b->store, &why) != 0;
+
+	if (failed && !b->checkpoint_failing)
+		log_warning("the audit's write-ahead log cannot be folded into its file and grows: %s", why.text);
+	b->checkpoint_failing = failed;
+}
+
+/* 0, or -1 when the store failed. */
+static int commit_once(struct batch *b)
+{
+	struct err why;
+	int64_t start = clock_mono_us();
+	unsigned done;
+
+	if (commit_some(b, &done, &why) != 0) {
+		note_failure(b, &why);
+		b->changed(b->arg);
+		return -1;
+	}
+	b->status.last_commit_us = clock_mono_us() - start;
+	if (b->status.last_commit_us > b->status.longest_commit_us)
+		b->status.longest_commit_us = b->status.last_commit_us;
+	b->status.commits++;
+	note_success(b);
+	forget(b, done);
+	b->changed(b->arg);
+	return 0;
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct batch *b = arg;
+
+	(void)fd, (void)what;
+	if (STAILQ_EMPTY(&b->queue))
+		return;
+	if (commit_once(b) != 0) {
+		arm(b, b->retry_us);
+		b->retry_us = b->retry_us * 2 < RETRY_LONGEST_US ? b->retry_us * 2 : RETRY_LONGEST_US;
+		return;
+	}
+	/* Acknowledgements leave at the end of this turn; more records have the next one. */
+	if (!STAILQ_EMPTY(&b->queue))
+		arm(b, 0);
+	checkpoint(b);
+}
+
+int batch_commit_now(struct batch *b)
+{
+	while (!STAILQ_EMPTY(&b->queue))
+		if (commit_once(b) != 0)
+			return -1;
+	return 0;
+}
+
+/* ---- the queue ---------------------------------------------------------------------------------------------------- */
+
+struct batch *batch_new(struct event_base *base, struct audit_store *store, unsigned interval_us, batch_changed *changed,
+			void *arg)
+{
+	struct batch *b = calloc(1, sizeof *b);
+
+	if (b == NULL)
+		log_fatal("out of memory for the audit's queue");
+	b->store = store;
+	b->interval_us = interval_us;
+	b->changed = changed;
+	b->arg = arg;
+	STAILQ_INIT(&b->queue);
+	event_assign(&b->timer, base, -1, 0, on_timer, b);
+	return b;
+}
+
+void batch_free(struct batch **bp)
+{
+	struct batch *b = *bp;
+
+	*bp = NULL;
+	if (b == NULL)
+		return;
+	event_del(&b->timer);
+	while (!STAILQ_EMPTY(&b->queue))
+		forget(b, 1);
+	free(b);
+}
+
+void batch_add(struct batch *b, const void *body, size_t len)
+{
+	struct record *r = malloc(sizeof *r + len);
+
+	if (r == NULL)
+		log_fatal("out of memory for an audit record: its sender keeps it for my successor");
+	r->len = len;
+	memcpy(r->body, body, len);
+	STAILQ_INSERT_TAIL(&b->queue, r, next);
+	b->status.queued++;
+	b->status.queued_bytes += sizeof *r + len;
+	if (b->status.failing)
+		arm(b, b->retry_us); /* does nothing while a retry is pending */
+	else if (b->status.queued == BATCH_COMMIT_MAX)
+		event_active(&b->timer, EV_TIMEOUT, 1);
+	else
+		arm(b, b->interval_us);
+}
+
+bool batch_full(const struct batch *b)
+{
+	return b->status.queued_bytes >= BATCH_QUEUE_BYTES_MAX;
+}
+
+void batch_get_status(const struct batch *b, struct batch_status *out)
+{
+	*out = b->status;
+}

@@ -1,0 +1,24 @@
+/* The recorder: takes RECORD messages from everyone who has something to record, and answers RECORDED once they are
+ * durable.  It is the audit's only writer. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "common/ipc.h"
+#include "schema/audit_store.h"
+
+struct recorder;
+
+/* The store stays the caller's. */
+struct recorder *recorder_new(struct event_base *base, struct audit_store *store, unsigned commit_interval_us);
+void recorder_free(struct recorder **r);
+/* A new link to a sender, or to who asks for the status; takes it over and attaches it. */
+void recorder_add(struct recorder *r, struct ipc *link);
+/* The supervisor's link is not ours to attach: what comes over it is given here. */
+void recorder_take(struct recorder *r, struct ipc *link, struct ipc_message *m);
+/* Links that are there (without the supervisor's). */
+size_t recorder_links(const struct recorder *r);
+/* Commits what is queued and acknowledges it: 0, or -1 if the store fails. */
+int recorder_finish(struct recorder *r);
+/* Called whenever a link is gone. */
+void recorder_on_gone(struct recorder *r, void (*gone)(void *arg), void *arg);
