@@ -1,8 +1,9 @@
 /* Authentication: the messages, the master that never blocks, and the child that may.
  *
- * The master owns the queue and the conversation children's work: it gives each child one conversation at a time, at most a
- * quarter of the children to one user or one client address, and asks for a child's death when its deadline passes.  It has
- * no privilege and no module of PAM in it.  A child runs one PAM conversation to its end and knows nothing else. */
+ * The master owns the queue and the conversation children's work: it gives each child one conversation at a time, at
+ * most a quarter of the children to one user or one client address, and asks for a child's death when its deadline
+ * passes.  It has no privilege and no module of PAM in it.  A child runs one PAM conversation to its end and knows
+ * nothing else. */
 #pragma once
 
 #include <stdbool.h>
@@ -12,7 +13,7 @@
 #include "common/addr.h"
 #include "common/ipc.h"
 
-#define AUTH_TEXT_MAX 255    /* RFC 1929: user name and password are 1 to 255 octets */
+#define AUTH_TEXT_MAX 255 /* RFC 1929: user name and password are 1 to 255 octets */
 #define AUTH_GROUPS_MAX 64
 #define AUTH_GROUP_NAME_MAX 63
 #define AUTH_REASON_MAX 255
@@ -21,7 +22,7 @@
 /* One log-in to judge.  password is a secret: whoever holds a copy wipes it (auth_ask_wipe). */
 struct auth_ask {
 	uint64_t id;
-	char service[64]; /* PAM service of the listener: letters, digits, '-', '_' and '.', which does not come first */
+	char service[64]; /* PAM service of the listener: auth_service_valid() */
 	char listener[64];
 	struct addr client;
 	char user[AUTH_TEXT_MAX + 1];
@@ -30,8 +31,8 @@ struct auth_ask {
 
 enum auth_verdict {
 	AUTH_OK,
-	AUTH_DENIED,  /* wrong password, unknown user, expired or barred account: reason says which, for the audit only */
-	AUTH_FAILED,  /* could not be judged: queue full, deadline, module error, child died */
+	AUTH_DENIED, /* wrong password, unknown user, expired or barred account: reason says which, for the audit */
+	AUTH_FAILED, /* could not be judged: queue full, deadline, module error, child died */
 };
 
 struct auth_answer {
@@ -40,14 +41,14 @@ struct auth_answer {
 	uint32_t delay_us; /* what PAM wants a refusal to wait (pam_fail_delay(3)); the worker waits it in its loop */
 	char user[AUTH_TEXT_MAX + 1]; /* canonical, as PAM left it; as it was asked where PAM did not get that far */
 	char reason[AUTH_REASON_MAX + 1]; /* one line for the audit, printable ASCII; never a secret; "" when AUTH_OK */
-	uint16_t ngroups; /* 0 unless AUTH_OK */
+	uint16_t ngroups;		  /* 0 unless AUTH_OK */
 	char groups[AUTH_GROUPS_MAX][AUTH_GROUP_NAME_MAX + 1];
 };
 
 /* Bodies of AUTH_ASK and PAM_ASK.  The writer's bytes are a secret, too: the caller wipes them once they are sent. */
 void auth_put_ask(struct wire_writer *w, const struct auth_ask *a);
-/* Reads a whole body.  False (and *a wiped) if it is malformed: lengths, a rest, a service that is no file name, control
- * bytes, empty user or password, no client address. */
+/* Reads a whole body.  False (and *a wiped) if it is malformed: lengths, a rest, a service that is no file name,
+ * control bytes, empty user or password, no client address. */
 bool auth_get_ask(struct wire_reader *r, struct auth_ask *a);
 void auth_ask_wipe(struct auth_ask *a);
 /* Bodies of AUTH_ANSWER and PAM_ANSWER. */
@@ -63,14 +64,18 @@ bool auth_get_cancel(struct wire_reader *r, uint64_t *id);
  * which of the two), or NULL. */
 const char *auth_text_refused(const uint8_t *text, size_t len);
 
+/* True if PAM may open a file of this name: 1 to 63 letters, digits, '-', '_' and '.', which does not come first.  A
+ * configuration that lets another through has every log-in refused. */
+bool auth_service_valid(const char *service);
+
 /* ---- master ---------------------------------------------------------------------------------------------------- */
 
 struct auth_master_options {
-	unsigned children;    /* conversation children that the supervisor keeps, in slots 0 to children - 1; at least 1 */
+	unsigned children; /* conversation children that the supervisor keeps, in slots 0 to children - 1; at least 1 */
 	unsigned queue_max;   /* conversations waiting */
-	unsigned deadline_ms; /* of one conversation, from its start in a child; and of one that waits, from its arrival */
-	/* Asks the supervisor to kill and replace the child in a slot: it missed its deadline or broke the protocol.  Its link
-	 * is closed before the call, and nothing that it still says is heard. */
+	unsigned deadline_ms; /* of a conversation, from its start in a child; of one that waits, from its arrival */
+	/* Asks the supervisor to kill and replace the child in a slot: it missed its deadline or broke the protocol.
+	 * Its link is closed before the call, and nothing that it still says is heard. */
 	void (*kill_child)(uint16_t slot, void *arg);
 	void *arg;
 };
@@ -81,7 +86,7 @@ struct event_base;
 struct auth_master *auth_master_new(struct event_base *base, const struct auth_master_options *options);
 void auth_master_free(struct auth_master **master);
 /* A worker's link (again after its restart): takes over fd.  Whatever came over the slot's former link is dropped.  A
- * worker whose link breaks a rule or does not take its answers is cut off: its asks are dropped, and it sees its end. */
+ * worker whose link breaks a rule or does not take its answers is cut off: its asks are dropped, and it sees that. */
 void auth_master_add_worker(struct auth_master *m, uint16_t slot, int fd);
 /* A conversation child's link (again after its restart): takes over fd. */
 void auth_master_add_child(struct auth_master *m, uint16_t slot, int fd);
@@ -93,15 +98,16 @@ char *auth_master_status(const struct auth_master *m);
 
 struct auth_child_options {
 	const char *pam_confdir; /* NULL: the system's /etc/pam.d; else pam_start_confdir(3) */
-	bool fold_case;          /* user names are lower-cased (ASCII) before PAM sees them */
-	/* NULL, or the path of a file in the format of group(5), read at each log-in: its groups that list the user count
-	 * besides those of NSS.  One that cannot be read, is over AUTH_GROUPS_FILE_MAX bytes or has a malformed line fails
-	 * every log-in, because a deny rule about a group must not stop matching for want of the file. */
+	bool fold_case;		 /* user names are lower-cased (ASCII) before PAM sees them */
+	/* NULL, or the path of a file in the format of group(5), read at each log-in: its groups that list the user (as
+	 * PAM left the name; in lower case with fold_case) count besides those of NSS.  One that cannot be read, is
+	 * over AUTH_GROUPS_FILE_MAX bytes or has a malformed line fails every log-in, because a deny rule about a group
+	 * must not stop matching for want of the file. */
 	const char *groups_file;
 };
 
 #define AUTH_GROUPS_FILE_MAX (1024 * 1024)
 
-/* Serves conversations on a blocking link to the master until it closes: returns 0 then, and -1 if the master sent what it
- * may not.  Ignores SIGPIPE from here on (modules write to helpers that may be gone). */
+/* Serves conversations on a blocking link to the master until it closes: returns 0 then, and -1 if the master sent what
+ * it may not.  Ignores SIGPIPE from here on (modules write to helpers that may be gone). */
 int auth_child_serve(struct ipc *master, const struct auth_child_options *options);

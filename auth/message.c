@@ -1,0 +1,158 @@
+#include "config.h"
+
+#include "auth/auth.h"
+
+#include <string.h>
+
+/* ---- what a text may hold ---------------------------------------------------------------------------------------- */
+
+static bool is_control(uint8_t c)
+{
+	return c < 0x20 || c == 0x7f;
+}
+
+static bool has_control(const char *text)
+{
+	for (; *text != '\0'; text++)
+		if (is_control((uint8_t)*text))
+			return true;
+	return false;
+}
+
+const char *auth_text_refused(const uint8_t *text, size_t len)
+{
+	if (len == 0)
+		return "is empty";
+	if (len > AUTH_TEXT_MAX)
+		return "is longer than 255 octets";
+	if (memchr(text, '\0', len) != NULL)
+		return "holds a NUL";
+	for (size_t i = 0; i < len; i++)
+		if (is_control(text[i]))
+			return "holds a control byte";
+	return NULL;
+}
+
+static bool client_text_ok(const char *text)
+{
+	return auth_text_refused((const uint8_t *)text, strlen(text)) == NULL;
+}
+
+bool auth_service_valid(const char *service)
+{
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+
+	size_t len = strspn(service, allowed);
+
+	return len > 0 && len < sizeof((struct auth_ask *)0)->service && service[0] != '.' && service[len] == '\0';
+}
+
+static bool reason_ok(const char *reason)
+{
+	for (; *reason != '\0'; reason++)
+		if (is_control((uint8_t)*reason) || (uint8_t)*reason > 0x7e)
+			return false;
+	return true;
+}
+
+/* ---- asks -------------------------------------------------------------------------------------------------------- */
+
+void auth_put_ask(struct wire_writer *w, const struct auth_ask *a)
+{
+	wire_put_u64(w, a->id);
+	wire_put_text(w, a->service);
+	wire_put_text(w, a->listener);
+	wire_put_addr(w, &a->client);
+	wire_put_text(w, a->user);
+	wire_put_text(w, a->password);
+}
+
+static bool ask_ok(const struct auth_ask *a)
+{
+	return auth_service_valid(a->service) && !has_control(a->listener) && a->client.family != ADDR_NONE &&
+	       client_text_ok(a->user) && client_text_ok(a->password);
+}
+
+bool auth_get_ask(struct wire_reader *r, struct auth_ask *a)
+{
+	memset(a, 0, sizeof *a);
+	a->id = wire_get_u64(r);
+	wire_get_text(r, a->service, sizeof a->service);
+	wire_get_text(r, a->listener, sizeof a->listener);
+	wire_get_addr(r, &a->client);
+	wire_get_text(r, a->user, sizeof a->user);
+	wire_get_text(r, a->password, sizeof a->password);
+	if (wire_done(r) && ask_ok(a))
+		return true;
+	auth_ask_wipe(a);
+	return false;
+}
+
+void auth_ask_wipe(struct auth_ask *a)
+{
+	explicit_bzero(a, sizeof *a);
+}
+
+/* ---- answers ----------------------------------------------------------------------------------------------------- */
+
+void auth_put_answer(struct wire_writer *w, const struct auth_answer *a)
+{
+	wire_put_u64(w, a->id);
+	wire_put_u8(w, (uint8_t)a->verdict);
+	wire_put_u32(w, a->delay_us);
+	wire_put_text(w, a->user);
+	wire_put_text(w, a->reason);
+	wire_put_u16(w, a->ngroups);
+	for (unsigned i = 0; i < a->ngroups && i < AUTH_GROUPS_MAX; i++)
+		wire_put_text(w, a->groups[i]);
+}
+
+static bool groups_ok(const struct auth_answer *a)
+{
+	for (unsigned i = 0; i < a->ngroups; i++)
+		if (a->groups[i][0] == '\0' || has_control(a->groups[i]))
+			return false;
+	return true;
+}
+
+static bool answer_ok(const struct auth_answer *a)
+{
+	bool granted = a->verdict == AUTH_OK;
+
+	return a->verdict <= AUTH_FAILED && a->delay_us <= AUTH_DELAY_MAX_US && client_text_ok(a->user) &&
+	       reason_ok(a->reason) && granted == (a->reason[0] == '\0') && (granted || a->ngroups == 0) &&
+	       groups_ok(a);
+}
+
+bool auth_get_answer(struct wire_reader *r, struct auth_answer *a)
+{
+	memset(a, 0, sizeof *a);
+	a->id = wire_get_u64(r);
+	a->verdict = (enum auth_verdict)wire_get_u8(r);
+	a->delay_us = wire_get_u32(r);
+	wire_get_text(r, a->user, sizeof a->user);
+	wire_get_text(r, a->reason, sizeof a->reason);
+	a->ngroups = wire_get_u16(r);
+	if (a->ngroups > AUTH_GROUPS_MAX)
+		r->bad = true;
+	for (unsigned i = 0; i < a->ngroups && !r->bad; i++)
+		wire_get_text(r, a->groups[i], sizeof a->groups[i]);
+	if (wire_done(r) && answer_ok(a))
+		return true;
+	memset(a, 0, sizeof *a);
+	a->verdict = AUTH_FAILED;
+	return false;
+}
+
+/* ---- cancels ----------------------------------------------------------------------------------------------------- */
+
+void auth_put_cancel(struct wire_writer *w, uint64_t id)
+{
+	wire_put_u64(w, id);
+}
+
+bool auth_get_cancel(struct wire_reader *r, uint64_t *id)
+{
+	*id = wire_get_u64(r);
+	return wire_done(r);
+}

@@ -1,0 +1,313 @@
+#include "config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "auth/auth.h"
+
+static struct auth_ask some_ask(void)
+{
+	struct auth_ask a = {.id = 7,
+			     .service = "gatewayd",
+			     .listener = "lan",
+			     .client = addr_v4(0xc0000201),
+			     .user = "ann",
+			     .password = "correct horse"};
+
+	return a;
+}
+
+static struct auth_answer some_answer(void)
+{
+	struct auth_answer a = {.id = 9, .verdict = AUTH_OK, .user = "ann", .ngroups = 2, .groups = {"hr", "eng"}};
+
+	return a;
+}
+
+static bool ask_survives(const struct auth_ask *in, struct auth_ask *out)
+{
+	uint8_t body[2048];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	auth_put_ask(&w, in);
+	assert_false(w.overflow);
+	assert_true(w.len <= ipc_body_max(IPC_AUTH_ASK) && w.len <= ipc_body_max(IPC_PAM_ASK));
+	struct wire_reader r = wire_reader_on(body, w.len);
+
+	return auth_get_ask(&r, out);
+}
+
+static bool answer_survives(const struct auth_answer *in, struct auth_answer *out)
+{
+	uint8_t body[16384];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	auth_put_answer(&w, in);
+	assert_false(w.overflow);
+	assert_true(w.len <= ipc_body_max(IPC_AUTH_ANSWER) && w.len <= ipc_body_max(IPC_PAM_ANSWER));
+	struct wire_reader r = wire_reader_on(body, w.len);
+
+	return auth_get_answer(&r, out);
+}
+
+static bool all_zero(const void *data, size_t len)
+{
+	const uint8_t *bytes = data;
+
+	for (size_t i = 0; i < len; i++)
+		if (bytes[i] != 0)
+			return false;
+	return true;
+}
+
+static void test_ask_round_trip(void **state)
+{
+	struct auth_ask in = some_ask(), out;
+
+	(void)state;
+	assert_true(ask_survives(&in, &out));
+	assert_memory_equal(&in, &out, sizeof in);
+	memset(in.user, 'u', AUTH_TEXT_MAX);
+	memset(in.password, 0xe4, AUTH_TEXT_MAX);
+	memset(in.service, 's', sizeof in.service - 1);
+	memset(in.listener, 'l', sizeof in.listener - 1);
+	assert_true(ask_survives(&in, &out));
+	assert_memory_equal(&in, &out, sizeof in);
+	auth_ask_wipe(&out);
+	assert_true(all_zero(&out, sizeof out));
+}
+
+static void test_ask_refused(void **state)
+{
+	static const struct {
+		const char *service, *listener, *user, *password;
+	} bad[] = {
+		{"", "lan", "ann", "x"},
+		{".", "lan", "ann", "x"},
+		{"..", "lan", "ann", "x"},
+		{".hidden", "lan", "ann", "x"},
+		{"../shadow", "lan", "ann", "x"},
+		{"a/b", "lan", "ann", "x"},
+		{"a b", "lan", "ann", "x"},
+		{"gatewayd", "l\nn", "ann", "x"},
+		{"gatewayd", "lan", "", "x"},
+		{"gatewayd", "lan", "ann\n", "x"},
+		{"gatewayd", "lan", "a\x7fn", "x"},
+		{"gatewayd", "lan", "ann", ""},
+		{"gatewayd", "lan", "ann", "x\ty"},
+	};
+	struct auth_ask out;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		struct auth_ask in = some_ask();
+
+		snprintf(in.service, sizeof in.service, "%s", bad[i].service);
+		snprintf(in.listener, sizeof in.listener, "%s", bad[i].listener);
+		snprintf(in.user, sizeof in.user, "%s", bad[i].user);
+		snprintf(in.password, sizeof in.password, "%s", bad[i].password);
+		memset(&out, 0xff, sizeof out);
+		assert_false(ask_survives(&in, &out));
+		assert_true(all_zero(&out, sizeof out));
+	}
+	struct auth_ask in = some_ask();
+
+	in.client = (struct addr){0};
+	assert_false(ask_survives(&in, &out));
+}
+
+/* Cut anywhere, or with a byte too many, a body is refused; and so are texts that hold a NUL or are too long. */
+static void test_ask_lengths(void **state)
+{
+	struct auth_ask in = some_ask(), out;
+	uint8_t body[2048];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	(void)state;
+	auth_put_ask(&w, &in);
+	wire_put_u8(&w, 0);
+	for (size_t len = 0; len <= w.len; len++) {
+		struct wire_reader r = wire_reader_on(body, len);
+
+		assert_int_equal(auth_get_ask(&r, &out), len == w.len - 1);
+	}
+	for (size_t user_len = AUTH_TEXT_MAX; user_len <= AUTH_TEXT_MAX + 1; user_len++) {
+		char user[AUTH_TEXT_MAX + 1];
+
+		memset(user, 'u', sizeof user);
+		w = wire_writer_on(body, sizeof body);
+		wire_put_u64(&w, 1);
+		wire_put_text(&w, "gatewayd");
+		wire_put_text(&w, "lan");
+		wire_put_addr(&w, &in.client);
+		wire_put_bytes(&w, user, user_len);
+		wire_put_bytes(&w, "a", 1);
+		struct wire_reader r = wire_reader_on(body, w.len);
+
+		assert_int_equal(auth_get_ask(&r, &out), user_len == AUTH_TEXT_MAX);
+		user[3] = '\0';
+		memcpy(body + w.len - 5 - user_len, user, user_len);
+		r = wire_reader_on(body, w.len);
+		assert_false(auth_get_ask(&r, &out));
+	}
+}
+
+static void test_answer_round_trip(void **state)
+{
+	struct auth_answer in = some_answer(), out;
+
+	(void)state;
+	assert_true(answer_survives(&in, &out));
+	assert_memory_equal(&in, &out, sizeof in);
+	in.ngroups = AUTH_GROUPS_MAX;
+	for (int i = 0; i < AUTH_GROUPS_MAX; i++)
+		memset(in.groups[i], 'g', AUTH_GROUP_NAME_MAX);
+	memset(in.user, 'u', AUTH_TEXT_MAX);
+	assert_true(answer_survives(&in, &out));
+	assert_memory_equal(&in, &out, sizeof in);
+	in = (struct auth_answer){.id = 1, .verdict = AUTH_DENIED, .delay_us = AUTH_DELAY_MAX_US, .user = "ann"};
+	memset(in.reason, 'r', AUTH_REASON_MAX);
+	assert_true(answer_survives(&in, &out));
+	assert_memory_equal(&in, &out, sizeof in);
+}
+
+static void test_answer_refused(void **state)
+{
+	struct auth_answer a, out;
+
+	(void)state;
+	a = some_answer();
+	a.verdict = (enum auth_verdict)3;
+	assert_false(answer_survives(&a, &out));
+	assert_int_equal(out.verdict, AUTH_FAILED);
+	a = some_answer();
+	a.user[0] = '\0';
+	assert_false(answer_survives(&a, &out));
+	a = some_answer();
+	a.groups[1][0] = '\n';
+	assert_false(answer_survives(&a, &out));
+	a = some_answer();
+	a.groups[1][0] = '\0';
+	assert_false(answer_survives(&a, &out));
+	a = some_answer();
+	a.verdict = AUTH_DENIED; /* groups, and no reason */
+	assert_false(answer_survives(&a, &out));
+	strcpy(a.reason, "wrong password");
+	assert_false(answer_survives(&a, &out));
+	a.ngroups = 0;
+	assert_true(answer_survives(&a, &out));
+	strcpy(a.reason, "two\nlines");
+	assert_false(answer_survives(&a, &out));
+	strcpy(a.reason, "terminal \x9b[2J");
+	assert_false(answer_survives(&a, &out));
+	strcpy(a.reason, "slow");
+	a.delay_us = AUTH_DELAY_MAX_US + 1;
+	assert_false(answer_survives(&a, &out));
+}
+
+/* A count of groups beyond the array is refused before any is read. */
+static void test_answer_lengths(void **state)
+{
+	struct auth_answer in = some_answer(), out;
+	uint8_t body[16384];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	(void)state;
+	auth_put_answer(&w, &in);
+	wire_put_u8(&w, 0);
+	for (size_t len = 0; len <= w.len; len++) {
+		struct wire_reader r = wire_reader_on(body, len);
+
+		assert_int_equal(auth_get_answer(&r, &out), len == w.len - 1);
+	}
+	for (unsigned ngroups = AUTH_GROUPS_MAX; ngroups <= AUTH_GROUPS_MAX + 1; ngroups++) {
+		w = wire_writer_on(body, sizeof body);
+		wire_put_u64(&w, 1);
+		wire_put_u8(&w, AUTH_OK);
+		wire_put_u32(&w, 0);
+		wire_put_text(&w, "ann");
+		wire_put_text(&w, "");
+		wire_put_u16(&w, (uint16_t)ngroups);
+		for (unsigned i = 0; i < ngroups; i++)
+			wire_put_text(&w, "g");
+		struct wire_reader r = wire_reader_on(body, w.len);
+
+		assert_int_equal(auth_get_answer(&r, &out), ngroups == AUTH_GROUPS_MAX);
+	}
+}
+
+static void test_service(void **state)
+{
+	char longest[65];
+
+	(void)state;
+	memset(longest, 's', sizeof longest);
+	longest[63] = '\0';
+	assert_true(auth_service_valid(longest));
+	longest[63] = 's';
+	longest[64] = '\0';
+	assert_false(auth_service_valid(longest));
+	assert_true(auth_service_valid("gatewayd-lan_2.test"));
+	assert_false(auth_service_valid("gateway\xc3\xa9"));
+	assert_false(auth_service_valid("gatewayd "));
+}
+
+static void test_cancel(void **state)
+{
+	uint8_t body[16];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+	uint64_t id;
+
+	(void)state;
+	auth_put_cancel(&w, UINT64_MAX);
+	assert_true(w.len <= ipc_body_max(IPC_AUTH_CANCEL));
+	struct wire_reader r = wire_reader_on(body, w.len);
+
+	assert_true(auth_get_cancel(&r, &id));
+	assert_true(id == UINT64_MAX);
+	r = wire_reader_on(body, 7);
+	assert_false(auth_get_cancel(&r, &id));
+	r = wire_reader_on(body, 9);
+	assert_false(auth_get_cancel(&r, &id));
+}
+
+static void test_text(void **state)
+{
+	uint8_t text[AUTH_TEXT_MAX + 1];
+
+	(void)state;
+	memset(text, 'x', sizeof text);
+	assert_string_equal(auth_text_refused(text, 0), "is empty");
+	assert_null(auth_text_refused(text, 1));
+	assert_null(auth_text_refused(text, AUTH_TEXT_MAX));
+	assert_string_equal(auth_text_refused(text, AUTH_TEXT_MAX + 1), "is longer than 255 octets");
+	for (unsigned c = 0; c < 256; c++) {
+		const char *why;
+
+		text[2] = (uint8_t)c;
+		why = auth_text_refused(text, 3);
+		if (c == 0)
+			assert_string_equal(why, "holds a NUL");
+		else if (c < 0x20 || c == 0x7f)
+			assert_string_equal(why, "holds a control byte");
+		else
+			assert_null(why);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_ask_round_trip), cmocka_unit_test(test_ask_refused),
+		cmocka_unit_test(test_ask_lengths),    cmocka_unit_test(test_answer_round_trip),
+		cmocka_unit_test(test_answer_refused), cmocka_unit_test(test_answer_lengths),
+		cmocka_unit_test(test_service),	       cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_text),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
