@@ -1,0 +1,959 @@
+/* A real master over real socket pairs; workers and children are played by this process, on the same loop. */
+#include "config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include <event2/event.h>
+#include <jansson.h>
+
+#include "auth/auth.h"
+#include "common/log.h"
+
+#define PATIENCE_S 20 /* no wait takes this long unless something is broken */
+#define KEPT 64
+#define LONG_MS 60000
+
+struct gateway {
+	struct event_base *base;
+	struct auth_master *master;
+	unsigned kills;
+	uint16_t last_kill;
+	bool impatient;
+};
+
+/* One end of a pair whose other end the master has. */
+struct worker {
+	struct ipc *link;
+	struct auth_answer answers[KEPT];
+	unsigned n;
+	bool gone;
+};
+
+struct child {
+	struct ipc *link;
+	struct auth_ask asks[KEPT];
+	unsigned n;
+	bool gone;
+};
+
+static void on_kill(uint16_t slot, void *arg)
+{
+	struct gateway *g = arg;
+
+	g->kills++;
+	g->last_kill = slot;
+}
+
+static struct gateway *gateway_new(unsigned children, unsigned queue_max, unsigned deadline_ms)
+{
+	struct gateway *g = calloc(1, sizeof *g);
+	struct auth_master_options options = {.children = children,
+					      .queue_max = queue_max,
+					      .deadline_ms = deadline_ms,
+					      .kill_child = on_kill,
+					      .arg = g};
+
+	assert_non_null(g);
+	g->base = event_base_new();
+	g->master = auth_master_new(g->base, &options);
+	return g;
+}
+
+static void gateway_free(struct gateway *g)
+{
+	auth_master_free(&g->master);
+	assert_null(g->master);
+	event_base_free(g->base);
+	free(g);
+}
+
+static void on_impatience(evutil_socket_t fd, short what, void *arg)
+{
+	struct gateway *g = arg;
+
+	(void)fd, (void)what;
+	g->impatient = true;
+}
+
+/* Runs the loop until the condition holds. */
+#define wait_for(g, condition)                                                                                         \
+	do {                                                                                                           \
+		struct event *timer = event_new((g)->base, -1, 0, on_impatience, (g));                                 \
+		struct timeval tv = {.tv_sec = PATIENCE_S};                                                            \
+		bool holds;                                                                                            \
+                                                                                                                       \
+		(g)->impatient = false;                                                                                \
+		event_add(timer, &tv);                                                                                 \
+		while (!(holds = (condition)) && !(g)->impatient)                                                      \
+			event_base_loop((g)->base, EVLOOP_ONCE);                                                       \
+		event_free(timer);                                                                                     \
+		if (!holds)                                                                                            \
+			fail_msg("waited in vain for: %s", #condition);                                                \
+	} while (0)
+
+static int status(const struct gateway *g, const char *counter)
+{
+	char *text = auth_master_status(g->master);
+	json_t *o = json_loads(text, 0, NULL);
+	json_t *value = json_object_get(o, counter);
+
+	assert_true(json_is_integer(value));
+	int n = (int)json_integer_value(value);
+
+	json_decref(o);
+	free(text);
+	return n;
+}
+
+/* ---- workers ----------------------------------------------------------------------------------------------------- */
+
+static void on_answer(struct ipc *link, struct ipc_message *m, void *arg)
+{
+	struct worker *w = arg;
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+
+	(void)link;
+	assert_int_equal(m->type, IPC_AUTH_ANSWER);
+	assert_true(w->n < KEPT);
+	assert_true(auth_get_answer(&r, &w->answers[w->n]));
+	w->n++;
+}
+
+static void on_worker_end(struct ipc *link, void *arg)
+{
+	struct worker *w = arg;
+
+	(void)link;
+	w->gone = true;
+}
+
+static struct worker *worker_new(struct gateway *g, uint16_t slot)
+{
+	struct worker *w = calloc(1, sizeof *w);
+	int fds[2];
+
+	assert_non_null(w);
+	assert_int_equal(ipc_pair(fds), 0);
+	auth_master_add_worker(g->master, slot, fds[0]);
+	w->link = ipc_new(fds[1], ROLE_WORKER, ROLE_AUTH, 0);
+	ipc_attach(w->link, g->base, on_answer, on_worker_end, w);
+	return w;
+}
+
+static void worker_free(struct worker *w)
+{
+	ipc_free(&w->link);
+	free(w);
+}
+
+static struct auth_ask ask_of(uint64_t id, const char *user, uint32_t client)
+{
+	struct auth_ask a = {
+		.id = id, .service = "gatewayd", .listener = "lan", .client = addr_v4(0xc0000200 + client)};
+
+	snprintf(a.user, sizeof a.user, "%s", user);
+	snprintf(a.password, sizeof a.password, "secret of %s", user);
+	return a;
+}
+
+static void ask(struct worker *w, uint64_t id, const char *user, uint32_t client)
+{
+	struct auth_ask a = ask_of(id, user, client);
+	uint8_t body[2048];
+	struct wire_writer writer = wire_writer_on(body, sizeof body);
+
+	auth_put_ask(&writer, &a);
+	assert_int_equal(ipc_send_wire(w->link, IPC_AUTH_ASK, &writer), 0);
+}
+
+static void cancel(struct worker *w, uint64_t id)
+{
+	uint8_t body[16];
+	struct wire_writer writer = wire_writer_on(body, sizeof body);
+
+	auth_put_cancel(&writer, id);
+	assert_int_equal(ipc_send_wire(w->link, IPC_AUTH_CANCEL, &writer), 0);
+}
+
+static void assert_answer(const struct worker *w, unsigned index, uint64_t id, enum auth_verdict verdict,
+			  const char *reason)
+{
+	assert_true(index < w->n);
+	assert_true(w->answers[index].id == id);
+	assert_int_equal(w->answers[index].verdict, verdict);
+	if (strstr(w->answers[index].reason, reason) == NULL)
+		fail_msg("\"%s\" does not say \"%s\"", w->answers[index].reason, reason);
+}
+
+/* ---- children ---------------------------------------------------------------------------------------------------- */
+
+static void on_ask(struct ipc *link, struct ipc_message *m, void *arg)
+{
+	struct child *c = arg;
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+
+	(void)link;
+	assert_int_equal(m->type, IPC_PAM_ASK);
+	assert_true(c->n < KEPT);
+	assert_true(auth_get_ask(&r, &c->asks[c->n]));
+	c->n++;
+}
+
+static void on_child_end(struct ipc *link, void *arg)
+{
+	struct child *c = arg;
+
+	(void)link;
+	c->gone = true;
+}
+
+static struct child *child_new(struct gateway *g, uint16_t slot)
+{
+	struct child *c = calloc(1, sizeof *c);
+	int fds[2];
+
+	assert_non_null(c);
+	assert_int_equal(ipc_pair(fds), 0);
+	auth_master_add_child(g->master, slot, fds[0]);
+	c->link = ipc_new(fds[1], ROLE_PAM, ROLE_AUTH, 0);
+	ipc_attach(c->link, g->base, on_ask, on_child_end, c);
+	return c;
+}
+
+static void child_free(struct child *c)
+{
+	ipc_free(&c->link);
+	free(c);
+}
+
+static void answer(struct child *c, uint64_t id, enum auth_verdict verdict, const char *user)
+{
+	struct auth_answer a = {.id = id, .verdict = verdict};
+	uint8_t body[16384];
+	struct wire_writer writer = wire_writer_on(body, sizeof body);
+
+	snprintf(a.user, sizeof a.user, "%s", user);
+	if (verdict == AUTH_OK) {
+		a.ngroups = 1;
+		strcpy(a.groups[0], "staff");
+	} else
+		strcpy(a.reason, "wrong password");
+	auth_put_answer(&writer, &a);
+	assert_int_equal(ipc_send_wire(c->link, IPC_PAM_ANSWER, &writer), 0);
+}
+
+/* Grants what the child was asked last. */
+static void grant(struct child *c)
+{
+	assert_true(c->n > 0);
+	answer(c, c->asks[c->n - 1].id, AUTH_OK, c->asks[c->n - 1].user);
+}
+
+/* ---- what a peer that is not ours may send ----------------------------------------------------------------------- */
+
+struct raw_header {
+	uint16_t type, nfds;
+	uint32_t len;
+};
+
+static void raw_send(int fd, unsigned type, const void *body, size_t len)
+{
+	uint8_t datagram[4096];
+	struct raw_header h = {.type = (uint16_t)type, .len = (uint32_t)len};
+
+	memcpy(datagram, &h, sizeof h);
+	if (len > 0)
+		memcpy(datagram + sizeof h, body, len);
+	assert_int_equal(send(fd, datagram, sizeof h + len, MSG_NOSIGNAL), sizeof h + len);
+}
+
+static int raw_worker(struct gateway *g, uint16_t slot)
+{
+	int fds[2];
+
+	assert_int_equal(ipc_pair(fds), 0);
+	auth_master_add_worker(g->master, slot, fds[0]);
+	return fds[1];
+}
+
+static int raw_child(struct gateway *g, uint16_t slot)
+{
+	int fds[2];
+
+	assert_int_equal(ipc_pair(fds), 0);
+	auth_master_add_child(g->master, slot, fds[0]);
+	return fds[1];
+}
+
+/* True once the master has closed its end. */
+static bool cut(int fd)
+{
+	uint8_t byte;
+
+	return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+/* ---- tests: the plain case --------------------------------------------------------------------------------------- */
+
+static void test_one_log_in(void **state)
+{
+	struct gateway *g = gateway_new(4, 8, LONG_MS);
+	struct worker *w = worker_new(g, 0);
+	struct child *c = child_new(g, 2);
+
+	(void)state;
+	ask(w, 41, "ann", 1);
+	wait_for(g, c->n == 1);
+	assert_string_equal(c->asks[0].user, "ann");
+	assert_string_equal(c->asks[0].password, "secret of ann");
+	assert_string_equal(c->asks[0].service, "gatewayd");
+	assert_true(addr_equal(&c->asks[0].client, &(struct addr){ADDR_V4, {192, 0, 2, 1}}));
+	answer(c, c->asks[0].id, AUTH_OK, "ann.canonical");
+	wait_for(g, w->n == 1);
+	assert_answer(w, 0, 41, AUTH_OK, "");
+	assert_string_equal(w->answers[0].user, "ann.canonical");
+	assert_int_equal(w->answers[0].ngroups, 1);
+	assert_string_equal(w->answers[0].groups[0], "staff");
+	ask(w, 42, "ann", 1);
+	wait_for(g, c->n == 2);
+	answer(c, c->asks[1].id, AUTH_DENIED, "ann");
+	wait_for(g, w->n == 2);
+	assert_answer(w, 1, 42, AUTH_DENIED, "wrong password");
+	assert_int_equal(status(g, "asked"), 2);
+	assert_int_equal(status(g, "ok"), 1);
+	assert_int_equal(status(g, "denied"), 1);
+	assert_int_equal(status(g, "failed"), 0);
+	assert_int_equal(status(g, "children"), 1);
+	assert_int_equal(status(g, "busy"), 0);
+	worker_free(w);
+	child_free(c);
+	gateway_free(g);
+}
+
+/* Two workers use the same id; each gets the answer to its own question. */
+static void test_ids_are_per_worker(void **state)
+{
+	struct gateway *g = gateway_new(8, 8, LONG_MS);
+	struct worker *w0 = worker_new(g, 0), *w1 = worker_new(g, 1);
+	struct child *c0 = child_new(g, 0), *c1 = child_new(g, 1);
+
+	(void)state;
+	ask(w0, 1, "ann", 1);
+	wait_for(g, c0->n == 1);
+	ask(w1, 1, "bob", 2);
+	wait_for(g, c1->n == 1);
+	assert_true(c0->asks[0].id != c1->asks[0].id);
+	grant(c1);
+	wait_for(g, w1->n == 1);
+	assert_string_equal(w1->answers[0].user, "bob");
+	assert_int_equal(w0->n, 0);
+	grant(c0);
+	wait_for(g, w0->n == 1);
+	assert_string_equal(w0->answers[0].user, "ann");
+	worker_free(w0);
+	worker_free(w1);
+	child_free(c0);
+	child_free(c1);
+	gateway_free(g);
+}
+
+/* ---- tests: whose turn it is ------------------------------------------------------------------------------------- */
+
+static void test_fifo(void **state)
+{
+	static const char *const users[] = {"ann", "bob", "cat", "dan"};
+	struct gateway *g = gateway_new(1, 8, LONG_MS);
+	struct worker *w0 = worker_new(g, 0), *w1 = worker_new(g, 1);
+	struct child *c = child_new(g, 0);
+
+	(void)state;
+	for (int i = 0; i < 4; i++) {
+		ask(i % 2 == 0 ? w0 : w1, 10 + (uint64_t)i, users[i], (uint32_t)i);
+		wait_for(g, status(g, "asked") == i + 1);
+	}
+	assert_int_equal(status(g, "queued"), 3);
+	for (unsigned i = 0; i < 4; i++) {
+		wait_for(g, c->n == i + 1);
+		assert_string_equal(c->asks[i].user, users[i]);
+		grant(c);
+	}
+	wait_for(g, w0->n == 2 && w1->n == 2);
+	assert_answer(w0, 0, 10, AUTH_OK, "");
+	assert_answer(w0, 1, 12, AUTH_OK, "");
+	assert_answer(w1, 0, 11, AUTH_OK, "");
+	assert_answer(w1, 1, 13, AUTH_OK, "");
+	worker_free(w0);
+	worker_free(w1);
+	child_free(c);
+	gateway_free(g);
+}
+
+/* Eight children: two for one user (in any case of letters), two for one client; those behind are not held up. */
+static void quota(bool by_user)
+{
+	struct gateway *g = gateway_new(8, 16, LONG_MS);
+	struct worker *w = worker_new(g, 0);
+	struct child *c[8];
+
+	for (uint16_t i = 0; i < 8; i++)
+		c[i] = child_new(g, i);
+	for (unsigned i = 0; i < 5; i++) {
+		char user[8];
+
+		snprintf(user, sizeof user, "u%u", i);
+		ask(w, i, by_user ? (i % 2 ? "bob" : "BOB") : user, by_user ? i : 77);
+	}
+	wait_for(g, status(g, "asked") == 5);
+	assert_int_equal(status(g, "busy"), 2);
+	assert_int_equal(status(g, "queued"), 3);
+	ask(w, 100, "ann", 50);
+	wait_for(g, status(g, "busy") == 3);
+	wait_for(g, c[2]->n == 1);
+	assert_string_equal(c[2]->asks[0].user, "ann");
+	/* One ends: the next in line of the same user or client, and only that one, begins. */
+	wait_for(g, c[0]->n == 1 && c[1]->n == 1);
+	grant(c[1]);
+	wait_for(g, w->n == 1);
+	wait_for(g, c[1]->n == 2);
+	assert_string_equal(c[1]->asks[1].user, by_user ? "BOB" : "u2");
+	assert_int_equal(status(g, "busy"), 3);
+	assert_int_equal(status(g, "queued"), 2);
+	grant(c[2]); /* another's end opens nothing for them */
+	wait_for(g, w->n == 2);
+	assert_answer(w, 1, 100, AUTH_OK, "");
+	assert_int_equal(status(g, "busy"), 2);
+	assert_int_equal(status(g, "queued"), 2);
+	worker_free(w);
+	for (int i = 0; i < 8; i++)
+		child_free(c[i]);
+	gateway_free(g);
+}
+
+static void test_quota_of_a_user(void **state)
+{
+	(void)state;
+	quota(true);
+}
+
+static void test_quota_of_a_client(void **state)
+{
+	(void)state;
+	quota(false);
+}
+
+/* With fewer than four children everybody may still use one. */
+static void test_quota_is_at_least_one(void **state)
+{
+	struct gateway *g = gateway_new(2, 8, LONG_MS);
+	struct worker *w = worker_new(g, 0);
+	struct child *c0 = child_new(g, 0), *c1 = child_new(g, 1);
+
+	(void)state;
+	ask(w, 1, "bob", 1);
+	ask(w, 2, "bob", 2);
+	ask(w, 3, "ann", 3);
+	wait_for(g, c0->n == 1 && c1->n == 1);
+	assert_string_equal(c0->asks[0].user, "bob");
+	assert_string_equal(c1->asks[0].user, "ann");
+	grant(c1);
+	wait_for(g, w->n == 1);
+	assert_int_equal(status(g, "queued"), 1);
+	grant(c0);
+	wait_for(g, c0->n == 2);
+	assert_string_equal(c0->asks[1].user, "bob");
+	worker_free(w);
+	child_free(c0);
+	child_free(c1);
+	gateway_free(g);
+}
+
+static void test_queue_full(void **state)
+{
+	struct gateway *g = gateway_new(1, 2, LONG_MS);
+	struct worker *w = worker_new(g, 0);
+	struct child *c = child_new(g, 0);
+
+	(void)state;
+	for (unsigned i = 1; i <= 4; i++)
+		ask(w, i, "bob", i);
+	wait_for(g, w->n == 1);
+	assert_answer(w, 0, 4, AUTH_FAILED, "queue is full");
+	assert_string_equal(w->answers[0].user, "bob");
+	assert_int_equal(status(g, "failed"), 1);
+	for (unsigned i = 1; i <= 3; i++) {
+		wait_for(g, c->n == i);
+		grant(c);
+		wait_for(g, w->n == i + 1);
+		assert_answer(w, i, i, AUTH_OK, "");
+	}
+	worker_free(w);
+	child_free(c);
+	gateway_free(g);
+}
+
+/* Who need not wait needs no room in the queue. */
+static void test_no_queue(void **state)
+{
+	struct gateway *g = gateway_new(1, 0, LONG_MS);
+	struct worker *w = worker_new(g, 0);
+	struct child *c = child_new(g, 0);
+
+	(void)state;
+	ask(w, 1, "ann", 1);
+	ask(w, 2, "bob", 2);
+	wait_for(g, w->n == 1);
+	assert_answer(w, 0, 2, AUTH_FAILED, "queue is full");
+	wait_for(g, c->n == 1);
+	grant(c);
+	wait_for(g, w->n == 2);
+	assert_answer(w, 1, 1, AUTH_OK, "");
+	worker_free(w);
+	child_free(c);
+	gateway_free(g);
+}
+
+/* ---- tests: deadlines -------------------------------------------------------------------------------------------- */
+
+static void test_deadline_kills(void **state)
+{
+	struct gateway *g = gateway_new(4, 8, 1000);
+	struct worker *w = worker_new(g, 0);
+	struct child *c = child_new(g, 3);
+
+	(void)state;
+	ask(w, 1, "ann", 1);
+	wait_for(g, w->n == 1);
+	assert_int_equal(c->n, 1);
+	assert_answer(w, 0, 1, AUTH_FAILED, "did not finish within 1000 ms");
+	assert_string_equal(w->answers[0].user, "ann");
+	assert_int_equal(g->kills, 1);
+	assert_int_equal(g->last_kill, 3);
+	assert_int_equal(status(g, "killed"), 1);
+	assert_int_equal(status(g, "children"), 0);
+	wait_for(g, c->gone); /* its link is closed: what it still says is not heard */
+	child_free(c);
+	c = child_new(g, 3);
+	ask(w, 2, "ann", 1);
+	wait_for(g, c->n == 1);
+	grant(c);
+	wait_for(g, w->n == 2);
+	assert_answer(w, 1, 2, AUTH_OK, "");
+	assert_int_equal(g->kills, 1);
+	worker_free(w);
+	child_free(c);
+	gateway_free(g);
+}
+
+static void test_deadline_of_waiting(void **state)
+{
+	struct gateway *g = gateway_new(4, 8, 50);
+	struct worker *w = worker_new(g, 0);
+
+	(void)state;
+	ask(w, 1, "ann", 1);
+	ask(w, 2, "bob", 2);
+	wait_for(g, w->n == 2);
+	assert_answer(w, 0, 1, AUTH_FAILED, "no authentication process was free");
+	assert_answer(w, 1, 2, AUTH_FAILED, "no authentication process was free");
+	assert_int_equal(g->kills, 0);
+	assert_int_equal(status(g, "queued"), 0);
+	worker_free(w);
+	gateway_free(g);
+}
+
+/* The killed child's user gets the next child: the quota ends with the conversation. */
+static void test_deadline_frees_quota(void **state)
+{
+	struct gateway *g = gateway_new(4, 8, 1000);
+	struct worker *w = worker_new(g, 0);
+	struct child *c0 = child_new(g, 0), *c1 = child_new(g, 1);
+
+	(void)state;
+	ask(w, 1, "bob", 1);
+	wait_for(g, status(g, "busy") == 1);
+	ask(w, 2, "bob", 1);
+	cancel(w, 2);
+	wait_for(g, g->kills == 1); /* ask 1 ran out of time */
+	ask(w, 3, "bob", 1);
+	wait_for(g, c1->n == 1);
+	grant(c1);
+	wait_for(g, w->n == 2);
+	assert_answer(w, 1, 3, AUTH_OK, "");
+	worker_free(w);
+	child_free(c0);
+	child_free(c1);
+	gateway_free(g);
+}
+
+/* ---- tests: deaths ----------------------------------------------------------------------------------------------- */
+
+static void test_child_death(void **state)
+{
+	struct gateway *g = gateway_new(1, 8, LONG_MS);
+	struct worker *w = worker_new(g, 0);
+	struct child *c = child_new(g, 0);
+
+	(void)state;
+	ask(w, 1, "ann", 1);
+	ask(w, 2, "bob", 2);
+	wait_for(g, c->n == 1);
+	child_free(c);
+	wait_for(g, w->n == 1);
+	assert_answer(w, 0, 1, AUTH_FAILED, "ended during the log-in");
+	assert_int_equal(g->kills, 0); /* it is dead: killing its slot would hit its successor */
+	assert_int_equal(status(g, "children"), 0);
+	assert_int_equal(status(g, "queued"), 1);
+	c = child_new(g, 0);
+	wait_for(g, c->n == 1);
+	assert_string_equal(c->asks[0].user, "bob");
+	grant(c);
+	wait_for(g, w->n == 2);
+	assert_answer(w, 1, 2, AUTH_OK, "");
+	worker_free(w);
+	child_free(c);
+	gateway_free(g);
+}
+
+/* The successor's link may come before the end of the old one is seen. */
+static void test_child_replaced(void **state)
+{
+	struct gateway *g = gateway_new(1, 8, LONG_MS);
+	struct worker *w = worker_new(g, 0);
+	struct child *old = child_new(g, 0), *c;
+
+	(void)state;
+	ask(w, 1, "ann", 1);
+	wait_for(g, old->n == 1);
+	c = child_new(g, 0);
+	wait_for(g, w->n == 1);
+	assert_answer(w, 0, 1, AUTH_FAILED, "ended during the log-in");
+	wait_for(g, old->gone);
+	ask(w, 2, "ann", 1);
+	wait_for(g, c->n == 1);
+	int fds[2];
+
+	assert_int_equal(ipc_pair(fds), 0);
+	auth_master_add_child(g->master, 1, fds[0]); /* there is no such slot */
+	assert_true(cut(fds[1]));
+	close(fds[1]);
+	worker_free(w);
+	child_free(old);
+	child_free(c);
+	gateway_free(g);
+}
+
+/* A worker's death drops what it has waiting and the answer to what runs; its successor's asks are its own. */
+static void test_worker_death(void **state)
+{
+	struct gateway *g = gateway_new(1, 8, LONG_MS);
+	struct worker *w = worker_new(g, 0), *other = worker_new(g, 1);
+	struct child *c = child_new(g, 0);
+
+	(void)state;
+	ask(w, 1, "ann", 1);
+	wait_for(g, c->n == 1);
+	ask(w, 2, "bob", 2);
+	ask(w, 3, "cat", 3);
+	wait_for(g, status(g, "queued") == 2);
+	ask(other, 1, "dan", 4);
+	wait_for(g, status(g, "queued") == 3);
+	worker_free(w);
+	wait_for(g, status(g, "queued") == 1);
+	assert_int_equal(status(g, "busy"), 1); /* the child is still at it */
+	assert_int_equal(status(g, "cancelled"), 3);
+	w = worker_new(g, 0);
+	ask(w, 1, "eve", 5);
+	wait_for(g, status(g, "queued") == 2);
+	grant(c); /* ann's, for nobody */
+	wait_for(g, c->n == 2);
+	assert_string_equal(c->asks[1].user, "dan");
+	assert_int_equal(w->n, 0);
+	grant(c);
+	wait_for(g, c->n == 3);
+	assert_string_equal(c->asks[2].user, "eve");
+	grant(c);
+	wait_for(g, w->n == 1 && other->n == 1);
+	assert_string_equal(w->answers[0].user, "eve");
+	assert_string_equal(other->answers[0].user, "dan");
+	assert_int_equal(status(g, "ok"), 2);
+	worker_free(w);
+	worker_free(other);
+	child_free(c);
+	gateway_free(g);
+}
+
+static void test_worker_replaced(void **state)
+{
+	struct gateway *g = gateway_new(1, 8, LONG_MS);
+	struct worker *old = worker_new(g, 0), *w;
+
+	(void)state;
+	ask(old, 1, "ann", 1);
+	wait_for(g, status(g, "queued") == 1);
+	w = worker_new(g, 0);
+	assert_int_equal(status(g, "queued"), 0);
+	wait_for(g, old->gone);
+	assert_int_equal(old->n, 0);
+	worker_free(old);
+	worker_free(w);
+	gateway_free(g);
+}
+
+static void test_cancel(void **state)
+{
+	struct gateway *g = gateway_new(1, 8, LONG_MS);
+	struct worker *w = worker_new(g, 0);
+	struct child *c = child_new(g, 0);
+
+	(void)state;
+	ask(w, 1, "ann", 1);
+	ask(w, 2, "bob", 2);
+	ask(w, 3, "cat", 3);
+	wait_for(g, c->n == 1 && status(g, "queued") == 2);
+	cancel(w, 2);	/* waits: the child never hears of it */
+	cancel(w, 1);	/* runs: its answer is dropped */
+	cancel(w, 999); /* never was, or is answered already */
+	wait_for(g, status(g, "cancelled") == 2);
+	assert_int_equal(status(g, "queued"), 1);
+	assert_int_equal(status(g, "busy"), 1);
+	ask(w, 1, "dan", 4); /* the id is free again, though the child is at the old one */
+	wait_for(g, status(g, "queued") == 2);
+	grant(c);
+	wait_for(g, c->n == 2);
+	assert_string_equal(c->asks[1].user, "cat");
+	grant(c);
+	wait_for(g, c->n == 3);
+	assert_string_equal(c->asks[2].user, "dan");
+	grant(c);
+	wait_for(g, w->n == 2);
+	assert_answer(w, 0, 3, AUTH_OK, "");
+	assert_answer(w, 1, 1, AUTH_OK, "");
+	assert_string_equal(w->answers[1].user, "dan");
+	worker_free(w);
+	child_free(c);
+	gateway_free(g);
+}
+
+/* ---- tests: hostile peers ---------------------------------------------------------------------------------------- */
+
+static size_t ask_body(uint8_t *body, size_t size, uint64_t id)
+{
+	struct auth_ask a = ask_of(id, "eve", 9);
+	struct wire_writer writer = wire_writer_on(body, size);
+
+	auth_put_ask(&writer, &a);
+	return writer.len;
+}
+
+enum hostile_worker { GARBAGE, WRONG_TYPE, MALFORMED_ASK, EMPTY_ASK, SAME_ID, MALFORMED_CANCEL, HOSTILE_WORKERS };
+
+static void misbehave(int fd, enum hostile_worker how)
+{
+	uint8_t body[2048];
+	size_t len = ask_body(body, sizeof body, 5);
+
+	if (how == GARBAGE)
+		assert_int_equal(send(fd, "garbage", 7, MSG_NOSIGNAL), 7);
+	else if (how == WRONG_TYPE)
+		raw_send(fd, IPC_PAM_ANSWER, body, len);
+	else if (how == MALFORMED_ASK)
+		raw_send(fd, IPC_AUTH_ASK, body, len - 1);
+	else if (how == EMPTY_ASK)
+		raw_send(fd, IPC_AUTH_ASK, NULL, 0);
+	else if (how == SAME_ID) {
+		raw_send(fd, IPC_AUTH_ASK, body, len);
+		raw_send(fd, IPC_AUTH_ASK, body, len);
+	} else
+		raw_send(fd, IPC_AUTH_CANCEL, body, 7);
+}
+
+static void test_hostile_workers(void **state)
+{
+	struct gateway *g = gateway_new(1, 8, LONG_MS);
+	struct worker *w = worker_new(g, 0);
+	struct child *c = child_new(g, 0);
+
+	(void)state;
+	ask(w, 1, "ann", 1);
+	wait_for(g, c->n == 1);
+	for (int how = 0; how < HOSTILE_WORKERS; how++) {
+		uint8_t body[2048];
+		int fd = raw_worker(g, 1);
+
+		raw_send(fd, IPC_AUTH_ASK, body, ask_body(body, sizeof body, 1000));
+		wait_for(g, status(g, "queued") == 1);
+		misbehave(fd, (enum hostile_worker)how);
+		wait_for(g, cut(fd));
+		assert_int_equal(status(g, "queued"), 0);
+		close(fd);
+	}
+	grant(c);
+	wait_for(g, w->n == 1);
+	assert_answer(w, 0, 1, AUTH_OK, "");
+	assert_false(w->gone || c->gone);
+	worker_free(w);
+	child_free(c);
+	gateway_free(g);
+}
+
+/* A worker that asks and asks but never reads is cut off before its answers fill our memory. */
+static void test_deaf_worker(void **state)
+{
+	struct gateway *g = gateway_new(1, 0, LONG_MS);
+	struct worker *w = worker_new(g, 0);
+	int fd = raw_worker(g, 1);
+	uint8_t batch[32768];
+	bool over = false;
+
+	(void)state;
+	for (uint64_t id = 0; !over; id++) {
+		size_t len = 0;
+
+		while (len + 512 < sizeof batch) {
+			struct raw_header h = {.type = IPC_AUTH_ASK};
+
+			h.len = (uint32_t)ask_body(batch + len + sizeof h, sizeof batch - len - sizeof h, id++);
+			memcpy(batch + len, &h, sizeof h);
+			len += sizeof h + h.len;
+		}
+		assert_true(id < 1000000);
+		while (send(fd, batch, len, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+			over = errno != EAGAIN;
+			if (over)
+				break;
+			event_base_loop(g->base, EVLOOP_NONBLOCK);
+		}
+	}
+	ask(w, 1, "ann", 1);
+	wait_for(g, w->n == 1);
+	assert_answer(w, 0, 1, AUTH_FAILED, "queue is full");
+	close(fd);
+	worker_free(w);
+	gateway_free(g);
+}
+
+enum hostile_child { CHILD_GARBAGE, CHILD_MALFORMED, CHILD_WRONG_ID, CHILD_TWICE, CHILD_UNASKED, HOSTILE_CHILDREN };
+
+static size_t answer_body(uint8_t *body, size_t size, uint64_t id)
+{
+	struct auth_answer a = {.id = id, .verdict = AUTH_OK, .user = "root"};
+	struct wire_writer writer = wire_writer_on(body, size);
+
+	auth_put_answer(&writer, &a);
+	return writer.len;
+}
+
+/* Reads the question that a raw child got: its id. */
+static uint64_t question_id(struct gateway *g, int fd)
+{
+	uint8_t datagram[4096];
+	struct auth_ask a;
+	ssize_t n = -1;
+
+	wait_for(g, (n = recv(fd, datagram, sizeof datagram, MSG_DONTWAIT)) > 0);
+	struct wire_reader r =
+		wire_reader_on(datagram + sizeof(struct raw_header), (size_t)n - sizeof(struct raw_header));
+
+	assert_true(auth_get_ask(&r, &a));
+	return a.id;
+}
+
+static void test_hostile_children(void **state)
+{
+	struct gateway *g = gateway_new(8, 8, LONG_MS);
+	struct worker *w = worker_new(g, 0);
+	struct child *sound = child_new(g, 0);
+	unsigned kills = 0;
+
+	(void)state;
+	ask(w, 1000, "ann", 1);
+	wait_for(g, sound->n == 1);
+	for (int how = 0; how < HOSTILE_CHILDREN; how++) {
+		int fd = raw_child(g, 5);
+		uint8_t body[2048];
+		unsigned before = w->n;
+		uint64_t id = 0;
+
+		if (how != CHILD_UNASKED) {
+			ask(w, (uint64_t)how, "bob", 2);
+			id = question_id(g, fd);
+		}
+		size_t len = answer_body(body, sizeof body, how == CHILD_WRONG_ID ? id + 1 : id);
+
+		if (how == CHILD_GARBAGE)
+			assert_int_equal(send(fd, "garbage", 7, MSG_NOSIGNAL), 7);
+		else
+			raw_send(fd, IPC_PAM_ANSWER, body, how == CHILD_MALFORMED ? len - 1 : len);
+		if (how == CHILD_TWICE)
+			raw_send(fd, IPC_PAM_ANSWER, body, len);
+		wait_for(g, cut(fd));
+		if (how != CHILD_UNASKED)
+			wait_for(g, w->n == before + 1);
+		if (how == CHILD_TWICE)
+			assert_answer(w, before, (uint64_t)how, AUTH_OK, "");
+		else if (how != CHILD_UNASKED)
+			assert_answer(w, before, (uint64_t)how, AUTH_FAILED, "authentication process");
+		kills += how != CHILD_GARBAGE; /* that one, the link itself cuts off */
+		assert_int_equal(g->kills, kills);
+		close(fd);
+	}
+	grant(sound);
+	wait_for(g, w->answers[w->n - 1].id == 1000);
+	assert_answer(w, w->n - 1, 1000, AUTH_OK, "");
+	worker_free(w);
+	child_free(sound);
+	gateway_free(g);
+}
+
+static void test_free_with_all_in_flight(void **state)
+{
+	struct gateway *g = gateway_new(4, 8, LONG_MS);
+	struct worker *w = worker_new(g, 0);
+	struct child *c = child_new(g, 0);
+
+	(void)state;
+	for (unsigned i = 0; i < 6; i++)
+		ask(w, i, "ann", i);
+	wait_for(g, status(g, "asked") == 6);
+	auth_master_free(&g->master);
+	worker_free(w);
+	child_free(c);
+	gateway_free(g);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_one_log_in),
+		cmocka_unit_test(test_ids_are_per_worker),
+		cmocka_unit_test(test_fifo),
+		cmocka_unit_test(test_quota_of_a_user),
+		cmocka_unit_test(test_quota_of_a_client),
+		cmocka_unit_test(test_quota_is_at_least_one),
+		cmocka_unit_test(test_queue_full),
+		cmocka_unit_test(test_no_queue),
+		cmocka_unit_test(test_deadline_kills),
+		cmocka_unit_test(test_deadline_of_waiting),
+		cmocka_unit_test(test_deadline_frees_quota),
+		cmocka_unit_test(test_child_death),
+		cmocka_unit_test(test_child_replaced),
+		cmocka_unit_test(test_worker_death),
+		cmocka_unit_test(test_worker_replaced),
+		cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_hostile_workers),
+		cmocka_unit_test(test_deaf_worker),
+		cmocka_unit_test(test_hostile_children),
+		cmocka_unit_test(test_free_with_all_in_flight),
+	};
+
+	log_init("test", LOG_ERROR);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
