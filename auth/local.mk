@@ -2,7 +2,11 @@ noinst_LIBRARIES += auth/libauth.a
 auth_libauth_a_SOURCES = \
 	auth/auth.h \
 	auth/message.c \
-	auth/master.c
+	auth/master.c \
+	auth/child.c \
+	auth/pam.c auth/pam.h \
+	auth/groups.c auth/groups.h
 auth_libauth_a_CPPFLAGS = $(AM_CPPFLAGS) $(EVENT_CFLAGS) $(JANSSON_CFLAGS)
 # What a program needs to link besides libauth.a and libcommon.a.
 AUTH_LIBS = $(PAM_LIBS) $(EVENT_LIBS) $(JANSSON_LIBS)
+EXTRA_DIST += packaging/pam/gatewayd

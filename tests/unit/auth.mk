@@ -1,4 +1,4 @@
-AUTH_TESTS = tests/unit/test_auth_message tests/unit/test_auth_master
+AUTH_TESTS = tests/unit/test_auth_message tests/unit/test_auth_master tests/unit/test_auth_pam
 check_PROGRAMS += $(AUTH_TESTS)
 
 tests_unit_test_auth_message_SOURCES = tests/unit/test_auth_message.c
@@ -9,3 +9,14 @@ tests_unit_test_auth_master_SOURCES = tests/unit/test_auth_master.c
 tests_unit_test_auth_master_CPPFLAGS = $(AM_CPPFLAGS) $(CMOCKA_CFLAGS) $(EVENT_CFLAGS) $(JANSSON_CFLAGS)
 tests_unit_test_auth_master_LDADD = auth/libauth.a common/libcommon.a $(AUTH_LIBS) $(CMOCKA_LIBS)
 
+tests_unit_test_auth_pam_SOURCES = tests/unit/test_auth_pam.c
+tests_unit_test_auth_pam_CPPFLAGS = $(AM_CPPFLAGS) $(CMOCKA_CFLAGS) -DTEST_MODULE='"$(abs_top_builddir)/tests/unit/pam_asks.so"'
+tests_unit_test_auth_pam_LDADD = auth/libauth.a common/libcommon.a $(AUTH_LIBS) $(CMOCKA_LIBS) -lcrypt
+EXTRA_tests_unit_test_auth_pam_DEPENDENCIES = tests/unit/pam_asks.so
+
+# Loaded by libpam as any module is: not instrumented, not linked to us.
+tests/unit/pam_asks.so: $(top_srcdir)/tests/unit/pam_asks.c
+	$(AM_V_CC)$(MKDIR_P) tests/unit && $(CC) -D_GNU_SOURCE $(WARN_CFLAGS) -Wno-missing-prototypes $(CFLAGS) -fPIC -shared \
+		-o $@ $(top_srcdir)/tests/unit/pam_asks.c $(PAM_LIBS)
+CLEANFILES += tests/unit/pam_asks.so
+EXTRA_DIST += tests/unit/pam_asks.c

@@ -1,0 +1,77 @@
+/* The conversation child: asks in, answers out, one at a time.  It trusts neither its modules (a crash ends this
+ * process and no other) nor, in its own answers, the bytes that modules give it. */
+#include "config.h"
+
+#include "auth/auth.h"
+
+#include <signal.h>
+#include <string.h>
+
+#include "auth/groups.h"
+#include "auth/pam.h"
+#include "common/log.h"
+#include "common/text.h"
+
+#define ANSWER_BODY_MAX 16384
+
+struct server {
+	const struct auth_child_options *options;
+	bool broken;
+};
+
+static void fold(char *text)
+{
+	for (; *text != '\0'; text++)
+		if (*text >= 'A' && *text <= 'Z')
+			*text = (char)(*text - 'A' + 'a');
+}
+
+static void judge(const struct auth_child_options *options, struct auth_ask *ask, struct auth_answer *answer)
+{
+	struct err why;
+
+	if (options->fold_case)
+		fold(ask->user);
+	auth_pam_judge(options, ask, answer);
+	answer->id = ask->id;
+	auth_ask_wipe(ask);
+	if (answer->verdict != AUTH_OK || auth_groups_find(answer, options->groups_file, &why) == 0)
+		return;
+	log_warning("the groups of \"%s\" cannot be told: %s", answer->user, why.text);
+	answer->verdict = AUTH_FAILED;
+	text_escape(why.text, strlen(why.text), answer->reason, sizeof answer->reason);
+}
+
+static void on_message(struct ipc *master, struct ipc_message *message, void *arg)
+{
+	struct server *server = arg;
+	struct wire_reader r = wire_reader_on(message->body, message->len);
+	uint8_t body[ANSWER_BODY_MAX];
+	struct wire_writer writer = wire_writer_on(body, sizeof body);
+	struct auth_answer answer = {0};
+	struct auth_ask ask;
+
+	if (message->type != IPC_PAM_ASK || !auth_get_ask(&r, &ask)) {
+		log_error("the auth master sent a malformed %s", ipc_type_name(message->type));
+		server->broken = true;
+		return;
+	}
+	judge(server->options, &ask, &answer);
+	auth_put_answer(&writer, &answer);
+	if (ipc_send_wire(master, IPC_PAM_ANSWER, &writer) < 0)
+		server->broken = true;
+}
+
+int auth_child_serve(struct ipc *master, const struct auth_child_options *options)
+{
+	struct server server = {.options = options};
+
+	signal(SIGPIPE, SIG_IGN);
+	while (ipc_receive_blocking(master, on_message, &server) == 0) {
+		if (server.broken)
+			return -1;
+		if (ipc_flush_blocking(master) < 0)
+			break;
+	}
+	return server.broken ? -1 : 0;
+}
