@@ -26,7 +26,8 @@ struct policy_diagnostic {
 	char *file;       /* owned by the list */
 	unsigned line, column; /* from 1; 0 where there is no place */
 	char *message;
-	char *excerpt; /* the source line, control bytes escaped, or NULL */
+	char *excerpt; /* the source line (or what surrounds the place), control bytes escaped, or NULL */
+	unsigned caret, caret_len; /* the offending text in excerpt, in characters */
 };
 
 /* Errors and warnings in the order found; bounded (POLICY_DIAGNOSTICS_MAX, then one that says so). */
@@ -47,14 +48,16 @@ struct policy_tree;
  * only while d->errors is 0.  file_name is only for messages. */
 struct policy_tree *policy_parse(const char *file_name, const char *text, size_t len, struct policy_diagnostics *d);
 void policy_tree_free(struct policy_tree *t);
+/* The canonical form of a tree without errors, comments kept; parsing it gives the same tree.  malloc'd, caller frees. */
+char *policy_print(const struct policy_tree *t);
 
 /* Meaning: unknown sets and windows, duplicate names, impossible values ...  Appends to d. */
 void policy_check(const struct policy_tree *t, struct policy_diagnostics *d);
 
-/* Runs the policy's own `expect` lines against its image; appends an error for each that fails. */
+/* Runs the policy's own `expect` lines against its image; appends an error for each that fails.  Returns how many ran. */
 struct policy_geo;
 struct policy_image;
-void policy_expect(const struct policy_tree *t, const struct policy_image *image, struct policy_diagnostics *d);
+size_t policy_expect(const struct policy_tree *t, const struct policy_image *image, struct policy_diagnostics *d);
 
 /* Builds the image of a tree without errors.  *image is malloc'd, caller frees.  Appends to d; -1 if errors. */
 int policy_compile(const struct policy_tree *t, uint8_t **image, size_t *len, struct policy_diagnostics *d);
@@ -71,6 +74,19 @@ void policy_image_close(struct policy_image **image);
 size_t policy_rule_count(const struct policy_image *image);
 /* Valid while the image is open.  POLICY_NO_RULE gives "default". */
 const char *policy_rule_name(const struct policy_image *image, uint32_t rule);
+/* How loud the decision of this rule is (`log`); POLICY_NO_RULE gives POLICY_LOG_INFO. */
+enum policy_log { POLICY_LOG_NONE, POLICY_LOG_INFO, POLICY_LOG_NOTICE, POLICY_LOG_WARNING, POLICY_LOG_ALERT };
+enum policy_log policy_rule_log(const struct policy_image *image, uint32_t rule);
+/* The address to connect from (`source`); ADDR_NONE if the rule does not say. */
+struct addr policy_rule_source(const struct policy_image *image, uint32_t rule);
+/* "" where the rule says nothing. */
+const char *policy_rule_owner(const struct policy_image *image, uint32_t rule);
+const char *policy_rule_ticket(const struct policy_image *image, uint32_t rule);
+const char *policy_rule_comment(const struct policy_image *image, uint32_t rule);
+/* `answers all`: a name with one refused address is refused. */
+bool policy_answers_all(const struct policy_image *image);
+/* Reads "2026-12-31" or "2026-12-31 18:00" as wall clock of the policy's zone: the first instant that shows it or more. */
+int policy_instant_parse(const struct policy_image *image, const char *text, int64_t *instant, struct err *why);
 /* Names of the groups that this policy mentions, so that the authenticator may report only those: index 0.. */
 size_t policy_group_count(const struct policy_image *image);
 const char *policy_group_name(const struct policy_image *image, size_t index);
@@ -129,11 +145,22 @@ enum policy_reason {
 	POLICY_ANSWER_REFUSED, /* `answers all`, and one of the addresses is refused */
 };
 
+/* A monitor rule that matched before the deciding one: what it would have done. */
+struct policy_monitor_hit {
+	uint32_t rule;
+	enum policy_verdict verdict; /* POLICY_ALLOW or POLICY_DENY */
+};
+
+#define POLICY_MONITORS_MAX 8
+
 struct policy_decision {
 	enum policy_verdict verdict;
 	enum policy_reason reason;
 	uint32_t rule;      /* index, or POLICY_NO_RULE */
 	const char *detail; /* constant text: which guard range, which limit; "" if none */
+	struct policy_monitor_hit monitors[POLICY_MONITORS_MAX]; /* the first nmonitors, in rule order */
+	uint32_t nmonitors;     /* at most POLICY_MONITORS_MAX */
+	uint32_t monitors_more; /* how many more there were */
 };
 
 /* Decides a request by name, its addresses unknown: POLICY_DENY (never look it up) or POLICY_RESOLVE.
@@ -154,6 +181,8 @@ void policy_decide_answers(const struct policy_context *ctx, const struct policy
 /* One line for logs, audit and people: "rule payroll-hr", "no rule matched", "address guard: loopback ..." */
 const char *policy_decision_text(const struct policy_image *image, const struct policy_decision *d, char *buf, size_t len);
 
-/* Tells, rule by rule up to the deciding one, which condition failed; malloc'd text or JSON, caller frees. */
+/* Tells, rule by rule up to the deciding one, which condition failed; malloc'd text or JSON, caller frees.  The addresses
+ * and aliases are those that the name has (without them, only the decision by name is told); for a request by address they
+ * are ignored.  *d is the decision. */
 char *policy_explain(const struct policy_context *ctx, const struct policy_request *req, const struct addr *addresses, size_t n,
-		     bool json);
+		     const struct name *aliases, size_t naliases, bool json, struct policy_decision *d);

@@ -1,0 +1,796 @@
+/* Tree to image.  Every distinct condition becomes one predicate, its values sorted into the tables that the matcher
+ * searches; the conditions of a rule are put in the order of their kinds, which is from cheap to dear, time last. */
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "policy/diag.h"
+#include "policy/guard.h"
+#include "policy/image.h"
+#include "policy/value.h"
+#include "policy/window.h"
+#include "policy/zone.h"
+
+/* ---- memory -------------------------------------------------------------------------------------------------------- */
+
+struct blob {
+	uint8_t *data;
+	size_t len, room;
+};
+
+/* Appends n bytes (zeros if bytes is NULL) and returns where they are.  Without memory the compiler process ends. */
+static void *blob_add(struct blob *b, const void *bytes, size_t n)
+{
+	if (b->room - b->len < n) {
+		size_t room = b->room * 2 > b->len + n ? b->room * 2 : b->len + n + 64;
+		uint8_t *grown = realloc(b->data, room);
+
+		if (grown == NULL)
+			abort();
+		b->data = grown;
+		b->room = room;
+	}
+	uint8_t *at = b->data + b->len;
+
+	if (n == 0)
+		return at;
+	if (bytes == NULL)
+		memset(at, 0, n);
+	else
+		memcpy(at, bytes, n);
+	b->len += n;
+	return at;
+}
+
+/* Numbers for texts: equal texts get the number that the first was given. */
+struct table {
+	struct blob keys;
+	struct slot {
+		size_t offset, len;
+		uint32_t number;
+		bool taken;
+	} *slots;
+	size_t size, count;
+};
+
+static uint64_t hash(const void *key, size_t len)
+{
+	const uint8_t *p = key;
+	uint64_t h = 14695981039346656037u;
+
+	for (size_t i = 0; i < len; i++)
+		h = (h ^ p[i]) * 1099511628211u;
+	return h ^ h >> 32;
+}
+
+static struct slot *table_place(const struct table *t, const void *key, size_t len)
+{
+	size_t at = hash(key, len) & (t->size - 1);
+
+	while (t->slots[at].taken &&
+	       (t->slots[at].len != len || memcmp(t->keys.data + t->slots[at].offset, key, len) != 0))
+		at = (at + 1) & (t->size - 1);
+	return &t->slots[at];
+}
+
+static void table_grow(struct table *t)
+{
+	struct slot *old = t->slots;
+	size_t old_size = t->size;
+
+	t->size = old_size == 0 ? 64 : old_size * 2;
+	t->slots = calloc(t->size, sizeof t->slots[0]);
+	if (t->slots == NULL)
+		abort();
+	for (size_t i = 0; i < old_size; i++)
+		if (old[i].taken)
+			*table_place(t, t->keys.data + old[i].offset, old[i].len) = old[i];
+	free(old);
+}
+
+/* True if the key has a number already, which is then in *number; otherwise it gets *number. */
+static bool table_number(struct table *t, const void *key, size_t len, uint32_t *number)
+{
+	if ((t->count + 1) * 4 > t->size * 3)
+		table_grow(t);
+	struct slot *s = table_place(t, key, len);
+
+	if (s->taken) {
+		*number = s->number;
+		return true;
+	}
+	*s = (struct slot){.offset = t->keys.len, .len = len, .number = *number, .taken = true};
+	blob_add(&t->keys, key, len);
+	t->count++;
+	return false;
+}
+
+static void table_clear(struct table *t)
+{
+	free(t->keys.data);
+	free(t->slots);
+}
+
+/* ---- the image in the making --------------------------------------------------------------------------------------- */
+
+struct compile {
+	const struct policy_tree *tree;
+	struct policy_diagnostics *d;
+	struct blob sections[SECTION_COUNT];
+	struct table texts, preds, patterns, windows, zones;
+	struct blob groups;    /* struct img_text, in any order */
+	struct prefix nat64[GUARD_NAT64_MAX];
+	size_t nnat64;
+	bool answers_all;
+};
+
+static uint32_t section_count(const struct compile *c, enum image_section s)
+{
+	return (uint32_t)(c->sections[s].len / image_record_size(s));
+}
+
+static void *section_add(struct compile *c, enum image_section s, const void *record)
+{
+	return blob_add(&c->sections[s], record, image_record_size(s));
+}
+
+static struct img_text text_add(struct compile *c, const char *text, size_t len)
+{
+	struct img_text t = {.offset = (uint32_t)c->sections[SEC_TEXT].len, .len = (uint32_t)len};
+
+	if (!table_number(&c->texts, text, len, &t.offset)) {
+		blob_add(&c->sections[SEC_TEXT], text, len);
+		blob_add(&c->sections[SEC_TEXT], "", 1);
+	}
+	return t;
+}
+
+static const char *text_of(const struct compile *c, struct img_text t)
+{
+	return (const char *)c->sections[SEC_TEXT].data + t.offset;
+}
+
+/* A tree that was not checked, or a fault that the checks do not know. */
+static void refuse(struct compile *c, const struct ast_place *at, const struct err *why)
+{
+	diag_error(c->d, c->tree, "bad-value", at, "%s", why->text);
+}
+
+/* ---- values of predicates ------------------------------------------------------------------------------------------ */
+
+/* Collects the values of one condition before they are sorted. */
+struct collect {
+	struct compile *c;
+	enum ast_clause_kind kind;
+	struct blob items;
+	struct blob openings; /* struct value_range: see guard.h */
+	unsigned bits;
+};
+
+static void collect_opening(const struct value_range *part, void *arg)
+{
+	blob_add(arg, part, sizeof *part);
+}
+
+static void collect_range(struct collect *col, const struct ast_value *v, struct err *why, bool *ok)
+{
+	struct value_range r;
+
+	*ok = value_cidr(v->text, &r, why) == 0;
+	if (!*ok)
+		return;
+	blob_add(&col->items, &r, sizeof r);
+	if (col->kind == AST_TO_CIDR)
+		guard_openings(&r, col->c->nat64, col->c->nnat64, collect_opening, &col->openings);
+}
+
+static void collect_word(struct collect *col, const struct ast_value *v)
+{
+	struct img_text t = text_add(col->c, v->text, v->len);
+
+	blob_add(&col->items, &t, sizeof t);
+	if (col->kind == AST_GROUP)
+		blob_add(&col->c->groups, &t, sizeof t);
+}
+
+static void collect_domain(struct collect *col, const struct ast_value *v, struct err *why, bool *ok)
+{
+	struct img_domain d = {0};
+	struct name name;
+
+	*ok = value_domain(v->text, &name, &d.flags, why) == 0;
+	if (!*ok)
+		return;
+	d.name = text_add(col->c, name.text, name.len);
+	blob_add(&col->items, &d, sizeof d);
+}
+
+static void collect_pattern(struct collect *col, const struct ast_value *v)
+{
+	uint32_t number = section_count(col->c, SEC_PATTERN);
+
+	if (!table_number(&col->c->patterns, v->text, v->len, &number)) {
+		struct img_text t = text_add(col->c, v->text, v->len);
+
+		section_add(col->c, SEC_PATTERN, &t);
+	}
+	blob_add(&col->items, &number, sizeof number);
+}
+
+static void collect_window(struct collect *col, const struct ast_value *v, struct err *why, bool *ok)
+{
+	uint32_t number = 0;
+
+	*ok = table_number(&col->c->windows, v->text, v->len, &number);
+	if (!*ok)
+		err_set(why, "there is no window '%s'", v->text);
+	else
+		blob_add(&col->items, &number, sizeof number);
+}
+
+static void collect_bits(struct collect *col, const struct ast_value *v, struct err *why, bool *ok)
+{
+	enum policy_command command;
+	enum policy_method method;
+	unsigned bits = 0;
+	bool by_name;
+
+	if (col->kind == AST_COMMAND) {
+		*ok = value_command(v->text, &command, why) == 0;
+		bits = *ok ? 1u << command : 0;
+	} else if (col->kind == AST_METHOD) {
+		*ok = value_method(v->text, &method, why) == 0;
+		bits = *ok ? 1u << method : 0;
+	} else if (col->kind == AST_STRENGTH) {
+		*ok = value_strength(v->text, &bits, why) == 0;
+	} else {
+		*ok = value_by(v->text, &by_name, why) == 0;
+		bits = *ok ? 1u << by_name : 0;
+	}
+	col->bits |= bits;
+}
+
+static void collect_value(const struct ast_value *v, void *arg)
+{
+	struct collect *col = arg;
+	struct img_port port;
+	struct err why = {{0}};
+	uint16_t country;
+	bool ok = true;
+
+	switch (col->kind) {
+	case AST_CLIENT:
+	case AST_TO_CIDR:
+		collect_range(col, v, &why, &ok);
+		break;
+	case AST_LISTENER:
+	case AST_USER:
+	case AST_GROUP:
+	case AST_CLAIMED_USER:
+		collect_word(col, v);
+		break;
+	case AST_TO_DOMAIN:
+		collect_domain(col, v, &why, &ok);
+		break;
+	case AST_TO_REGEX:
+		collect_pattern(col, v);
+		break;
+	case AST_PORT:
+		ok = value_port(v->text, &port.lo, &port.hi, &why) == 0;
+		if (ok)
+			blob_add(&col->items, &port, sizeof port);
+		break;
+	case AST_TO_COUNTRY:
+		ok = value_country(v->text, &country, &why) == 0;
+		if (ok)
+			blob_add(&col->items, &country, sizeof country);
+		break;
+	case AST_DURING:
+		collect_window(col, v, &why, &ok);
+		break;
+	default:
+		collect_bits(col, v, &why, &ok);
+		break;
+	}
+	if (!ok)
+		refuse(col->c, &v->at, &why);
+}
+
+/* ---- sorting and merging ------------------------------------------------------------------------------------------- */
+
+static int compare_ranges(const void *a, const void *b)
+{
+	return addr_compare(&((const struct value_range *)a)->lo, &((const struct value_range *)b)->lo);
+}
+
+static int compare_ports(const void *a, const void *b)
+{
+	return ((const struct img_port *)a)->lo - ((const struct img_port *)b)->lo;
+}
+
+static int compare_countries(const void *a, const void *b)
+{
+	return *(const uint16_t *)a - *(const uint16_t *)b;
+}
+
+static int compare_numbers(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static int compare_texts(const void *a, const void *b, void *arg)
+{
+	return strcmp(text_of(arg, *(const struct img_text *)a), text_of(arg, *(const struct img_text *)b));
+}
+
+static int compare_domains(const void *a, const void *b, void *arg)
+{
+	return compare_texts(&((const struct img_domain *)a)->name, &((const struct img_domain *)b)->name, arg);
+}
+
+static uint32_t v4_number(const struct addr *a)
+{
+	return (uint32_t)a->bytes[0] << 24 | (uint32_t)a->bytes[1] << 16 | (uint32_t)a->bytes[2] << 8 | a->bytes[3];
+}
+
+/* True if r begins within or right behind a range that ends at hi. */
+static bool continues(const struct addr *hi, const struct addr *lo)
+{
+	struct addr next = *hi;
+
+	if (hi->family != lo->family)
+		return false;
+	if (addr_compare(lo, hi) <= 0)
+		return true;
+	for (size_t i = addr_len(&next); i-- > 0 && ++next.bytes[i] == 0;)
+		;
+	return addr_equal(&next, lo);
+}
+
+static void put_range(struct compile *c, const struct value_range *r)
+{
+	if (r->lo.family == ADDR_V4) {
+		section_add(c, SEC_RANGE4, &(struct img_range4){v4_number(&r->lo), v4_number(&r->hi)});
+		return;
+	}
+	struct img_range6 r6;
+
+	memcpy(r6.lo, r->lo.bytes, 16);
+	memcpy(r6.hi, r->hi.bytes, 16);
+	section_add(c, SEC_RANGE6, &r6);
+}
+
+/* IPv4 sorts before IPv6, so that each family's ranges end up together in their section. */
+static void put_ranges(struct compile *c, struct blob *items, struct img_span *v4, struct img_span *v6)
+{
+	struct value_range *r = (struct value_range *)items->data;
+	size_t n = items->len / sizeof *r;
+
+	v4->first = section_count(c, SEC_RANGE4);
+	v6->first = section_count(c, SEC_RANGE6);
+	if (n > 0)
+		qsort(r, n, sizeof *r, compare_ranges);
+	for (size_t i = 0; i < n; i++) {
+		struct value_range merged = r[i];
+
+		while (i + 1 < n && continues(&merged.hi, &r[i + 1].lo)) {
+			i++;
+			if (addr_compare(&r[i].hi, &merged.hi) > 0)
+				merged.hi = r[i].hi;
+		}
+		put_range(c, &merged);
+	}
+	v4->count = section_count(c, SEC_RANGE4) - v4->first;
+	v6->count = section_count(c, SEC_RANGE6) - v6->first;
+}
+
+static struct img_span put_texts(struct compile *c, enum image_section s, struct blob *items)
+{
+	struct img_text *t = (struct img_text *)items->data;
+	struct img_span span = {.first = section_count(c, s)};
+	size_t n = items->len / sizeof *t;
+
+	if (n > 0)
+		qsort_r(t, n, sizeof *t, compare_texts, c);
+	for (size_t i = 0; i < n; i++)
+		if (i == 0 || t[i].offset != t[i - 1].offset)
+			section_add(c, s, &t[i]);
+	span.count = section_count(c, s) - span.first;
+	return span;
+}
+
+static struct img_span put_domains(struct compile *c, struct blob *items)
+{
+	struct img_domain *d = (struct img_domain *)items->data;
+	struct img_span span = {.first = section_count(c, SEC_DOMAIN)};
+	size_t n = items->len / sizeof *d;
+
+	if (n > 0)
+		qsort_r(d, n, sizeof *d, compare_domains, c);
+	for (size_t i = 0; i < n; i++) {
+		struct img_domain merged = d[i];
+
+		while (i + 1 < n && d[i + 1].name.offset == merged.name.offset)
+			merged.flags |= d[++i].flags;
+		section_add(c, SEC_DOMAIN, &merged);
+	}
+	span.count = section_count(c, SEC_DOMAIN) - span.first;
+	return span;
+}
+
+static struct img_span put_ports(struct compile *c, struct blob *items)
+{
+	struct img_port *p = (struct img_port *)items->data;
+	struct img_span span = {.first = section_count(c, SEC_PORT)};
+	size_t n = items->len / sizeof *p;
+
+	if (n > 0)
+		qsort(p, n, sizeof *p, compare_ports);
+	for (size_t i = 0; i < n; i++) {
+		struct img_port merged = p[i];
+
+		for (; i + 1 < n && p[i + 1].lo <= merged.hi + 1; i++)
+			if (p[i + 1].hi > merged.hi)
+				merged.hi = p[i + 1].hi;
+		section_add(c, SEC_PORT, &merged);
+	}
+	span.count = section_count(c, SEC_PORT) - span.first;
+	return span;
+}
+
+/* Sorted and without repetition, for records that are plain numbers. */
+static struct img_span put_numbers(struct compile *c, enum image_section s, struct blob *items,
+				   int (*compare)(const void *, const void *))
+{
+	struct img_span span = {.first = section_count(c, s)};
+	size_t size = image_record_size(s), n = items->len / size;
+
+	if (n > 0)
+		qsort(items->data, n, size, compare);
+	for (size_t i = 0; i < n; i++)
+		if (i == 0 || memcmp(items->data + i * size, items->data + (i - 1) * size, size) != 0)
+			section_add(c, s, items->data + i * size);
+	span.count = section_count(c, s) - span.first;
+	return span;
+}
+
+/* ---- predicates ---------------------------------------------------------------------------------------------------- */
+
+static const enum pred_kind pred_kinds[AST_CONDITIONS] = {
+	[AST_CLIENT] = PRED_CLIENT,   [AST_LISTENER] = PRED_LISTENER,
+	[AST_USER] = PRED_USER,	      [AST_GROUP] = PRED_GROUP,
+	[AST_CLAIMED_USER] = PRED_CLAIMED_USER, [AST_METHOD] = PRED_METHOD,
+	[AST_STRENGTH] = PRED_METHOD, [AST_COMMAND] = PRED_COMMAND,
+	[AST_PORT] = PRED_PORT,	      [AST_DURING] = PRED_DURING,
+	[AST_BY] = PRED_BY_NAME,      [AST_TO_CIDR] = PRED_CIDR,
+	[AST_TO_DOMAIN] = PRED_DOMAIN, [AST_TO_REGEX] = PRED_REGEX,
+	[AST_TO_COUNTRY] = PRED_COUNTRY,
+};
+
+static void fill_pred(struct compile *c, const struct ast_clause *clause, struct img_pred *p)
+{
+	struct collect col = {.c = c, .kind = clause->kind};
+
+	p->kind = pred_kinds[clause->kind];
+	ast_each_value(c->tree, &clause->values, ast_clause_set_kind(clause->kind), collect_value, &col);
+	switch ((enum pred_kind)p->kind) {
+	case PRED_CLIENT:
+	case PRED_CIDR:
+		put_ranges(c, &col.items, &p->a, &p->b);
+		put_ranges(c, &col.openings, &p->c, &p->d);
+		break;
+	case PRED_LISTENER:
+	case PRED_USER:
+	case PRED_CLAIMED_USER:
+	case PRED_GROUP:
+		p->a = put_texts(c, SEC_WORD, &col.items);
+		break;
+	case PRED_DOMAIN:
+		p->a = put_domains(c, &col.items);
+		break;
+	case PRED_REGEX:
+	case PRED_DURING:
+		p->a = put_numbers(c, SEC_INDEX, &col.items, compare_numbers);
+		break;
+	case PRED_PORT:
+		p->a = put_ports(c, &col.items);
+		break;
+	case PRED_COUNTRY:
+		p->a = put_numbers(c, SEC_COUNTRY, &col.items, compare_countries);
+		break;
+	default:
+		p->a.first = col.bits;
+		break;
+	}
+	free(col.items.data);
+	free(col.openings.data);
+}
+
+/* The predicate's number; conditions that are written alike share one. */
+static uint32_t condition_pred(struct compile *c, const struct ast_clause *clause)
+{
+	uint32_t number = section_count(c, SEC_PRED);
+	struct img_pred p = {0};
+	struct blob key = {0};
+
+	blob_add(&key, &clause->kind, sizeof clause->kind);
+	for (const struct ast_value *v = clause->values.first; v != NULL; v = v->next) {
+		blob_add(&key, v->set ? "@" : "=", 1);
+		blob_add(&key, v->text, v->len + 1);
+	}
+	if (!table_number(&c->preds, key.data, key.len, &number)) {
+		fill_pred(c, clause, &p);
+		section_add(c, SEC_PRED, &p);
+	}
+	free(key.data);
+	return number;
+}
+
+/* The instant that a from or until clause means. */
+static int64_t clause_instant(struct compile *c, const struct ast_clause *clause)
+{
+	/* Zone 0 is the policy's, and its changes come first. */
+	const struct img_zone *z = (const struct img_zone *)c->sections[SEC_ZONE].data;
+	const struct img_transition *changes = (const struct img_transition *)c->sections[SEC_TRANSITION].data;
+	const struct ast_value *v = clause->values.first;
+	struct value_moment m;
+	struct err why;
+
+	if (value_moment(v->text, true, &m, &why) != 0) {
+		refuse(c, &v->at, &why);
+		return 0;
+	}
+	/* A day alone is meant whole: `until` it ends when the next day begins. */
+	int64_t shown = (int64_t)m.day * 86400 + (m.second >= 0 ? m.second : clause->kind == AST_UNTIL ? 86400 : 0);
+
+	return window_first_instant(changes, z->transitions.count, z->before, shown);
+}
+
+static uint32_t period_pred(struct compile *c, const struct ast_clause *clause)
+{
+	uint32_t number = section_count(c, SEC_PRED);
+	struct img_pred p = {.kind = clause->kind == AST_FROM ? PRED_FROM : PRED_UNTIL};
+	struct {
+		int64_t at;
+		int64_t kind;
+	} key = {clause_instant(c, clause), -1 - (int64_t)clause->kind};
+
+	if (!table_number(&c->preds, &key, sizeof key, &number)) {
+		p.a = (struct img_span){section_count(c, SEC_INSTANT), 1};
+		section_add(c, SEC_INSTANT, &key.at);
+		section_add(c, SEC_PRED, &p);
+	}
+	return number;
+}
+
+/* ---- rules --------------------------------------------------------------------------------------------------------- */
+
+static struct img_text clause_text(struct compile *c, const struct ast_statement *s, enum ast_clause_kind kind)
+{
+	const struct ast_clause *clause = ast_clause_find(s, kind);
+
+	return clause == NULL ? text_add(c, "", 0) : text_add(c, clause->values.first->text, clause->values.first->len);
+}
+
+static void add_conds(struct compile *c, const struct ast_statement *s, struct img_span *span)
+{
+	struct blob conds = {0};
+
+	for (const struct ast_clause *clause = s->clauses.first; clause != NULL; clause = clause->next) {
+		struct img_cond cond = {.flags = clause->negated ? COND_NEGATED : 0};
+
+		if (clause->kind < AST_CONDITIONS)
+			cond.pred = condition_pred(c, clause);
+		else if (clause->kind == AST_FROM || clause->kind == AST_UNTIL)
+			cond.pred = period_pred(c, clause);
+		else
+			continue;
+		blob_add(&conds, &cond, sizeof cond);
+	}
+	span->first = section_count(c, SEC_COND);
+	/* By kind, and as written within a kind. */
+	for (uint32_t kind = 0; kind < PRED_KINDS; kind++) {
+		for (size_t i = 0; i < conds.len / sizeof(struct img_cond); i++) {
+			const struct img_cond *cond = &((const struct img_cond *)conds.data)[i];
+			const struct img_pred *preds = (const struct img_pred *)c->sections[SEC_PRED].data;
+
+			if (preds[cond->pred].kind == kind)
+				section_add(c, SEC_COND, cond);
+		}
+	}
+	span->count = section_count(c, SEC_COND) - span->first;
+	free(conds.data);
+}
+
+static void add_rule(struct compile *c, const struct ast_statement *s)
+{
+	const struct ast_clause *source = ast_clause_find(s, AST_SOURCE), *log = ast_clause_find(s, AST_LOG);
+	enum policy_log level = POLICY_LOG_INFO;
+	struct img_rule r;
+	struct err why;
+
+	memset(&r, 0, sizeof r);
+	r.name = text_add(c, s->name->text, s->name->len);
+	r.owner = clause_text(c, s, AST_OWNER);
+	r.ticket = clause_text(c, s, AST_TICKET);
+	r.comment = clause_text(c, s, AST_COMMENT);
+	r.flags = (uint8_t)((s->allow ? RULE_ALLOW : 0) | (s->monitor ? RULE_MONITOR : 0) |
+			    (ast_clause_find(s, AST_INTERNAL) != NULL ? RULE_INTERNAL : 0));
+	if (source != NULL && value_address(source->values.first->text, &r.source, &why) != 0)
+		refuse(c, &source->at, &why);
+	if (log != NULL && value_log(log->values.first->text, &level, &why) != 0)
+		refuse(c, &log->at, &why);
+	r.log = (uint8_t)level;
+	add_conds(c, s, &r.conds);
+	section_add(c, SEC_RULE, &r);
+}
+
+/* ---- windows and zones --------------------------------------------------------------------------------------------- */
+
+/* The number of a zone, loaded when first met. */
+static uint32_t add_zone(struct compile *c, const char *name, const struct ast_place *at)
+{
+	uint32_t number = section_count(c, SEC_ZONE);
+	struct img_zone iz;
+	struct zone z;
+	struct err why;
+
+	if (table_number(&c->zones, name, strlen(name), &number))
+		return number;
+	if (zone_load(name, &z, &why) != 0) {
+		refuse(c, at, &why);
+		z = (struct zone){0};
+	}
+	memset(&iz, 0, sizeof iz);
+	iz.name = text_add(c, name, strlen(name));
+	iz.before = z.before;
+	iz.until = z.until;
+	iz.transitions = (struct img_span){section_count(c, SEC_TRANSITION), (uint32_t)z.count};
+	for (size_t i = 0; i < z.count; i++) {
+		/* "Since the big bang", as some files say it, is long before any request. */
+		int64_t when = z.changes[i].at < -((int64_t)1 << 39) ? -((int64_t)1 << 39) + (int64_t)i : z.changes[i].at;
+
+		section_add(c, SEC_TRANSITION, &(struct img_transition){.at = when, .offset = z.changes[i].offset});
+	}
+	section_add(c, SEC_ZONE, &iz);
+	zone_clear(&z);
+	return number;
+}
+
+/* Values of a window: days, then their hours, then more days ...  Days alone are whole days, hours alone are of every day. */
+static void add_hours(struct compile *c, const struct ast_statement *s)
+{
+	struct err why = {{0}};
+	unsigned days = 0;
+	bool days_open = false, hours_seen = false;
+
+	for (const struct ast_value *v = s->values.first; v != NULL; v = v->next) {
+		bool is_hours = v->text[0] >= '0' && v->text[0] <= '9';
+		struct img_hours h = {0};
+		uint8_t more;
+
+		if (is_hours && value_hours(v->text, &h.start, &h.end, &why) == 0) {
+			h.days = (uint16_t)(days == 0 ? 0x7f : days);
+			section_add(c, SEC_HOURS, &h);
+			hours_seen = true;
+			days_open = false;
+		} else if (!is_hours && value_days(v->text, &more, &why) == 0) {
+			days = hours_seen && !days_open ? more : days | more;
+			days_open = true;
+			hours_seen = false;
+		} else {
+			refuse(c, &v->at, &why);
+		}
+	}
+	if (days_open)
+		section_add(c, SEC_HOURS, &(struct img_hours){.days = (uint16_t)days, .start = 0, .end = 1440});
+}
+
+static void add_window(struct compile *c, const struct ast_statement *s)
+{
+	uint32_t number = section_count(c, SEC_WINDOW);
+	struct blob days = {0};
+	struct img_window w;
+	struct err why;
+
+	if (table_number(&c->windows, s->name->text, s->name->len, &number))
+		return;
+	memset(&w, 0, sizeof w);
+	w.name = text_add(c, s->name->text, s->name->len);
+	w.zone = s->zone == NULL ? 0 : add_zone(c, s->zone->text, &s->zone->at);
+	w.hours.first = section_count(c, SEC_HOURS);
+	add_hours(c, s);
+	w.hours.count = section_count(c, SEC_HOURS) - w.hours.first;
+	for (const struct ast_value *v = s->except.first; v != NULL; v = v->next) {
+		struct value_moment m;
+
+		if (value_moment(v->text, false, &m, &why) != 0)
+			refuse(c, &v->at, &why);
+		else
+			blob_add(&days, &m.day, sizeof m.day);
+	}
+	w.except = put_numbers(c, SEC_DAY, &days, compare_numbers);
+	section_add(c, SEC_WINDOW, &w);
+	free(days.data);
+}
+
+/* ---- the whole ----------------------------------------------------------------------------------------------------- */
+
+static void add_settings(struct compile *c, const struct ast_statement *s)
+{
+	struct err why;
+
+	if (s->kind == AST_ANSWERS && value_answers(s->values.first->text, &c->answers_all, &why) != 0)
+		refuse(c, &s->at, &why);
+	for (const struct ast_value *v = s->kind == AST_NAT64 ? s->values.first : NULL; v != NULL; v = v->next) {
+		if (c->nnat64 == GUARD_NAT64_MAX || value_nat64(v->text, &c->nat64[c->nnat64], &why) != 0)
+			refuse(c, &v->at, &why);
+		else
+			section_add(c, SEC_NAT64, &c->nat64[c->nnat64++]);
+	}
+}
+
+static int assemble(struct compile *c, uint8_t **image, size_t *len)
+{
+	size_t total = (sizeof(struct img_header) + 7) & ~(size_t)7;
+	struct img_header h = {.magic = IMAGE_MAGIC, .version = IMAGE_VERSION, .answers_all = c->answers_all};
+
+	for (int s = 0; s < SECTION_COUNT; s++) {
+		h.sections[s].offset = (uint32_t)total;
+		h.sections[s].count = section_count(c, (enum image_section)s);
+		total += (c->sections[s].len + 7) & ~(size_t)7;
+		if (total > UINT32_MAX) {
+			diag_error(c->d, c->tree, "too-large", NULL, "the policy needs more than 4 GB");
+			return -1;
+		}
+	}
+	*image = calloc(1, total);
+	if (*image == NULL)
+		abort();
+	memcpy(*image, &h, sizeof h);
+	for (int s = 0; s < SECTION_COUNT; s++)
+		if (c->sections[s].len > 0)
+			memcpy(*image + h.sections[s].offset, c->sections[s].data, c->sections[s].len);
+	image_seal(*image, total);
+	*len = total;
+	return 0;
+}
+
+static void clear(struct compile *c)
+{
+	for (int s = 0; s < SECTION_COUNT; s++)
+		free(c->sections[s].data);
+	free(c->groups.data);
+	table_clear(&c->texts);
+	table_clear(&c->preds);
+	table_clear(&c->patterns);
+	table_clear(&c->windows);
+	table_clear(&c->zones);
+}
+
+int policy_compile(const struct policy_tree *t, uint8_t **image, size_t *len, struct policy_diagnostics *d)
+{
+	struct compile c = {.tree = t, .d = d};
+	size_t errors = d->errors;
+	int rc = -1;
+
+	/* What rules depend on comes first, wherever it stands in the text. */
+	add_zone(&c, ast_zone(t), NULL);
+	for (const struct ast_statement *s = t->first; s != NULL; s = s->next) {
+		if (s->kind == AST_WINDOW)
+			add_window(&c, s);
+		else
+			add_settings(&c, s);
+	}
+	for (const struct ast_statement *s = t->first; s != NULL; s = s->next)
+		if (s->kind == AST_RULE)
+			add_rule(&c, s);
+	put_texts(&c, SEC_GROUP, &c.groups);
+	if (d->errors == errors && !t->damaged)
+		rc = assemble(&c, image, len);
+	clear(&c);
+	return rc;
+}

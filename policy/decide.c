@@ -1,0 +1,744 @@
+/* The decision.  Rules are walked in order; a condition's value is looked up or found by the function of its kind, at most
+ * once a request (or once an address, for what depends on it).  Nothing here allocates, except PCRE2 within its limits, and
+ * nothing fails: what cannot be found out is a value of its own, and denies. */
+#include "config.h"
+
+#include "policy/decide.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "policy/geo_priv.h"
+#include "policy/guard.h"
+#include "policy/value.h"
+#include "policy/window.h"
+
+/* Why a condition could not be evaluated. */
+enum cannot {
+	CANNOT_MATCH_LIMIT,
+	CANNOT_DEPTH_LIMIT,
+	CANNOT_HEAP_LIMIT,
+	CANNOT_MATCH,
+	CANNOT_COUNTRY,
+	CANNOT_ZONE,
+	CANNOT_KIND,
+};
+
+static const char *const cannot_texts[] = {
+	[CANNOT_MATCH_LIMIT] = "a regular expression reached its match limit",
+	[CANNOT_DEPTH_LIMIT] = "a regular expression reached its depth limit",
+	[CANNOT_HEAP_LIMIT] = "a regular expression reached its heap limit",
+	[CANNOT_MATCH] = "a regular expression could not be matched",
+	[CANNOT_COUNTRY] = "there is no sound country data",
+	[CANNOT_ZONE] = "the time zone of a window is not known that far ahead",
+	[CANNOT_KIND] = "the condition is of an unknown kind",
+};
+
+struct eval {
+	const struct policy_context *ctx;
+	const struct policy_image *image;
+	const struct policy_request *req;
+	const struct addr *address; /* NULL: not known yet */
+	bool nowhere;               /* *address stands for a public address in no set and no country */
+	struct addr forms[GUARD_FORMS_MAX];
+	size_t nforms;
+	const struct name *aliases;
+	size_t naliases;
+	uint32_t request_stamp, address_stamp;
+	enum cannot cannot; /* why the last condition that could not be evaluated could not */
+	struct decide_watch *watch;
+};
+
+/* ---- tables -------------------------------------------------------------------------------------------------------- */
+
+static bool in_ports(const struct policy_image *i, struct img_span span, uint16_t port)
+{
+	const struct img_port *p = IMAGE_AT(i, SEC_PORT, struct img_port, span.first);
+	uint32_t lo = 0, hi = span.count;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (port > p[mid].hi)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < span.count && p[lo].lo <= port;
+}
+
+static bool in_words(const struct policy_image *i, struct img_span span, const char *word)
+{
+	const struct img_text *w = IMAGE_AT(i, SEC_WORD, struct img_text, span.first);
+	uint32_t lo = 0, hi = span.count;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+		int order = strcmp(word, image_text(i, w[mid]));
+
+		if (order == 0)
+			return true;
+		if (order > 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return false;
+}
+
+/* The flags of a listed domain, 0 if it is not listed. */
+static uint32_t domain_flags(const struct policy_image *i, struct img_span span, const char *name)
+{
+	const struct img_domain *d = IMAGE_AT(i, SEC_DOMAIN, struct img_domain, span.first);
+	uint32_t lo = 0, hi = span.count;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+		int order = strcmp(name, image_text(i, d[mid].name));
+
+		if (order == 0)
+			return d[mid].flags;
+		if (order > 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return 0;
+}
+
+/* Looks up the name and then whatever stands behind each of its dots. */
+static bool in_domains(const struct policy_image *i, struct img_span span, const struct name *name)
+{
+	if ((domain_flags(i, span, name->text) & VALUE_DOMAIN_EXACT) != 0)
+		return true;
+	for (const char *dot = strchr(name->text, '.'); dot != NULL; dot = strchr(dot + 1, '.'))
+		if ((domain_flags(i, span, dot + 1) & VALUE_DOMAIN_BELOW) != 0)
+			return true;
+	return false;
+}
+
+static uint32_t v4_number(const struct addr *a)
+{
+	return (uint32_t)a->bytes[0] << 24 | (uint32_t)a->bytes[1] << 16 | (uint32_t)a->bytes[2] << 8 | a->bytes[3];
+}
+
+static bool in_ranges4(const struct policy_image *i, struct img_span span, uint32_t address)
+{
+	const struct img_range4 *r = IMAGE_AT(i, SEC_RANGE4, struct img_range4, span.first);
+	uint32_t lo = 0, hi = span.count;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (address > r[mid].hi)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < span.count && r[lo].lo <= address;
+}
+
+static bool in_ranges6(const struct policy_image *i, struct img_span span, const uint8_t address[16])
+{
+	const struct img_range6 *r = IMAGE_AT(i, SEC_RANGE6, struct img_range6, span.first);
+	uint32_t lo = 0, hi = span.count;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (memcmp(address, r[mid].hi, 16) > 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < span.count && memcmp(r[lo].lo, address, 16) <= 0;
+}
+
+static bool in_ranges(const struct policy_image *i, struct img_span v4, struct img_span v6, const struct addr *a)
+{
+	if (a->family == ADDR_V4)
+		return in_ranges4(i, v4, v4_number(a));
+	return a->family == ADDR_V6 && in_ranges6(i, v6, a->bytes);
+}
+
+/* ---- predicates ---------------------------------------------------------------------------------------------------- */
+
+static enum value truth(bool b)
+{
+	return b ? VALUE_TRUE : VALUE_FALSE;
+}
+
+static enum value cannot(struct eval *ev, enum cannot why)
+{
+	ev->cannot = why;
+	return VALUE_CANNOT;
+}
+
+static enum value word_value(struct eval *ev, const struct img_pred *p, const char *word)
+{
+	return word == NULL ? VALUE_ABSENT : truth(in_words(ev->image, p->a, word));
+}
+
+static enum value group_value(struct eval *ev, const struct img_pred *p)
+{
+	const struct policy_request *req = ev->req;
+
+	if (req->user == NULL)
+		return VALUE_ABSENT;
+	for (size_t i = 0; i < req->ngroups; i++)
+		if (in_words(ev->image, p->a, req->groups[i]))
+			return VALUE_TRUE;
+	return VALUE_FALSE;
+}
+
+static enum value client_value(struct eval *ev, const struct img_pred *p)
+{
+	const struct addr *client = &ev->req->client;
+
+	return client->family == ADDR_NONE ? VALUE_ABSENT : truth(in_ranges(ev->image, p->a, p->b, client));
+}
+
+/* The compiled pattern, made when first needed; NULL if it cannot be compiled here. */
+static pcre2_code *pattern(const struct policy_image *i, uint32_t index)
+{
+	struct err why;
+	size_t offset;
+
+	if (i->patterns[index] == NULL && !i->broken[index]) {
+		const struct img_text *t = IMAGE_AT(i, SEC_PATTERN, struct img_text, index);
+
+		i->patterns[index] = image_regex_compile(image_text(i, *t), t->len, &offset, &why);
+		i->broken[index] = i->patterns[index] == NULL;
+	}
+	return i->patterns[index];
+}
+
+static enum value pattern_value(struct eval *ev, uint32_t index, const struct name *name)
+{
+	const struct policy_image *i = ev->image;
+	pcre2_code *code = pattern(i, index);
+	int rc = PCRE2_ERROR_INTERNAL;
+
+	if (code != NULL)
+		rc = pcre2_match(code, (PCRE2_SPTR)name->text, name->len, 0, 0, i->match_data, i->match_context);
+	if (rc >= 0)
+		return VALUE_TRUE;
+	if (rc == PCRE2_ERROR_NOMATCH)
+		return VALUE_FALSE;
+	return cannot(ev, rc == PCRE2_ERROR_MATCHLIMIT	 ? CANNOT_MATCH_LIMIT
+			  : rc == PCRE2_ERROR_DEPTHLIMIT ? CANNOT_DEPTH_LIMIT
+			  : rc == PCRE2_ERROR_HEAPLIMIT	 ? CANNOT_HEAP_LIMIT
+							 : CANNOT_MATCH);
+}
+
+static enum value name_value(struct eval *ev, const struct img_pred *p, const struct name *name)
+{
+	enum value v = VALUE_FALSE;
+
+	if (p->kind == PRED_DOMAIN)
+		return truth(in_domains(ev->image, p->a, name));
+	for (uint32_t n = 0; n < p->a.count && v != VALUE_TRUE; n++) {
+		enum value one = pattern_value(ev, *IMAGE_AT(ev->image, SEC_INDEX, uint32_t, p->a.first + n), name);
+
+		if (one != VALUE_FALSE)
+			v = one;
+	}
+	return v;
+}
+
+/* wide: also for each alias, which by name are not known yet. */
+static enum value names_value(struct eval *ev, const struct img_pred *p, bool wide)
+{
+	if (ev->req->name == NULL)
+		return VALUE_ABSENT;
+	enum value v = name_value(ev, p, ev->req->name);
+
+	if (!wide || v == VALUE_TRUE)
+		return v;
+	if (ev->address == NULL)
+		return v == VALUE_FALSE ? VALUE_PERHAPS : v;
+	for (size_t i = 0; i < ev->naliases && v != VALUE_TRUE; i++) {
+		enum value one = name_value(ev, p, &ev->aliases[i]);
+
+		if (one != VALUE_FALSE)
+			v = one;
+	}
+	return v;
+}
+
+static enum value cidr_value(struct eval *ev, const struct img_pred *p, bool wide)
+{
+	if (ev->address == NULL)
+		return VALUE_PERHAPS;
+	if (ev->nowhere)
+		return VALUE_FALSE;
+	bool found = in_ranges(ev->image, p->a, p->b, ev->address);
+
+	for (size_t i = 0; wide && !found && i < ev->nforms; i++)
+		found = in_ranges(ev->image, p->a, p->b, &ev->forms[i]);
+	return truth(found);
+}
+
+static bool in_countries(const struct policy_image *i, struct img_span span, uint16_t code)
+{
+	const uint16_t *c = IMAGE_AT(i, SEC_COUNTRY, uint16_t, span.first);
+
+	for (uint32_t n = 0; n < span.count; n++)
+		if (c[n] == code)
+			return true;
+	return false;
+}
+
+static enum value one_country_value(struct eval *ev, const struct img_pred *p, const struct addr *a)
+{
+	uint16_t code = ev->nowhere ? VALUE_COUNTRY_UNKNOWN : geo_country(ev->ctx->geo, a);
+
+	if (code != VALUE_COUNTRY_UNKNOWN)
+		return truth(in_countries(ev->image, p->a, code));
+	if (in_countries(ev->image, p->a, VALUE_COUNTRY_UNKNOWN))
+		return VALUE_TRUE;
+	/* A list that names "unknown" speaks about addresses without a country; any other finds nothing to judge. */
+	return VALUE_ABSENT;
+}
+
+static enum value country_value(struct eval *ev, const struct img_pred *p, bool wide)
+{
+	/* Known before any address is: none could be judged, so a lookup would be for nothing. */
+	if (ev->ctx->geo == NULL)
+		return cannot(ev, CANNOT_COUNTRY);
+	if (ev->address == NULL)
+		return VALUE_PERHAPS;
+	enum value v = one_country_value(ev, p, ev->address);
+
+	for (size_t i = 0; wide && v != VALUE_TRUE && i < ev->nforms; i++) {
+		enum value one = one_country_value(ev, p, &ev->forms[i]);
+
+		if (one != VALUE_FALSE)
+			v = one;
+	}
+	return v;
+}
+
+static enum value window_value(struct eval *ev, const struct img_pred *p)
+{
+	bool unknown = false;
+
+	for (uint32_t n = 0; n < p->a.count; n++) {
+		uint32_t window = *IMAGE_AT(ev->image, SEC_INDEX, uint32_t, p->a.first + n);
+		enum window_state state = window_state(ev->image, window, ev->ctx->now);
+
+		if (state == WINDOW_OPEN)
+			return VALUE_TRUE;
+		unknown |= state == WINDOW_UNKNOWN;
+	}
+	return unknown ? cannot(ev, CANNOT_ZONE) : VALUE_FALSE;
+}
+
+static enum value pred_value(struct eval *ev, const struct img_pred *p, bool wide)
+{
+	const struct policy_request *req = ev->req;
+
+	switch ((enum pred_kind)p->kind) {
+	case PRED_COMMAND:
+		return truth((unsigned)req->command < 32 && (p->a.first >> req->command & 1) != 0);
+	case PRED_METHOD:
+		return truth((unsigned)req->method < 32 && (p->a.first >> req->method & 1) != 0);
+	case PRED_BY_NAME:
+		return truth((p->a.first >> (req->name != NULL) & 1) != 0);
+	case PRED_PORT:
+		return truth(in_ports(ev->image, p->a, req->port));
+	case PRED_LISTENER:
+		return word_value(ev, p, req->listener);
+	case PRED_USER:
+		return word_value(ev, p, req->user);
+	case PRED_CLAIMED_USER:
+		return word_value(ev, p, req->claimed_user);
+	case PRED_GROUP:
+		return group_value(ev, p);
+	case PRED_CLIENT:
+		return client_value(ev, p);
+	case PRED_DOMAIN:
+	case PRED_REGEX:
+		return names_value(ev, p, wide);
+	case PRED_CIDR:
+		return cidr_value(ev, p, wide);
+	case PRED_COUNTRY:
+		return country_value(ev, p, wide);
+	case PRED_DURING:
+		return window_value(ev, p);
+	case PRED_FROM:
+		return truth(ev->ctx->now >= *IMAGE_AT(ev->image, SEC_INSTANT, int64_t, p->a.first));
+	case PRED_UNTIL:
+		return truth(ev->ctx->now < *IMAGE_AT(ev->image, SEC_INSTANT, int64_t, p->a.first));
+	case PRED_KINDS:
+		break;
+	}
+	return cannot(ev, CANNOT_KIND);
+}
+
+static bool of_address(uint32_t kind)
+{
+	return kind == PRED_CIDR || kind == PRED_COUNTRY;
+}
+
+static bool of_time(uint32_t kind)
+{
+	return kind == PRED_DURING || kind == PRED_FROM || kind == PRED_UNTIL;
+}
+
+/* Which forms of the request a condition is held against.  Wide: a deny rule's look at aliases; the embedded addresses
+ * that a deny rule and a negated condition also see. */
+static bool looks_wide(uint32_t kind, bool deny, bool negated)
+{
+	if (of_address(kind))
+		return deny || negated;
+	return (kind == PRED_DOMAIN || kind == PRED_REGEX) && deny && !negated;
+}
+
+static enum value remembered_value(struct eval *ev, uint32_t pred, bool wide)
+{
+	const struct img_pred *p = IMAGE_AT(ev->image, SEC_PRED, struct img_pred, pred);
+	struct image_memo *memo = &ev->image->memo[2 * (size_t)pred + wide];
+	uint32_t stamp = of_address(p->kind) ? ev->address_stamp : ev->request_stamp;
+
+	if (memo->stamp != stamp) {
+		memo->value = (uint8_t)pred_value(ev, p, wide);
+		memo->cannot = (uint8_t)ev->cannot;
+		memo->stamp = stamp;
+	}
+	ev->cannot = (enum cannot)memo->cannot;
+	return (enum value)memo->value;
+}
+
+/* What the condition comes to in its rule: absent is false, or, negated, true in a deny rule only. */
+static enum value cond_value(struct eval *ev, const struct img_rule *rule, const struct img_cond *cond)
+{
+	const struct img_pred *p = IMAGE_AT(ev->image, SEC_PRED, struct img_pred, cond->pred);
+	bool deny = (rule->flags & RULE_ALLOW) == 0, negated = (cond->flags & COND_NEGATED) != 0;
+	enum value v = remembered_value(ev, cond->pred, looks_wide(p->kind, deny, negated));
+
+	if (of_time(p->kind) && (rule->flags & RULE_MONITOR) == 0 && ev->watch != NULL)
+		ev->watch->used_time = true;
+	if (v == VALUE_ABSENT)
+		return truth(negated && deny);
+	if (negated && (v == VALUE_TRUE || v == VALUE_FALSE))
+		return truth(v == VALUE_FALSE);
+	return v;
+}
+
+static enum value rule_value(struct eval *ev, uint32_t index)
+{
+	const struct img_rule *rule = IMAGE_AT(ev->image, SEC_RULE, struct img_rule, index);
+	bool stuck = false, perhaps = false;
+	enum cannot why = CANNOT_KIND;
+	enum value v = VALUE_TRUE;
+
+	for (uint32_t i = 0; i < rule->conds.count && v != VALUE_FALSE; i++) {
+		const struct img_cond *cond = IMAGE_AT(ev->image, SEC_COND, struct img_cond, rule->conds.first + i);
+
+		v = cond_value(ev, rule, cond);
+		if (v == VALUE_CANNOT) {
+			stuck = true;
+			why = ev->cannot;
+		}
+		perhaps |= v == VALUE_PERHAPS;
+		if (ev->watch != NULL && ev->watch->on_cond != NULL)
+			ev->watch->on_cond(ev->watch, index, cond, v);
+	}
+	if (v != VALUE_FALSE)
+		v = !perhaps ? (stuck ? VALUE_CANNOT : VALUE_TRUE) : stuck ? VALUE_PERHAPS_CANNOT : VALUE_PERHAPS;
+	ev->cannot = why;
+	if (ev->watch != NULL && ev->watch->on_rule != NULL)
+		ev->watch->on_rule(ev->watch, index, v);
+	return v;
+}
+
+/* ---- the address guard --------------------------------------------------------------------------------------------- */
+
+static bool rule_opens(struct eval *ev, const struct img_rule *rule)
+{
+	if ((rule->flags & RULE_INTERNAL) != 0 && guard_is_internal(ev->address))
+		return true;
+	for (uint32_t i = 0; i < rule->conds.count; i++) {
+		const struct img_cond *cond = IMAGE_AT(ev->image, SEC_COND, struct img_cond, rule->conds.first + i);
+		const struct img_pred *p = IMAGE_AT(ev->image, SEC_PRED, struct img_pred, cond->pred);
+
+		if (p->kind == PRED_CIDR && (cond->flags & COND_NEGATED) == 0 && in_ranges(ev->image, p->c, p->d, ev->address))
+			return true;
+	}
+	return false;
+}
+
+static bool own_listener(const struct policy_context *ctx, const struct addr *a, uint16_t port)
+{
+	bool own_port = false;
+
+	for (size_t i = 0; i < ctx->nown_ports; i++)
+		own_port |= ctx->own_ports[i] == port;
+	for (size_t i = 0; own_port && i < ctx->nlocal; i++)
+		if (addr_equal(&ctx->local[i], a))
+			return true;
+	return false;
+}
+
+/* Why the guard refuses the address to a rule that allows it, or NULL. */
+static const char *guard_refuses(struct eval *ev, const struct img_rule *rule)
+{
+	if (ev->nowhere)
+		return NULL;
+	/* Nothing opens this: it would launder the client's address, or loop. */
+	if (own_listener(ev->ctx, ev->address, ev->req->port))
+		return "a listener of this gateway";
+	const char *range = guard_range(ev->address, image_section(ev->image, SEC_NAT64), image_count(ev->image, SEC_NAT64));
+
+	return range != NULL && rule_opens(ev, rule) ? NULL : range;
+}
+
+/* ---- the walk ------------------------------------------------------------------------------------------------------ */
+
+static void decide(struct policy_decision *d, enum policy_verdict verdict, enum policy_reason reason, uint32_t rule,
+		   const char *detail)
+{
+	d->verdict = verdict;
+	d->reason = reason;
+	d->rule = rule;
+	d->detail = detail;
+}
+
+static void monitor_hit(struct policy_decision *d, uint32_t rule, bool allow)
+{
+	if (d->nmonitors == POLICY_MONITORS_MAX) {
+		d->monitors_more++;
+		return;
+	}
+	d->monitors[d->nmonitors++] =
+		(struct policy_monitor_hit){.rule = rule, .verdict = allow ? POLICY_ALLOW : POLICY_DENY};
+}
+
+static const struct policy_decision undecided = {
+	.verdict = POLICY_DENY, .reason = POLICY_BY_DEFAULT, .rule = POLICY_NO_RULE, .detail = ""};
+
+/* A fresh stamp; what was remembered under older ones is forgotten. */
+static uint32_t next_stamp(const struct policy_image *image)
+{
+	struct policy_image *i = (struct policy_image *)image;
+
+	if (++i->stamp == 0) {
+		memset(i->memo, 0, (size_t)image_count(i, SEC_PRED) * 2 * sizeof i->memo[0]);
+		i->stamp = 1;
+	}
+	return i->stamp;
+}
+
+static void begin(struct eval *ev, const struct policy_context *ctx, const struct policy_request *req,
+		  struct decide_watch *w)
+{
+	*ev = (struct eval){.ctx = ctx, .image = ctx->image, .req = req, .watch = w};
+	ev->request_stamp = next_stamp(ctx->image);
+	ev->address_stamp = ev->request_stamp;
+}
+
+static void announce(struct eval *ev)
+{
+	if (ev->watch != NULL && ev->watch->on_phase != NULL)
+		ev->watch->on_phase(ev->watch, ev->address);
+}
+
+static void conclude(struct eval *ev, const struct policy_decision *d)
+{
+	if (ev->watch != NULL && ev->watch->on_decision != NULL)
+		ev->watch->on_decision(ev->watch, d);
+}
+
+/* With its addresses unknown, a rule perhaps decides.  The name is looked up only if an allow rule stands among those that
+ * perhaps do and the first that certainly does. */
+static void walk_by_name(struct eval *ev, struct policy_decision *d)
+{
+	uint32_t n = image_count(ev->image, SEC_RULE);
+
+	for (uint32_t i = 0; i < n; i++) {
+		const struct img_rule *rule = IMAGE_AT(ev->image, SEC_RULE, struct img_rule, i);
+		bool allow = (rule->flags & RULE_ALLOW) != 0;
+		enum value v = rule_value(ev, i);
+
+		if (v == VALUE_FALSE || v == VALUE_PERHAPS_CANNOT)
+			continue;
+		if ((rule->flags & RULE_MONITOR) != 0) {
+			if (v != VALUE_PERHAPS)
+				monitor_hit(d, i, allow && v == VALUE_TRUE);
+		} else if (allow && v != VALUE_CANNOT) {
+			decide(d, POLICY_RESOLVE, POLICY_BY_RULE, i, "");
+			return;
+		} else if (v != VALUE_PERHAPS) {
+			decide(d, POLICY_DENY, v == VALUE_CANNOT ? POLICY_CANNOT_DECIDE : POLICY_BY_RULE, i,
+			       v == VALUE_CANNOT ? cannot_texts[ev->cannot] : "");
+			return;
+		}
+	}
+}
+
+static void walk_by_address(struct eval *ev, struct policy_decision *d)
+{
+	uint32_t n = image_count(ev->image, SEC_RULE);
+
+	for (uint32_t i = 0; i < n; i++) {
+		const struct img_rule *rule = IMAGE_AT(ev->image, SEC_RULE, struct img_rule, i);
+		enum value v = rule_value(ev, i);
+		bool allow = (rule->flags & RULE_ALLOW) != 0 && v == VALUE_TRUE;
+
+		if (v == VALUE_FALSE)
+			continue;
+		const char *guard = allow ? guard_refuses(ev, rule) : NULL;
+
+		if ((rule->flags & RULE_MONITOR) != 0) {
+			monitor_hit(d, i, allow && guard == NULL);
+			continue;
+		}
+		if (v != VALUE_TRUE)
+			decide(d, POLICY_DENY, POLICY_CANNOT_DECIDE, i, cannot_texts[ev->cannot]);
+		else if (guard != NULL)
+			decide(d, POLICY_DENY, POLICY_BY_GUARD, i, guard);
+		else
+			decide(d, allow ? POLICY_ALLOW : POLICY_DENY, POLICY_BY_RULE, i, "");
+		return;
+	}
+}
+
+static void judge_name(struct eval *ev, struct policy_decision *d)
+{
+	*d = undecided;
+	announce(ev);
+	if (ev->req->name != NULL)
+		walk_by_name(ev, d);
+	conclude(ev, d);
+}
+
+static void judge_address(struct eval *ev, const struct addr *address, struct policy_decision *d)
+{
+	*d = undecided;
+	if (address->family != ADDR_V4 && address->family != ADDR_V6) {
+		d->reason = POLICY_NO_ANSWER;
+		return;
+	}
+	ev->address = address;
+	ev->address_stamp = next_stamp(ev->image);
+	ev->nforms = guard_embedded(address, image_section(ev->image, SEC_NAT64), image_count(ev->image, SEC_NAT64), ev->forms);
+	announce(ev);
+	walk_by_address(ev, d);
+	conclude(ev, d);
+}
+
+/* Judges every address; the whole is the first allowed one, or the first denied one if none is or all have to be. */
+static void judge_answers(struct eval *ev, const struct addr *addresses, size_t n, struct policy_decision *each,
+			  struct policy_decision *whole)
+{
+	bool all = policy_answers_all(ev->image);
+	bool allowed = false, denied = false;
+	struct policy_decision one, first_denied;
+
+	*whole = undecided;
+	whole->reason = POLICY_NO_ANSWER;
+	for (size_t i = 0; i < n; i++) {
+		judge_address(ev, &addresses[i], &one);
+		if (each != NULL)
+			each[i] = one;
+		if (one.verdict == POLICY_ALLOW && !allowed) {
+			allowed = true;
+			*whole = one;
+		} else if (one.verdict != POLICY_ALLOW && !denied) {
+			denied = true;
+			first_denied = one;
+		}
+	}
+	if (!denied || (allowed && !all))
+		return;
+	bool mixed = allowed;
+
+	*whole = first_denied;
+	if (mixed)
+		whole->reason = POLICY_ANSWER_REFUSED;
+}
+
+void policy_decide_name(const struct policy_context *ctx, const struct policy_request *req, struct policy_decision *d)
+{
+	struct eval ev;
+
+	begin(&ev, ctx, req, NULL);
+	judge_name(&ev, d);
+}
+
+void policy_decide_address(const struct policy_context *ctx, const struct policy_request *req, const struct addr *address,
+			   const struct name *aliases, size_t naliases, struct policy_decision *d)
+{
+	struct eval ev;
+
+	begin(&ev, ctx, req, NULL);
+	ev.aliases = aliases;
+	ev.naliases = naliases;
+	judge_address(&ev, address, d);
+}
+
+void policy_decide_answers(const struct policy_context *ctx, const struct policy_request *req, const struct addr *addresses,
+			   size_t n, const struct name *aliases, size_t naliases, struct policy_decision *each,
+			   struct policy_decision *whole)
+{
+	struct eval ev;
+
+	begin(&ev, ctx, req, NULL);
+	ev.aliases = aliases;
+	ev.naliases = naliases;
+	judge_answers(&ev, addresses, n, each, whole);
+}
+
+void decide_request(const struct policy_context *ctx, const struct policy_request *req, const struct addr *addresses, size_t n,
+		    const struct name *aliases, size_t naliases, struct decide_watch *w, struct policy_decision *d)
+{
+	static const struct addr somewhere = {.family = ADDR_V4};
+	struct eval ev;
+
+	begin(&ev, ctx, req, w);
+	if (req->name == NULL) {
+		judge_address(&ev, &req->address, d);
+		return;
+	}
+	judge_name(&ev, d);
+	if (d->verdict != POLICY_RESOLVE || (n == 0 && !w->nowhere))
+		return;
+	/* Aliases become known: what was remembered without them no longer holds.  Nor does a look at the clock count that
+	 * only led here. */
+	begin(&ev, ctx, req, w);
+	w->used_time = false;
+	ev.aliases = aliases;
+	ev.naliases = naliases;
+	ev.nowhere = n == 0;
+	judge_answers(&ev, n == 0 ? &somewhere : addresses, n == 0 ? 1 : n, NULL, d);
+}
+
+const char *policy_decision_text(const struct policy_image *image, const struct policy_decision *d, char *buf, size_t len)
+{
+	const char *rule = policy_rule_name(image, d->rule);
+	const char *colon = d->detail[0] == '\0' ? "" : ": ";
+
+	switch (d->reason) {
+	case POLICY_BY_RULE:
+		snprintf(buf, len, d->verdict == POLICY_RESOLVE ? "rule %s may allow it: resolve" : "rule %s", rule);
+		break;
+	case POLICY_BY_DEFAULT:
+		snprintf(buf, len, "no rule matched");
+		break;
+	case POLICY_BY_GUARD:
+		snprintf(buf, len, "address guard: %s (rule %s does not open it)", d->detail, rule);
+		break;
+	case POLICY_CANNOT_DECIDE:
+		snprintf(buf, len, "rule %s cannot be evaluated%s%s", rule, colon, d->detail);
+		break;
+	case POLICY_NO_ANSWER:
+		snprintf(buf, len, "there is no address to decide on");
+		break;
+	case POLICY_ANSWER_REFUSED:
+		snprintf(buf, len, "answers all: one address is refused (rule %s%s%s)", rule, colon, d->detail);
+		break;
+	}
+	return buf;
+}

@@ -1,0 +1,489 @@
+#include "config.h"
+
+#include "policy/image.h"
+
+#include <sodium.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "policy/guard.h"
+#include "policy/value.h"
+
+/* No text in an image is longer, so that checking overlapping texts stays linear. */
+#define TEXT_MAX IMAGE_REGEX_PATTERN_MAX
+/* Zones end before this, so that adding an offset cannot overflow. */
+#define TIME_LIMIT ((int64_t)1 << 40)
+#define OFFSET_LIMIT (26 * 3600)
+
+static const size_t record_sizes[SECTION_COUNT] = {
+	[SEC_TEXT] = 1,
+	[SEC_RULE] = sizeof(struct img_rule),
+	[SEC_COND] = sizeof(struct img_cond),
+	[SEC_PRED] = sizeof(struct img_pred),
+	[SEC_RANGE4] = sizeof(struct img_range4),
+	[SEC_RANGE6] = sizeof(struct img_range6),
+	[SEC_WORD] = sizeof(struct img_text),
+	[SEC_DOMAIN] = sizeof(struct img_domain),
+	[SEC_PATTERN] = sizeof(struct img_text),
+	[SEC_INDEX] = sizeof(uint32_t),
+	[SEC_PORT] = sizeof(struct img_port),
+	[SEC_COUNTRY] = sizeof(uint16_t),
+	[SEC_WINDOW] = sizeof(struct img_window),
+	[SEC_HOURS] = sizeof(struct img_hours),
+	[SEC_DAY] = sizeof(int32_t),
+	[SEC_ZONE] = sizeof(struct img_zone),
+	[SEC_TRANSITION] = sizeof(struct img_transition),
+	[SEC_INSTANT] = sizeof(int64_t),
+	[SEC_NAT64] = sizeof(struct prefix),
+	[SEC_GROUP] = sizeof(struct img_text),
+};
+
+size_t image_record_size(enum image_section s)
+{
+	return record_sizes[s];
+}
+
+const void *image_section(const struct policy_image *i, enum image_section s)
+{
+	return i->data + i->header->sections[s].offset;
+}
+
+uint32_t image_count(const struct policy_image *i, enum image_section s)
+{
+	return i->header->sections[s].count;
+}
+
+const char *image_text(const struct policy_image *i, struct img_text t)
+{
+	return (const char *)image_section(i, SEC_TEXT) + t.offset;
+}
+
+/* ---- checksum --------------------------------------------------------------------------------------------------- */
+
+static void sum(const uint8_t *data, size_t len, uint8_t out[IMAGE_SUM_BYTES])
+{
+	static const uint8_t zeros[IMAGE_SUM_BYTES];
+	const size_t at = offsetof(struct img_header, sum);
+	crypto_generichash_state state;
+
+	crypto_generichash_init(&state, NULL, 0, IMAGE_SUM_BYTES);
+	crypto_generichash_update(&state, data, at);
+	crypto_generichash_update(&state, zeros, sizeof zeros);
+	crypto_generichash_update(&state, data + at + IMAGE_SUM_BYTES, len - at - IMAGE_SUM_BYTES);
+	crypto_generichash_final(&state, out, IMAGE_SUM_BYTES);
+}
+
+void image_seal(uint8_t *data, size_t len)
+{
+	struct img_header *h = (struct img_header *)data;
+
+	h->len = len;
+	sum(data, len, h->sum);
+}
+
+/* ---- verification ------------------------------------------------------------------------------------------------ */
+
+/* A block under examination.  used counts, for each section, the records that others claim: compiled images share none,
+ * so claims beyond a section's size are damage, and the work of checking and matching is bounded by the block's size. */
+struct check {
+	struct policy_image image;
+	uint64_t used[SECTION_COUNT];
+};
+
+static bool span_sound(struct check *c, enum image_section s, struct img_span span)
+{
+	uint32_t count = image_count(&c->image, s);
+
+	if (span.first > count || span.count > count - span.first)
+		return false;
+	c->used[s] += span.count;
+	return c->used[s] <= count;
+}
+
+static bool text_sound(const struct check *c, struct img_text t)
+{
+	uint32_t count = image_count(&c->image, SEC_TEXT);
+
+	if (t.len > TEXT_MAX || t.offset >= count || t.len >= count - t.offset)
+		return false;
+	return strnlen(image_text(&c->image, t), t.len + 1) == t.len;
+}
+
+static int header_check(const uint8_t *data, size_t len, struct err *why)
+{
+	const struct img_header *h = (const struct img_header *)data;
+
+	if (len < sizeof *h || ((uintptr_t)data & 7) != 0 || memcmp(h->magic, IMAGE_MAGIC, sizeof h->magic) != 0)
+		return err_set(why, "this is no policy image");
+	if (h->version != IMAGE_VERSION)
+		return err_set(why, "the policy image has version %u; this program reads version %u", h->version, IMAGE_VERSION);
+	if (h->len != len)
+		return err_set(why, "the policy image is cut short or has more bytes than it should");
+	return 0;
+}
+
+static bool sections_sound(const uint8_t *data, size_t len)
+{
+	const struct img_header *h = (const struct img_header *)data;
+
+	for (int s = 0; s < SECTION_COUNT; s++) {
+		size_t offset = h->sections[s].offset, bytes = (size_t)h->sections[s].count * record_sizes[s];
+
+		if (offset % 8 != 0 || offset < sizeof *h || offset > len || bytes > len - offset)
+			return false;
+	}
+	return h->answers_all <= 1;
+}
+
+static bool words_sound(const struct check *c, enum image_section s, struct img_span span)
+{
+	const struct img_text *w = IMAGE_AT(&c->image, s, struct img_text, span.first);
+
+	for (uint32_t i = 0; i < span.count; i++) {
+		if (!text_sound(c, w[i]))
+			return false;
+		if (i > 0 && strcmp(image_text(&c->image, w[i - 1]), image_text(&c->image, w[i])) >= 0)
+			return false;
+	}
+	return true;
+}
+
+static bool domains_sound(const struct check *c, struct img_span span)
+{
+	const struct img_domain *d = IMAGE_AT(&c->image, SEC_DOMAIN, struct img_domain, span.first);
+
+	for (uint32_t i = 0; i < span.count; i++) {
+		if (!text_sound(c, d[i].name) || d[i].flags == 0 || d[i].flags > (VALUE_DOMAIN_EXACT | VALUE_DOMAIN_BELOW))
+			return false;
+		if (i > 0 && strcmp(image_text(&c->image, d[i - 1].name), image_text(&c->image, d[i].name)) >= 0)
+			return false;
+	}
+	return true;
+}
+
+static bool ranges_sound(struct check *c, struct img_span v4, struct img_span v6)
+{
+	if (!span_sound(c, SEC_RANGE4, v4) || !span_sound(c, SEC_RANGE6, v6))
+		return false;
+	const struct img_range4 *r4 = IMAGE_AT(&c->image, SEC_RANGE4, struct img_range4, v4.first);
+	const struct img_range6 *r6 = IMAGE_AT(&c->image, SEC_RANGE6, struct img_range6, v6.first);
+
+	for (uint32_t i = 0; i < v4.count; i++)
+		if (r4[i].lo > r4[i].hi || (i > 0 && r4[i].lo <= r4[i - 1].hi))
+			return false;
+	for (uint32_t i = 0; i < v6.count; i++)
+		if (memcmp(r6[i].lo, r6[i].hi, 16) > 0 || (i > 0 && memcmp(r6[i].lo, r6[i - 1].hi, 16) <= 0))
+			return false;
+	return true;
+}
+
+static bool ports_sound(const struct check *c, struct img_span span)
+{
+	const struct img_port *p = IMAGE_AT(&c->image, SEC_PORT, struct img_port, span.first);
+
+	for (uint32_t i = 0; i < span.count; i++)
+		if (p[i].lo > p[i].hi || (i > 0 && p[i].lo <= p[i - 1].hi))
+			return false;
+	return true;
+}
+
+static bool countries_sound(const struct check *c, struct img_span span)
+{
+	const uint16_t *p = IMAGE_AT(&c->image, SEC_COUNTRY, uint16_t, span.first);
+
+	for (uint32_t i = 1; i < span.count; i++)
+		if (p[i] <= p[i - 1])
+			return false;
+	return true;
+}
+
+static bool indexes_sound(const struct check *c, struct img_span span, enum image_section target)
+{
+	const uint32_t *p = IMAGE_AT(&c->image, SEC_INDEX, uint32_t, span.first);
+
+	for (uint32_t i = 0; i < span.count; i++)
+		if (p[i] >= image_count(&c->image, target))
+			return false;
+	return true;
+}
+
+static bool pred_sound(struct check *c, const struct img_pred *p)
+{
+	switch (p->kind) {
+	case PRED_COMMAND:
+	case PRED_METHOD:
+	case PRED_BY_NAME:
+		return true;
+	case PRED_PORT:
+		return span_sound(c, SEC_PORT, p->a) && ports_sound(c, p->a);
+	case PRED_LISTENER:
+	case PRED_USER:
+	case PRED_CLAIMED_USER:
+	case PRED_GROUP:
+		return span_sound(c, SEC_WORD, p->a) && words_sound(c, SEC_WORD, p->a);
+	case PRED_CLIENT:
+		return ranges_sound(c, p->a, p->b);
+	case PRED_DOMAIN:
+		return span_sound(c, SEC_DOMAIN, p->a) && domains_sound(c, p->a);
+	case PRED_REGEX:
+		return span_sound(c, SEC_INDEX, p->a) && indexes_sound(c, p->a, SEC_PATTERN);
+	case PRED_CIDR:
+		return ranges_sound(c, p->a, p->b) && ranges_sound(c, p->c, p->d);
+	case PRED_COUNTRY:
+		return span_sound(c, SEC_COUNTRY, p->a) && countries_sound(c, p->a);
+	case PRED_DURING:
+		return span_sound(c, SEC_INDEX, p->a) && indexes_sound(c, p->a, SEC_WINDOW);
+	case PRED_FROM:
+	case PRED_UNTIL:
+		return p->a.count == 1 && span_sound(c, SEC_INSTANT, p->a);
+	default:
+		return false;
+	}
+}
+
+static bool rule_sound(struct check *c, const struct img_rule *r)
+{
+	if (!text_sound(c, r->name) || !text_sound(c, r->owner) || !text_sound(c, r->ticket) || !text_sound(c, r->comment))
+		return false;
+	if (r->source.family != ADDR_NONE && r->source.family != ADDR_V4 && r->source.family != ADDR_V6)
+		return false;
+	if (r->flags > (RULE_ALLOW | RULE_MONITOR | RULE_INTERNAL) || r->log > POLICY_LOG_ALERT)
+		return false;
+	if (!span_sound(c, SEC_COND, r->conds))
+		return false;
+	for (uint32_t i = 0; i < r->conds.count; i++) {
+		const struct img_cond *cond = IMAGE_AT(&c->image, SEC_COND, struct img_cond, r->conds.first + i);
+
+		if (cond->pred >= image_count(&c->image, SEC_PRED) || cond->flags > COND_NEGATED)
+			return false;
+	}
+	return true;
+}
+
+static bool window_sound(struct check *c, const struct img_window *w)
+{
+	if (!text_sound(c, w->name) || w->zone >= image_count(&c->image, SEC_ZONE))
+		return false;
+	if (!span_sound(c, SEC_HOURS, w->hours) || !span_sound(c, SEC_DAY, w->except))
+		return false;
+	for (uint32_t i = 0; i < w->hours.count; i++) {
+		const struct img_hours *h = IMAGE_AT(&c->image, SEC_HOURS, struct img_hours, w->hours.first + i);
+
+		if (h->days > 0x7f || h->start >= 1440 || h->end > 1440)
+			return false;
+	}
+	return true;
+}
+
+static bool zone_sound(struct check *c, const struct img_zone *z)
+{
+	if (!text_sound(c, z->name) || !span_sound(c, SEC_TRANSITION, z->transitions))
+		return false;
+	if (z->until > TIME_LIMIT || z->before < -OFFSET_LIMIT || z->before > OFFSET_LIMIT)
+		return false;
+	for (uint32_t i = 0; i < z->transitions.count; i++) {
+		const struct img_transition *t = IMAGE_AT(&c->image, SEC_TRANSITION, struct img_transition,
+							  z->transitions.first + i);
+
+		if (t->offset < -OFFSET_LIMIT || t->offset > OFFSET_LIMIT || (i > 0 && t->at <= t[-1].at) ||
+		    t->at > TIME_LIMIT || t->at < -TIME_LIMIT)
+			return false;
+	}
+	return true;
+}
+
+static bool nat64_sound(const struct check *c)
+{
+	uint32_t n = image_count(&c->image, SEC_NAT64);
+
+	for (uint32_t i = 0; i < n && i <= GUARD_NAT64_MAX; i++) {
+		const struct prefix *p = IMAGE_AT(&c->image, SEC_NAT64, struct prefix, i);
+
+		if (p->addr.family != ADDR_V6 || p->bits < 32 || p->bits > 96 || p->bits % 8 != 0 ||
+		    (p->bits > 64 && p->bits != 96))
+			return false;
+	}
+	return n <= GUARD_NAT64_MAX;
+}
+
+#define EVERY(c, section, type, test) \
+	for (uint32_t n_ = 0; n_ < image_count(&(c)->image, section); n_++) \
+		if (!test(c, IMAGE_AT(&(c)->image, section, type, n_))) \
+			return false
+
+static bool pattern_sound(const struct check *c, const struct img_text *t)
+{
+	return text_sound(c, *t);
+}
+
+static bool records_sound(struct check *c)
+{
+	struct img_span groups = {0, image_count(&c->image, SEC_GROUP)};
+
+	EVERY(c, SEC_RULE, struct img_rule, rule_sound);
+	EVERY(c, SEC_PRED, struct img_pred, pred_sound);
+	EVERY(c, SEC_PATTERN, struct img_text, pattern_sound);
+	EVERY(c, SEC_WINDOW, struct img_window, window_sound);
+	EVERY(c, SEC_ZONE, struct img_zone, zone_sound);
+	return words_sound(c, SEC_GROUP, groups) && nat64_sound(c) && image_count(&c->image, SEC_ZONE) > 0 &&
+	       image_count(&c->image, SEC_RULE) < POLICY_NO_RULE;
+}
+
+int policy_image_verify(const uint8_t *data, size_t len, struct err *why)
+{
+	uint8_t computed[IMAGE_SUM_BYTES];
+	struct check c = {.image = {.data = data, .header = (const struct img_header *)data}};
+
+	if (header_check(data, len, why) != 0)
+		return -1;
+	sum(data, len, computed);
+	if (memcmp(computed, c.image.header->sum, sizeof computed) != 0)
+		return err_set(why, "the policy image is damaged (checksum)");
+	if (!sections_sound(data, len) || !records_sound(&c))
+		return err_set(why, "the policy image is damaged (a record points outside or is out of order)");
+	return 0;
+}
+
+/* ---- use --------------------------------------------------------------------------------------------------------- */
+
+struct policy_image *policy_image_open(const uint8_t *data, size_t len, struct err *why)
+{
+	if (header_check(data, len, why) != 0)
+		return NULL;
+	struct policy_image *i = calloc(1, sizeof *i);
+
+	if (i == NULL)
+		goto fail;
+	i->data = data;
+	i->header = (const struct img_header *)data;
+	uint32_t patterns = image_count(i, SEC_PATTERN);
+
+	i->patterns = calloc((size_t)patterns + 1, sizeof i->patterns[0]);
+	i->broken = calloc((size_t)patterns + 1, sizeof i->broken[0]);
+	i->memo = calloc((size_t)image_count(i, SEC_PRED) + 1, 2 * sizeof i->memo[0]);
+	i->match_data = pcre2_match_data_create(1, NULL);
+	i->match_context = pcre2_match_context_create(NULL);
+	if (i->patterns == NULL || i->broken == NULL || i->memo == NULL || i->match_data == NULL || i->match_context == NULL)
+		goto fail;
+	pcre2_set_match_limit(i->match_context, IMAGE_REGEX_MATCH_LIMIT);
+	pcre2_set_depth_limit(i->match_context, IMAGE_REGEX_DEPTH_LIMIT);
+	pcre2_set_heap_limit(i->match_context, IMAGE_REGEX_HEAP_KIB);
+	return i;
+fail:
+	policy_image_close(&i);
+	err_set(why, "there is no memory left to open the policy image");
+	return NULL;
+}
+
+void policy_image_close(struct policy_image **image)
+{
+	struct policy_image *i = *image;
+
+	if (i == NULL)
+		return;
+	for (uint32_t n = 0; i->patterns != NULL && n < image_count(i, SEC_PATTERN); n++)
+		pcre2_code_free(i->patterns[n]);
+	free(i->patterns);
+	free(i->broken);
+	free(i->memo);
+	pcre2_match_data_free(i->match_data);
+	pcre2_match_context_free(i->match_context);
+	free(i);
+	*image = NULL;
+}
+
+pcre2_code *image_regex_compile(const char *text, size_t len, size_t *offset, struct err *why)
+{
+	/* Case does not matter: names are lower case, and a pattern written otherwise would never match. */
+	const uint32_t options = PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_CASELESS | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_UTF |
+				 PCRE2_NEVER_UCP | PCRE2_NEVER_BACKSLASH_C;
+	pcre2_compile_context *context = pcre2_compile_context_create(NULL);
+	pcre2_code *code = NULL;
+	PCRE2_UCHAR message[200];
+	int rc = PCRE2_ERROR_NOMEMORY;
+
+	*offset = 0;
+	if (len > IMAGE_REGEX_PATTERN_MAX) {
+		err_set(why, "a pattern has at most %u bytes", IMAGE_REGEX_PATTERN_MAX);
+		goto out;
+	}
+	if (context != NULL) {
+		pcre2_set_parens_nest_limit(context, 50);
+		code = pcre2_compile((PCRE2_SPTR)text, len, options, &rc, offset, context);
+	}
+	if (code == NULL) {
+		pcre2_get_error_message(rc, message, sizeof message);
+		err_set(why, "%s", (const char *)message);
+	}
+out:
+	pcre2_compile_context_free(context);
+	return code;
+}
+
+size_t policy_rule_count(const struct policy_image *image)
+{
+	return image_count(image, SEC_RULE);
+}
+
+static const struct img_rule *rule_at(const struct policy_image *image, uint32_t rule)
+{
+	return rule < image_count(image, SEC_RULE) ? IMAGE_AT(image, SEC_RULE, struct img_rule, rule) : NULL;
+}
+
+const char *policy_rule_name(const struct policy_image *image, uint32_t rule)
+{
+	const struct img_rule *r = rule_at(image, rule);
+
+	return r == NULL ? "default" : image_text(image, r->name);
+}
+
+enum policy_log policy_rule_log(const struct policy_image *image, uint32_t rule)
+{
+	const struct img_rule *r = rule_at(image, rule);
+
+	return r == NULL ? POLICY_LOG_INFO : (enum policy_log)r->log;
+}
+
+struct addr policy_rule_source(const struct policy_image *image, uint32_t rule)
+{
+	const struct img_rule *r = rule_at(image, rule);
+
+	return r == NULL ? (struct addr){0} : r->source;
+}
+
+const char *policy_rule_owner(const struct policy_image *image, uint32_t rule)
+{
+	const struct img_rule *r = rule_at(image, rule);
+
+	return r == NULL ? "" : image_text(image, r->owner);
+}
+
+const char *policy_rule_ticket(const struct policy_image *image, uint32_t rule)
+{
+	const struct img_rule *r = rule_at(image, rule);
+
+	return r == NULL ? "" : image_text(image, r->ticket);
+}
+
+const char *policy_rule_comment(const struct policy_image *image, uint32_t rule)
+{
+	const struct img_rule *r = rule_at(image, rule);
+
+	return r == NULL ? "" : image_text(image, r->comment);
+}
+
+bool policy_answers_all(const struct policy_image *image)
+{
+	return image->header->answers_all != 0;
+}
+
+size_t policy_group_count(const struct policy_image *image)
+{
+	return image_count(image, SEC_GROUP);
+}
+
+const char *policy_group_name(const struct policy_image *image, size_t index)
+{
+	return index < policy_group_count(image) ? image_text(image, *IMAGE_AT(image, SEC_GROUP, struct img_text, index)) : "";
+}

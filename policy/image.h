@@ -1,0 +1,186 @@
+/* The image: one block of bytes, host order, offsets only.
+ *
+ *   header | section 0 | section 1 | ...
+ *
+ * A section is an array of one record type; a record points to others by (first, count) of a section that its kind
+ * implies, or to text by (offset, length) in SEC_TEXT.  image_verify() checks every such pair and every enum once, so
+ * that the accessors here need no checks of their own.  Records are naturally aligned; sections start at multiples of 8.
+ *
+ * Equal conditions are one predicate, however many rules use them: the matcher remembers a predicate's value for the
+ * rest of the request. */
+#pragma once
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include "policy/policy.h"
+
+#define IMAGE_MAGIC "GWPOLICY"
+#define IMAGE_VERSION 1
+#define IMAGE_SUM_BYTES 32
+
+/* Limits of one match of one pattern against one name (at most 253 bytes): ordinary patterns need a few hundred steps. */
+#define IMAGE_REGEX_MATCH_LIMIT 50000
+#define IMAGE_REGEX_DEPTH_LIMIT 5000
+#define IMAGE_REGEX_HEAP_KIB 1024
+#define IMAGE_REGEX_PATTERN_MAX 4096
+
+enum image_section {
+	SEC_TEXT,       /* bytes; each text ends with NUL */
+	SEC_RULE,       /* struct img_rule, in the order of decision */
+	SEC_COND,       /* struct img_cond */
+	SEC_PRED,       /* struct img_pred */
+	SEC_RANGE4,     /* struct img_range4: sorted and disjoint within a predicate */
+	SEC_RANGE6,     /* struct img_range6: the same */
+	SEC_WORD,       /* struct img_text: sorted within a predicate */
+	SEC_DOMAIN,     /* struct img_domain: sorted within a predicate */
+	SEC_PATTERN,    /* struct img_text: each distinct regular expression once */
+	SEC_INDEX,      /* uint32_t: patterns or windows of a predicate */
+	SEC_PORT,       /* struct img_port: sorted and disjoint within a predicate */
+	SEC_COUNTRY,    /* uint16_t: sorted within a predicate; 0 is "unknown" */
+	SEC_WINDOW,     /* struct img_window */
+	SEC_HOURS,      /* struct img_hours */
+	SEC_DAY,        /* int32_t: exception days of a window, sorted */
+	SEC_ZONE,       /* struct img_zone; number 0 is the policy's */
+	SEC_TRANSITION, /* struct img_transition: sorted within a zone */
+	SEC_INSTANT,    /* int64_t */
+	SEC_NAT64,      /* struct prefix */
+	SEC_GROUP,      /* struct img_text: every group the policy mentions */
+	SECTION_COUNT
+};
+
+struct img_span {
+	uint32_t first, count;
+};
+
+struct img_text {
+	uint32_t offset, len;
+};
+
+struct img_header {
+	char magic[8];
+	uint32_t version;
+	uint32_t answers_all;
+	uint64_t len;
+	uint8_t sum[IMAGE_SUM_BYTES]; /* of the whole block, these bytes being zero */
+	struct {
+		uint32_t offset, count; /* bytes from the start of the block; records */
+	} sections[SECTION_COUNT];
+};
+
+#define RULE_ALLOW 1u
+#define RULE_MONITOR 2u
+#define RULE_INTERNAL 4u
+
+struct img_rule {
+	struct img_text name, owner, ticket, comment;
+	struct img_span conds;
+	struct addr source; /* ADDR_NONE if the rule names none */
+	uint8_t flags, log;
+};
+
+#define COND_NEGATED 1u
+
+struct img_cond {
+	uint32_t pred, flags;
+};
+
+enum pred_kind {
+	PRED_COMMAND, /* a.first: bits 1 << enum policy_command */
+	PRED_METHOD,  /* a.first: bits 1 << enum policy_method */
+	PRED_BY_NAME, /* a.first: bit 0 by address, bit 1 by name */
+	PRED_PORT,    /* a: SEC_PORT */
+	PRED_LISTENER, /* a: SEC_WORD */
+	PRED_USER,    /* a: SEC_WORD */
+	PRED_CLAIMED_USER, /* a: SEC_WORD */
+	PRED_GROUP,   /* a: SEC_WORD */
+	PRED_CLIENT,  /* a: SEC_RANGE4, b: SEC_RANGE6 */
+	PRED_DOMAIN,  /* a: SEC_DOMAIN */
+	PRED_REGEX,   /* a: SEC_INDEX of SEC_PATTERN */
+	PRED_CIDR,    /* a: SEC_RANGE4, b: SEC_RANGE6; c, d: those of its ranges that open the address guard */
+	PRED_COUNTRY, /* a: SEC_COUNTRY */
+	PRED_DURING,  /* a: SEC_INDEX of SEC_WINDOW */
+	PRED_FROM,    /* a: one of SEC_INSTANT */
+	PRED_UNTIL,   /* a: one of SEC_INSTANT */
+	PRED_KINDS
+};
+
+struct img_pred {
+	uint32_t kind;
+	struct img_span a, b, c, d;
+};
+
+struct img_range4 {
+	uint32_t lo, hi;
+};
+
+struct img_range6 {
+	uint8_t lo[16], hi[16];
+};
+
+struct img_domain {
+	struct img_text name;
+	uint32_t flags; /* VALUE_DOMAIN_* */
+};
+
+struct img_port {
+	uint16_t lo, hi;
+};
+
+struct img_window {
+	struct img_text name;
+	uint32_t zone;
+	struct img_span hours, except;
+};
+
+struct img_hours {
+	uint16_t days; /* bit 0 is Monday */
+	uint16_t start, end; /* minutes; end <= start runs past midnight */
+	uint16_t pad;
+};
+
+struct img_zone {
+	struct img_text name;
+	int32_t before; /* offset from UTC in seconds before the first transition */
+	uint32_t pad;
+	int64_t until; /* what is known ends here */
+	struct img_span transitions;
+};
+
+struct img_transition {
+	int64_t at;
+	int32_t offset; /* seconds east of UTC from then on */
+	uint32_t pad;
+};
+
+/* A predicate's value and the request, or address of a request, it was found for. */
+struct image_memo {
+	uint32_t stamp;
+	uint8_t value;
+	uint8_t cannot; /* why it cannot be evaluated */
+};
+
+struct policy_image {
+	const uint8_t *data;
+	const struct img_header *header;
+	/* Per process, changed while deciding: */
+	pcre2_code **patterns; /* compiled when first needed; NULL before */
+	bool *broken;          /* the pattern cannot be compiled here */
+	pcre2_match_data *match_data;
+	pcre2_match_context *match_context;
+	struct image_memo *memo; /* one a predicate and side */
+	uint32_t stamp;
+};
+
+size_t image_record_size(enum image_section s);
+const void *image_section(const struct policy_image *i, enum image_section s);
+uint32_t image_count(const struct policy_image *i, enum image_section s);
+const char *image_text(const struct policy_image *i, struct img_text t);
+
+#define IMAGE_AT(image, section, type, index) (&((const type *)image_section(image, section))[index])
+
+/* Fills in len and sum of a block that is otherwise complete. */
+void image_seal(uint8_t *data, size_t len);
+
+/* Every pattern is compiled by this: anchored at both ends, any case, bytes, no JIT.  NULL and *why if it is none. */
+pcre2_code *image_regex_compile(const char *text, size_t len, size_t *offset, struct err *why);
