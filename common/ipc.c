@@ -49,6 +49,7 @@ struct ipc {
 	enum role self, peer;
 	uint16_t peer_slot;
 	bool dead;
+	bool broke_rules;
 	bool freed; /* ipc_free() was called inside a handler */
 	bool paused;
 	int depth;  /* handlers running */
@@ -82,6 +83,11 @@ enum role ipc_peer(const struct ipc *link)
 uint16_t ipc_peer_slot(const struct ipc *link)
 {
 	return link->peer_slot;
+}
+
+bool ipc_broke_rules(const struct ipc *link)
+{
+	return link->broke_rules;
 }
 
 size_t ipc_queued(const struct ipc *link)
@@ -277,15 +283,16 @@ int ipc_flush_blocking(struct ipc *link)
 
 /* ---- receiving ---------------------------------------------------------------------------------------------- */
 
-static bool violation(const struct ipc *link, const char *what, unsigned type)
+static bool violation(struct ipc *link, const char *what, unsigned type)
 {
+	link->broke_rules = true;
 	log_error("%s/%u sent a message that breaks the protocol (%s, type %u %s): its link is cut", role_name(link->peer),
 		  link->peer_slot, what, type, ipc_type_name((enum ipc_type)type));
 	return false;
 }
 
 /* Takes one message off the datagram after checking it against the table. */
-static bool next_message(const struct ipc *link, const uint8_t **at, const uint8_t *end, int *fds, int *nfds,
+static bool next_message(struct ipc *link, const uint8_t **at, const uint8_t *end, int *fds, int *nfds,
 			 struct ipc_message *m)
 {
 	struct header h;
@@ -362,6 +369,7 @@ static int receive_once(struct ipc *link, ipc_handler *handler, void *arg)
 	/* A handler may receive on another link, into the same inbox: long work happens on a private copy. */
 	copy = malloc((size_t)n);
 	if (copy == NULL) {
+		explicit_bzero(inbox, (size_t)n);
 		close_fds(fds, nfds);
 		return -1;
 	}

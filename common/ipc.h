@@ -57,6 +57,8 @@ void ipc_pause(struct ipc *link, bool paused);
 
 enum role ipc_peer(const struct ipc *link);
 uint16_t ipc_peer_slot(const struct ipc *link);
+/* True once the peer broke a rule: it may still be alive, unlike one that closed its end. */
+bool ipc_broke_rules(const struct ipc *link);
 /* Bytes waiting to be sent. */
 size_t ipc_queued(const struct ipc *link);
 
