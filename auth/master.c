@@ -404,14 +404,21 @@ static void on_child_message(struct ipc *link, struct ipc_message *message, void
 	schedule(m);
 }
 
+/* A child that ended is replaced without a word from us: asking for its death could hit its successor. */
 static void on_child_gone(struct ipc *link, void *arg)
 {
 	struct child *child = arg;
+	struct auth_master *m = child->master;
 
-	if (child->running != NULL)
-		log_warning("pam/%u ended during the log-in of \"%s\"", ipc_peer_slot(link), child->running->ask.user);
-	child_drop(child, "the authentication process ended during the log-in");
-	schedule(child->master);
+	if (ipc_broke_rules(link))
+		child_kill(child, "the authentication process gave a malformed answer");
+	else {
+		if (child->running != NULL)
+			log_warning("pam/%u ended during the log-in of \"%s\"", ipc_peer_slot(link),
+				    child->running->ask.user);
+		child_drop(child, "the authentication process ended during the log-in");
+	}
+	schedule(m);
 }
 
 void auth_master_add_child(struct auth_master *m, uint16_t slot, int fd)

@@ -121,9 +121,8 @@ static void kid_main(int fd, const struct auth_child_options *options)
 	_exit(rc == 0 ? 0 : 1);
 }
 
-static struct kid kid_start(const char *groups_file, bool fold_case)
+static struct kid kid_start_with(const struct auth_child_options *options)
 {
-	struct auth_child_options options = {.pam_confdir = dir, .fold_case = fold_case, .groups_file = groups_file};
 	struct kid k;
 	int fds[2];
 
@@ -132,12 +131,19 @@ static struct kid kid_start(const char *groups_file, bool fold_case)
 	assert_true(k.pid >= 0);
 	if (k.pid == 0) {
 		close(fds[0]);
-		kid_main(fds[1], &options);
+		kid_main(fds[1], options);
 	}
 	close(fds[1]);
 	k.fd = fds[0];
 	k.link = ipc_new(fds[0], ROLE_AUTH, ROLE_PAM, 0);
 	return k;
+}
+
+static struct kid kid_start(const char *groups_file, bool fold_case)
+{
+	struct auth_child_options options = {.pam_confdir = dir, .fold_case = fold_case, .groups_file = groups_file};
+
+	return kid_start_with(&options);
 }
 
 /* Its wait status. */
@@ -364,6 +370,21 @@ static void test_unusable_service(void **state)
 	assert_verdict(&a, AUTH_FAILED, "");
 	a = judge(&k, "pwdfile", "gw-ann", "apple");
 	assert_verdict(&a, AUTH_OK, "");
+	assert_clean_end(&k);
+}
+
+/* Without a directory of our own the system's services are used, whatever they are here: not ours, and not open. */
+static void test_system_services(void **state)
+{
+	struct auth_child_options options = {.pam_confdir = NULL};
+	struct kid k = kid_start_with(&options);
+	struct auth_answer a = judge(&k, "pwdfile", "gw-ann", "apple");
+
+	(void)state;
+	assert_true(a.verdict != AUTH_OK);
+	a = judge(&k, "other", "gw-ann", "apple");
+	assert_true(a.verdict != AUTH_OK);
+	assert_true(a.reason[0] != '\0');
 	assert_clean_end(&k);
 }
 
@@ -714,21 +735,14 @@ static void test_password_is_wiped(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_password_file),
-		cmocka_unit_test(test_fold_case),
-		cmocka_unit_test(test_delay_is_told_not_slept),
-		cmocka_unit_test(test_codes),
-		cmocka_unit_test(test_account_denied),
-		cmocka_unit_test(test_unusable_service),
-		cmocka_unit_test(test_questions),
-		cmocka_unit_test(test_canonical_user),
-		cmocka_unit_test(test_exec),
-		cmocka_unit_test(test_hanging_module),
-		cmocka_unit_test(test_crashing_module),
-		cmocka_unit_test(test_malformed_ask),
-		cmocka_unit_test(test_groups),
-		cmocka_unit_test(test_groups_not_whole),
-		cmocka_unit_test(test_password_is_wiped),
+		cmocka_unit_test(test_password_file),		cmocka_unit_test(test_fold_case),
+		cmocka_unit_test(test_delay_is_told_not_slept), cmocka_unit_test(test_codes),
+		cmocka_unit_test(test_account_denied),		cmocka_unit_test(test_unusable_service),
+		cmocka_unit_test(test_system_services),		cmocka_unit_test(test_questions),
+		cmocka_unit_test(test_canonical_user),		cmocka_unit_test(test_exec),
+		cmocka_unit_test(test_hanging_module),		cmocka_unit_test(test_crashing_module),
+		cmocka_unit_test(test_malformed_ask),		cmocka_unit_test(test_groups),
+		cmocka_unit_test(test_groups_not_whole),	cmocka_unit_test(test_password_is_wiped),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
