@@ -1,0 +1,134 @@
+"""The rows of a session: what they say, and when they are there."""
+
+import csv
+import io
+import socket
+
+from harness import servers, socks
+
+
+def test_rows_of_a_session(gateway, dnsmasq, echo):
+    dns = dnsmasq("--host-record=echo.test,127.0.0.1")
+    g = gateway("rule web allow group staff to domain .test to cidr 127.0.0.1/32\ndefault deny\n", resolver=[dns.address])
+    with g.session("Echo.Test.", echo.port, source="127.0.0.9") as c:
+        assert c.code == socks.OK
+        opened = g.row(event="open")  # there when the client has its reply, or before
+        c.echo(b"x" * 1000)
+        c.socket.shutdown(socket.SHUT_WR)
+        c.receive_all()
+        port = c.socket.getsockname()[1]
+    ended, connected = g.row(event="ended"), g.row(event="connected")
+    for row in (opened, connected, ended):
+        assert row["session"] == opened["session"]
+        assert (row["user"], row["client"], row["client_port"], row["listener"]) == ("ann", "127.0.0.9", port, "main")
+        assert (row["name"], row["port"], row["command"], row["method"]) == ("echo.test", echo.port, "connect", "password")
+        assert (row["rule"], row["revision"]) == ("web", opened["revision"])
+    assert opened["revision"] >= 1
+    assert opened["verdict"] == "allow"
+    assert opened["detail"]["candidates"] == [{"address": "127.0.0.1", "rule": "web"}]
+    assert connected["address"] == ended["address"] == "127.0.0.1"
+    assert (ended["bytes_up"], ended["bytes_down"]) == (1000, 1000)
+    assert ended["duration_us"] > 0
+    assert ended["reason"]
+    assert opened["id"] < connected["id"] < ended["id"]
+
+
+def test_the_row_is_durable_before_the_reply(gateway, echo):
+    """Asked from outside of the gateway's processes, right after the reply: the grant is in the store."""
+    g = gateway()
+    for n in range(1, 11):
+        with g.session("127.0.0.1", echo.port) as c:
+            assert c.code == socks.OK
+            assert len(g.rows(event="open")) == n
+
+
+def test_denial(gateway):
+    g = gateway("rule no-smtp deny port 25\ndefault deny\n")
+    with g.session("mail.example", 25) as c:
+        assert c.code == socks.NOT_ALLOWED
+    row = g.row(event="denied")
+    assert (row["name"], row["port"], row["rule"], row["user"], row["verdict"]) == ("mail.example", 25, "no-smtp", "ann", "deny")
+    assert "address" not in row or not row["address"]
+
+
+def test_failed_connection_has_its_rows(gateway, server):
+    port = server(servers.Refusing).port
+    g = gateway()
+    with g.session("127.0.0.1", port) as c:
+        assert c.code == socks.REFUSED
+    opened = g.row(event="open")
+    last = g.wait_rows(2, session=opened["session"])[-1]
+    assert last["event"] in ("ended", "denied") and "refused" in last["reason"]
+
+
+def test_start_and_stop_are_recorded(gateway):
+    g = gateway()
+    assert g.row(event="start")
+    g.restart()
+    assert len(g.wait_rows(2, event="start")) == 2
+    assert len(g.rows(event="stop")) == 1
+
+
+def test_sessions_that_a_stop_ends_are_recorded(gateway, echo):
+    g = gateway()
+    clients = [g.session("127.0.0.1", echo.port) for _ in range(20)]
+    for c in clients:
+        c.echo(b"x")
+    g.restart()
+    ended = g.wait_rows(20, event="ended")
+    assert {r["session"] for r in ended} == {r["session"] for r in g.rows("--limit", "1000", event="open")}
+    for c in clients:
+        c.close()
+
+
+def test_filters(gateway, echo):
+    g = gateway(listener_methods=["password", "none"])
+    g.session("127.0.0.1", echo.port).close()
+    g.session("127.0.0.1", echo.port, user="bob", password="bob-pass", source="127.0.0.9").close()
+    g.session("198.51.100.7", 80).close()
+    g.wait_rows(2, event="ended")
+    g.wait_rows(1, event="denied")
+
+    def query(*arguments):
+        return [r for r in g.rows(*arguments) if "session" in r and r["session"]]
+
+    assert {r["user"] for r in query("--user", "bob")} == {"bob"}
+    assert {r["client"] for r in query("--client", "127.0.0.9")} == {"127.0.0.9"}
+    assert {r["address"] for r in query("--to", "198.51.100.0/24")} == {"198.51.100.7"}
+    assert {r["verdict"] for r in query("--verdict", "deny")} == {"deny"}
+    assert len(g.rows("--limit", "2")) == 2
+    assert query("--since", "2000-01-01", "--until", "2001-01-01") == []
+    assert query("--since", "2000-01-01", "--until", "2100-01-01")
+
+
+def test_csv_and_table(gateway, echo):
+    g = gateway()
+    g.session("127.0.0.1", echo.port).close()
+    g.wait_rows(1, event="ended")
+    rows = list(csv.DictReader(io.StringIO(g.ctl("audit", "query", "--format", "csv").out)))
+    assert {"ann"} == {r["user"] for r in rows if r["event"] == "open"}
+    table = g.ctl("audit", "query").out
+    assert "ann" in table and "loopback" in table
+
+
+def test_csv_cells_are_no_formulas(gateway):
+    users = ["=1+1", "+1", "-1", "@x"]
+    g = gateway()
+    for user in users:
+        with g.client() as c:
+            c.greet(socks.PASSWORD)
+            c.login(user, "x")
+    g.wait_rows(4, event="login-failed")
+    cells = [r["user"] for r in csv.DictReader(io.StringIO(g.ctl("audit", "query", "--format", "csv").out)) if r["event"] == "login-failed"]
+    assert len(cells) == 4
+    assert not any(cell[0] in "=+-@" for cell in cells)
+
+
+def test_many_rows_come_back_whole(gateway, echo):
+    g = gateway()
+    for _ in range(150):
+        g.session("127.0.0.1", echo.port).close()
+    opened = g.wait_rows(150, event="open")
+    ended = g.wait_rows(150, event="ended")
+    assert {r["session"] for r in opened} == {r["session"] for r in ended}
+    assert len({r["id"] for r in opened}) == 150

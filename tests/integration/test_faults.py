@@ -1,0 +1,214 @@
+"""kill -9 of each process: service goes on or refuses, and no granted session lacks its rows."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from harness import servers, socks, wait
+
+
+def try_session(g, echo):
+    """True if a whole session works now."""
+    try:
+        with g.session("127.0.0.1", echo.port, timeout=15) as c:
+            if c.code != socks.OK:
+                return False
+            c.echo(b"hello")
+            return True
+    except (OSError, AssertionError):
+        return False
+
+
+def replaced(g, role, old):
+    try:
+        now = g.pids(role)
+    except AssertionError:
+        return False  # control itself is being replaced
+    return len(now) == len(old) and not set(now) & {old[0]} and all(now)
+
+
+@pytest.mark.parametrize("role", ["worker", "auth", "pam", "recorder", "control"])
+def test_killed_process_comes_back(gateway, echo, role):
+    g = gateway()
+    for _ in range(2):
+        old = g.pids(role)
+        os.kill(old[0], signal.SIGKILL)
+        wait.until(lambda: replaced(g, role, old), f"a new {role}")
+        wait.until(lambda: try_session(g, echo), f"service after the end of a {role}")
+    assert g.process.poll() is None
+
+
+@pytest.mark.parametrize("role", ["auth", "pam", "recorder", "control"])
+def test_established_sessions_go_on(gateway, echo, role):
+    g = gateway()
+    with g.session("127.0.0.1", echo.port) as c:
+        old = g.pids(role)
+        os.kill(old[0], signal.SIGKILL)
+        c.echo(b"going on")
+        wait.until(lambda: replaced(g, role, old), f"a new {role}")
+        c.echo(b"and on")
+    assert g.row(event="ended")["bytes_up"] == len(b"going on" + b"and on")
+
+
+@pytest.mark.parametrize("role", ["worker", "recorder", "control", "auth"])
+def test_every_granted_session_has_its_row(gateway, server, role):
+    """Clients come without pause while processes are killed; whoever read a success reply is in the audit."""
+    s = server(servers.Echo)
+    g = gateway()
+    stop, ports, failed = threading.Event(), [], []
+
+    def ask():
+        while not stop.is_set():
+            try:
+                with g.session("127.0.0.1", s.port, timeout=20) as c:
+                    if c.code == socks.OK:
+                        ports.append(c.socket.getsockname()[1])
+                    else:
+                        failed.append(c.code)
+            except (OSError, AssertionError):
+                failed.append(None)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for _ in range(3):
+        wait.until(lambda n=len(ports): len(ports) > n + 20, "clients are served", 40)
+        old = wait.until(lambda: _pids(g, role), f"the pid of {role}")
+        os.kill(old[0], signal.SIGKILL)
+        wait.until(lambda: replaced(g, role, old), f"a new {role}", 40)
+    wait.until(lambda n=len(ports): len(ports) > n + 20, "clients are served", 40)
+    stop.set()
+    for t in threads:
+        t.join()
+    recorded = [r["client_port"] for r in g.wait_rows(len(ports), event="open")]
+    missing = set(ports) - set(recorded)
+    assert not missing, (missing, g.log())
+
+
+def _pids(g, role):
+    try:
+        return g.pids(role)
+    except AssertionError:
+        return None
+
+
+def test_sessions_of_a_killed_worker_are_ended_in_the_audit(gateway, echo):
+    g = gateway(workers=1)
+    clients = [g.session("127.0.0.1", echo.port) for _ in range(5)]
+    os.kill(g.pids("worker")[0], signal.SIGKILL)
+    for c in clients:
+        assert c.receive_all() == b""
+        c.close()
+    opened = {r["session"] for r in g.wait_rows(5, event="open")}
+    ended = {r["session"] for r in g.wait_rows(5, event="ended")}
+    assert opened == ended
+
+
+def test_listener_of_a_dead_worker_is_served_meanwhile(gateway, echo):
+    """A client that comes while a worker is down is not left hanging in that worker's queue."""
+    g = gateway(workers=2)
+    for _ in range(3):
+        os.kill(g.pids("worker")[0], signal.SIGKILL)
+        for _ in range(20):
+            with g.session("127.0.0.1", echo.port, timeout=20) as c:
+                pass
+    assert g.process.poll() is None
+
+
+def test_supervisors_end_is_everybodys_end(gateway, echo):
+    g = gateway()
+    pids = [p for p, role in g.pids().items() if role != "supervisor"]
+    g.expected_exit = -signal.SIGKILL
+    with g.session("127.0.0.1", echo.port) as c:
+        os.kill(g.process.pid, signal.SIGKILL)
+        g.process.wait(10)
+        assert c.receive_all() == b""
+    wait.until(lambda: not any(_running(p) for p in pids), lambda: f"all end: {[p for p in pids if _running(p)]}")
+
+
+def test_start_after_kill_of_everything(gateway, echo):
+    g = gateway()
+    with g.session("127.0.0.1", echo.port) as c:
+        c.echo(b"x")
+        for pid in g.pids():
+            os.kill(pid, signal.SIGKILL)
+        g.process.wait(10)
+    g.start()
+    assert try_session(g, echo)
+    opened = {r["session"] for r in g.wait_rows(2, event="open")}
+    assert len(opened) == 2
+    assert opened == {r["session"] for r in g.wait_rows(2, event="ended")}
+
+
+def _running(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def test_recorder_stopped_no_grant_is_answered(gateway, echo):
+    """SIGSTOP of the recorder: no success reply until it goes on; what is established relays meanwhile."""
+    g = gateway(audit_timeout=60000)
+    established = g.session("127.0.0.1", echo.port)
+    established.echo(b"before")
+    recorder = g.pids("recorder")[0]
+    os.kill(recorder, signal.SIGSTOP)
+    try:
+        waiting = []
+        for _ in range(5):
+            c = g.client()
+            c.greet(socks.PASSWORD)
+            assert c.login("ann", "ann-pass") == 0
+            c.send(socks.request("127.0.0.1", echo.port) + b"payload")
+            waiting.append(c)
+        for _ in range(20):
+            established.echo(b"x" * 10000)
+        assert waiting[0].silent_for(1.0)
+        assert all(c.silent_for(0.05) for c in waiting)
+        established.echo(b"going on")
+    finally:
+        os.kill(recorder, signal.SIGCONT)
+    for c in waiting:
+        with c:
+            assert c.reply() == socks.OK
+            assert c.receive(7) == b"payload"
+    established.close()
+    assert len(g.wait_rows(6, event="open")) == 6
+    assert len(g.wait_rows(6, event="ended")) == 6
+
+
+def test_recorder_stopped_too_long_refuses(gateway, echo):
+    g = gateway(audit_timeout=500)
+    recorder = g.pids("recorder")[0]
+    os.kill(recorder, signal.SIGSTOP)
+    try:
+        with g.session("127.0.0.1", echo.port) as c:
+            assert c.code == socks.FAILURE
+    finally:
+        os.kill(recorder, signal.SIGCONT)
+    wait.until(lambda: try_session(g, echo), "service when the recorder goes on")
+
+
+def test_payload_waits_for_the_row(gateway, server):
+    """Before the row is durable the destination may see a SYN, but not one byte."""
+    s = server(servers.AnswerAfterEnd, b"")
+    g = gateway(audit_timeout=60000)
+    recorder = g.pids("recorder")[0]
+    os.kill(recorder, signal.SIGSTOP)
+    try:
+        c = g.client()
+        c.send(socks.greeting(socks.PASSWORD) + socks.login("ann", "ann-pass") + socks.request("127.0.0.1", s.port) + b"early")
+        c.socket.shutdown(1)
+        assert c.receive(4) == b"\5\2\1\0"
+        assert c.silent_for(0.7)
+        assert s.received == b""
+    finally:
+        os.kill(recorder, signal.SIGCONT)
+    with c:
+        assert c.reply() == socks.OK
+        assert c.receive_all() == b""
+    assert s.received == b"early"

@@ -1,0 +1,70 @@
+"""One direction ends, the other goes on: 16 MiB each way (what tunnels lose first)."""
+
+import hashlib
+import random
+import socket
+import threading
+
+from harness import servers, socks
+
+SIZE = 16 << 20
+DATA = random.Random(7).randbytes(1 << 20) * (SIZE >> 20)
+SUM = hashlib.sha256(DATA).digest()
+
+
+def test_client_ends_first_and_reads_the_answer(gateway, server):
+    s = server(servers.AnswerAfterEnd, DATA)
+    g = gateway()
+    with g.session("127.0.0.1", s.port) as c:
+        assert c.code == socks.OK
+        c.send(DATA)
+        c.socket.shutdown(socket.SHUT_WR)
+        assert hashlib.sha256(c.receive_all()).digest() == SUM
+    assert hashlib.sha256(s.received).digest() == SUM
+    row = g.row(event="ended")
+    assert (row["bytes_up"], row["bytes_down"]) == (SIZE, SIZE)
+    assert row["duration_us"] > 0
+
+
+def test_server_ends_first_and_reads_on(gateway, server):
+    s = server(servers.EndThenRead, DATA)
+    g = gateway()
+    with g.session("127.0.0.1", s.port) as c:
+        assert c.code == socks.OK
+        assert hashlib.sha256(c.receive_all()).digest() == SUM
+        c.send(DATA)
+        c.socket.shutdown(socket.SHUT_WR)
+        assert s.done.wait(60)
+    assert hashlib.sha256(s.received).digest() == SUM
+    row = g.row(event="ended")
+    assert (row["bytes_up"], row["bytes_down"]) == (SIZE, SIZE)
+
+
+def test_both_directions_at_once(shared, echo):
+    with shared.session("127.0.0.1", echo.port) as c:
+        sender = threading.Thread(target=lambda: (c.send(DATA), c.socket.shutdown(socket.SHUT_WR)))
+        sender.start()
+        assert hashlib.sha256(c.receive_all()).digest() == SUM
+        sender.join()
+
+
+def test_a_slow_reader_holds_the_sender_back(shared, server):
+    """The gateway's memory stays bounded: what the client does not read, the server cannot send."""
+    s = server(servers.EndThenRead, DATA)
+    with shared.session("127.0.0.1", s.port, receive_buffer=4096) as c:
+        assert c.code == socks.OK
+        got = c.receive(1000)
+        assert not s.done.is_set()
+        got += c.receive_all()
+        assert hashlib.sha256(got).digest() == SUM
+
+
+def test_a_reset_by_the_client_reaches_the_server(gateway, server):
+    s = server(servers.Silent)
+    g = gateway()
+    c = g.session("127.0.0.1", s.port)
+    assert c.code == socks.OK
+    c.send(b"something")
+    c.abort()
+    assert s.ended.wait(20)
+    assert g.row(event="ended")["bytes_up"] in (0, 9)
