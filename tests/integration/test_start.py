@@ -220,10 +220,10 @@ def test_state_is_found_again(gateway, echo):
     g = gateway()
     g.session("127.0.0.1", echo.port).close()
     g.wait_rows(1, event="ended")
-    revision = g.status()["policy"]["revision"]
+    revision = g.revision()
     g.restart()
     assert g.row(event="open")["user"] == "ann"
-    assert g.status()["policy"]["revision"] == revision
+    assert g.revision() == revision
     g.session("127.0.0.1", echo.port).close()
     assert len(g.wait_rows(2, event="open")) == 2
 

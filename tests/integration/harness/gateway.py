@@ -268,6 +268,9 @@ class Gateway:
     def status(self):
         return json.loads(self.ctl("status", "--json").out)
 
+    def revision(self):
+        return self.status()["revision"]
+
     def pids(self, role=None):
         """{pid: role} of the processes beside the supervisor, or the pids of a role."""
         processes = {p["pid"]: p["role"] for p in self.status()["processes"]}
