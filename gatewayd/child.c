@@ -153,11 +153,14 @@ int child_run(struct child *c)
 {
 	struct err why;
 
-	ipc_attach(c->supervisor, c->base, on_supervisor_message, on_supervisor_gone, c);
-	if (c->config->sandbox && sandbox_enter(c->role, &why) != 0)
-		log_fatal("%s", why.text);
-	if (!c->ready_later)
-		child_ready(c);
+	if (!c->running) {
+		c->running = true;
+		ipc_attach(c->supervisor, c->base, on_supervisor_message, on_supervisor_gone, c);
+		if (c->config->sandbox && sandbox_enter(c->role, &why) != 0)
+			log_fatal("%s", why.text);
+		if (!c->ready_later)
+			child_ready(c);
+	}
 	event_base_dispatch(c->base);
 	return 0;
 }

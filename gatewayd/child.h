@@ -21,6 +21,7 @@ struct child {
 	void (*on_message)(struct child *c, struct ipc_message *m); /* from the supervisor, all but PEER and STOP */
 	void (*on_stop)(struct child *c); /* default: leave the loop at once */
 	bool ready_later; /* the role calls child_ready() itself, when it can serve */
+	bool running;     /* child_run() has been called before */
 	void *state;
 };
 
@@ -32,7 +33,7 @@ enum { CHILD_FD_SUPERVISOR = 3, CHILD_FD_CONFIG = 4, CHILD_FD_CLOCK = 5, CHILD_F
 int child_main(enum role role, uint16_t slot);
 
 /* Closes the sandbox for c->role, says READY (unless ready_later), and runs the loop until STOP or the supervisor's end.
- * Returns an exit code. */
+ * Returns an exit code.  May be called again after child_leave(). */
 int child_run(struct child *c);
 void child_ready(struct child *c);
 /* Ends the loop from inside. */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "auth/auth.h"
 #include "common/name.h"
 
 /* ---- the options: one row each ------------------------------------------------------------------------------- */
@@ -203,8 +204,8 @@ static int validate_service(cfg_t *cfg, cfg_opt_t *opt)
 {
 	const char *value = cfg_opt_getnstr(opt, 0);
 
-	if (value[0] == '\0' || strlen(value) >= 64 || strchr(value, '/') != NULL)
-		wrong(cfg, "pam-service is the name of a PAM service (1 to 63 bytes, no '/'), not '%s'", value);
+	if (!auth_service_valid(value))
+		wrong(cfg, "pam-service is the name of a PAM service (1 to 63 letters, digits, '-', '_', '.'), not '%s'", value);
 	return 0;
 }
 
@@ -344,7 +345,7 @@ static void take_all(struct config *c, cfg_t *cfg)
 
 static cfg_opt_t listener_options[] = {
 	CFG_STR_LIST("address", NULL, CFGF_NONE),
-	CFG_STR_LIST("methods", "{password}", CFGF_NONE),
+	CFG_STR_LIST("methods", (char *)(uintptr_t)"{password}", CFGF_NONE),
 	CFG_STR("pam-service", "gatewayd", CFGF_NONE),
 	CFG_STR_LIST("clients", NULL, CFGF_NONE),
 	CFG_BOOL("open-proxy", cfg_false, CFGF_NONE),

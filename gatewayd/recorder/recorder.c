@@ -74,7 +74,7 @@ static void on_stop(struct child *c)
 static void open_store(struct service *service)
 {
 	struct err why;
-	char text[560];
+	char text[600];
 
 	service->store = audit_store_open("audit.db", AUDIT_WRITE, &why);
 	if (service->store != NULL)

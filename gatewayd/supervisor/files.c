@@ -33,14 +33,15 @@ int files_prepare_state(const struct supervisor *s, struct err *why)
 	char path[4200];
 
 	if (geteuid() == 0) {
+		if (getpwnam(s->config->pam_user) == NULL)
+			return err_set(why, "there is no user '%s' for PAM conversations: set `pam-user` in %s",
+				       s->config->pam_user, s->config->file);
+		/* Last: getpwnam(3) hands out one static record. */
 		owner = getpwnam(s->config->user);
 		if (owner == NULL)
 			return err_set(why,
 				       "there is no user '%s' to run as: create it (adduser --system %s), or set `user` in %s",
 				       s->config->user, s->config->user, s->config->file);
-		if (getpwnam(s->config->pam_user) == NULL)
-			return err_set(why, "there is no user '%s' for PAM conversations: set `pam-user` in %s",
-				       s->config->pam_user, s->config->file);
 	}
 	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
 		snprintf(path, sizeof path, "%s%s", s->config->state_dir, parts[i]);

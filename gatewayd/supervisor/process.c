@@ -189,7 +189,7 @@ void process_start(struct process *p)
 		int fd = fcntl(s->control_fd, F_DUPFD_CLOEXEC, 0);
 
 		if (fd >= 0)
-			ipc_send(p->link, IPC_CONTROL_SOCKET, NULL, 0, &fd, 1);
+			ipc_send(p->link, IPC_CONTROL_SOCKET, &p->restarts, sizeof p->restarts, &fd, 1);
 	}
 }
 

@@ -27,6 +27,7 @@
 struct worker;
 struct lookup;
 struct record;
+struct ruleset;
 
 enum session_state {
 	SESSION_GREETING,
@@ -54,16 +55,21 @@ struct candidate {
 
 /* What a session needs only until it relays: given back then, so that an idle session is small. */
 struct setup {
+	struct session *session;
 	uint8_t in[HANDSHAKE_MAX];
 	size_t in_len;
 	int64_t deadline_us;   /* of the handshake as a whole; time spent in authentication does not count */
 	int64_t waiting_since_us;
 	uint8_t method;        /* SOCKS5 code chosen */
-	uint64_t auth_id;      /* 0: nothing asked */
+	LIST_ENTRY(setup) asking; /* among those that wait for the authenticator */
+	bool asked;
+	enum reason refusal; /* while the refusal of a log-in is delayed */
+	char *refusal_detail;
 	char (*groups)[AUTH_GROUP_NAME_MAX + 1];
 	size_t ngroups;
 	struct request request;
 	struct lookup *lookup; /* running, or NULL */
+	struct ruleset *rules; /* that allowed the candidates */
 	struct candidate candidates[CANDIDATES_MAX];
 	size_t ncandidates, next_candidate;
 	struct event connect_timer;

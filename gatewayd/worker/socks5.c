@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { VERSION = 5, LOGIN_VERSION = 1 };
+enum { SOCKS_VERSION = 5, LOGIN_VERSION = 1 };
 enum { ATYP_V4 = 1, ATYP_NAME = 3, ATYP_V6 = 4 };
 
 static enum front_result refuse(struct front_refusal *why, enum reason reason, const char *detail)
@@ -16,7 +16,7 @@ static enum front_result refuse(struct front_refusal *why, enum reason reason, c
 enum front_result socks5_read_methods(const uint8_t *in, size_t len, size_t *used, struct socks5_methods *out,
 				      struct front_refusal *why)
 {
-	if (len >= 1 && in[0] != VERSION)
+	if (len >= 1 && in[0] != SOCKS_VERSION)
 		return refuse(why, REASON_PROTOCOL, "the first byte is not SOCKS version 5");
 	if (len < 2 || len < 2 + (size_t)in[1])
 		return FRONT_MORE;
@@ -80,7 +80,7 @@ enum front_result socks5_read_request(const uint8_t *in, size_t len, size_t *use
 {
 	size_t at = 4, address_len;
 
-	if (len >= 1 && in[0] != VERSION)
+	if (len >= 1 && in[0] != SOCKS_VERSION)
 		return refuse(why, REASON_PROTOCOL, "the request's version is not 5");
 	if (len < 5)
 		return FRONT_MORE;
@@ -121,7 +121,7 @@ size_t socks5_write_reply(uint8_t out[SOCKS5_REPLY_MAX], uint8_t code, const str
 {
 	size_t len = bound->addr.family == ADDR_V6 ? 16 : 4;
 
-	out[0] = VERSION;
+	out[0] = SOCKS_VERSION;
 	out[1] = code;
 	out[2] = 0;
 	out[3] = bound->addr.family == ADDR_V6 ? ATYP_V6 : ATYP_V4;

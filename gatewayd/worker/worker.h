@@ -24,8 +24,16 @@ struct acceptor {
 	struct event event;
 };
 
+/* A revision's image, kept while a session that it decided is being set up. */
+struct ruleset {
+	unsigned refs;
+	uint32_t revision;
+	struct sealed bytes;
+	struct policy_image *image;
+};
+
 struct counters {
-	uint64_t accepted, granted, denied, login_failed, bytes_up, bytes_down;
+	uint64_t accepted, granted, failed, denied, login_failed, bytes_up, bytes_down;
 };
 
 #define RELAY_BUFFER (64 * 1024)
@@ -35,14 +43,14 @@ struct worker {
 	const struct config *config;
 	struct event_base *base;
 	struct ipc *auth, *control;
+	LIST_HEAD(, setup) asking; /* log-ins that wait for the authenticator */
 	struct resolver *resolver;
 	struct recording *recording;
 
 	/* What decides: replaced as a whole between two requests. */
-	struct sealed image_bytes, geo_bytes;
-	struct policy_image *image;
+	struct ruleset *rules; /* NULL: none yet, nothing is served */
+	struct sealed geo_bytes;
 	struct policy_geo *geo;
-	uint32_t revision;
 	struct addr *local; /* addresses of this host, for the guard of our own listeners */
 	size_t nlocal;
 	uint16_t *own_ports;
@@ -73,7 +81,6 @@ void handshake_timeout(struct session *s);
 /* The authenticator has answered: goes on, or refuses. */
 void handshake_login_done(struct session *s, const struct auth_answer *answer);
 void handshake_delay_over(struct session *s);
-/* Reads on after waiting. */
 void handshake_refusal_reply(struct session *s, enum reason reason);
 
 /* authenticate.c */
@@ -87,6 +94,8 @@ void authorise_request(struct session *s);
 int authorise_take_image(struct worker *w, int fd, uint32_t revision, struct err *why);
 int authorise_take_geo(struct worker *w, int fd, struct err *why);
 void authorise_learn_local(struct worker *w);
+
+void ruleset_unref(struct ruleset **rules);
 
 /* connect.c */
 void connect_start(struct session *s);

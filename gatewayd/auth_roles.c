@@ -1,0 +1,128 @@
+/* The roles of auth/, joined to their supervisor: the master that never blocks, and its conversation children. */
+#include "config.h"
+
+#include <event2/event.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "auth/auth.h"
+#include "common/log.h"
+#include "gatewayd/child.h"
+
+struct master {
+	struct child *child;
+	struct auth_master *auth;
+	struct ipc *control;
+};
+
+static void kill_child(uint16_t slot, void *arg)
+{
+	struct master *m = arg;
+	uint8_t body[8];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	wire_put_u8(&w, ROLE_PAM);
+	wire_put_u16(&w, slot);
+	ipc_send_wire(m->child->supervisor, IPC_KILL, &w);
+}
+
+static void on_control_message(struct ipc *link, struct ipc_message *message, void *arg)
+{
+	struct master *m = arg;
+
+	if (message->type != IPC_STATUS_ASK)
+		return;
+	char *status = auth_master_status(m->auth);
+
+	if (status != NULL)
+		ipc_send(link, IPC_STATUS, status, strlen(status), NULL, 0);
+	free(status);
+}
+
+static void on_control_gone(struct ipc *link, void *arg)
+{
+	struct master *m = arg;
+
+	(void)link;
+	ipc_free(&m->control);
+}
+
+static void on_peer(struct child *c, enum role peer, uint16_t slot, int fd)
+{
+	struct master *m = c->state;
+
+	switch (peer) {
+	case ROLE_WORKER:
+		auth_master_add_worker(m->auth, slot, fd);
+		return;
+	case ROLE_PAM:
+		auth_master_add_child(m->auth, slot, fd);
+		return;
+	case ROLE_CONTROL:
+		ipc_free(&m->control);
+		m->control = ipc_new(fd, ROLE_AUTH, peer, slot);
+		ipc_attach(m->control, c->base, on_control_message, on_control_gone, m);
+		return;
+	default:
+		log_fatal("the supervisor sent a link to %s", role_name(peer));
+	}
+}
+
+int auth_main(struct child *c)
+{
+	static struct master m;
+
+	m.child = c;
+	m.auth = auth_master_new(c->base, &(struct auth_master_options){
+						  .children = c->config->pam_processes,
+						  .queue_max = c->config->pam_queue,
+						  .deadline_ms = c->config->pam_timeout_ms,
+						  .kill_child = kill_child,
+						  .arg = &m,
+					  });
+	if (m.auth == NULL)
+		log_fatal("out of memory for the authenticator");
+	c->state = &m;
+	c->on_peer = on_peer;
+	return child_run(c);
+}
+
+/* A conversation child waits for its link to the master, then leaves the loop and blocks in conversations. */
+static void on_master(struct child *c, enum role peer, uint16_t slot, int fd)
+{
+	(void)slot;
+	if (peer != ROLE_AUTH)
+		log_fatal("the supervisor sent a link to %s", role_name(peer));
+	c->state = ipc_new(fd, ROLE_PAM, ROLE_AUTH, 0);
+	child_leave(c);
+}
+
+static const char *or_null(const char *path)
+{
+	return path[0] == '\0' ? NULL : path;
+}
+
+int pam_main(struct child *c)
+{
+	struct auth_child_options options = {
+		.pam_confdir = or_null(c->config->pam_config_dir),
+		.fold_case = c->config->fold_user_case,
+		.groups_file = or_null(c->config->pam_groups_file),
+	};
+
+	c->on_peer = on_master;
+	for (;;) {
+		int code = child_run(c);
+		struct ipc *master = c->state;
+
+		/* What is said so far (READY) leaves before a conversation blocks. */
+		if (master == NULL || ipc_flush_blocking(c->supervisor) != 0)
+			return code;
+		code = auth_child_serve(master, &options);
+		ipc_free(&master);
+		if (code != 0)
+			return EXIT_FATAL;
+		c->state = NULL; /* the master is gone: wait for the new one */
+	}
+}

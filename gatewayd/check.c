@@ -1,0 +1,105 @@
+#include "config.h"
+
+#include "gatewayd/check.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "policy/policy.h"
+#include "schema/policy_store.h"
+
+static char *read_text(const char *path, size_t *len)
+{
+	FILE *fp = fopen(path, "re");
+	char *text = NULL, *grown;
+	size_t size = 0;
+
+	*len = 0;
+	while (fp != NULL && *len <= POLICY_TEXT_MAX) {
+		if (*len == size) {
+			size = size == 0 ? 64 * 1024 : size * 2;
+			grown = realloc(text, size);
+			if (grown == NULL)
+				break;
+			text = grown;
+		}
+		size_t n = fread(text + *len, 1, size - *len, fp);
+
+		if (n == 0)
+			break;
+		*len += n;
+	}
+	if (fp == NULL || ferror(fp) || *len > POLICY_TEXT_MAX) {
+		fprintf(stderr, "%s: cannot read the policy: %s\n", path, *len > POLICY_TEXT_MAX ? "too large" : strerror(errno));
+		free(text);
+		text = NULL;
+	}
+	if (fp != NULL)
+		fclose(fp);
+	return text;
+}
+
+static bool policy_is_sound(const char *path)
+{
+	struct policy_diagnostics d = {0};
+	struct policy_image *image = NULL;
+	struct policy_tree *tree;
+	uint8_t *bytes = NULL;
+	size_t len, image_len;
+	struct err why;
+	char *text = read_text(path, &len), *line;
+
+	if (text == NULL)
+		return false;
+	tree = policy_parse(path, text, len, &d);
+	if (d.errors == 0)
+		policy_check(tree, &d);
+	if (d.errors == 0 && policy_compile(tree, &bytes, &image_len, &d) == 0)
+		image = policy_image_open(bytes, image_len, &why);
+	if (image != NULL)
+		policy_expect(tree, image, &d);
+	for (size_t i = 0; i < d.count; i++) {
+		line = policy_diagnostic_format(&d.items[i]);
+		fprintf(stderr, "%s\n", line == NULL ? d.items[i].message : line);
+		free(line);
+	}
+	bool sound = image != NULL && d.errors == 0;
+
+	if (image != NULL)
+		policy_image_close(&image);
+	free(bytes);
+	free(text);
+	policy_tree_free(tree);
+	policy_diagnostics_free(&d);
+	return sound;
+}
+
+static bool database_is_sound(const char *path)
+{
+	uint8_t *table = NULL;
+	size_t len;
+	struct err why;
+
+	if (path[0] == '\0')
+		return true;
+	if (policy_geo_compile(path, &table, &len, &why) != 0) {
+		fprintf(stderr, "geoip-database: %s\n", why.text);
+		return false;
+	}
+	free(table);
+	return true;
+}
+
+int check_all(const struct config *config)
+{
+	bool policy = policy_is_sound(config->policy_file);
+	bool database = database_is_sound(config->geoip_database);
+
+	if (!policy || !database)
+		return EXIT_CONFIG;
+	printf("%s: configuration and policy are sound\n", config->file);
+	return 0;
+}

@@ -1,0 +1,243 @@
+#include "config.h"
+
+#include <event2/event.h>
+#include <grp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "gatewayd/control/internal.h"
+
+/* ---- peers -------------------------------------------------------------------------------------------------------- */
+
+static void peer_free(struct peer *p)
+{
+	LIST_REMOVE(p, next);
+	status_peer_gone(p);
+	ipc_free(&p->link);
+	free(p);
+}
+
+static void on_peer_message(struct ipc *link, struct ipc_message *m, void *arg)
+{
+	struct peer *p = arg;
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+
+	(void)link;
+	if (m->type == IPC_STATUS) {
+		status_peer_answered(p, m);
+	} else if (m->type == IPC_POLICY_TAKEN) {
+		char fault[512];
+		uint32_t revision = wire_get_u32(&r);
+
+		wire_get_text(&r, fault, sizeof fault);
+		if (wire_done(&r) && fault[0] != '\0')
+			log_error("worker/%u does not take revision %u: %s", (unsigned)p->slot, revision, fault);
+	}
+}
+
+static void on_peer_gone(struct ipc *link, void *arg)
+{
+	(void)link;
+	peer_free(arg);
+}
+
+static void add_peer(struct control *c, enum role role, uint16_t slot, int fd)
+{
+	struct peer *p, *following;
+
+	for (p = LIST_FIRST(&c->peers); p != NULL; p = following) {
+		following = LIST_NEXT(p, next);
+		if (p->role == role && p->slot == slot)
+			peer_free(p); /* restarted before its old link was seen to end */
+	}
+	p = calloc(1, sizeof *p);
+	if (p == NULL)
+		log_fatal("out of memory for a link to %s", role_name(role));
+	p->control = c;
+	p->role = role;
+	p->slot = slot;
+	p->link = ipc_new(fd, ROLE_CONTROL, role, slot);
+	LIST_INSERT_HEAD(&c->peers, p, next);
+	ipc_attach(p->link, c->child->base, on_peer_message, on_peer_gone, p);
+	if (role == ROLE_WORKER)
+		policy_send(c, p);
+}
+
+static void on_peer(struct child *child, enum role peer, uint16_t slot, int fd)
+{
+	struct control *c = child->state;
+	struct spawn *s;
+
+	if (peer == ROLE_WORKER || peer == ROLE_AUTH) {
+		add_peer(c, peer, slot, fd);
+		return;
+	}
+	if (peer == ROLE_RECORDER) {
+		recording_link(c->recording, fd);
+		return;
+	}
+	TAILQ_FOREACH (s, &c->spawns, next)
+		if (s->role == peer)
+			break;
+	if (s == NULL) {
+		log_error("the supervisor sent a %s that nobody asked for", role_name(peer));
+		close(fd);
+		return;
+	}
+	TAILQ_REMOVE(&c->spawns, s, next);
+	s->started(c, fd, s->arg);
+	free(s);
+}
+
+void control_spawn(struct control *c, enum role role, void (*started)(struct control *c, int fd, void *arg), void *arg)
+{
+	struct spawn *s = calloc(1, sizeof *s);
+	uint8_t body = (uint8_t)role;
+
+	if (s == NULL)
+		log_fatal("out of memory");
+	s->role = role;
+	s->started = started;
+	s->arg = arg;
+	TAILQ_INSERT_TAIL(&c->spawns, s, next);
+	ipc_send(c->child->supervisor, IPC_SPAWN, &body, sizeof body, NULL, 0);
+}
+
+/* ---- our own events ------------------------------------------------------------------------------------------------- */
+
+void control_record(struct control *c, enum audit_kind kind, const struct author *author, uint32_t revision, const char *reason)
+{
+	static struct audit_event e;
+
+	memset(&e, 0, sizeof e);
+	e.kind = kind;
+	e.time_us = clock_wall_us();
+	e.revision = revision;
+	if (author != NULL)
+		snprintf(e.user, sizeof e.user, "%s", author->name);
+	snprintf(e.reason, sizeof e.reason, "%s", reason);
+	record_event(c->recording, &e, NULL);
+}
+
+/* ---- the supervisor ---------------------------------------------------------------------------------------------------- */
+
+static void log_reload(struct control *c, const struct policy_result *r, void *arg)
+{
+	size_t i;
+	json_t *note;
+
+	(void)c, (void)arg;
+	json_array_foreach (r->notes, i, note)
+		log_warning("%s", json_string_value(note));
+	if (r->ok)
+		log_info("policy revision %u is in force", r->revision);
+	else
+		log_error("%s: revision %u stays in force", r->error, r->revision);
+}
+
+static void on_message(struct child *child, struct ipc_message *m)
+{
+	struct control *c = child->state;
+	uint32_t restarts;
+
+	switch (m->type) {
+	case IPC_CONTROL_SOCKET:
+		if (m->nfds != 1 || m->len != sizeof restarts || c->socket_fd >= 0)
+			log_fatal("the supervisor sent a malformed CONTROL_SOCKET");
+		memcpy(&restarts, m->body, sizeof restarts);
+		admin_start(c, m->fds[0]);
+		m->fds[0] = -1;
+		if (restarts == 0)
+			control_record(c, AUDIT_START, NULL, c->policy.revision, "gatewayd " PACKAGE_VERSION);
+		policy_start(c);
+		break;
+	case IPC_RELOAD:
+		policy_reload(c, false, &(struct author){.name = "SIGHUP"}, log_reload, NULL);
+		break;
+	case IPC_FILE_OPENED:
+	case IPC_FILE_REFUSED:
+		policy_file_message(c, m);
+		break;
+	case IPC_PROCESSES:
+		status_processes(c, m);
+		break;
+	default:
+		break;
+	}
+}
+
+static void on_drained(void *arg)
+{
+	child_leave(arg);
+}
+
+static void on_stop(struct child *child)
+{
+	struct control *c = child->state;
+
+	if (c->stopping)
+		return;
+	c->stopping = true;
+	control_record(c, AUDIT_STOP, NULL, c->policy.revision, "gatewayd " PACKAGE_VERSION);
+	recording_drain(c->recording, on_drained, child);
+}
+
+static void on_durable(void *waiter)
+{
+	(void)waiter; /* nobody waits for our events */
+}
+
+/* The link that our events go over is also where the recorder is asked for its status. */
+static void on_recorder_message(struct ipc_message *m, void *arg)
+{
+	if (m->type == IPC_STATUS)
+		status_recorder_answered(arg, m);
+}
+
+static void find_group(struct control *c)
+{
+	struct group *gr;
+
+	c->group = (gid_t)-1;
+	if (c->child->config->control_group[0] == '\0')
+		return;
+	gr = getgrnam(c->child->config->control_group);
+	if (gr != NULL)
+		c->group = gr->gr_gid;
+}
+
+int control_main(struct child *child)
+{
+	struct control *c = calloc(1, sizeof *c);
+	struct err why;
+	char text[600];
+
+	if (c == NULL)
+		log_fatal("out of memory");
+	c->child = child;
+	c->socket_fd = -1;
+	c->policy.image_fd = c->policy.geo_fd = -1;
+	LIST_INIT(&c->clients);
+	LIST_INIT(&c->peers);
+	TAILQ_INIT(&c->spawns);
+	find_group(c);
+	c->recording = recording_new(
+		child->base, ROLE_CONTROL,
+		&(struct recording_callbacks){.durable = on_durable, .message = on_recorder_message, .arg = c});
+	c->policy.store = policy_store_open("policy.db", false, &why);
+	if (c->policy.store == NULL) {
+		snprintf(text, sizeof text, "the policy store in %.100s/policy cannot be opened: %.400s",
+			 child->config->state_dir, why.text);
+		child_unusable(child, text);
+	}
+	child->state = c;
+	child->on_peer = on_peer;
+	child->on_message = on_message;
+	child->on_stop = on_stop;
+	child->ready_later = true;
+	return child_run(child);
+}

@@ -1,0 +1,46 @@
+sbin_PROGRAMS = gatewayd/gatewayd
+gatewayd_gatewayd_SOURCES = \
+	gatewayd/main.c \
+	gatewayd/conf.c gatewayd/conf.h \
+	gatewayd/check.c gatewayd/check.h \
+	gatewayd/supervisor/supervisor.c gatewayd/supervisor/supervisor.h gatewayd/supervisor/internal.h \
+	gatewayd/supervisor/process.c \
+	gatewayd/supervisor/links.c \
+	gatewayd/supervisor/listen.c \
+	gatewayd/supervisor/files.c \
+	gatewayd/supervisor/requests.c \
+	gatewayd/child.c gatewayd/child.h \
+	gatewayd/privileges.c gatewayd/privileges.h \
+	gatewayd/sandbox/sandbox.c gatewayd/sandbox/sandbox.h \
+	gatewayd/sandbox/landlock.c gatewayd/sandbox/landlock.h \
+	gatewayd/worker/worker.c gatewayd/worker/worker.h \
+	gatewayd/worker/accept.c \
+	gatewayd/worker/session.c gatewayd/worker/session.h \
+	gatewayd/worker/handshake.c \
+	gatewayd/worker/socks5.c gatewayd/worker/socks5.h gatewayd/worker/request.h \
+	gatewayd/worker/authenticate.c \
+	gatewayd/worker/authorise.c \
+	gatewayd/worker/resolver.c gatewayd/worker/resolver.h \
+	gatewayd/worker/hosts.c gatewayd/worker/hosts.h \
+	gatewayd/worker/grant.c \
+	gatewayd/worker/connect.c \
+	gatewayd/worker/reply.c gatewayd/worker/reply.h gatewayd/worker/replies.def \
+	gatewayd/worker/relay.c \
+	gatewayd/recording.c gatewayd/recording.h \
+	gatewayd/auth_roles.c \
+	gatewayd/recorder/recorder.c \
+	gatewayd/recorder/senders.c gatewayd/recorder/senders.h \
+	gatewayd/recorder/batch.c gatewayd/recorder/batch.h \
+	gatewayd/reader/reader.c \
+	gatewayd/reader/answer.c gatewayd/reader/answer.h \
+	gatewayd/control/control.c gatewayd/control/internal.h \
+	gatewayd/control/admin.c \
+	gatewayd/control/policy.c \
+	gatewayd/control/compile.c \
+	gatewayd/control/status.c \
+	gatewayd/control/query.c \
+	gatewayd/compiler/compiler.c
+gatewayd_gatewayd_CPPFLAGS = $(AM_CPPFLAGS) $(EVENT_CFLAGS) $(CARES_CFLAGS) $(JANSSON_CFLAGS) $(SODIUM_CFLAGS) $(CONFUSE_CFLAGS) \
+	$(SECCOMP_CFLAGS) $(LIBCAP_CFLAGS)
+gatewayd_gatewayd_LDADD = auth/libauth.a policy/libpolicy.a schema/libschema.a common/libcommon.a \
+	$(AUTH_LIBS) $(POLICY_LIBS) $(SCHEMA_LIBS) $(EVENT_LIBS) $(CARES_LIBS) $(CONFUSE_LIBS) $(SECCOMP_LIBS) $(LIBCAP_LIBS)

@@ -1,0 +1,208 @@
+#include "config.h"
+
+#include "gatewayd/recording.h"
+
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include "common/ipc.h"
+#include "common/log.h"
+
+/* New sessions are refused beyond these; the ends of those that live always find room. */
+#define WAITING_MAX 65536
+#define WAITING_BYTES_MAX (8 * 1024 * 1024)
+/* What may be under way to the recorder at a time. */
+#define WINDOW_BYTES (512 * 1024)
+
+struct record {
+	TAILQ_ENTRY(record) next;
+	void *waiter;
+	uint64_t sequence;
+	size_t len;
+	uint8_t body[];
+};
+
+TAILQ_HEAD(record_list, record);
+
+struct recording {
+	struct event_base *base;
+	enum role self;
+	struct recording_callbacks callbacks;
+	struct ipc *link;
+	uint64_t incarnation, sequence;
+	struct record_list waiting; /* not durable yet, in order */
+	struct record *unsent;      /* the first that this recorder has not been given */
+	size_t count, bytes;
+	void (*drained)(void *arg);
+	void *drained_arg;
+};
+
+struct recording *recording_new(struct event_base *base, enum role self, const struct recording_callbacks *callbacks)
+{
+	struct recording *r = calloc(1, sizeof *r);
+
+	if (r == NULL)
+		log_fatal("out of memory for the audit queue");
+	r->base = base;
+	r->self = self;
+	r->callbacks = *callbacks;
+	TAILQ_INIT(&r->waiting);
+	randombytes_buf(&r->incarnation, sizeof r->incarnation);
+	return r;
+}
+
+static void remove_record(struct recording *r, struct record *rec)
+{
+	if (r->unsent == rec)
+		r->unsent = TAILQ_NEXT(rec, next);
+	TAILQ_REMOVE(&r->waiting, rec, next);
+	r->count--;
+	r->bytes -= rec->len;
+	free(rec);
+}
+
+void recording_free(struct recording **rp)
+{
+	struct recording *r = *rp;
+	struct record *rec;
+
+	if (r == NULL)
+		return;
+	while ((rec = TAILQ_FIRST(&r->waiting)) != NULL)
+		remove_record(r, rec);
+	ipc_free(&r->link);
+	free(r);
+	*rp = NULL;
+}
+
+static void send_unsent(struct recording *r)
+{
+	while (r->link != NULL && r->unsent != NULL && ipc_queued(r->link) < WINDOW_BYTES) {
+		if (ipc_send(r->link, IPC_RECORD, r->unsent->body, r->unsent->len, NULL, 0) != 0)
+			return;
+		r->unsent = TAILQ_NEXT(r->unsent, next);
+	}
+}
+
+/* Everything up to the sequence is on stable storage. */
+static void on_recorded(struct recording *r, uint64_t sequence)
+{
+	struct record *rec;
+
+	while ((rec = TAILQ_FIRST(&r->waiting)) != NULL && rec->sequence <= sequence) {
+		void *waiter = rec->waiter;
+
+		remove_record(r, rec);
+		if (waiter != NULL)
+			r->callbacks.durable(waiter);
+	}
+	send_unsent(r);
+	if (r->callbacks.progress != NULL)
+		r->callbacks.progress(r->callbacks.arg);
+	if (r->drained != NULL && r->count == 0)
+		r->drained(r->drained_arg);
+}
+
+static void on_message(struct ipc *link, struct ipc_message *m, void *arg)
+{
+	struct recording *r = arg;
+
+	(void)link;
+	if (m->type != IPC_RECORDED) {
+		if (r->callbacks.message != NULL)
+			r->callbacks.message(m, r->callbacks.arg);
+		return;
+	}
+	struct wire_reader in = wire_reader_on(m->body, m->len);
+	uint64_t sequence = wire_get_u64(&in);
+
+	if (!wire_done(&in) || sequence > r->sequence) {
+		log_error("the recorder acknowledged what it was never given");
+		return;
+	}
+	on_recorded(r, sequence);
+}
+
+static void on_gone(struct ipc *link, void *arg)
+{
+	struct recording *r = arg;
+
+	(void)link;
+	ipc_free(&r->link);
+	r->unsent = TAILQ_FIRST(&r->waiting);
+}
+
+void recording_link(struct recording *r, int fd)
+{
+	ipc_free(&r->link);
+	r->link = ipc_new(fd, r->self, ROLE_RECORDER, 0);
+	ipc_attach(r->link, r->base, on_message, on_gone, r);
+	r->unsent = TAILQ_FIRST(&r->waiting);
+	send_unsent(r);
+}
+
+struct ipc *recording_peer(const struct recording *r)
+{
+	return r->link;
+}
+
+bool recording_has_room(const struct recording *r)
+{
+	return r->count < WAITING_MAX && r->bytes < WAITING_BYTES_MAX;
+}
+
+/* What may be refused for want of room; the closing of a granted session may not. */
+static bool may_wait(enum audit_kind kind)
+{
+	return kind == AUDIT_ENDED || kind == AUDIT_CONNECTED;
+}
+
+struct record *record_event(struct recording *r, const struct audit_event *e, void *waiter)
+{
+	static uint8_t body[32768];
+	struct wire_writer out = wire_writer_on(body, sizeof body);
+	struct record *rec;
+
+	if (!may_wait(e->kind) && !recording_has_room(r)) {
+		log_warning("the audit queue is full: no more is accepted, and a %s event is not recorded",
+			    audit_kind_name(e->kind));
+		return NULL;
+	}
+	audit_put_record(&out, r->incarnation, r->sequence + 1, e);
+	rec = out.overflow ? NULL : malloc(sizeof *rec + out.len);
+	if (rec == NULL) {
+		log_error("an audit event could not be kept: %s", out.overflow ? "it is too large" : "out of memory");
+		return NULL;
+	}
+	*rec = (struct record){.waiter = waiter, .sequence = ++r->sequence, .len = out.len};
+	memcpy(rec->body, body, out.len);
+	TAILQ_INSERT_TAIL(&r->waiting, rec, next);
+	r->count++;
+	r->bytes += rec->len;
+	if (r->unsent == NULL)
+		r->unsent = rec;
+	send_unsent(r);
+	return rec;
+}
+
+void record_forget(struct record **record)
+{
+	if (*record != NULL)
+		(*record)->waiter = NULL;
+	*record = NULL;
+}
+
+void recording_drain(struct recording *r, void (*done)(void *arg), void *arg)
+{
+	r->drained = done;
+	r->drained_arg = arg;
+	if (r->count == 0)
+		done(arg);
+}
+
+unsigned recording_waiting(const struct recording *r)
+{
+	return (unsigned)r->count;
+}

@@ -1,0 +1,178 @@
+/* New clients: taken in batches, within the limits, and only while they could be served. */
+#include "config.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "gatewayd/recording.h"
+#include "gatewayd/worker/session.h"
+#include "gatewayd/worker/worker.h"
+
+#define BATCH 64
+/* Descriptors that are not for sessions: links, listeners, resolver, logs. */
+#define DESCRIPTOR_RESERVE 64
+#define PAUSE_US 100000
+
+static bool client_allowed(const struct config_listener *l, const struct addr *client)
+{
+	if (l->nclients == 0)
+		return true;
+	for (size_t i = 0; i < l->nclients; i++)
+		if (prefix_contains(&l->clients[i], client))
+			return true;
+	return false;
+}
+
+static void take(struct acceptor *a, int fd, const struct sockaddr *sa, socklen_t len)
+{
+	struct worker *w = a->worker;
+	struct endpoint client;
+	struct session *s;
+
+	w->counters.accepted++;
+	if (!endpoint_from_sockaddr(sa, len, &client) || !client_allowed(a->listener, &client.addr)) {
+		close(fd);
+		return;
+	}
+	s = session_new(w, a->listener, fd, &client);
+	if (s != NULL)
+		handshake_start(s);
+}
+
+/* Without a descriptor to accept with, the client would wait in the queue and the loop would spin on it: one is kept in reserve
+ * to turn it away. */
+static void out_of_descriptors(struct worker *w, int listen_fd)
+{
+	struct timeval pause = {.tv_usec = PAUSE_US};
+
+	log_warning("out of descriptors at %u sessions: accepting pauses", w->nsessions);
+	close(w->reserve_fd);
+	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+
+	if (fd >= 0)
+		close(fd);
+	w->reserve_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+	evtimer_add(&w->accept_pause, &pause);
+	accept_update(w);
+}
+
+static void on_acceptable(evutil_socket_t listen_fd, short what, void *arg)
+{
+	struct acceptor *a = arg;
+	struct worker *w = a->worker;
+
+	(void)what;
+	for (int i = 0; i < BATCH && w->accepting; i++) {
+		struct sockaddr_storage sa;
+		socklen_t len = sizeof sa;
+		int fd = accept4(listen_fd, (struct sockaddr *)&sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+		if (fd >= 0) {
+			take(a, fd, (struct sockaddr *)&sa, len);
+			accept_update(w);
+			continue;
+		}
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+			out_of_descriptors(w, listen_fd);
+		if (errno != EINTR && errno != ECONNABORTED)
+			return;
+	}
+}
+
+static bool may_accept(const struct worker *w)
+{
+	return w->rules != NULL && !w->stopping && w->nsessions < w->max_sessions && recording_has_room(w->recording) &&
+	       !evtimer_pending(&w->accept_pause, NULL);
+}
+
+void accept_update(struct worker *w)
+{
+	bool accepting = may_accept(w);
+	struct acceptor *a;
+
+	if (accepting == w->accepting)
+		return;
+	w->accepting = accepting;
+	TAILQ_FOREACH (a, &w->acceptors, next)
+		if (accepting)
+			event_add(&a->event, NULL);
+		else
+			event_del(&a->event);
+}
+
+static void on_pause_over(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	accept_update(arg);
+}
+
+void accept_add(struct worker *w, uint16_t listener, uint16_t address, uint16_t slot, int fd)
+{
+	struct acceptor *a = calloc(1, sizeof *a);
+
+	if (a == NULL || listener >= w->config->nlisteners) {
+		log_error("cannot take listener %u", (unsigned)listener);
+		close(fd);
+		free(a);
+		return;
+	}
+	a->worker = w;
+	a->listener = &w->config->listeners[listener];
+	a->listener_index = listener;
+	a->address_index = address;
+	a->slot = slot;
+	a->fd = fd;
+	event_assign(&a->event, w->base, fd, EV_READ | EV_PERSIST, on_acceptable, a);
+	TAILQ_INSERT_TAIL(&w->acceptors, a, next);
+	if (w->accepting)
+		event_add(&a->event, NULL);
+}
+
+void accept_remove(struct worker *w, uint16_t listener, uint16_t address, uint16_t slot)
+{
+	struct acceptor *a;
+
+	TAILQ_FOREACH (a, &w->acceptors, next)
+		if (a->listener_index == listener && a->address_index == address && a->slot == slot)
+			break;
+	if (a == NULL)
+		return;
+	event_del(&a->event);
+	TAILQ_REMOVE(&w->acceptors, a, next);
+	close(a->fd);
+	free(a);
+}
+
+/* Two descriptors a session, whatever the limit is. */
+static unsigned session_limit(const struct worker *w)
+{
+	struct rlimit files;
+	rlim_t limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+		files.rlim_cur = 1024;
+	limit = files.rlim_cur > 2 * DESCRIPTOR_RESERVE ? (files.rlim_cur - DESCRIPTOR_RESERVE) / 2 : DESCRIPTOR_RESERVE / 2;
+	if (limit > 4000000)
+		limit = 4000000;
+	if (w->config->max_sessions > limit)
+		log_warning("max-sessions %u needs more descriptors than the %llu allowed: %llu sessions are served",
+			    w->config->max_sessions, (unsigned long long)files.rlim_cur, (unsigned long long)limit);
+	else if (w->config->max_sessions > 0)
+		limit = w->config->max_sessions;
+	return (unsigned)limit;
+}
+
+void accept_init(struct worker *w)
+{
+	TAILQ_INIT(&w->acceptors);
+	evtimer_assign(&w->accept_pause, w->base, on_pause_over, w);
+	w->max_sessions = session_limit(w);
+	w->reserve_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+}

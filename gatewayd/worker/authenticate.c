@@ -1,0 +1,101 @@
+/* Asks the auth master, and finds the session again when the answer comes. */
+#include "config.h"
+
+#include <event2/event.h>
+#include <string.h>
+
+#include "auth/auth.h"
+#include "common/log.h"
+#include "gatewayd/worker/session.h"
+#include "gatewayd/worker/worker.h"
+
+static void stop_waiting(struct setup *setup)
+{
+	setup->asked = false;
+	LIST_REMOVE(setup, asking);
+}
+
+/* The list is as long as the authenticator's queue. */
+static struct session *take_waiting(struct worker *w, uint64_t id)
+{
+	struct setup *setup;
+
+	LIST_FOREACH (setup, &w->asking, asking)
+		if (setup->session->id == id) {
+			stop_waiting(setup);
+			return setup->session;
+		}
+	return NULL;
+}
+
+static void on_message(struct ipc *link, struct ipc_message *m, void *arg)
+{
+	static struct auth_answer answer;
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+	struct session *s;
+
+	(void)link;
+	if (m->type != IPC_AUTH_ANSWER)
+		return;
+	if (!auth_get_answer(&r, &answer)) {
+		log_error("the authenticator sent a malformed answer");
+		return;
+	}
+	s = take_waiting(arg, answer.id);
+	if (s != NULL) /* else its client has left */
+		handshake_login_done(s, &answer);
+}
+
+/* What it owed is denied, never waved through. */
+static void on_gone(struct ipc *link, void *arg)
+{
+	struct worker *w = arg;
+	struct setup *setup;
+
+	(void)link;
+	ipc_free(&w->auth);
+	while ((setup = LIST_FIRST(&w->asking)) != NULL) {
+		stop_waiting(setup);
+		session_refuse(setup->session, REASON_LOGIN_FAILED, "the authenticator ended");
+	}
+}
+
+void authenticate_link(struct worker *w, int fd)
+{
+	if (w->auth != NULL)
+		on_gone(w->auth, w);
+	w->auth = ipc_new(fd, ROLE_WORKER, ROLE_AUTH, 0);
+	ipc_attach(w->auth, w->base, on_message, on_gone, w);
+}
+
+int authenticate_ask(struct session *s, struct auth_ask *ask)
+{
+	uint8_t body[2048];
+	struct wire_writer out = wire_writer_on(body, sizeof body);
+	int rc = -1;
+
+	if (s->worker->auth != NULL) {
+		ask->id = s->id;
+		auth_put_ask(&out, ask);
+		rc = ipc_send_wire(s->worker->auth, IPC_AUTH_ASK, &out);
+	}
+	explicit_bzero(body, sizeof body);
+	if (rc == 0) {
+		s->setup->asked = true;
+		LIST_INSERT_HEAD(&s->worker->asking, s->setup, asking);
+	}
+	return rc;
+}
+
+void authenticate_cancel(struct session *s)
+{
+	uint8_t body[16];
+	struct wire_writer out = wire_writer_on(body, sizeof body);
+
+	if (!s->setup->asked)
+		return;
+	stop_waiting(s->setup);
+	auth_put_cancel(&out, s->id);
+	if (s->worker->auth != NULL)
+		ipc_send_wire(s->worker->auth, IPC_AUTH_CANCEL, &out);
+}

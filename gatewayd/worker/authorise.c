@@ -1,0 +1,242 @@
+/* Decide by name, resolve, decide by address: in this order, and never another. */
+#include "config.h"
+
+#include <event2/event.h>
+#include <ifaddrs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "gatewayd/worker/resolver.h"
+#include "gatewayd/worker/session.h"
+#include "gatewayd/worker/worker.h"
+
+#define IMAGE_MAX (1024UL * 1024 * 1024)
+
+static struct policy_context context(const struct worker *w)
+{
+	return (struct policy_context){
+		.image = w->rules->image,
+		.geo = w->geo,
+		.now = clock_wall_us() / 1000000,
+		.local = w->local,
+		.nlocal = w->nlocal,
+		.own_ports = w->own_ports,
+		.nown_ports = w->nown_ports,
+	};
+}
+
+static struct policy_request facts(const struct session *s, const char *groups[AUTH_GROUPS_MAX])
+{
+	const struct setup *setup = s->setup;
+
+	for (size_t i = 0; i < setup->ngroups; i++)
+		groups[i] = setup->groups[i];
+	return (struct policy_request){
+		.client = s->client.addr,
+		.listener = s->listener->name,
+		.user = s->user,
+		.groups = groups,
+		.ngroups = setup->ngroups,
+		.method = setup->method == 0x02 ? POLICY_METHOD_PASSWORD : POLICY_METHOD_NONE,
+		.command = setup->request.command,
+		.name = setup->request.has_name ? &setup->request.name : NULL,
+		.address = setup->request.address,
+		.port = setup->request.port,
+	};
+}
+
+static void deny(struct session *s, const struct policy_decision *d)
+{
+	char text[AUDIT_TEXT_MAX];
+
+	const struct ruleset *rules = s->worker->rules;
+
+	free(s->rule);
+	s->rule = strdup(policy_rule_name(rules->image, d->rule));
+	s->revision = rules->revision;
+	session_refuse(s, REASON_POLICY, policy_decision_text(rules->image, d, text, sizeof text));
+}
+
+/* Decides every address; those allowed become the candidates, in the order of the answer. */
+static void decide_addresses(struct session *s, const struct addr *addresses, size_t n, const struct name *aliases,
+			     size_t naliases)
+{
+	struct policy_context ctx = context(s->worker);
+	const char *groups[AUTH_GROUPS_MAX];
+	struct policy_request req = facts(s, groups);
+	struct policy_decision each[ANSWER_ADDRESSES_MAX], whole;
+	struct setup *setup = s->setup;
+
+	policy_decide_answers(&ctx, &req, addresses, n, aliases, naliases, each, &whole);
+	if (whole.verdict != POLICY_ALLOW) {
+		if (n > 0 && s->address.family == ADDR_NONE)
+			s->address = addresses[0];
+		deny(s, &whole);
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		if (each[i].verdict == POLICY_ALLOW)
+			setup->candidates[setup->ncandidates++] =
+				(struct candidate){.address = addresses[i], .rule = each[i].rule};
+	setup->rules = s->worker->rules;
+	setup->rules->refs++;
+	grant_start(s);
+}
+
+static void on_answer(const struct answer *a, void *arg)
+{
+	struct session *s = arg;
+
+	s->setup->lookup = NULL;
+	evtimer_del(&s->timer);
+	if (a->failure != REASON_NONE)
+		session_refuse(s, a->failure, a->detail);
+	else if (s->worker->rules == NULL)
+		session_refuse(s, REASON_NO_POLICY, NULL);
+	else
+		decide_addresses(s, a->addresses, a->naddresses, a->aliases, a->naliases);
+}
+
+static void decide_name(struct session *s)
+{
+	struct policy_context ctx = context(s->worker);
+	const struct config *config = s->worker->config;
+	const char *groups[AUTH_GROUPS_MAX];
+	struct policy_request req = facts(s, groups);
+	struct policy_decision d;
+
+	policy_decide_name(&ctx, &req, &d);
+	if (d.verdict != POLICY_RESOLVE) {
+		deny(s, &d);
+		return;
+	}
+	session_set_state(s, SESSION_RESOLVING);
+	/* c-ares bounds its tries; this only guards against a resolver that never calls back. */
+	session_arm(s, ((int64_t)config->resolver_timeout_ms * config->resolver_tries * CONFIG_RESOLVERS_MAX + 5000) * 1000);
+	s->setup->lookup = resolver_lookup(s->worker->resolver, &s->setup->request.name, on_answer, s);
+	if (s->setup->lookup == NULL)
+		session_refuse(s, REASON_FAULT, "out of memory");
+}
+
+/* A dotless name is completed before policy sees it. */
+static bool complete_name(struct session *s)
+{
+	struct request *req = &s->setup->request;
+	const char *domain = s->worker->config->search_domain;
+	struct name whole;
+	struct addr unused;
+	const char *why;
+	char text[2 * NAME_MAX_LEN + 2];
+
+	if (domain[0] == '\0' || strchr(req->name.text, '.') != NULL)
+		return true;
+	int n = snprintf(text, sizeof text, "%s.%s", req->name.text, domain);
+
+	if (name_canonical(text, (size_t)n, &whole, &unused, &why) != NAME_IS_NAME) {
+		session_refuse(s, REASON_BAD_NAME, "too long with the search domain");
+		return false;
+	}
+	req->name = whole;
+	free(s->name);
+	s->name = strdup(whole.text);
+	return true;
+}
+
+void authorise_request(struct session *s)
+{
+	struct request *req = &s->setup->request;
+
+	if (s->worker->rules == NULL)
+		session_refuse(s, REASON_NO_POLICY, NULL);
+	else if (!req->has_name)
+		decide_addresses(s, &req->address, 1, NULL, 0);
+	else if (complete_name(s))
+		decide_name(s);
+}
+
+/* ---- images ------------------------------------------------------------------------------------------------------ */
+
+void ruleset_unref(struct ruleset **rules)
+{
+	struct ruleset *r = *rules;
+
+	*rules = NULL;
+	if (r == NULL || --r->refs > 0)
+		return;
+	policy_image_close(&r->image);
+	sealed_unmap(&r->bytes);
+	free(r);
+}
+
+int authorise_take_image(struct worker *w, int fd, uint32_t revision, struct err *why)
+{
+	struct ruleset *r = calloc(1, sizeof *r);
+
+	if (r == NULL)
+		return err_set(why, "out of memory for revision %u", revision);
+	r->refs = 1;
+	r->revision = revision;
+	if (sealed_map(fd, IMAGE_MAX, &r->bytes, why) != 0) {
+		ruleset_unref(&r);
+		return -1;
+	}
+	r->image = policy_image_open(r->bytes.data, r->bytes.len, why);
+	if (r->image == NULL) {
+		ruleset_unref(&r);
+		return -1;
+	}
+	ruleset_unref(&w->rules);
+	w->rules = r;
+	return 0;
+}
+
+int authorise_take_geo(struct worker *w, int fd, struct err *why)
+{
+	struct sealed bytes;
+	struct policy_geo *geo;
+
+	if (sealed_map(fd, IMAGE_MAX, &bytes, why) != 0)
+		return -1;
+	geo = policy_geo_open(bytes.data, bytes.len, why);
+	if (geo == NULL) {
+		sealed_unmap(&bytes);
+		return -1;
+	}
+	policy_geo_close(&w->geo);
+	sealed_unmap(&w->geo_bytes);
+	w->geo = geo;
+	w->geo_bytes = bytes;
+	return 0;
+}
+
+/* Which addresses lead back to our own listeners. */
+void authorise_learn_local(struct worker *w)
+{
+	struct ifaddrs *list, *i;
+	size_t n = 0, ports = 0;
+
+	for (size_t k = 0; k < w->config->nlisteners; k++)
+		ports += w->config->listeners[k].naddresses;
+	w->own_ports = calloc(ports, sizeof *w->own_ports);
+	for (size_t k = 0; w->own_ports != NULL && k < w->config->nlisteners; k++)
+		for (size_t a = 0; a < w->config->listeners[k].naddresses; a++)
+			w->own_ports[w->nown_ports++] = w->config->listeners[k].addresses[a].port;
+	if (getifaddrs(&list) != 0)
+		log_fatal("cannot list this host's addresses: without them a client could reach the gateway through itself");
+	for (i = list; i != NULL; i = i->ifa_next)
+		n++;
+	w->local = calloc(n + 1, sizeof *w->local);
+	if (w->local == NULL || w->own_ports == NULL)
+		log_fatal("out of memory for this host's addresses");
+	for (i = list; i != NULL; i = i->ifa_next) {
+		struct endpoint ep;
+		socklen_t len = sizeof(struct sockaddr_in6);
+
+		if (i->ifa_addr != NULL && endpoint_from_sockaddr(i->ifa_addr, len, &ep))
+			w->local[w->nlocal++] = ep.addr;
+	}
+	freeifaddrs(list);
+}

@@ -1,0 +1,306 @@
+/* From the first byte to a whole request.  The codecs are pure; this file reads, answers and keeps the deadline. */
+#include "config.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/clock.h"
+#include "common/text.h"
+#include "gatewayd/worker/session.h"
+#include "gatewayd/worker/socks5.h"
+#include "gatewayd/worker/worker.h"
+
+enum { METHOD_NONE = 0x00, METHOD_PASSWORD = 0x02, METHOD_UNACCEPTABLE = 0xff };
+
+/* Longest that a module may make a refused client wait. */
+#define DELAY_MAX_US 15000000
+
+static void advance(struct session *s);
+
+/* A reply of a few bytes to a client whose send buffer is empty: it fits, or the client is gone. */
+static bool say(struct session *s, const uint8_t *bytes, size_t len)
+{
+	return send(s->client_fd, bytes, len, MSG_NOSIGNAL) == (ssize_t)len;
+}
+
+static void consume(struct setup *setup, size_t used)
+{
+	memmove(setup->in, setup->in + used, setup->in_len - used);
+	/* A log-in that has been read must not linger behind the moved bytes. */
+	explicit_bzero(setup->in + setup->in_len - used, used);
+	setup->in_len -= used;
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *arg)
+{
+	struct session *s = arg;
+	struct setup *setup = s->setup;
+	size_t room = sizeof setup->in - setup->in_len;
+	ssize_t n;
+
+	(void)what;
+	n = recv(fd, setup->in + setup->in_len, room, 0);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		/* A client that leaves before it asked for anything is no event worth a row. */
+		session_drop(s);
+		return;
+	}
+	setup->in_len += (size_t)n;
+	advance(s);
+}
+
+static void wait_for_client(struct session *s)
+{
+	event_add(&s->client_read, NULL);
+	session_arm(s, s->setup->deadline_us - clock_mono_us());
+}
+
+static void stop_reading(struct session *s)
+{
+	event_del(&s->client_read);
+}
+
+void handshake_start(struct session *s)
+{
+	struct worker *w = s->worker;
+
+	s->setup->deadline_us = s->accepted_us + (int64_t)w->config->handshake_timeout_ms * 1000;
+	s->setup->method = METHOD_UNACCEPTABLE;
+	event_assign(&s->client_read, w->base, s->client_fd, EV_READ | EV_PERSIST, on_readable, s);
+	wait_for_client(s);
+	/* Often the greeting is there already. */
+	on_readable(s->client_fd, EV_READ, s);
+}
+
+void handshake_timeout(struct session *s)
+{
+	if (s->state == SESSION_GREETING && s->setup->in_len == 0)
+		session_drop(s);
+	else
+		session_refuse(s, REASON_HANDSHAKE_TIMEOUT, session_state_name(s->state));
+}
+
+/* What the client reads when it is refused, in the terms of the state it is in. */
+void handshake_refusal_reply(struct session *s, enum reason reason)
+{
+	static const struct endpoint nowhere;
+	static const uint8_t no_method[2] = {5, METHOD_UNACCEPTABLE}, login_refused[2] = {1, 1};
+	uint8_t reply[SOCKS5_REPLY_MAX];
+
+	switch (s->state) {
+	case SESSION_GREETING:
+		if (reason == REASON_NO_METHOD)
+			say(s, no_method, sizeof no_method);
+		return;
+	case SESSION_LOGIN:
+	case SESSION_AUTHENTICATING:
+	case SESSION_DELAYING:
+		say(s, login_refused, sizeof login_refused);
+		return;
+	default:
+		say(s, reply, socks5_write_reply(reply, reason_socks5(reason), &nowhere));
+	}
+}
+
+/* Each stage: true if it moved on and the next may look at the bytes that are left. */
+
+static bool greeting(struct session *s)
+{
+	struct setup *setup = s->setup;
+	struct socks5_methods methods;
+	struct front_refusal why;
+	size_t used;
+
+	switch (socks5_read_methods(setup->in, setup->in_len, &used, &methods, &why)) {
+	case FRONT_MORE:
+		return false;
+	case FRONT_REFUSE:
+		session_refuse(s, why.reason, why.detail);
+		return false;
+	case FRONT_DONE:
+		break;
+	}
+	uint8_t reply[2] = {5, socks5_choose_method(&methods, s->listener->methods, s->listener->nmethods)};
+
+	if (reply[1] == METHOD_UNACCEPTABLE) {
+		session_refuse(s, REASON_NO_METHOD, NULL);
+		return false;
+	}
+	consume(setup, used);
+	setup->method = reply[1];
+	if (!say(s, reply, sizeof reply)) {
+		session_drop(s);
+		return false;
+	}
+	session_set_state(s, reply[1] == METHOD_PASSWORD ? SESSION_LOGIN : SESSION_REQUEST);
+	return true;
+}
+
+static void ask_authenticator(struct session *s, const struct socks5_login *login)
+{
+	struct auth_ask ask;
+
+	memset(&ask, 0, sizeof ask);
+	strcpy(ask.service, s->listener->pam_service);
+	strcpy(ask.listener, s->listener->name);
+	ask.client = s->client.addr;
+	memcpy(ask.user, login->user, login->user_len);
+	memcpy(ask.password, login->password, login->password_len);
+	session_set_state(s, SESSION_AUTHENTICATING);
+	s->setup->waiting_since_us = clock_mono_us();
+	int rc = authenticate_ask(s, &ask);
+
+	auth_ask_wipe(&ask);
+	if (rc != 0) {
+		session_refuse(s, REASON_LOGIN_FAILED, "the authenticator is not running");
+		return;
+	}
+	/* The master bounds queue and conversation; this only guards against its own end. */
+	session_arm(s, ((int64_t)s->worker->config->pam_timeout_ms * 2 + 5000) * 1000);
+}
+
+static bool login(struct session *s)
+{
+	struct setup *setup = s->setup;
+	struct socks5_login in;
+	struct front_refusal why;
+	char shown[AUTH_TEXT_MAX + 1];
+	size_t used;
+
+	switch (socks5_read_login(setup->in, setup->in_len, &used, &in, &why)) {
+	case FRONT_MORE:
+		return false;
+	case FRONT_REFUSE:
+		session_refuse(s, why.reason, why.detail);
+		return false;
+	case FRONT_DONE:
+		break;
+	}
+	stop_reading(s);
+	s->user = strdup(text_escape(in.user, in.user_len, shown, sizeof shown));
+	const char *refused = auth_text_refused(in.user, in.user_len);
+
+	if (refused == NULL)
+		refused = auth_text_refused(in.password, in.password_len);
+	if (refused != NULL || s->user == NULL) {
+		session_refuse(s, REASON_LOGIN_DENIED, refused);
+		return false;
+	}
+	ask_authenticator(s, &in);
+	if (s->state == SESSION_AUTHENTICATING)
+		consume(setup, used);
+	return false;
+}
+
+static bool keep_groups(struct setup *setup, const struct auth_answer *answer)
+{
+	if (answer->ngroups == 0)
+		return true;
+	setup->groups = malloc(sizeof *setup->groups * answer->ngroups);
+	if (setup->groups == NULL)
+		return false;
+	memcpy(setup->groups, answer->groups, sizeof *setup->groups * answer->ngroups);
+	setup->ngroups = answer->ngroups;
+	return true;
+}
+
+void handshake_login_done(struct session *s, const struct auth_answer *answer)
+{
+	static const uint8_t success[2] = {1, 0};
+	struct setup *setup = s->setup;
+	char *user;
+
+	if (answer->verdict != AUTH_OK) {
+		/* For the record, which is made when the delay is over. */
+		setup->refusal_detail = strdup(answer->reason);
+		setup->refusal = answer->verdict == AUTH_DENIED ? REASON_LOGIN_DENIED : REASON_LOGIN_FAILED;
+		session_set_state(s, SESSION_DELAYING);
+		session_arm(s, answer->delay_us < DELAY_MAX_US ? answer->delay_us : DELAY_MAX_US);
+		return;
+	}
+	user = strdup(answer->user);
+	if (user == NULL || !keep_groups(setup, answer)) {
+		free(user);
+		session_refuse(s, REASON_FAULT, "out of memory");
+		return;
+	}
+	free(s->user);
+	s->user = user;
+	setup->deadline_us += clock_mono_us() - setup->waiting_since_us;
+	session_set_state(s, SESSION_REQUEST);
+	if (!say(s, success, sizeof success)) {
+		session_drop(s);
+		return;
+	}
+	wait_for_client(s);
+	advance(s);
+}
+
+void handshake_delay_over(struct session *s)
+{
+	session_refuse(s, s->setup->refusal, s->setup->refusal_detail);
+}
+
+static void refuse_request(struct session *s, const struct front_refusal *why)
+{
+	char shown[NAME_MAX_LEN + 1];
+
+	if (why->name != NULL)
+		s->name = strdup(text_escape(why->name, why->name_len, shown, sizeof shown));
+	session_refuse(s, why->reason, why->detail);
+}
+
+static bool request(struct session *s)
+{
+	struct setup *setup = s->setup;
+	struct front_refusal why = {0};
+	size_t used;
+
+	switch (socks5_read_request(setup->in, setup->in_len, &used, &setup->request, &why)) {
+	case FRONT_MORE:
+		return false;
+	case FRONT_REFUSE:
+		s->command = setup->request.command;
+		s->port = setup->request.port;
+		stop_reading(s);
+		refuse_request(s, &why);
+		return false;
+	case FRONT_DONE:
+		break;
+	}
+	stop_reading(s);
+	consume(setup, used); /* what is left is early data for the destination */
+	s->command = setup->request.command;
+	s->port = setup->request.port;
+	if (setup->request.has_name)
+		s->name = strdup(setup->request.name.text);
+	else
+		s->address = setup->request.address;
+	authorise_request(s);
+	return false;
+}
+
+static void advance(struct session *s)
+{
+	bool more = true;
+
+	while (more)
+		switch (s->state) {
+		case SESSION_GREETING:
+			more = greeting(s);
+			break;
+		case SESSION_LOGIN:
+			more = login(s);
+			break;
+		case SESSION_REQUEST:
+			more = request(s);
+			break;
+		default:
+			return;
+		}
+}

@@ -1,0 +1,204 @@
+/* Carries the bytes.  Everything is read into one buffer of the worker's and sent on at once; only what the receiver would not
+ * take is kept, and then nothing more is read from that side: an idle session owns no buffer.  The directions are
+ * independent: one may end while the other goes on, for as long as the idle limit allows. */
+#include "config.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/clock.h"
+#include "gatewayd/worker/session.h"
+#include "gatewayd/worker/worker.h"
+
+/* Reads of one side before the others get their turn. */
+#define READS_PER_TURN 4
+
+/* One direction, with everything that differs between the two. */
+struct side {
+	struct flow *flow;
+	int from, to;
+	struct event *read_event, *write_event;
+	const char *from_reset, *to_reset; /* reasons for the record */
+};
+
+static struct side up(struct session *s)
+{
+	return (struct side){&s->up, s->client_fd, s->server_fd, &s->client_read, &s->server_write, "client reset",
+			     "server reset"};
+}
+
+static struct side down(struct session *s)
+{
+	return (struct side){&s->down, s->server_fd, s->client_fd, &s->server_read, &s->client_write, "server reset",
+			     "client reset"};
+}
+
+enum step { STEP_ON, STEP_WAIT, STEP_OVER };
+
+/* Sends what it can; keeps the rest and waits for room. */
+static enum step deliver(struct session *s, struct side *d, const uint8_t *data, size_t len)
+{
+	size_t sent = 0;
+
+	while (sent < len) {
+		ssize_t n = send(d->to, data + sent, len - sent, MSG_NOSIGNAL);
+
+		if (n >= 0) {
+			sent += (size_t)n;
+			continue;
+		}
+		if (errno == EINTR)
+			continue;
+		if (errno != EAGAIN) {
+			session_end(s, d->to_reset, true);
+			return STEP_OVER;
+		}
+		break;
+	}
+	d->flow->bytes += sent;
+	s->active_us = clock_mono_us();
+	if (sent == len)
+		return STEP_ON;
+	if (data != d->flow->pending + d->flow->off) {
+		d->flow->pending = malloc(len - sent);
+		if (d->flow->pending == NULL) {
+			session_end(s, "out of memory", true);
+			return STEP_OVER;
+		}
+		memcpy(d->flow->pending, data + sent, len - sent);
+		d->flow->off = 0;
+	} else {
+		d->flow->off += (uint32_t)sent;
+	}
+	d->flow->len = (uint32_t)(len - sent);
+	event_del(d->read_event);
+	event_add(d->write_event, NULL);
+	return STEP_WAIT;
+}
+
+/* The sender has finished: the receiver hears of it once it has everything. */
+static enum step finish_direction(struct session *s, struct side *d)
+{
+	event_del(d->read_event);
+	d->flow->eof = true;
+	if (d->flow->len > 0)
+		return STEP_WAIT;
+	shutdown(d->to, SHUT_WR);
+	d->flow->shut = true;
+	if (s->up.shut && s->down.shut) {
+		session_end(s, "done", false);
+		return STEP_OVER;
+	}
+	return STEP_WAIT;
+}
+
+static enum step pump(struct session *s, struct side *d)
+{
+	uint8_t *buffer = s->worker->buffer;
+
+	for (int i = 0; i < READS_PER_TURN; i++) {
+		ssize_t n = recv(d->from, buffer, RELAY_BUFFER, 0);
+
+		if (n == 0)
+			return finish_direction(s, d);
+		if (n < 0) {
+			if (errno == EAGAIN || errno == EINTR)
+				return STEP_ON;
+			session_end(s, d->from_reset, true);
+			return STEP_OVER;
+		}
+		enum step step = deliver(s, d, buffer, (size_t)n);
+
+		if (step != STEP_ON || n < RELAY_BUFFER)
+			return step;
+	}
+	return STEP_ON;
+}
+
+static void drain(struct session *s, struct side *d)
+{
+	struct flow *f = d->flow;
+
+	if (deliver(s, d, f->pending + f->off, f->len) != STEP_ON)
+		return;
+	free(f->pending);
+	f->pending = NULL;
+	f->off = f->len = 0;
+	if (f->eof)
+		finish_direction(s, d);
+	else
+		event_add(d->read_event, NULL);
+}
+
+static void on_client_readable(evutil_socket_t fd, short what, void *arg)
+{
+	struct side d = up(arg);
+
+	(void)fd, (void)what;
+	pump(arg, &d);
+}
+
+static void on_server_readable(evutil_socket_t fd, short what, void *arg)
+{
+	struct side d = down(arg);
+
+	(void)fd, (void)what;
+	pump(arg, &d);
+}
+
+static void on_server_writable(evutil_socket_t fd, short what, void *arg)
+{
+	struct side d = up(arg);
+
+	(void)fd, (void)what;
+	drain(arg, &d);
+}
+
+static void on_client_writable(evutil_socket_t fd, short what, void *arg)
+{
+	struct side d = down(arg);
+
+	(void)fd, (void)what;
+	drain(arg, &d);
+}
+
+static int64_t idle_limit_us(const struct session *s)
+{
+	return (int64_t)s->worker->config->idle_timeout_ms * 1000;
+}
+
+/* The timer is set once and looks, when it fires, how long ago the last byte went: no timer is touched per packet. */
+void relay_idle_check(struct session *s)
+{
+	int64_t left = s->active_us + idle_limit_us(s) - clock_mono_us();
+
+	if (left <= 0)
+		session_end(s, "idle timeout", false);
+	else
+		session_arm(s, left);
+}
+
+void relay_start(struct session *s, const uint8_t *early, size_t len)
+{
+	struct event_base *base = s->worker->base;
+	struct side d = up(s);
+	int one = 1;
+
+	setsockopt(s->client_fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	event_del(&s->client_read);
+	event_assign(&s->client_read, base, s->client_fd, EV_READ | EV_PERSIST, on_client_readable, s);
+	event_assign(&s->client_write, base, s->client_fd, EV_WRITE, on_client_writable, s);
+	event_assign(&s->server_read, base, s->server_fd, EV_READ | EV_PERSIST, on_server_readable, s);
+	event_assign(&s->server_write, base, s->server_fd, EV_WRITE, on_server_writable, s);
+	event_add(&s->server_read, NULL);
+	event_add(&s->client_read, NULL);
+	session_arm(s, idle_limit_us(s));
+	/* Bytes that came in one piece with the request. */
+	if (len > 0)
+		deliver(s, &d, early, len);
+}

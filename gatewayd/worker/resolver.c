@@ -1,0 +1,345 @@
+#include "config.h"
+
+#include "gatewayd/worker/resolver.h"
+
+#include <ares.h>
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include "common/log.h"
+#include "common/sealed.h"
+#include "gatewayd/conf.h"
+#include "gatewayd/worker/hosts.h"
+
+#define SYSTEM_FILE_MAX (4 * 1024 * 1024)
+
+/* A socket that c-ares wants watched. */
+struct watched {
+	LIST_ENTRY(watched) next;
+	struct resolver *resolver;
+	ares_socket_t fd;
+	struct event event;
+};
+
+struct lookup {
+	struct resolver *resolver;
+	struct name name;
+	lookup_done *done; /* NULL: cancelled; the answer is thrown away when it comes */
+	void *arg;
+	struct event deliver;
+	struct answer *answer; /* once it is there */
+};
+
+struct resolver {
+	struct event_base *base;
+	ares_channel channel;
+	LIST_HEAD(, watched) watched;
+	struct event timer;
+	struct hosts *hosts; /* NULL: not used */
+};
+
+/* ---- c-ares and the loop ------------------------------------------------------------------------------------- */
+
+static void arm_timer(struct resolver *r)
+{
+	struct timeval longest = {.tv_sec = 1}, tv, *next = ares_timeout(r->channel, &longest, &tv);
+
+	evtimer_add(&r->timer, next);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct resolver *r = arg;
+
+	(void)fd, (void)what;
+	ares_process_fd(r->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
+	if (!LIST_EMPTY(&r->watched))
+		arm_timer(r);
+}
+
+static void on_socket(evutil_socket_t fd, short what, void *arg)
+{
+	struct watched *w = arg;
+	struct resolver *r = w->resolver;
+
+	/* w may be gone when this returns. */
+	ares_process_fd(r->channel, what & EV_READ ? fd : ARES_SOCKET_BAD, what & EV_WRITE ? fd : ARES_SOCKET_BAD);
+}
+
+static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writable)
+{
+	struct resolver *r = arg;
+	struct watched *w;
+	short what = (short)((readable ? EV_READ : 0) | (writable ? EV_WRITE : 0) | EV_PERSIST);
+
+	LIST_FOREACH (w, &r->watched, next)
+		if (w->fd == fd)
+			break;
+	if (w != NULL)
+		event_del(&w->event);
+	if (!readable && !writable) {
+		if (w != NULL) {
+			LIST_REMOVE(w, next);
+			free(w);
+		}
+		return;
+	}
+	if (w == NULL) {
+		w = calloc(1, sizeof *w);
+		if (w == NULL) {
+			log_error("out of memory for a resolver socket");
+			return; /* the query times out */
+		}
+		w->resolver = r;
+		w->fd = fd;
+		LIST_INSERT_HEAD(&r->watched, w, next);
+	}
+	event_assign(&w->event, r->base, fd, what, on_socket, w);
+	event_add(&w->event, NULL);
+	arm_timer(r);
+}
+
+/* ---- configuration --------------------------------------------------------------------------------------------- */
+
+static int set_servers(struct resolver *r, const struct endpoint *servers, size_t n)
+{
+	char csv[CONFIG_RESOLVERS_MAX * (ENDPOINT_TEXT_MAX + 1)] = "", text[ENDPOINT_TEXT_MAX];
+	size_t used = 0;
+
+	for (size_t i = 0; i < n && i < CONFIG_RESOLVERS_MAX; i++)
+		used += (size_t)snprintf(csv + used, sizeof csv - used, "%s%s", i == 0 ? "" : ",",
+					 endpoint_format(&servers[i], text));
+	return ares_set_servers_ports_csv(r->channel, csv);
+}
+
+struct resolver *resolver_new(struct event_base *base, const struct config *config, struct err *why)
+{
+	struct resolver *r = calloc(1, sizeof *r);
+	struct ares_options options = {
+		.flags = ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES,
+		.timeout = (int)config->resolver_timeout_ms,
+		.tries = (int)config->resolver_tries,
+		.ndots = 1,
+		.sock_state_cb = on_socket_state,
+		.lookups = (char *)(uintptr_t)"b", /* DNS alone: hosts are looked up here */
+	};
+	/* Everything is set, no domains among it: then c-ares reads no file, and knows no search list. */
+	int mask = ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_NDOTS | ARES_OPT_SOCK_STATE_CB |
+		   ARES_OPT_LOOKUPS | ARES_OPT_DOMAINS | ARES_OPT_SORTLIST | ARES_OPT_SERVERS;
+	struct in_addr localhost = {.s_addr = htonl(INADDR_LOOPBACK)};
+	int rc;
+
+	if (r == NULL) {
+		err_set(why, "out of memory for the resolver");
+		return NULL;
+	}
+	r->base = base;
+	LIST_INIT(&r->watched);
+	evtimer_assign(&r->timer, base, on_timer, r);
+	options.sock_state_cb_data = r;
+	options.servers = &localhost; /* until the real ones are set below */
+	options.nservers = 1;
+	/* Never the environment's LOCALDOMAIN or RES_OPTIONS. */
+	unsetenv("LOCALDOMAIN");
+	unsetenv("RES_OPTIONS");
+	rc = ares_library_init(ARES_LIB_INIT_ALL);
+	if (rc == ARES_SUCCESS)
+		rc = ares_init_options(&r->channel, &options, mask);
+	if (rc == ARES_SUCCESS && config->nresolvers > 0)
+		rc = set_servers(r, config->resolvers, config->nresolvers);
+	if (rc != ARES_SUCCESS) {
+		err_set(why, "cannot start the resolver: %s", ares_strerror(rc));
+		free(r);
+		return NULL;
+	}
+	return r;
+}
+
+void resolver_free(struct resolver **r)
+{
+	if (*r == NULL)
+		return;
+	ares_destroy((*r)->channel);
+	evtimer_del(&(*r)->timer);
+	hosts_free(&(*r)->hosts);
+	free(*r);
+	*r = NULL;
+}
+
+void resolver_use_system(struct resolver *r, int resolv_conf_fd, int hosts_fd)
+{
+	struct endpoint servers[CONFIG_RESOLVERS_MAX];
+	struct sealed conf, hosts;
+	struct err why;
+
+	if (sealed_map(resolv_conf_fd, SYSTEM_FILE_MAX, &conf, &why) != 0) {
+		log_error("%s", why.text);
+		return;
+	}
+	if (sealed_map(hosts_fd, SYSTEM_FILE_MAX, &hosts, &why) != 0) {
+		log_error("%s", why.text);
+		sealed_unmap(&conf);
+		return;
+	}
+	size_t n = resolv_conf_servers(conf.data, conf.len, servers, CONFIG_RESOLVERS_MAX);
+
+	/* resolv.conf(5): without a nameserver line, the name server of this host. */
+	if (n == 0)
+		servers[n++] = (struct endpoint){.addr = addr_v4(INADDR_LOOPBACK), .port = 53};
+	if (set_servers(r, servers, n) != ARES_SUCCESS)
+		log_error("cannot use the name servers of resolv.conf");
+	hosts_free(&r->hosts);
+	r->hosts = hosts_parse(hosts.data, hosts.len);
+	sealed_unmap(&conf);
+	sealed_unmap(&hosts);
+}
+
+/* ---- looking up --------------------------------------------------------------------------------------------------- */
+
+static void fail(struct answer *a, enum reason reason, const char *detail)
+{
+	memset(a, 0, sizeof *a);
+	a->failure = reason;
+	a->detail = detail;
+}
+
+static void lookup_free(struct lookup *l)
+{
+	event_del(&l->deliver);
+	free(l->answer);
+	free(l);
+}
+
+static void on_deliver(evutil_socket_t fd, short what, void *arg)
+{
+	struct lookup *l = arg;
+	lookup_done *done = l->done;
+
+	(void)fd, (void)what;
+	if (done != NULL)
+		done(l->answer, l->arg);
+	lookup_free(l);
+}
+
+static bool add_alias(struct answer *a, const struct lookup *l, const char *text)
+{
+	struct name name;
+	struct addr unused;
+	const char *why;
+
+	if (name_canonical(text, strlen(text), &name, &unused, &why) != NAME_IS_NAME)
+		return false;
+	if (strcmp(name.text, l->name.text) == 0)
+		return true;
+	for (size_t i = 0; i < a->naliases; i++)
+		if (strcmp(a->aliases[i].text, name.text) == 0)
+			return true;
+	if (a->naliases == ANSWER_ALIASES_MAX)
+		return false;
+	a->aliases[a->naliases++] = name;
+	return true;
+}
+
+static bool add_address(struct answer *a, const struct ares_addrinfo_node *node)
+{
+	struct endpoint ep;
+
+	if (!endpoint_from_sockaddr(node->ai_addr, node->ai_addrlen, &ep))
+		return true; /* neither IPv4 nor IPv6: not an address we could use */
+	for (size_t i = 0; i < a->naddresses; i++)
+		if (addr_equal(&a->addresses[i], &ep.addr))
+			return true;
+	if (a->naddresses == ANSWER_ADDRESSES_MAX)
+		return false;
+	a->addresses[a->naddresses++] = ep.addr;
+	return true;
+}
+
+/* A part of an answer would be judged without the rest: too much is refused as a whole. */
+static void read_answer(struct lookup *l, const struct ares_addrinfo *ai)
+{
+	struct answer *a = l->answer;
+
+	for (const struct ares_addrinfo_cname *c = ai->cnames; c != NULL; c = c->next)
+		if ((c->alias != NULL && !add_alias(a, l, c->alias)) || (c->name != NULL && !add_alias(a, l, c->name))) {
+			fail(a, REASON_ANSWER_REFUSED, "more than 16 aliases, or one that is no host name");
+			return;
+		}
+	for (const struct ares_addrinfo_node *n = ai->nodes; n != NULL; n = n->ai_next)
+		if (!add_address(a, n)) {
+			fail(a, REASON_ANSWER_REFUSED, "more than 64 addresses");
+			return;
+		}
+	if (a->naddresses == 0)
+		fail(a, REASON_NO_SUCH_NAME, "it has no address");
+}
+
+static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo *ai)
+{
+	struct lookup *l = arg;
+
+	(void)timeouts;
+	if (status == ARES_SUCCESS && ai != NULL)
+		read_answer(l, ai);
+	else if (status == ARES_ENOTFOUND || status == ARES_ENODATA)
+		fail(l->answer, REASON_NO_SUCH_NAME, NULL);
+	else
+		fail(l->answer, REASON_LOOKUP_FAILED, ares_strerror(status));
+	if (ai != NULL)
+		ares_freeaddrinfo(ai);
+	if (status == ARES_EDESTRUCTION)
+		lookup_free(l);
+	else
+		event_active(&l->deliver, EV_TIMEOUT, 1);
+}
+
+static bool find_in_hosts(struct lookup *l)
+{
+	struct answer *a = l->answer;
+	size_t n;
+
+	if (l->resolver->hosts == NULL)
+		return false;
+	n = hosts_find(l->resolver->hosts, &l->name, a->addresses, ANSWER_ADDRESSES_MAX);
+	if (n > ANSWER_ADDRESSES_MAX)
+		fail(a, REASON_ANSWER_REFUSED, "more than 64 addresses in the hosts file");
+	else
+		a->naddresses = n;
+	return n > 0;
+}
+
+struct lookup *resolver_lookup(struct resolver *r, const struct name *name, lookup_done *done, void *arg)
+{
+	struct ares_addrinfo_hints hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = ARES_AI_NOSORT};
+	struct lookup *l = calloc(1, sizeof *l);
+
+	if (l != NULL)
+		l->answer = calloc(1, sizeof *l->answer);
+	if (l == NULL || l->answer == NULL) {
+		free(l);
+		return NULL;
+	}
+	l->resolver = r;
+	l->name = *name;
+	l->done = done;
+	l->arg = arg;
+	event_assign(&l->deliver, r->base, -1, 0, on_deliver, l);
+	if (find_in_hosts(l)) {
+		event_active(&l->deliver, EV_TIMEOUT, 1);
+		return l;
+	}
+	ares_getaddrinfo(r->channel, l->name.text, NULL, &hints, on_answer, l);
+	return l;
+}
+
+void lookup_cancel(struct lookup **lookup)
+{
+	if (*lookup != NULL)
+		(*lookup)->done = NULL;
+	*lookup = NULL;
+}

@@ -1,0 +1,319 @@
+#include "config.h"
+
+#include "gatewayd/worker/session.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <event2/event.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/text.h"
+#include "gatewayd/recording.h"
+#include "gatewayd/worker/resolver.h"
+#include "gatewayd/worker/worker.h"
+
+/* How long a refused client has to read its reply, and how much more of its bytes we are willing to throw away. */
+#define CLOSING_US 2000000
+#define CLOSING_BYTES (64 * 1024)
+
+static const char *const state_names[SESSION_STATE_COUNT] = {
+	[SESSION_GREETING] = "greeting",   [SESSION_LOGIN] = "login",         [SESSION_AUTHENTICATING] = "authenticating",
+	[SESSION_DELAYING] = "delaying",   [SESSION_REQUEST] = "request",     [SESSION_RESOLVING] = "resolving",
+	[SESSION_GRANTING] = "granting",   [SESSION_RELAYING] = "relaying",   [SESSION_CLOSING] = "closing",
+};
+
+#define TO(state) (1u << SESSION_##state)
+
+static const unsigned legal_moves[SESSION_STATE_COUNT] = {
+	[SESSION_GREETING] = TO(LOGIN) | TO(REQUEST) | TO(CLOSING),
+	[SESSION_LOGIN] = TO(AUTHENTICATING) | TO(CLOSING),
+	[SESSION_AUTHENTICATING] = TO(REQUEST) | TO(DELAYING) | TO(CLOSING),
+	[SESSION_DELAYING] = TO(CLOSING),
+	[SESSION_REQUEST] = TO(RESOLVING) | TO(GRANTING) | TO(CLOSING),
+	[SESSION_RESOLVING] = TO(GRANTING) | TO(CLOSING),
+	[SESSION_GRANTING] = TO(RELAYING) | TO(CLOSING),
+	[SESSION_RELAYING] = 0,
+	[SESSION_CLOSING] = 0,
+};
+
+const char *session_state_name(enum session_state state)
+{
+	return state_names[state];
+}
+
+void session_set_state(struct session *s, enum session_state state)
+{
+	assert(legal_moves[s->state] & (1u << state));
+	log_debug("session %016llx: %s -> %s", (unsigned long long)s->id, state_names[s->state], state_names[state]);
+	s->state = state;
+}
+
+const char *session_method(const struct session *s)
+{
+	uint8_t method = s->setup != NULL ? s->setup->method : s->user != NULL ? 0x02 : 0x00;
+
+	return method == 0x02 ? "password" : method == 0x00 ? "none" : "";
+}
+
+/* ---- time ----------------------------------------------------------------------------------------------------- */
+
+void session_arm(struct session *s, int64_t after_us)
+{
+	struct timeval tv;
+
+	if (after_us < 0)
+		after_us = 0;
+	tv = (struct timeval){.tv_sec = after_us / 1000000, .tv_usec = after_us % 1000000};
+	evtimer_add(&s->timer, &tv);
+}
+
+/* Every waiting state has a deadline, and a way to end at it. */
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct session *s = arg;
+
+	(void)fd, (void)what;
+	switch (s->state) {
+	case SESSION_GREETING:
+	case SESSION_LOGIN:
+	case SESSION_REQUEST:
+		handshake_timeout(s);
+		return;
+	case SESSION_AUTHENTICATING:
+		session_refuse(s, REASON_LOGIN_FAILED, "the authenticator did not answer in time");
+		return;
+	case SESSION_DELAYING:
+		handshake_delay_over(s);
+		return;
+	case SESSION_RESOLVING:
+		session_refuse(s, REASON_LOOKUP_FAILED, "the resolver did not answer in time");
+		return;
+	case SESSION_GRANTING:
+		grant_audit_timeout(s);
+		return;
+	case SESSION_RELAYING:
+		relay_idle_check(s);
+		return;
+	case SESSION_CLOSING:
+	case SESSION_STATE_COUNT:
+		session_drop(s);
+		return;
+	}
+}
+
+/* ---- birth and death --------------------------------------------------------------------------------------------- */
+
+/* 40 random bits for this process life, and a count: unique without asking anybody. */
+static uint64_t next_id(struct worker *w)
+{
+	return w->session_tag | (++w->session_count & 0xffffff);
+}
+
+struct session *session_new(struct worker *w, const struct config_listener *listener, int fd, const struct endpoint *client)
+{
+	struct session *s = calloc(1, sizeof *s);
+
+	if (s != NULL)
+		s->setup = calloc(1, sizeof *s->setup);
+	if (s == NULL || s->setup == NULL) {
+		free(s);
+		close(fd);
+		return NULL;
+	}
+	s->setup->session = s;
+	s->worker = w;
+	s->listener = listener;
+	s->id = next_id(w);
+	s->client_fd = fd;
+	s->server_fd = -1;
+	s->client = *client;
+	s->accepted_us = s->active_us = clock_mono_us();
+	evtimer_assign(&s->timer, w->base, on_timer, s);
+	TAILQ_INSERT_TAIL(&w->sessions, s, next);
+	w->nsessions++;
+	return s;
+}
+
+void session_free_setup(struct session *s)
+{
+	struct setup *setup = s->setup;
+
+	if (setup == NULL)
+		return;
+	connect_stop(s);
+	lookup_cancel(&setup->lookup);
+	record_forget(&setup->record);
+	authenticate_cancel(s);
+	ruleset_unref(&setup->rules);
+	free(setup->groups);
+	free(setup->refusal_detail);
+	explicit_bzero(setup->in, sizeof setup->in); /* a log-in went through it */
+	free(setup);
+	s->setup = NULL;
+}
+
+static void close_fd(int *fd, bool reset)
+{
+	struct linger now = {.l_onoff = 1, .l_linger = 0};
+
+	if (*fd < 0)
+		return;
+	if (reset)
+		setsockopt(*fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+	close(*fd);
+	*fd = -1;
+}
+
+static void forget_events(struct session *s)
+{
+	struct event *events[] = {&s->client_read, &s->client_write, &s->server_read, &s->server_write, &s->timer};
+
+	for (size_t i = 0; i < sizeof events / sizeof *events; i++)
+		if (event_initialized(events[i]))
+			event_del(events[i]);
+}
+
+static void session_free(struct session *s, bool reset)
+{
+	struct worker *w = s->worker;
+
+	session_free_setup(s);
+	forget_events(s);
+	close_fd(&s->client_fd, reset);
+	close_fd(&s->server_fd, reset);
+	free(s->up.pending);
+	free(s->down.pending);
+	free(s->user);
+	free(s->name);
+	free(s->rule);
+	TAILQ_REMOVE(&w->sessions, s, next);
+	w->nsessions--;
+	free(s);
+	accept_update(w);
+}
+
+void session_drop(struct session *s)
+{
+	assert(!s->granted);
+	session_free(s, false);
+}
+
+/* ---- records ------------------------------------------------------------------------------------------------------- */
+
+static void copy_text(char *out, size_t size, const char *text)
+{
+	snprintf(out, size, "%s", text == NULL ? "" : text);
+}
+
+static const char *command_name(enum policy_command command)
+{
+	switch (command) {
+	case POLICY_CONNECT:
+		return "connect";
+	case POLICY_BIND:
+		return "bind";
+	case POLICY_UDP:
+		return "udp";
+	}
+	return "";
+}
+
+void session_event(const struct session *s, enum audit_kind kind, struct audit_event *e)
+{
+	/* The detail is large: only its first byte matters when it is empty. */
+	memset(e, 0, offsetof(struct audit_event, detail) + 1);
+	e->kind = kind;
+	e->session = s->id;
+	e->time_us = clock_wall_us();
+	e->client = s->client;
+	e->address = (struct endpoint){.addr = s->address, .port = s->port};
+	e->bytes_up = s->up.bytes;
+	e->bytes_down = s->down.bytes;
+	e->revision = s->revision;
+	copy_text(e->listener, sizeof e->listener, s->listener->name);
+	copy_text(e->user, sizeof e->user, s->user);
+	copy_text(e->method, sizeof e->method, session_method(s));
+	copy_text(e->command, sizeof e->command, command_name(s->command));
+	copy_text(e->name, sizeof e->name, s->name);
+	copy_text(e->rule, sizeof e->rule, s->rule);
+}
+
+static void set_reason(struct audit_event *e, enum reason reason, const char *detail)
+{
+	snprintf(e->reason, sizeof e->reason, "%s%s%s", reason_word(reason), detail == NULL ? "" : ": ",
+		 detail == NULL ? "" : detail);
+}
+
+static bool is_login_failure(enum reason reason)
+{
+	return reason == REASON_LOGIN_DENIED || reason == REASON_LOGIN_FAILED;
+}
+
+static void record_refusal(struct session *s, enum reason reason, const char *detail)
+{
+	static struct audit_event e;
+	struct worker *w = s->worker;
+
+	session_event(s, s->granted ? AUDIT_ENDED : is_login_failure(reason) ? AUDIT_LOGIN_FAILED : AUDIT_DENIED, &e);
+	set_reason(&e, reason, detail);
+	if (s->granted)
+		e.duration_us = clock_mono_us() - s->granted_us;
+	*(s->granted ? &w->counters.failed : is_login_failure(reason) ? &w->counters.login_failed : &w->counters.denied) += 1;
+	s->granted = false;
+	record_event(w->recording, &e, NULL);
+}
+
+/* ---- refusing --------------------------------------------------------------------------------------------------------- */
+
+/* Throws away what the client still sends, so that closing does not reset the connection under the reply. */
+static void on_closing_readable(evutil_socket_t fd, short what, void *arg)
+{
+	struct session *s = arg;
+	ssize_t n = recv(fd, s->worker->buffer, sizeof s->worker->buffer, 0);
+
+	(void)what;
+	if (n > 0)
+		s->up.bytes += (uint64_t)n;
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR) || s->up.bytes > CLOSING_BYTES)
+		session_drop(s);
+}
+
+static void linger(struct session *s)
+{
+	session_free_setup(s);
+	close_fd(&s->server_fd, false);
+	forget_events(s);
+	s->up.bytes = 0;
+	shutdown(s->client_fd, SHUT_WR);
+	event_assign(&s->client_read, s->worker->base, s->client_fd, EV_READ | EV_PERSIST, on_closing_readable, s);
+	event_add(&s->client_read, NULL);
+	session_arm(s, CLOSING_US);
+}
+
+void session_refuse(struct session *s, enum reason reason, const char *detail)
+{
+	record_refusal(s, reason, detail);
+	handshake_refusal_reply(s, reason);
+	session_set_state(s, SESSION_CLOSING);
+	linger(s);
+}
+
+void session_end(struct session *s, const char *reason, bool reset)
+{
+	static struct audit_event e;
+
+	session_event(s, AUDIT_ENDED, &e);
+	e.duration_us = clock_mono_us() - s->granted_us;
+	copy_text(e.reason, sizeof e.reason, reason);
+	s->worker->counters.bytes_up += s->up.bytes;
+	s->worker->counters.bytes_down += s->down.bytes;
+	record_event(s->worker->recording, &e, NULL);
+	s->granted = false;
+	session_free(s, reset);
+}

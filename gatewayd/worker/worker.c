@@ -1,0 +1,211 @@
+#include "config.h"
+
+#include "gatewayd/worker/worker.h"
+
+#include <event2/event.h>
+#include <jansson.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "gatewayd/recording.h"
+#include "gatewayd/worker/resolver.h"
+
+/* ---- ready: a policy to decide with, a recorder to write to -------------------------------------------------- */
+
+static void report_policy(struct worker *w, uint32_t revision, const char *fault)
+{
+	uint8_t body[600];
+	struct wire_writer out = wire_writer_on(body, sizeof body);
+
+	wire_put_u32(&out, revision);
+	wire_put_text(&out, fault);
+	if (w->control != NULL)
+		ipc_send_wire(w->control, IPC_POLICY_TAKEN, &out);
+}
+
+static void take_policy(struct worker *w, struct ipc_message *m)
+{
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+	uint32_t revision = wire_get_u32(&r);
+	bool first = w->rules == NULL;
+	struct err why = {""};
+
+	if (!wire_done(&r) || m->nfds != 1)
+		log_fatal("control sent a malformed POLICY");
+	if (authorise_take_image(w, m->fds[0], revision, &why) != 0)
+		log_error("revision %u is not taken: %s", revision, why.text);
+	report_policy(w, revision, why.text);
+	accept_update(w);
+	if (first && w->rules != NULL)
+		child_ready(w->child);
+}
+
+static void send_status(struct worker *w)
+{
+	const struct counters *c = &w->counters;
+	json_t *status = json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "sessions", (json_int_t)w->nsessions,
+				   "accepted", (json_int_t)c->accepted, "granted", (json_int_t)c->granted, "failed",
+				   (json_int_t)c->failed, "denied", (json_int_t)c->denied, "login_failed",
+				   (json_int_t)c->login_failed, "bytes_up", (json_int_t)c->bytes_up, "bytes_down",
+				   (json_int_t)c->bytes_down, "audit_waiting",
+				   (json_int_t)recording_waiting(w->recording), "max_sessions", (json_int_t)w->max_sessions);
+	char text[1024];
+	size_t len = json_dumpb(status, text, sizeof text, JSON_COMPACT);
+
+	json_decref(status);
+	if (len <= sizeof text)
+		ipc_send(w->control, IPC_STATUS, text, len, NULL, 0);
+}
+
+static void on_control_message(struct ipc *link, struct ipc_message *m, void *arg)
+{
+	struct worker *w = arg;
+	struct err why;
+
+	(void)link;
+	switch (m->type) {
+	case IPC_POLICY:
+		take_policy(w, m);
+		break;
+	case IPC_GEO:
+		if (m->nfds == 1 && authorise_take_geo(w, m->fds[0], &why) != 0)
+			log_error("the country table is not taken: %s", why.text);
+		break;
+	case IPC_STATUS_ASK:
+		send_status(w);
+		break;
+	default:
+		break;
+	}
+}
+
+static void on_control_gone(struct ipc *link, void *arg)
+{
+	struct worker *w = arg;
+
+	(void)link;
+	ipc_free(&w->control); /* the policy in hand goes on deciding */
+}
+
+/* ---- the supervisor ----------------------------------------------------------------------------------------------- */
+
+static void on_peer(struct child *c, enum role peer, uint16_t slot, int fd)
+{
+	struct worker *w = c->state;
+
+	switch (peer) {
+	case ROLE_AUTH:
+		authenticate_link(w, fd);
+		return;
+	case ROLE_RECORDER:
+		recording_link(w->recording, fd);
+		return;
+	case ROLE_CONTROL:
+		ipc_free(&w->control);
+		w->control = ipc_new(fd, ROLE_WORKER, ROLE_CONTROL, slot);
+		ipc_attach(w->control, w->base, on_control_message, on_control_gone, w);
+		return;
+	default:
+		log_fatal("the supervisor sent a link to %s, with whom a worker has no business", role_name(peer));
+	}
+}
+
+static void on_message(struct child *c, struct ipc_message *m)
+{
+	struct worker *w = c->state;
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+
+	if (m->type == IPC_RESOLVER) {
+		if (m->nfds == 2)
+			resolver_use_system(w->resolver, m->fds[0], m->fds[1]);
+		return;
+	}
+	uint16_t listener = wire_get_u16(&r), address = wire_get_u16(&r), slot = wire_get_u16(&r);
+
+	if (!wire_done(&r))
+		log_fatal("the supervisor sent a malformed %s", ipc_type_name(m->type));
+	if (m->type == IPC_LISTENER && m->nfds == 1) {
+		accept_add(w, listener, address, slot, m->fds[0]);
+		m->fds[0] = -1;
+	} else if (m->type == IPC_LISTENER_DROP) {
+		accept_remove(w, listener, address, slot);
+	}
+}
+
+static void on_drained(void *arg)
+{
+	child_leave(arg);
+}
+
+static void on_durable(void *waiter)
+{
+	grant_recorded(waiter);
+}
+
+static void on_progress(void *arg)
+{
+	accept_update(arg);
+}
+
+/* Every session gets its closing row before the process goes. */
+static void on_stop(struct child *c)
+{
+	struct worker *w = c->state;
+	struct session *s, *following;
+
+	w->stopping = true;
+	accept_update(w);
+	for (s = TAILQ_FIRST(&w->sessions); s != NULL; s = following) {
+		following = TAILQ_NEXT(s, next);
+		if (s->state == SESSION_RELAYING)
+			session_end(s, "gateway is stopping", false);
+		else if (s->state == SESSION_CLOSING)
+			session_drop(s);
+		else
+			session_refuse(s, REASON_SHUTDOWN, NULL);
+	}
+	recording_drain(w->recording, on_drained, c);
+}
+
+static uint64_t random_tag(void)
+{
+	uint64_t tag;
+
+	do {
+		randombytes_buf(&tag, sizeof tag);
+		tag &= ~(uint64_t)0xffffff;
+	} while (tag == 0);
+	return tag;
+}
+
+int worker_main(struct child *c)
+{
+	struct worker *w = calloc(1, sizeof *w);
+	struct err why;
+
+	if (w == NULL || sodium_init() < 0)
+		log_fatal("cannot start: out of memory, or no source of randomness");
+	w->child = c;
+	w->config = c->config;
+	w->base = c->base;
+	w->session_tag = random_tag();
+	TAILQ_INIT(&w->sessions);
+	LIST_INIT(&w->asking);
+	w->recording = recording_new(w->base, ROLE_WORKER,
+				     &(struct recording_callbacks){.durable = on_durable, .progress = on_progress, .arg = w});
+	accept_init(w);
+	authorise_learn_local(w);
+	w->resolver = resolver_new(w->base, w->config, &why);
+	if (w->resolver == NULL)
+		log_fatal("%s", why.text);
+	c->state = w;
+	c->on_peer = on_peer;
+	c->on_message = on_message;
+	c->on_stop = on_stop;
+	c->ready_later = true;
+	return child_run(c);
+}
