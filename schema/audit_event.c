@@ -36,7 +36,10 @@ enum audit_kind audit_kind_parse(const char *text)
 static const struct {
 	size_t offset, size;
 } texts[] = {
-#define TEXT(field) {offsetof(struct audit_event, field), sizeof((struct audit_event *)NULL)->field}
+#define TEXT(field)                                                                                                    \
+	{                                                                                                              \
+		offsetof(struct audit_event, field), sizeof((struct audit_event *)NULL)->field                         \
+	}
 	TEXT(listener), TEXT(user), TEXT(method), TEXT(command), TEXT(name), TEXT(rule), TEXT(reason), TEXT(detail),
 #undef TEXT
 };
@@ -147,17 +150,4 @@ bool audit_get_record(struct wire_reader *r, uint64_t *incarnation, uint64_t *se
 	if (*incarnation == 0 || *sequence == 0 || *sequence > INT64_MAX)
 		r->bad = true;
 	return audit_get_event(r, e) && wire_done(r);
-}
-
-void audit_put_recorded(struct wire_writer *w, uint64_t incarnation, uint64_t sequence)
-{
-	wire_put_u64(w, incarnation);
-	wire_put_u64(w, sequence);
-}
-
-bool audit_get_recorded(struct wire_reader *r, uint64_t *incarnation, uint64_t *sequence)
-{
-	*incarnation = wire_get_u64(r);
-	*sequence = wire_get_u64(r);
-	return wire_done(r);
 }

@@ -9,14 +9,14 @@
 #include "common/wire.h"
 
 enum audit_kind {
-	AUDIT_OPEN,         /* granted: durable before the client reads its success reply */
+	AUDIT_OPEN,	    /* granted: durable before the client reads its success reply */
 	AUDIT_CONNECTED,    /* which candidate answered */
-	AUDIT_DENIED,       /* by policy, guard, protocol or fault: reason says */
-	AUDIT_ENDED,        /* a session that was granted is over: bytes, duration, reason */
+	AUDIT_DENIED,	    /* by policy, guard, protocol or fault: reason says */
+	AUDIT_ENDED,	    /* a session that was granted is over: bytes, duration, reason */
 	AUDIT_LOGIN_FAILED, /* a log-in that was denied or could not be judged */
-	AUDIT_POLICY,       /* a revision took effect, or was refused */
-	AUDIT_ADMIN,        /* a command of an administrator */
-	AUDIT_START,        /* the gateway started */
+	AUDIT_POLICY,	    /* a revision took effect, or was refused */
+	AUDIT_ADMIN,	    /* a command of an administrator */
+	AUDIT_START,	    /* the gateway started */
 	AUDIT_STOP,
 	AUDIT_KIND_COUNT
 };
@@ -32,18 +32,19 @@ enum audit_kind audit_kind_parse(const char *text);
 /* Absent: empty text, ADDR_NONE, 0. */
 struct audit_event {
 	enum audit_kind kind;
-	uint64_t session;      /* 0: not of a session */
-	int64_t time_us;       /* wall clock when it happened */
-	int64_t duration_us;   /* AUDIT_ENDED, monotonic */
+	uint64_t session;    /* 0: not of a session */
+	int64_t time_us;     /* wall clock when it happened */
+	int64_t duration_us; /* AUDIT_ENDED, monotonic */
 	struct endpoint client;
-	struct endpoint address; /* destination address; the port is set also when only the name is known */
+	struct endpoint address;       /* destination address; the port is set also when only the name is known */
 	uint64_t bytes_up, bytes_down; /* client to destination, and back */
-	uint32_t revision;     /* of the policy that decided; 0: none */
+	uint32_t revision;	       /* of the policy that decided; 0: none */
 	char listener[64];
 	char user[AUDIT_TEXT_MAX + 1];
-	char method[16];       /* none, password, gssapi, socks4 */
-	char command[16];      /* connect, bind, udp */
-	char name[NAME_MAX_LEN + 1]; /* canonical destination name; or what the client sent, escaped, when it was refused */
+	char method[16];  /* none, password, gssapi, socks4 */
+	char command[16]; /* connect, bind, udp */
+	char name[NAME_MAX_LEN +
+		  1]; /* canonical destination name; or what the client sent, escaped, when it was refused */
 	char rule[AUDIT_TEXT_MAX + 1];
 	char reason[AUDIT_TEXT_MAX + 1];
 	char detail[AUDIT_DETAIL_MAX + 1]; /* JSON object: candidate addresses with their rules, groups ...; or "" */
@@ -59,10 +60,7 @@ const char *audit_session_text(uint64_t session, char buf[AUDIT_SESSION_TEXT_MAX
 /* The reverse, forgiving about case, '-' and look-alikes; 0 if it is none. */
 uint64_t audit_session_parse(const char *text);
 
-/* The body of a RECORD message: who sends (a random incarnation a process life), its sequence (1, 2, 3 ...), the event. */
+/* The body of a RECORD message: who sends (a random incarnation a process life), its sequence (1, 2, 3 ...), the event.
+ */
 void audit_put_record(struct wire_writer *w, uint64_t incarnation, uint64_t sequence, const struct audit_event *e);
 bool audit_get_record(struct wire_reader *r, uint64_t *incarnation, uint64_t *sequence, struct audit_event *e);
-
-/* The body of RECORDED: every record of this incarnation up to this sequence is durable. */
-void audit_put_recorded(struct wire_writer *w, uint64_t incarnation, uint64_t sequence);
-bool audit_get_recorded(struct wire_reader *r, uint64_t *incarnation, uint64_t *sequence);

@@ -130,7 +130,8 @@ static int set_event(struct audit_filter *f, const char *text, struct err *why)
 	enum audit_kind kind = audit_kind_parse(text);
 
 	if (kind == AUDIT_KIND_COUNT)
-		return err_set(why, "an event is open, connected, denied, ended, login-failed, policy, admin, start or stop");
+		return err_set(
+			why, "an event is open, connected, denied, ended, login-failed, policy, admin, start or stop");
 	f->kinds = f->kinds == 0 ? 1u << kind : f->kinds & 1u << kind;
 	return f->kinds == 0 ? err_set(why, "no event of this kind has this verdict") : 0;
 }
@@ -175,16 +176,11 @@ static const struct filter_key {
 	set_text *text;
 	set_number *number;
 } filter_keys[] = {
-	{"user", set_user, NULL},
-	{"client", set_client, NULL},
-	{"to", audit_filter_to, NULL},
-	{"verdict", audit_filter_verdict, NULL},
-	{"event", set_event, NULL},
-	{"session", set_session, NULL},
-	{"order", set_order, NULL},
-	{"since_us", NULL, set_since},
-	{"until_us", NULL, set_until},
-	{"limit", NULL, set_limit},
+	{"user", set_user, NULL},      {"client", set_client, NULL},
+	{"to", audit_filter_to, NULL}, {"verdict", audit_filter_verdict, NULL},
+	{"event", set_event, NULL},    {"session", set_session, NULL},
+	{"order", set_order, NULL},    {"since_us", NULL, set_since},
+	{"until_us", NULL, set_until}, {"limit", NULL, set_limit},
 };
 
 static int set_key(struct audit_filter *f, const struct filter_key *k, const json_t *value, struct err *why)
@@ -218,7 +214,8 @@ int audit_filter_json(const json_t *object, struct audit_filter *out, struct err
 	*out = (struct audit_filter){0};
 	if (!json_is_object(object))
 		return err_set(why, "a filter is a JSON object");
-	json_object_foreach((json_t *)object, key, value) {
+	json_object_foreach((json_t *)object, key, value)
+	{
 		const struct filter_key *k = find_key(key);
 		struct err reason;
 		char safe[64];

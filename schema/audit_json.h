@@ -1,5 +1,5 @@
-/* Events and filters as JSON: what a reader streams to gatewayctl, and what gatewayctl asks.  One shape, made and read here
- * only; doc/gatewayctl.8 documents it for people who parse it. */
+/* Events and filters as JSON: what a reader streams to gatewayctl, and what gatewayctl asks.  One shape, made and read
+ * here only; doc/gatewayctl.8 documents it for people who parse it. */
 #pragma once
 
 #include <jansson.h>

@@ -45,8 +45,26 @@ static const struct db_permit read_permits[] = {{.table = "event"}, {.table = "s
 	"listener, user, method, command, name, rule, reason, detail"
 
 enum {
-	COL_ID, COL_TIME, COL_KIND, COL_SESSION, COL_REVISION, COL_CLIENT, COL_CLIENT_PORT, COL_ADDRESS, COL_PORT, COL_UP,
-	COL_DOWN, COL_DURATION, COL_LISTENER, COL_USER, COL_METHOD, COL_COMMAND, COL_NAME, COL_RULE, COL_REASON, COL_DETAIL
+	COL_ID,
+	COL_TIME,
+	COL_KIND,
+	COL_SESSION,
+	COL_REVISION,
+	COL_CLIENT,
+	COL_CLIENT_PORT,
+	COL_ADDRESS,
+	COL_PORT,
+	COL_UP,
+	COL_DOWN,
+	COL_DURATION,
+	COL_LISTENER,
+	COL_USER,
+	COL_METHOD,
+	COL_COMMAND,
+	COL_NAME,
+	COL_RULE,
+	COL_REASON,
+	COL_DETAIL
 };
 
 static int prepare_writer(struct audit_store *s, struct err *why)
@@ -317,7 +335,8 @@ static int filter_name(struct audit_filter *f, enum audit_to to, const char *tex
 	size_t len = strlen(text);
 
 	if (len == 0 || len > AUDIT_TEXT_MAX)
-		return err_set(why, "a destination is a name, .suffix, *.suffix, an address or a prefix like 192.0.2.0/24");
+		return err_set(why,
+			       "a destination is a name, .suffix, *.suffix, an address or a prefix like 192.0.2.0/24");
 	f->to = to;
 	switch (name_canonical(text, len, &name, &address, &reason)) {
 	case NAME_IS_ADDRESS:
@@ -375,16 +394,16 @@ struct audit_query {
 	struct audit_filter filter;
 	struct db_stmt *select;
 	int64_t time, id;  /* of the last row looked at */
-	int64_t far;       /* the last time that belongs to the answer */
+	int64_t far;	   /* the last time that belongs to the answer */
 	int64_t newest_id; /* when the query began */
 	uint64_t rows;
 	bool ended, cut;
 	struct audit_event event;
 };
 
-/* The order is by time, and by id among equal times; a page begins behind the last row looked at (?2 time, ?3 id) and ends
- * at the filter's far end (?1).  The index on time gives that order; a session's few rows are sorted.  The other conditions
- * are looked at row by row, so that a page ends in time however little matches. */
+/* The order is by time, and by id among equal times; a page begins behind the last row looked at (?2 time, ?3 id) and
+ * ends at the filter's far end (?1).  The index on time gives that order; a session's few rows are sorted.  The other
+ * conditions are looked at row by row, so that a page ends in time however little matches. */
 #define PAGE(conditions, order)                                                                                        \
 	"SELECT " COLUMNS " FROM event WHERE " conditions " AND id <= ?4 ORDER BY time " order ", id " order
 #define DOWN "time >= ?1 AND time <= ?2 AND (time < ?2 OR id < ?3)"
@@ -525,7 +544,8 @@ static void bind_page(struct audit_query *q)
 }
 
 /* Looks at rows until the page ends: 1 more, 0 all, -1 failed. */
-static int scan(struct audit_query *q, uint64_t max_rows, int64_t deadline_us, audit_row *row, void *arg, struct err *why)
+static int scan(struct audit_query *q, uint64_t max_rows, int64_t deadline_us, audit_row *row, void *arg,
+		struct err *why)
 {
 	uint64_t given = 0;
 	unsigned seen = 0;
@@ -554,7 +574,8 @@ static int scan(struct audit_query *q, uint64_t max_rows, int64_t deadline_us, a
 	}
 }
 
-int audit_query_page(struct audit_query *q, uint64_t max_rows, int64_t max_us, audit_row *row, void *arg, struct err *why)
+int audit_query_page(struct audit_query *q, uint64_t max_rows, int64_t max_us, audit_row *row, void *arg,
+		     struct err *why)
 {
 	int rc;
 

@@ -1,7 +1,7 @@
 /* The store of the audit: appending in batches by its one writer, and asking.  SQL stands here and nowhere above.
  *
- * Writing: begin, append ..., commit; what commit returned 0 for is on stable storage.  A record is known by its sender's
- * incarnation and its sequence: one that is durable (or in the same batch) already is dropped. */
+ * Writing: begin, append ..., commit; what commit returned 0 for is on stable storage.  A record is known by its
+ * sender's incarnation and its sequence: one that is durable (or in the same batch) already is dropped. */
 #pragma once
 
 #include <stdbool.h>
@@ -45,19 +45,19 @@ int audit_store_counts(struct audit_store *s, struct audit_counts *out, struct e
 
 enum audit_to {
 	AUDIT_TO_ANY,
-	AUDIT_TO_NAME,   /* exactly it */
+	AUDIT_TO_NAME,	 /* exactly it */
 	AUDIT_TO_SUFFIX, /* ".x": x and all below */
-	AUDIT_TO_BELOW,  /* "*.x": below x only */
+	AUDIT_TO_BELOW,	 /* "*.x": below x only */
 	AUDIT_TO_PREFIX, /* the destination address is in it */
 };
 
 /* All that is set must hold.  Zeroed: every event, newest first. */
 struct audit_filter {
-	int64_t since_us, until_us; /* since <= time < until; 0: open */
-	uint64_t session;           /* 0: any */
-	uint32_t kinds;             /* bits 1 << enum audit_kind; 0: any */
+	int64_t since_us, until_us;    /* since <= time < until; 0: open */
+	uint64_t session;	       /* 0: any */
+	uint32_t kinds;		       /* bits 1 << enum audit_kind; 0: any */
 	char user[AUDIT_TEXT_MAX + 1]; /* "": any */
-	struct prefix client;          /* ADDR_NONE: any */
+	struct prefix client;	       /* ADDR_NONE: any */
 	enum audit_to to;
 	char to_name[AUDIT_TEXT_MAX + 1]; /* without the leading "." or "*." */
 	struct prefix to_prefix;
@@ -81,8 +81,10 @@ struct audit_query;
 /* Rows recorded after this call are not part of the answer.  The store must outlive the query. */
 struct audit_query *audit_query_new(struct audit_store *s, const struct audit_filter *f, struct err *why);
 void audit_query_free(struct audit_query **q);
-/* One read transaction of at most max_rows rows and max_us microseconds: 1 there may be more, 0 that was all, -1 failed. */
-int audit_query_page(struct audit_query *q, uint64_t max_rows, int64_t max_us, audit_row *row, void *arg, struct err *why);
+/* One read transaction of at most max_rows rows and max_us microseconds: 1 there may be more, 0 that was all, -1
+ * failed. */
+int audit_query_page(struct audit_query *q, uint64_t max_rows, int64_t max_us, audit_row *row, void *arg,
+		     struct err *why);
 /* Rows given so far. */
 uint64_t audit_query_rows(const struct audit_query *q);
 /* True if the filter's limit ended the query: there may be more. */

@@ -34,7 +34,8 @@ static int fail(struct db *db, const char *what, struct err *why)
 {
 	int code = sqlite3_system_errno(db->handle);
 
-	/* The error number is that of the last system call that failed, perhaps long ago: only where it is the cause. */
+	/* The error number is that of the last system call that failed, perhaps long ago: only where it is the cause.
+	 */
 	switch (sqlite3_errcode(db->handle) & 0xff) {
 	case SQLITE_IOERR:
 	case SQLITE_CANTOPEN:
@@ -152,8 +153,9 @@ static int configure(struct db *db, const struct db_options *o, struct err *why)
 	static const struct {
 		int option, value;
 	} switches[] = {
-		{SQLITE_DBCONFIG_DEFENSIVE, 1},      {SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0}, {SQLITE_DBCONFIG_ENABLE_TRIGGER, 0},
-		{SQLITE_DBCONFIG_ENABLE_VIEW, 0},    {SQLITE_DBCONFIG_ENABLE_FKEY, 1},    {SQLITE_DBCONFIG_DQS_DML, 0},
+		{SQLITE_DBCONFIG_DEFENSIVE, 1},	     {SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0},
+		{SQLITE_DBCONFIG_ENABLE_TRIGGER, 0}, {SQLITE_DBCONFIG_ENABLE_VIEW, 0},
+		{SQLITE_DBCONFIG_ENABLE_FKEY, 1},    {SQLITE_DBCONFIG_DQS_DML, 0},
 		{SQLITE_DBCONFIG_DQS_DDL, 0},
 	};
 
@@ -163,7 +165,8 @@ static int configure(struct db *db, const struct db_options *o, struct err *why)
 	sqlite3_busy_timeout(db->handle, (int)o->busy_timeout_ms);
 	sqlite3_limit(db->handle, SQLITE_LIMIT_ATTACHED, 0);
 	sqlite3_limit(db->handle, SQLITE_LIMIT_LENGTH, (int)o->value_max_bytes);
-	if (exec(db, "PRAGMA cell_size_check=ON; PRAGMA temp_store=MEMORY; PRAGMA mmap_size=0;", "be configured", why) != 0)
+	if (exec(db, "PRAGMA cell_size_check=ON; PRAGMA temp_store=MEMORY; PRAGMA mmap_size=0;", "be configured",
+		 why) != 0)
 		return -1;
 	if (o->read_only)
 		return exec(db, "PRAGMA query_only=ON;", "be opened read-only", why);
@@ -181,7 +184,8 @@ static int migrate_one(struct db *db, const struct db_options *o, size_t from, s
 	char version[96];
 
 	/* PRAGMA takes no parameter; these are our own numbers. */
-	snprintf(version, sizeof version, "PRAGMA application_id=%d; PRAGMA user_version=%zu;", o->application_id, from + 1);
+	snprintf(version, sizeof version, "PRAGMA application_id=%d; PRAGMA user_version=%zu;", o->application_id,
+		 from + 1);
 	if (exec(db, "BEGIN IMMEDIATE", "begin its migration", why) != 0)
 		return -1;
 	if (exec(db, o->migrations[from], "be migrated", why) == 0 && exec(db, version, "be migrated", why) == 0 &&
@@ -198,14 +202,16 @@ static int migrate(struct db *db, const struct db_options *o, struct err *why)
 
 	while (o->migrations[known] != NULL)
 		known++;
-	if (number(db, "PRAGMA application_id", &id, why) != 0 || number(db, "PRAGMA user_version", &version, why) != 0 ||
+	if (number(db, "PRAGMA application_id", &id, why) != 0 ||
+	    number(db, "PRAGMA user_version", &version, why) != 0 ||
 	    number(db, "SELECT count(*) FROM sqlite_schema", &tables, why) != 0)
 		return -1;
 	if (id != o->application_id && (id != 0 || version != 0 || tables != 0))
-		return err_set(why, "%s: this is a database, but not the one that belongs here: move it away", db->path);
+		return err_set(why, "%s: this is a database, but not the one that belongs here: move it away",
+			       db->path);
 	if (version < 0 || version > (int64_t)known)
-		return err_set(why, "%s: it was written by a newer gatewayd (schema %lld, this one knows %zu)", db->path,
-			       (long long)version, known);
+		return err_set(why, "%s: it was written by a newer gatewayd (schema %lld, this one knows %zu)",
+			       db->path, (long long)version, known);
 	if (o->read_only && version < (int64_t)known)
 		return err_set(why, "%s: its schema %lld is older than %zu: start gatewayd once to bring it up to date",
 			       db->path, (long long)version, known);

@@ -1,8 +1,8 @@
 /* A thin wrapper of SQLite: the settings that every store of ours has, migrations, and prepared statements with values
  * bound by type.  SQL is written as constants in schema/ and nowhere else; a value is never part of it.
  *
- * A database file may be hostile when it is opened offline: its schema is not trusted, views and triggers are off, and an
- * authorizer refuses whatever the store has not asked for. */
+ * A database file may be hostile when it is opened offline: its schema is not trusted, views and triggers are off, and
+ * an authorizer refuses whatever the store has not asked for. */
 #pragma once
 
 #include <stdbool.h>
@@ -21,15 +21,15 @@ struct db_permit {
 };
 
 struct db_options {
-	const char *path;           /* relative to the current directory, or absolute; opened as it stands */
-	bool read_only;             /* the file must exist and be current */
-	int32_t application_id;     /* in the file's header: whose it is */
+	const char *path;	       /* relative to the current directory, or absolute; opened as it stands */
+	bool read_only;		       /* the file must exist and be current */
+	int32_t application_id;	       /* in the file's header: whose it is */
 	const char *const *migrations; /* NULL-terminated */
 	const struct db_permit *permits;
 	size_t npermits;
 	unsigned busy_timeout_ms;
-	size_t value_max_bytes;     /* longest text or blob */
-	bool manual_checkpoint;     /* the caller calls db_checkpoint() */
+	size_t value_max_bytes; /* longest text or blob */
+	bool manual_checkpoint; /* the caller calls db_checkpoint() */
 };
 
 /* Opens, creating with mode 0600 where allowed, and migrates.  NULL with *why (which begins with the path). */
@@ -54,8 +54,8 @@ int64_t db_last_rowid(const struct db *db);
 struct db_stmt *db_prepare(struct db *db, const char *sql, struct err *why);
 void db_finalize(struct db_stmt **s);
 
-/* Parameters are numbered from 1, columns from 0.  What is bound is borrowed until db_reset(); a failure to bind shows in
- * db_step(). */
+/* Parameters are numbered from 1, columns from 0.  What is bound is borrowed until db_reset(); a failure to bind shows
+ * in db_step(). */
 void db_bind_i64(struct db_stmt *s, int at, int64_t value);
 void db_bind_null(struct db_stmt *s, int at);
 void db_bind_text(struct db_stmt *s, int at, const char *text);

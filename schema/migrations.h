@@ -1,5 +1,5 @@
-/* The SQL that makes each store, embedded from schema/<store>/NNNN_*.sql at build time; NULL ends a list.  A store whose
- * user_version is n has run the first n. */
+/* The SQL that makes each store, embedded from schema/<store>/NNNN_*.sql at build time; NULL ends a list.  A store
+ * whose user_version is n has run the first n. */
 #pragma once
 
 extern const char *const schema_audit_migrations[];

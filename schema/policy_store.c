@@ -16,8 +16,8 @@ _Static_assert(POLICY_HASH_BYTES == crypto_generichash_BYTES, "the hash is libso
 
 struct policy_store {
 	struct db *db;
-	struct db_stmt *active, *find_content, *add_content, *add_revision, *activate, *add_import, *last_import, *get, *list,
-		*text;
+	struct db_stmt *active, *find_content, *add_content, *add_revision, *activate, *add_import, *last_import, *get,
+		*list, *text;
 };
 
 static const struct db_permit permits[] = {
@@ -36,9 +36,7 @@ static const struct db_permit read_permits[] = {
 	"r.id, r.time, r.author_uid, r.author, r.source, r.comment, c.hash, length(c.text), r.checks, r.content"
 #define REVISION_FROM " FROM revision AS r JOIN content AS c ON c.id = r.content "
 
-enum {
-	COL_ID, COL_TIME, COL_UID, COL_AUTHOR, COL_SOURCE, COL_COMMENT, COL_HASH, COL_LENGTH, COL_CHECKS, COL_CONTENT
-};
+enum { COL_ID, COL_TIME, COL_UID, COL_AUTHOR, COL_SOURCE, COL_COMMENT, COL_HASH, COL_LENGTH, COL_CHECKS, COL_CONTENT };
 
 static int prepare(struct policy_store *s, bool read_only, struct err *why)
 {
@@ -50,7 +48,8 @@ static int prepare(struct policy_store *s, bool read_only, struct err *why)
 		{&s->active, false, "SELECT revision FROM activation ORDER BY id DESC LIMIT 1"},
 		{&s->find_content, false, "SELECT id FROM content WHERE hash = ?1"},
 		{&s->get, false, "SELECT " REVISION_COLUMNS REVISION_FROM "WHERE r.id = ?1"},
-		{&s->list, false, "SELECT " REVISION_COLUMNS REVISION_FROM "WHERE r.id < ?1 ORDER BY r.id DESC LIMIT ?2"},
+		{&s->list, false,
+		 "SELECT " REVISION_COLUMNS REVISION_FROM "WHERE r.id < ?1 ORDER BY r.id DESC LIMIT ?2"},
 		{&s->text, false, "SELECT text FROM content WHERE id = ?1"},
 		{&s->last_import, false, "SELECT revision, hash, time FROM import ORDER BY id DESC LIMIT 1"},
 		{&s->add_content, true, "INSERT INTO content (hash, text) VALUES (?1, ?2)"},
@@ -137,7 +136,8 @@ static int64_t content_id(struct policy_store *s, const struct policy_new *n, co
 	return db_run(s->add_content, why) == 0 ? db_last_rowid(s->db) : -1;
 }
 
-static int add_revision(struct policy_store *s, const struct policy_new *n, int64_t content, uint32_t *id, struct err *why)
+static int add_revision(struct policy_store *s, const struct policy_new *n, int64_t content, uint32_t *id,
+			struct err *why)
 {
 	db_bind_i64(s->add_revision, 1, content);
 	db_bind_i64(s->add_revision, 2, n->time_us);
@@ -156,7 +156,8 @@ static int add_revision(struct policy_store *s, const struct policy_new *n, int6
 	return 0;
 }
 
-static int activate(struct policy_store *s, const struct policy_new *n, const uint8_t *hash, uint32_t id, struct err *why)
+static int activate(struct policy_store *s, const struct policy_new *n, const uint8_t *hash, uint32_t id,
+		    struct err *why)
 {
 	db_bind_i64(s->activate, 1, id);
 	db_bind_i64(s->activate, 2, n->time_us);
@@ -255,7 +256,9 @@ static int get_text(struct policy_store *s, int64_t content, char **text, struct
 	db_reset(s->text);
 	if (rc == DB_FAILED)
 		return -1;
-	return *text == NULL ? err_set(why, "the text of a revision cannot be read: out of memory, or the store is damaged") : 0;
+	return *text == NULL
+		       ? err_set(why, "the text of a revision cannot be read: out of memory, or the store is damaged")
+		       : 0;
 }
 
 int policy_store_get(struct policy_store *s, uint32_t id, struct policy_revision *out, char **text, char **checks,
@@ -291,7 +294,8 @@ int policy_store_get(struct policy_store *s, uint32_t id, struct policy_revision
 	return 1;
 }
 
-int policy_store_list(struct policy_store *s, uint32_t before, unsigned limit, policy_row *row, void *arg, struct err *why)
+int policy_store_list(struct policy_store *s, uint32_t before, unsigned limit, policy_row *row, void *arg,
+		      struct err *why)
 {
 	struct policy_revision r;
 	enum db_step rc;

@@ -26,13 +26,13 @@ struct policy_new {
 	const char *text;
 	size_t len;
 	uint32_t author_uid;
-	const char *author;  /* name of author_uid, or its digits */
-	const char *source;  /* "file", "rollback" ... */
+	const char *author; /* name of author_uid, or its digits */
+	const char *source; /* "file", "rollback" ... */
 	const char *comment;
-	const char *checks;  /* what the checks said: warnings, one a line */
+	const char *checks; /* what the checks said: warnings, one a line */
 	int64_t time_us;
-	bool imported;       /* text is that of the configured policy file: remembered as the last import */
-	bool check_active;   /* refuse (1) unless the active revision is still if_active (0: none yet) */
+	bool imported;	   /* text is that of the configured policy file: remembered as the last import */
+	bool check_active; /* refuse (1) unless the active revision is still if_active (0: none yet) */
 	uint32_t if_active;
 };
 
@@ -54,15 +54,16 @@ struct policy_revision {
 	size_t len; /* of the text */
 };
 
-/* 1 found, 0 there is none of this id, -1 with *why.  *text (NUL-terminated) and *checks are malloc'd; either pointer may
- * be NULL when it is not wanted. */
+/* 1 found, 0 there is none of this id, -1 with *why.  *text (NUL-terminated) and *checks are malloc'd; either pointer
+ * may be NULL when it is not wanted. */
 int policy_store_get(struct policy_store *s, uint32_t id, struct policy_revision *out, char **text, char **checks,
 		     struct err *why);
 
 /* r is borrowed; false ends the list. */
 typedef bool policy_row(const struct policy_revision *r, void *arg);
 /* Newest first, older than `before` (0: from the newest), at most `limit` (0: all).  row must not wait. */
-int policy_store_list(struct policy_store *s, uint32_t before, unsigned limit, policy_row *row, void *arg, struct err *why);
+int policy_store_list(struct policy_store *s, uint32_t before, unsigned limit, policy_row *row, void *arg,
+		      struct err *why);
 
 struct policy_import {
 	uint32_t revision; /* 0: the file was never imported */

@@ -1,0 +1,265 @@
+#include "config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include <sqlite3.h>
+#include <sys/stat.h>
+
+#include "schema/policy_store.h"
+#include "tests/unit/scratch.h"
+
+static struct err why;
+
+static struct policy_store *must_open(bool read_only)
+{
+	struct policy_store *s = policy_store_open("policy.db", read_only, &why);
+
+	if (s == NULL)
+		fail_msg("%s", why.text);
+	return s;
+}
+
+static struct policy_new new_policy(const char *text)
+{
+	return (struct policy_new){.text = text,
+				   .len = strlen(text),
+				   .author_uid = 1000,
+				   .author = "ann",
+				   .source = "file",
+				   .comment = "first",
+				   .checks = "line 1: warning",
+				   .time_us = 5000};
+}
+
+static uint32_t must_add(struct policy_store *s, const struct policy_new *n)
+{
+	uint32_t id;
+
+	if (policy_store_add(s, n, &id, &why) != 0)
+		fail_msg("%s", why.text);
+	return id;
+}
+
+static uint32_t active(struct policy_store *s)
+{
+	uint32_t id;
+
+	assert_int_equal(policy_store_active(s, &id, &why), 0);
+	return id;
+}
+
+static void test_empty(void **state)
+{
+	struct policy_store *s = must_open(false);
+	struct policy_revision r;
+	struct policy_import import;
+
+	(void)state;
+	assert_int_equal(active(s), 0);
+	assert_int_equal(policy_store_get(s, 1, &r, NULL, NULL, &why), 0);
+	assert_int_equal(policy_store_import(s, &import, &why), 0);
+	assert_int_equal(import.revision, 0);
+	policy_store_close(&s);
+	assert_null(s);
+}
+
+static void test_add_and_get(void **state)
+{
+	struct policy_store *s = must_open(false);
+	struct policy_new n = new_policy("default deny\n");
+	struct policy_revision r;
+	uint8_t hash[POLICY_HASH_BYTES];
+	char *text, *checks;
+	struct stat st;
+
+	(void)state;
+	assert_int_equal(must_add(s, &n), 1);
+	policy_store_close(&s);
+	assert_int_equal(stat("policy.db", &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0600);
+	s = must_open(true);
+	assert_int_equal(active(s), 1);
+	assert_int_equal(policy_store_get(s, 1, &r, &text, &checks, &why), 1);
+	assert_string_equal(text, "default deny\n");
+	assert_string_equal(checks, "line 1: warning");
+	assert_string_equal(r.author, "ann");
+	assert_string_equal(r.source, "file");
+	assert_string_equal(r.comment, "first");
+	assert_true(r.id == 1 && r.author_uid == 1000 && r.time_us == 5000 && r.len == n.len);
+	policy_store_hash(n.text, n.len, hash);
+	assert_memory_equal(r.hash, hash, sizeof hash);
+	free(text);
+	free(checks);
+	/* A reader adds nothing. */
+	policy_store_close(&s);
+}
+
+static void test_rollback_is_a_revision(void **state)
+{
+	struct policy_store *s = must_open(false);
+	struct policy_new first = new_policy("default deny\n"), second = new_policy("default allow\n");
+	struct policy_revision a, b;
+
+	(void)state;
+	must_add(s, &first);
+	must_add(s, &second);
+	first.source = "rollback";
+	first.author = "bob \x1b[31m'; DROP TABLE revision; --";
+	first.comment = NULL;
+	first.checks = NULL;
+	assert_int_equal(must_add(s, &first), 3);
+	assert_int_equal(active(s), 3);
+	assert_int_equal(policy_store_get(s, 1, &a, NULL, NULL, &why), 1);
+	assert_int_equal(policy_store_get(s, 3, &b, NULL, NULL, &why), 1);
+	assert_memory_equal(a.hash, b.hash, POLICY_HASH_BYTES);
+	assert_string_equal(b.author, first.author);
+	assert_string_equal(b.comment, "");
+	policy_store_close(&s);
+}
+
+static void test_someone_was_faster(void **state)
+{
+	struct policy_store *s = must_open(false), *other = must_open(false);
+	struct policy_new n = new_policy("default deny\n");
+	uint32_t id;
+
+	(void)state;
+	n.check_active = true;
+	n.if_active = 0;
+	assert_int_equal(must_add(s, &n), 1);
+	assert_int_equal(policy_store_add(other, &n, &id, &why), 1);
+	assert_int_equal(id, 1);
+	n.if_active = 1;
+	assert_int_equal(must_add(other, &n), 2);
+	assert_int_equal(policy_store_add(s, &n, &id, &why), 1);
+	assert_int_equal(id, 2);
+	assert_int_equal(active(s), 2);
+	policy_store_close(&other);
+	policy_store_close(&s);
+}
+
+static void test_imports(void **state)
+{
+	struct policy_store *s = must_open(false);
+	struct policy_new n = new_policy("default deny\n");
+	struct policy_import import;
+	uint8_t hash[POLICY_HASH_BYTES];
+
+	(void)state;
+	n.imported = true;
+	must_add(s, &n);
+	struct policy_new other = new_policy("default allow\n");
+
+	must_add(s, &other); /* not from the file: the import stays */
+	policy_store_hash(n.text, n.len, hash);
+	assert_int_equal(policy_store_import(s, &import, &why), 0);
+	assert_int_equal(import.revision, 1);
+	assert_int_equal(import.time_us, 5000);
+	assert_memory_equal(import.hash, hash, sizeof hash);
+	policy_store_close(&s);
+}
+
+static bool on_revision(const struct policy_revision *r, void *arg)
+{
+	char *out = arg;
+
+	snprintf(out + strlen(out), 64 - strlen(out), "%u ", r->id);
+	return r->id != 4;
+}
+
+static void test_list(void **state)
+{
+	struct policy_store *s = must_open(false);
+	char out[64] = "";
+
+	(void)state;
+	for (int i = 0; i < 6; i++) {
+		struct policy_new n = new_policy("default deny\n");
+
+		must_add(s, &n);
+	}
+	assert_int_equal(policy_store_list(s, 0, 2, on_revision, out, &why), 0);
+	assert_string_equal(out, "6 5 ");
+	assert_int_equal(policy_store_list(s, 4, 0, on_revision, out, &why), 0);
+	assert_string_equal(out, "6 5 3 2 1 ");
+	out[0] = '\0';
+	assert_int_equal(policy_store_list(s, 0, 0, on_revision, out, &why), 0);
+	assert_string_equal(out, "6 5 4 ");
+	policy_store_close(&s);
+}
+
+static void test_bounds_and_bytes(void **state)
+{
+	struct policy_store *s = must_open(false);
+	char *text, comment[POLICY_COMMENT_MAX + 2];
+	struct policy_new n = new_policy("");
+	struct policy_revision r;
+	uint32_t id;
+
+	(void)state;
+	n.text = "a\0\xff";
+	n.len = 3;
+	must_add(s, &n);
+	assert_int_equal(policy_store_get(s, 1, &r, &text, NULL, &why), 1);
+	assert_int_equal(r.len, 3);
+	assert_memory_equal(text, "a\0\xff", 4);
+	free(text);
+	n.len = 0;
+	must_add(s, &n); /* an empty one, too */
+	memset(comment, 'c', sizeof comment - 1);
+	comment[sizeof comment - 1] = '\0';
+	n.comment = comment;
+	assert_int_equal(policy_store_add(s, &n, &id, &why), -1);
+	n.comment = "";
+	n.len = (size_t)POLICY_TEXT_MAX + 1;
+	assert_int_equal(policy_store_add(s, &n, &id, &why), -1);
+	assert_int_equal(active(s), 2);
+	policy_store_close(&s);
+}
+
+/* A transaction that fails in its middle leaves the old revision active, and no trace. */
+static void test_all_or_nothing(void **state)
+{
+	struct policy_store *s = must_open(false);
+	struct policy_new n = new_policy("default deny\n");
+	struct policy_revision r;
+	sqlite3 *handle;
+	uint32_t id;
+
+	(void)state;
+	must_add(s, &n);
+	assert_int_equal(sqlite3_open("policy.db", &handle), SQLITE_OK);
+	/* Two activations at one moment now fail, after the revision's own row was added. */
+	assert_int_equal(sqlite3_exec(handle, "CREATE UNIQUE INDEX one_time ON activation (time)", NULL, NULL, NULL),
+			 SQLITE_OK);
+	sqlite3_close(handle);
+	n.text = "default allow\n";
+	n.len = strlen(n.text);
+	assert_int_equal(policy_store_add(s, &n, &id, &why), -1);
+	assert_int_equal(active(s), 1);
+	assert_int_equal(policy_store_get(s, 2, &r, NULL, NULL, &why), 0);
+	policy_store_close(&s);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, scratch_enter, scratch_leave)
+	const struct CMUnitTest tests[] = {
+		TEST(test_empty),
+		TEST(test_add_and_get),
+		TEST(test_rollback_is_a_revision),
+		TEST(test_someone_was_faster),
+		TEST(test_imports),
+		TEST(test_list),
+		TEST(test_bounds_and_bytes),
+		TEST(test_all_or_nothing),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
