@@ -1,5 +1,5 @@
-/* A read transaction lasts a fraction of a second at a time, so that the recorder's log never grows because somebody reads
- * slowly: a page of rows is made into lines first, and written when the transaction is over. */
+/* A read transaction lasts a fraction of a second at a time, so that the recorder's log never grows because somebody
+ * reads slowly: a page of rows is made into lines first, and written when the transaction is over. */
 #include "config.h"
 
 #include "gatewayd/reader/answer.h"
@@ -39,7 +39,8 @@ struct reader {
 	void *arg;
 };
 
-/* ---- lines -------------------------------------------------------------------------------------------------------- */
+/* ---- lines --------------------------------------------------------------------------------------------------------
+ */
 
 /* Adds a line, taking the value over.  False if it does not fit. */
 static bool put_line(struct reader *r, json_t *value)
@@ -102,7 +103,8 @@ static void next_page(struct reader *r)
 		put_end(r);
 }
 
-/* ---- the pipe ------------------------------------------------------------------------------------------------------ */
+/* ---- the pipe ------------------------------------------------------------------------------------------------------
+ */
 
 static void finish(struct reader *r)
 {
@@ -134,7 +136,10 @@ static int write_some(struct reader *r)
 static void wait_writable(struct reader *r)
 {
 	int64_t left = r->deadline_us + 1000000 - clock_mono_us();
-	struct timeval tv = {.tv_sec = left > 0 ? (time_t)(left / 1000000) : 0, .tv_usec = left > 0 ? 0 : 1};
+
+	if (left < 1)
+		left = 1;
+	struct timeval tv = {.tv_sec = (time_t)(left / 1000000), .tv_usec = (suseconds_t)(left % 1000000)};
 
 	event_add(&r->event, &tv);
 }
@@ -159,7 +164,8 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 		wait_writable(r);
 }
 
-/* ---- the query ----------------------------------------------------------------------------------------------------- */
+/* ---- the query -----------------------------------------------------------------------------------------------------
+ */
 
 static void start_query(struct reader *r, const void *body, size_t len)
 {

@@ -1,5 +1,5 @@
-/* Answers one query of the audit as JSON lines on a pipe.  The last line is {"end":true,"rows":N,"more":bool} ("more": the
- * limit ended it) or {"error":"..."}. */
+/* Answers one query of the audit as JSON lines on a pipe.  The last line is {"end":true,"rows":N,"more":bool} ("more":
+ * the limit ended it) or {"error":"..."}. */
 #pragma once
 
 #include <stdbool.h>
@@ -13,7 +13,8 @@ struct event_base;
 /* The answer is written, or nobody reads it. */
 typedef void reader_done(void *arg);
 
-/* path: the store, opened at once; that it cannot be is the answer to the query.  time_us and rows_max bound the answer. */
+/* path: the store, opened at once; that it cannot be is the answer to the query.  time_us and rows_max bound the
+ * answer. */
 struct reader *reader_new(const char *path, int64_t time_us, uint64_t rows_max, reader_done *done, void *arg);
 void reader_free(struct reader **r);
 /* Takes the QUERY message and its pipe, and answers in the loop; false if it is no such message, or the second. */

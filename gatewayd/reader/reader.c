@@ -1,5 +1,5 @@
-/* The reader's entry: answers one query of the audit for control, and ends.  The audit is the file audit.db of the current
- * directory, opened read-only; a filter comes as JSON and is hostile until it has been read. */
+/* The reader's entry: answers one query of the audit for control, and ends.  The audit is the file audit.db of the
+ * current directory, opened read-only; a filter comes as JSON and is hostile until it has been read. */
 #include "config.h"
 
 #include "gatewayd/child.h"

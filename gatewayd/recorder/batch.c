@@ -52,7 +52,8 @@ static void note_failure(struct batch *b, const struct err *why)
 	b->status.failing = true;
 	b->status.failing_us = clock_wall_us();
 	b->retry_us = RETRY_FIRST_US;
-	log_error("the audit cannot be written: %s; nothing new is granted until it can, and it is tried again until then",
+	log_error("the audit cannot be written: %s; nothing new is granted until it can, and it is tried again until "
+		  "then",
 		  why->text);
 }
 
@@ -86,7 +87,7 @@ static int commit_some(struct batch *b, unsigned *done, struct err *why)
 	*done = 0;
 	if (audit_store_begin(b->store, why) != 0)
 		return -1;
-	STAILQ_FOREACH(r, &b->queue, next) {
+	STAILQ_FOREACH (r, &b->queue, next) {
 		if (*done == BATCH_COMMIT_MAX)
 			break;
 		if (append(b, r, why) != 0) {
@@ -172,10 +173,11 @@ int batch_commit_now(struct batch *b)
 	return 0;
 }
 
-/* ---- the queue ---------------------------------------------------------------------------------------------------- */
+/* ---- the queue ----------------------------------------------------------------------------------------------------
+ */
 
-struct batch *batch_new(struct event_base *base, struct audit_store *store, unsigned interval_us, batch_changed *changed,
-			void *arg)
+struct batch *batch_new(struct event_base *base, struct audit_store *store, unsigned interval_us,
+			batch_changed *changed, void *arg)
 {
 	struct batch *b = calloc(1, sizeof *b);
 

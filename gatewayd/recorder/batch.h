@@ -1,8 +1,8 @@
 /* The records that are on their way to the disk, and the group commit that takes them there.
  *
- * A record is kept until it is durable.  A commit begins `interval_us` after the first record of a batch came, or at once
- * when much is waiting.  When the store fails, nothing is lost and nothing is acknowledged: the same records are tried
- * again, with growing pauses, until the store takes them. */
+ * A record is kept until it is durable.  A commit begins `interval_us` after the first record of a batch came, or at
+ * once when much is waiting.  When the store fails, nothing is lost and nothing is acknowledged: the same records are
+ * tried again, with growing pauses, until the store takes them. */
 #pragma once
 
 #include <stdbool.h>
@@ -15,16 +15,17 @@
 struct event_base;
 struct batch;
 
-/* Records that wait for longer than a moment are bounded: behind this, batch_full() says so and senders are not read. */
+/* Records that wait for longer than a moment are bounded: behind this, batch_full() says so and senders are not read.
+ */
 #define BATCH_QUEUE_BYTES_MAX (16u * 1024 * 1024)
 /* Records of one commit. */
 #define BATCH_COMMIT_MAX 4096
 
 struct batch_status {
 	bool failing;
-	struct err why;       /* of the last failure, while failing */
-	int64_t failing_us;   /* wall clock when it began */
-	uint64_t queued;      /* records */
+	struct err why;	    /* of the last failure, while failing */
+	int64_t failing_us; /* wall clock when it began */
+	uint64_t queued;    /* records */
 	size_t queued_bytes;
 	uint64_t commits, failures;
 	int64_t last_commit_us, longest_commit_us; /* how long a commit took */
@@ -34,8 +35,8 @@ struct batch_status {
 typedef void batch_changed(void *arg);
 
 /* The store stays the caller's and must outlive the batch. */
-struct batch *batch_new(struct event_base *base, struct audit_store *store, unsigned interval_us, batch_changed *changed,
-			void *arg);
+struct batch *batch_new(struct event_base *base, struct audit_store *store, unsigned interval_us,
+			batch_changed *changed, void *arg);
 /* Drops what is queued. */
 void batch_free(struct batch **b);
 

@@ -1,6 +1,6 @@
-/* The recorder's entry.  It owns one directory, the current one, and the audit in it; it reads no file named by anybody, and
- * believes no record before it has been checked (schema/audit_event.h).  What must never happen here: an acknowledgement of
- * what is not on stable storage. */
+/* The recorder's entry.  It owns one directory, the current one, and the audit in it; it reads no file named by
+ * anybody, and believes no record before it has been checked (schema/audit_event.h).  What must never happen here: an
+ * acknowledgement of what is not on stable storage. */
 #include "config.h"
 
 #include "gatewayd/recorder/senders.h"
@@ -30,17 +30,11 @@ static void on_peer(struct child *c, enum role peer, uint16_t slot, int fd)
 	recorder_add(service->recorder, ipc_new(fd, ROLE_RECORDER, peer, slot));
 }
 
-static void on_message(struct child *c, struct ipc_message *m)
-{
-	struct service *service = c->state;
-
-	recorder_take(service->recorder, c->supervisor, m);
-}
-
 static void finish(struct service *service)
 {
 	if (recorder_finish(service->recorder) != 0)
-		log_error("stopping while the audit cannot be written: records that nobody was told to be durable are lost");
+		log_error("stopping while the audit cannot be written: records that nobody was told to be durable are "
+			  "lost");
 	child_leave(service->child);
 }
 
@@ -79,7 +73,8 @@ static void open_store(struct service *service)
 	service->store = audit_store_open("audit.db", AUDIT_WRITE, &why);
 	if (service->store != NULL)
 		return;
-	snprintf(text, sizeof text, "the audit in %.120s/audit cannot be opened: %.300s; it must be a writable directory of %s's",
+	snprintf(text, sizeof text,
+		 "the audit in %.120s/audit cannot be opened: %.300s; it must be a writable directory of %s's",
 		 service->child->config->state_dir, why.text,
 		 service->child->config->user[0] != '\0' ? service->child->config->user : "the starting user");
 	child_unusable(service->child, text);
@@ -96,7 +91,6 @@ int recorder_main(struct child *c)
 	event_assign(&service.deadline, c->base, -1, 0, on_deadline, &service);
 	c->state = &service;
 	c->on_peer = on_peer;
-	c->on_message = on_message;
 	c->on_stop = on_stop;
 	code = child_run(c);
 	event_del(&service.deadline);

@@ -17,10 +17,9 @@ struct sender {
 	LIST_ENTRY(sender) next;
 	struct recorder *recorder;
 	struct ipc *link;
-	bool borrowed;        /* the supervisor's link */
 	uint64_t incarnation; /* of its process; 0 until its first record */
 	uint64_t wanted;      /* highest sequence it sent */
-	uint64_t told;        /* highest sequence it was told to be durable */
+	uint64_t told;	      /* highest sequence it was told to be durable */
 };
 
 struct recorder {
@@ -35,7 +34,8 @@ struct recorder {
 	struct audit_event event; /* being checked; too big for a stack frame */
 };
 
-/* ---- acknowledging ------------------------------------------------------------------------------------------------ */
+/* ---- acknowledging ------------------------------------------------------------------------------------------------
+ */
 
 static void tell(struct sender *s, uint64_t sequence)
 {
@@ -74,8 +74,8 @@ static void pause_all(struct recorder *r, bool paused)
 		return;
 	r->paused = paused;
 	log_debug(paused ? "the audit's queue is full: senders wait" : "the audit's queue has room again");
-	LIST_FOREACH(s, &r->senders, next)
-		if (!s->borrowed && ipc_peer(s->link) != ROLE_CONTROL)
+	LIST_FOREACH (s, &r->senders, next)
+		if (ipc_peer(s->link) != ROLE_CONTROL) /* which asks for the status over its link, and records little */
 			ipc_pause(s->link, paused);
 }
 
@@ -84,12 +84,13 @@ static void on_changed(void *arg)
 	struct recorder *r = arg;
 	struct sender *s;
 
-	LIST_FOREACH(s, &r->senders, next)
+	LIST_FOREACH (s, &r->senders, next)
 		acknowledge(s);
 	pause_all(r, batch_full(r->batch));
 }
 
-/* ---- status -------------------------------------------------------------------------------------------------------- */
+/* ---- status --------------------------------------------------------------------------------------------------------
+ */
 
 static json_t *status_json(struct recorder *r)
 {
@@ -102,11 +103,11 @@ static json_t *status_json(struct recorder *r)
 		b.failing = true;
 		b.why = why;
 	}
-	json_t *status = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "state", b.failing ? "failing" : "ok", "rows",
-				   (json_int_t)counts.rows, "commits", (json_int_t)b.commits, "failures",
-				   (json_int_t)b.failures, "queued", (json_int_t)b.queued, "queued_bytes",
-				   (json_int_t)b.queued_bytes, "last_commit_us", (json_int_t)b.last_commit_us,
-				   "longest_commit_us", (json_int_t)b.longest_commit_us);
+	json_t *status =
+		json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "state", b.failing ? "failing" : "ok", "rows",
+			  (json_int_t)counts.rows, "commits", (json_int_t)b.commits, "failures", (json_int_t)b.failures,
+			  "queued", (json_int_t)b.queued, "queued_bytes", (json_int_t)b.queued_bytes, "last_commit_us",
+			  (json_int_t)b.last_commit_us, "longest_commit_us", (json_int_t)b.longest_commit_us);
 
 	if (status != NULL && b.failing) {
 		json_object_set_new(status, "error", json_string(b.why.text));
@@ -126,15 +127,14 @@ static void answer_status(struct recorder *r, struct ipc *link)
 	json_decref(status);
 }
 
-/* ---- senders ------------------------------------------------------------------------------------------------------- */
+/* ---- senders -------------------------------------------------------------------------------------------------------
+ */
 
 static void sender_free(struct sender *s)
 {
 	LIST_REMOVE(s, next);
-	if (!s->borrowed) {
-		s->recorder->links--;
-		ipc_free(&s->link);
-	}
+	s->recorder->links--;
+	ipc_free(&s->link);
 	free(s);
 }
 
@@ -177,38 +177,19 @@ static bool take_record(struct sender *s, const struct ipc_message *m)
 	return true;
 }
 
-static void take(struct sender *s, struct ipc_message *m)
+static void on_message(struct ipc *link, struct ipc_message *m, void *arg)
 {
+	struct sender *s = arg;
+
 	if (m->type == IPC_STATUS_ASK) {
-		answer_status(s->recorder, s->link);
+		answer_status(s->recorder, link);
 		return;
 	}
 	if (m->type == IPC_RECORD && take_record(s, m))
 		return;
-	log_error("%s/%u sent an audit record that is malformed or not its own: its link is cut", role_name(ipc_peer(s->link)),
-		  ipc_peer_slot(s->link));
-	if (s->borrowed)
-		log_fatal("the supervisor's own records cannot be read");
-	on_gone(s->link, s);
-}
-
-static void on_message(struct ipc *link, struct ipc_message *m, void *arg)
-{
-	(void)link;
-	take(arg, m);
-}
-
-static struct sender *sender_new(struct recorder *r, struct ipc *link, bool borrowed)
-{
-	struct sender *s = calloc(1, sizeof *s);
-
-	if (s == NULL)
-		log_fatal("out of memory for a link to %s", role_name(ipc_peer(link)));
-	s->recorder = r;
-	s->link = link;
-	s->borrowed = borrowed;
-	LIST_INSERT_HEAD(&r->senders, s, next);
-	return s;
+	log_error("%s/%u sent an audit record that is malformed or not its own: its link is cut",
+		  role_name(ipc_peer(link)), ipc_peer_slot(link));
+	on_gone(link, s);
 }
 
 void recorder_add(struct recorder *r, struct ipc *link)
@@ -218,25 +199,21 @@ void recorder_add(struct recorder *r, struct ipc *link)
 		ipc_free(&link);
 		return;
 	}
-	struct sender *s = sender_new(r, link, false);
+	struct sender *s = calloc(1, sizeof *s);
 
+	if (s == NULL)
+		log_fatal("out of memory for a link to %s", role_name(ipc_peer(link)));
+	s->recorder = r;
+	s->link = link;
+	LIST_INSERT_HEAD(&r->senders, s, next);
 	r->links++;
 	if (r->paused && ipc_peer(link) != ROLE_CONTROL)
 		ipc_pause(link, true);
 	ipc_attach(link, r->base, on_message, on_gone, s);
 }
 
-void recorder_take(struct recorder *r, struct ipc *link, struct ipc_message *m)
-{
-	struct sender *s;
-
-	LIST_FOREACH(s, &r->senders, next)
-		if (s->link == link)
-			break;
-	take(s != NULL ? s : sender_new(r, link, true), m);
-}
-
-/* ---- life ---------------------------------------------------------------------------------------------------------- */
+/* ---- life ----------------------------------------------------------------------------------------------------------
+ */
 
 struct recorder *recorder_new(struct event_base *base, struct audit_store *store, unsigned commit_interval_us)
 {

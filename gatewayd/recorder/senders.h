@@ -14,9 +14,7 @@ struct recorder *recorder_new(struct event_base *base, struct audit_store *store
 void recorder_free(struct recorder **r);
 /* A new link to a sender, or to who asks for the status; takes it over and attaches it. */
 void recorder_add(struct recorder *r, struct ipc *link);
-/* The supervisor's link is not ours to attach: what comes over it is given here. */
-void recorder_take(struct recorder *r, struct ipc *link, struct ipc_message *m);
-/* Links that are there (without the supervisor's). */
+/* Links that are there. */
 size_t recorder_links(const struct recorder *r);
 /* Commits what is queued and acknowledges it: 0, or -1 if the store fails. */
 int recorder_finish(struct recorder *r);
