@@ -1,0 +1,12 @@
+/* gatewayctl: one file a noun.  Each noun reads its own words (argv[0] is the noun) and returns an exit code. */
+#pragma once
+
+enum admin_exit { ADMIN_FINE = 0, ADMIN_REFUSED = 1, ADMIN_USAGE = 2, ADMIN_UNREACHABLE = 3 };
+
+int admin_status(int argc, char **argv);
+int admin_reload(int argc, char **argv);
+int admin_audit(int argc, char **argv);
+
+/* "gatewayctl: ..." on standard error; returns the code, so that a function can `return admin_fail(ADMIN_USAGE, ...)`.
+ */
+int admin_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));

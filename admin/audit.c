@@ -1,0 +1,283 @@
+/* gatewayctl audit: asks a running gatewayd, or with --dir reads the store itself. */
+#include "config.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "admin/admin.h"
+#include "admin/client.h"
+#include "admin/format.h"
+#include "admin/rows.h"
+#include "admin/times.h"
+#include "common/clock.h"
+#include "schema/audit_json.h"
+
+/* A table for people ends somewhere; CSV and JSON are whole unless --limit says otherwise. */
+#define TABLE_LIMIT 100
+#define LINE_MAX_BYTES (1024 * 1024)
+
+static const char usage[] =
+	"usage: gatewayctl audit query [OPTION ...]\n"
+	"\n"
+	"Shows events of the audit, newest first.  All that is given must hold.\n"
+	"\n"
+	"  --user USER             exactly this user\n"
+	"  --client ADDR|CIDR      from this client\n"
+	"  --to DEST               NAME, .SUFFIX (it and all below), *.SUFFIX (below only), ADDR or CIDR\n"
+	"  --verdict allow|deny\n"
+	"  --event KIND            open, connected, denied, ended, login-failed, policy, admin, start, stop\n"
+	"  --session ID            one session, like 0123-4567-89AB-C\n"
+	"  --since TIME            from then: 15m, 2h, 30d (ago), or YYYY-MM-DD[ HH:MM[:SS]], local or with Z\n"
+	"  --until TIME            before then; a date alone includes that day\n"
+	"  --limit N               at most N rows (0: all; otherwise a table shows 100)\n"
+	"  --order newest|oldest\n"
+	"  --format table|csv|json\n"
+	"  --dir DIR               read the store in DIR itself, without gatewayd\n";
+
+struct query {
+	json_t *filter;
+	enum rows_format format;
+	bool limited; /* --limit was given */
+	const char *dir;
+};
+
+/* ---- words ----------------------------------------------------------------------------------------------------------
+ */
+
+static int set_time(struct query *q, const char *option, const char *key, bool end)
+{
+	struct err why;
+	int64_t us;
+
+	if (time_parse(optarg, clock_wall_us(), end, &us, &why) != 0)
+		return admin_fail(ADMIN_USAGE, "%s: %s", option, why.text);
+	json_object_set_new(q->filter, key, json_integer(us));
+	return -1;
+}
+
+static int set_limit(struct query *q)
+{
+	char *end;
+	errno = 0;
+	unsigned long long limit = strtoull(optarg, &end, 10);
+
+	if (errno != 0 || optarg[0] < '0' || optarg[0] > '9' || *end != '\0' || limit > INT64_MAX)
+		return admin_fail(ADMIN_USAGE, "--limit: \"%s\" is no number of rows", optarg);
+	json_object_set_new(q->filter, "limit", json_integer((json_int_t)limit));
+	q->limited = true;
+	return -1;
+}
+
+static int set_format(struct query *q)
+{
+	static const char *const names[] = {[ROWS_TABLE] = "table", [ROWS_CSV] = "csv", [ROWS_JSON] = "json"};
+
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (strcmp(names[i], optarg) == 0) {
+			q->format = (enum rows_format)i;
+			return -1;
+		}
+	return admin_fail(ADMIN_USAGE, "--format: \"%s\" is not table, csv or json", optarg);
+}
+
+static int set_text(struct query *q, const char *key)
+{
+	/* Bytes that are no UTF-8 cannot be asked for: jansson gives NULL. */
+	if (json_object_set_new(q->filter, key, json_string(optarg)) != 0)
+		return admin_fail(ADMIN_USAGE, "--%s: the text is no UTF-8", key);
+	return -1;
+}
+
+/* Options whose text is a member of the filter of the same name have a 0. */
+static const struct option options[] = {
+	{"user", required_argument, NULL, 0},	  {"client", required_argument, NULL, 0},
+	{"to", required_argument, NULL, 0},	  {"verdict", required_argument, NULL, 0},
+	{"event", required_argument, NULL, 0},	  {"session", required_argument, NULL, 0},
+	{"order", required_argument, NULL, 0},	  {"since", required_argument, NULL, 's'},
+	{"until", required_argument, NULL, 'u'},  {"limit", required_argument, NULL, 'l'},
+	{"format", required_argument, NULL, 'f'}, {"dir", required_argument, NULL, 'd'},
+	{"help", no_argument, NULL, 'h'},	  {NULL, 0, NULL, 0},
+};
+
+static int set_option(struct query *q, int c, int index)
+{
+	switch (c) {
+	case 0:
+		return set_text(q, options[index].name);
+	case 's':
+		return set_time(q, "--since", "since_us", false);
+	case 'u':
+		return set_time(q, "--until", "until_us", true);
+	case 'l':
+		return set_limit(q);
+	case 'f':
+		return set_format(q);
+	case 'd':
+		q->dir = optarg;
+		return -1;
+	case 'h':
+		fputs(usage, stdout);
+		return ADMIN_FINE;
+	default:
+		fputs(usage, stderr);
+		return ADMIN_USAGE;
+	}
+}
+
+/* An exit code, or -1 to go on. */
+static int parse(struct query *q, int argc, char **argv)
+{
+	struct audit_filter filter;
+	struct err why;
+	int c, code, index;
+
+	optind = 0;
+	while ((c = getopt_long(argc, argv, "+h", options, &index)) != -1)
+		if ((code = set_option(q, c, index)) >= 0)
+			return code;
+	if (optind < argc)
+		return admin_fail(ADMIN_USAGE, "\"%s\" is one word too many; see gatewayctl audit query --help",
+				  argv[optind]);
+	if (q->format == ROWS_TABLE && !q->limited)
+		json_object_set_new(q->filter, "limit", json_integer(TABLE_LIMIT));
+	if (audit_filter_json(q->filter, &filter, &why) != 0)
+		return admin_fail(ADMIN_USAGE, "%s", why.text);
+	return -1;
+}
+
+/* ---- rows -----------------------------------------------------------------------------------------------------------
+ */
+
+static void note_cut(const struct query *q, int64_t rows)
+{
+	if (!q->limited)
+		fprintf(stderr, "%" PRId64 " rows shown; there may be more (--limit N, --limit 0 for all)\n", rows);
+}
+
+/* One line of the answer: -1 go on, otherwise the exit code. */
+static int take_line(const struct query *q, struct rows *rows, const char *line, size_t len)
+{
+	json_t *row = json_loadb(line, len, JSON_REJECT_DUPLICATES, NULL);
+	const char *error = json_string_value(json_object_get(row, "error"));
+	int code = -1;
+
+	if (!json_is_object(row))
+		code = admin_fail(ADMIN_REFUSED, "gatewayd sent a row that is no JSON");
+	else if (error != NULL)
+		code = admin_fail(ADMIN_REFUSED, "the answer is not complete: %s", error);
+	else if (!json_is_true(json_object_get(row, "end")))
+		rows_add(rows, row);
+	else
+		code = ADMIN_FINE;
+	if (code == ADMIN_FINE && json_is_true(json_object_get(row, "more")))
+		note_cut(q, format_number(row, "rows"));
+	json_decref(row);
+	return code;
+}
+
+static int ask_gatewayd(struct query *q, struct rows *rows)
+{
+	char *line = NULL;
+	size_t size = 0;
+	ssize_t n;
+	int fd, code;
+	json_t *reply = client_ask(json_pack("{s:s, s:O}", "command", "audit-query", "filter", q->filter), &fd, &code);
+
+	if (reply == NULL)
+		return code;
+	json_decref(reply);
+	FILE *pipe = fd < 0 ? NULL : fdopen(fd, "r");
+
+	if (pipe == NULL)
+		return admin_fail(ADMIN_REFUSED, "gatewayd agreed, but sent no rows");
+	code = -1;
+	while (code < 0 && (n = getline(&line, &size, pipe)) > 0 && n <= LINE_MAX_BYTES)
+		code = take_line(q, rows, line, (size_t)n);
+	if (code < 0)
+		code = admin_fail(ADMIN_REFUSED, "the answer ended early: it is not complete");
+	free(line);
+	fclose(pipe);
+	return code;
+}
+
+static bool on_row(uint64_t id, const struct audit_event *e, void *arg)
+{
+	json_t *row = audit_event_json(id, e);
+
+	if (row != NULL)
+		rows_add(arg, row);
+	json_decref(row);
+	return row != NULL;
+}
+
+static int read_pages(struct query *q, struct audit_query *query, struct rows *rows)
+{
+	struct err why;
+	int rc;
+
+	while ((rc = audit_query_page(query, 1000, 200000, on_row, rows, &why)) == 1)
+		;
+	if (rc < 0)
+		return admin_fail(ADMIN_REFUSED, "the answer is not complete: %s", why.text);
+	if (audit_query_cut(query))
+		note_cut(q, (int64_t)audit_query_rows(query));
+	return ADMIN_FINE;
+}
+
+static int read_store(struct query *q, struct rows *rows)
+{
+	struct audit_filter filter;
+	struct audit_store *store = NULL;
+	struct audit_query *query = NULL;
+	struct err why;
+	int code;
+
+	/* The store's files are opened in the current directory; see schema/db_vfs.h. */
+	if (chdir(q->dir) != 0)
+		return admin_fail(ADMIN_REFUSED, "cannot enter %s: %s", q->dir, strerror(errno));
+	if (audit_filter_json(q->filter, &filter, &why) == 0)
+		store = audit_store_open("audit.db", AUDIT_READ, &why);
+	if (store != NULL)
+		query = audit_query_new(store, &filter, &why);
+	code = query == NULL ? admin_fail(ADMIN_REFUSED, "%s/%s", q->dir, why.text) : read_pages(q, query, rows);
+	audit_query_free(&query);
+	audit_store_close(&store);
+	return code;
+}
+
+static int run_query(int argc, char **argv)
+{
+	struct query q = {.filter = json_object(), .format = ROWS_TABLE};
+	struct rows *rows = NULL;
+	int code = parse(&q, argc, argv);
+
+	if (code < 0) {
+		rows = rows_new(q.format, format_terminal_width());
+		if (rows == NULL)
+			code = admin_fail(ADMIN_REFUSED, "out of memory");
+		else
+			code = q.dir != NULL ? read_store(&q, rows) : ask_gatewayd(&q, rows);
+	}
+	if (rows != NULL && code != ADMIN_UNREACHABLE)
+		rows_end(rows);
+	rows_free(&rows);
+	json_decref(q.filter);
+	return code;
+}
+
+int admin_audit(int argc, char **argv)
+{
+	if (argc >= 2 && strcmp(argv[1], "query") == 0)
+		return run_query(argc - 1, argv + 1);
+	if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+		fputs(usage, stdout);
+		return ADMIN_FINE;
+	}
+	fputs(usage, stderr);
+	return argc < 2 ? ADMIN_USAGE : admin_fail(ADMIN_USAGE, "audit has no verb \"%s\"", argv[1]);
+}

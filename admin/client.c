@@ -1,0 +1,181 @@
+#include "config.h"
+
+#include "admin/client.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "admin/admin.h"
+#include "admin/format.h"
+
+/* A reload compiles the policy before it is answered. */
+#define REPLY_WAIT_S 120
+
+static const char *socket_path;
+
+void client_set_socket(const char *path)
+{
+	socket_path = path;
+}
+
+const char *client_socket(void)
+{
+	const char *from_environment = getenv("GATEWAYD_SOCKET");
+
+	if (socket_path != NULL)
+		return socket_path;
+	return from_environment != NULL && *from_environment != '\0' ? from_environment : CLIENT_SOCKET_DEFAULT;
+}
+
+/* ---- the socket ---------------------------------------------------------------------------------------------------
+ */
+
+static const char *advice(int error)
+{
+	switch (error) {
+	case EACCES:
+	case EPERM:
+		return "you may not; run it as root or as a member of the control group";
+	case ENOENT:
+	case ECONNREFUSED:
+		return "gatewayd is not running there; --socket PATH names another";
+	default:
+		return strerror(error);
+	}
+}
+
+/* A connected socket, or -1 with *code set. */
+static int open_socket(int *code)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	const struct timeval wait = {.tv_sec = REPLY_WAIT_S};
+	const char *path = client_socket();
+	int fd;
+
+	*code = ADMIN_UNREACHABLE;
+	if (strlen(path) >= sizeof address.sun_path) {
+		*code = admin_fail(ADMIN_USAGE, "the path of the control socket is too long: %s", path);
+		return -1;
+	}
+	memcpy(address.sun_path, path, strlen(path) + 1);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (fd < 0) {
+		admin_fail(*code, "cannot make a socket: %s", strerror(errno));
+		return -1;
+	}
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait);
+	if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
+		admin_fail(*code, "cannot reach gatewayd at %s: %s", path, advice(errno));
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+/* Takes the first descriptor of a message; there is room for one only, the kernel closes others. */
+static int descriptor_of(struct msghdr *msg)
+{
+	struct cmsghdr *c = CMSG_FIRSTHDR(msg);
+	int fd = -1;
+
+	if (c != NULL && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
+	    c->cmsg_len == CMSG_LEN(sizeof fd))
+		memcpy(&fd, CMSG_DATA(c), sizeof fd);
+	return fd;
+}
+
+static json_t *receive_reply(int socket, int *fd)
+{
+	static char text[CLIENT_MESSAGE_MAX];
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = {.iov_base = text, .iov_len = sizeof text};
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+	json_t *reply = NULL;
+	ssize_t n;
+
+	do
+		n = recvmsg(socket, &msg, MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	*fd = n < 0 ? -1 : descriptor_of(&msg);
+	if (n < 0)
+		admin_fail(0, errno == EAGAIN ? "gatewayd does not answer" : "the connection to gatewayd broke");
+	else if (n == 0)
+		admin_fail(0, "gatewayd closed the connection without an answer");
+	else if (msg.msg_flags & MSG_TRUNC ||
+		 (reply = json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, NULL)) == NULL)
+		admin_fail(0, "gatewayd gave an answer that is no JSON; is it of the same version?");
+	if (reply == NULL && *fd >= 0) {
+		close(*fd);
+		*fd = -1;
+	}
+	return reply;
+}
+
+/* ---- asking ---------------------------------------------------------------------------------------------------------
+ */
+
+/* What a refusal says: one line, then its diagnostics. */
+static void show_refusal(const json_t *reply)
+{
+	const json_t *diagnostics = json_object_get(reply, "diagnostics"), *line;
+	char buf[FORMAT_TEXT_MAX], safe[4096];
+	const char *error = format_member(reply, "error", buf);
+	size_t i;
+
+	admin_fail(0, "refused: %s", *error != '\0' ? error : "gatewayd does not say why");
+	json_array_foreach(diagnostics, i, line) if (json_is_string(line))
+		fprintf(stderr, "%s\n", format_safe(json_string_value(line), safe, sizeof safe));
+}
+
+static json_t *ask(int socket, const char *request, int *fd, int *code)
+{
+	json_t *reply;
+
+	*code = ADMIN_UNREACHABLE;
+	if (send(socket, request, strlen(request), MSG_NOSIGNAL) < 0) {
+		admin_fail(0, "cannot send to gatewayd: %s", strerror(errno));
+		return NULL;
+	}
+	reply = receive_reply(socket, fd);
+	if (reply == NULL || json_is_true(json_object_get(reply, "ok")))
+		return reply;
+	show_refusal(reply);
+	*code = ADMIN_REFUSED;
+	json_decref(reply);
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+	return NULL;
+}
+
+json_t *client_ask(json_t *request, int *fd, int *code)
+{
+	char *text = request == NULL ? NULL : json_dumps(request, JSON_COMPACT | JSON_ENSURE_ASCII);
+	int socket = -1, given = -1;
+	json_t *reply = NULL;
+
+	json_decref(request);
+	if (text == NULL)
+		*code = admin_fail(ADMIN_REFUSED, "out of memory, or a text that is no UTF-8");
+	else if (strlen(text) > CLIENT_MESSAGE_MAX)
+		*code = admin_fail(ADMIN_REFUSED, "the request is longer than %d bytes", CLIENT_MESSAGE_MAX);
+	else if ((socket = open_socket(code)) >= 0)
+		reply = ask(socket, text, &given, code);
+	free(text);
+	if (socket >= 0)
+		close(socket);
+	if (fd != NULL)
+		*fd = given;
+	else if (given >= 0)
+		close(given);
+	return reply;
+}

@@ -1,0 +1,117 @@
+#include "config.h"
+
+#include "admin/format.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+static bool printable(unsigned char c)
+{
+	return c >= 0x20 && c <= 0x7e;
+}
+
+const char *format_safe(const char *text, char *out, size_t size)
+{
+	size_t used = 0;
+
+	for (const unsigned char *in = (const unsigned char *)text; *in != '\0'; in++) {
+		size_t need = printable(*in) ? 1 : 4;
+
+		if (used + need + 4 > size) { /* room for "..." and the terminator */
+			size_t dots = size - used - 1 < 3 ? size - used - 1 : 3;
+
+			memcpy(out + used, "...", dots);
+			used += dots;
+			break;
+		}
+		if (need == 1)
+			out[used] = (char)*in;
+		else
+			snprintf(out + used, 5, "\\x%02x", *in);
+		used += need;
+	}
+	out[used] = '\0';
+	return out;
+}
+
+void format_csv_cell(FILE *out, const char *text)
+{
+	putc('"', out);
+	if (*text != '\0' && strchr("=+-@\t\r", *text) != NULL)
+		putc('\'', out);
+	for (const unsigned char *in = (const unsigned char *)text; *in != '\0'; in++) {
+		if (*in == '"')
+			fputs("\"\"", out);
+		else if (printable(*in))
+			putc(*in, out);
+		else
+			fprintf(out, "\\x%02x", *in);
+	}
+	putc('"', out);
+}
+
+const char *format_bytes(uint64_t bytes, char buf[FORMAT_TEXT_MAX])
+{
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+	double value = (double)bytes;
+	size_t unit = 0;
+
+	/* 1023.95 would be shown as 1024.0. */
+	while (value >= 1023.95 && unit + 1 < sizeof units / sizeof *units) {
+		value /= 1024;
+		unit++;
+	}
+	snprintf(buf, FORMAT_TEXT_MAX, unit == 0 ? "%.0f %s" : "%.1f %s", value, units[unit]);
+	return buf;
+}
+
+const char *format_duration(int64_t us, char buf[FORMAT_TEXT_MAX])
+{
+	int64_t s = us / 1000000;
+
+	if (us < 1000000)
+		snprintf(buf, FORMAT_TEXT_MAX, "%" PRId64 " ms", us / 1000);
+	else if (s < 60)
+		snprintf(buf, FORMAT_TEXT_MAX, "%.1f s", (double)(us / 100000) / 10);
+	else if (s < 3600)
+		snprintf(buf, FORMAT_TEXT_MAX, "%" PRId64 " min %" PRId64 " s", s / 60, s % 60);
+	else if (s < 86400)
+		snprintf(buf, FORMAT_TEXT_MAX, "%" PRId64 " h %" PRId64 " min", s / 3600, s / 60 % 60);
+	else
+		snprintf(buf, FORMAT_TEXT_MAX, "%" PRId64 " d %" PRId64 " h", s / 86400, s / 3600 % 24);
+	return buf;
+}
+
+const char *format_member(const json_t *object, const char *key, char buf[FORMAT_TEXT_MAX])
+{
+	const json_t *value = json_object_get(object, key);
+
+	if (json_is_string(value))
+		return json_string_value(value);
+	buf[0] = '\0';
+	if (json_is_integer(value))
+		snprintf(buf, FORMAT_TEXT_MAX, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+	else if (json_is_real(value))
+		snprintf(buf, FORMAT_TEXT_MAX, "%g", json_real_value(value));
+	else if (json_is_boolean(value))
+		snprintf(buf, FORMAT_TEXT_MAX, "%s", json_is_true(value) ? "yes" : "no");
+	return buf;
+}
+
+int64_t format_number(const json_t *object, const char *key)
+{
+	const json_t *value = json_object_get(object, key);
+
+	return json_is_number(value) ? (int64_t)json_number_value(value) : 0;
+}
+
+unsigned format_terminal_width(void)
+{
+	struct winsize size;
+
+	if (!isatty(STDOUT_FILENO))
+		return 0;
+	return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}

@@ -1,0 +1,30 @@
+/* Showing values to people and to other programs.  Names, users and rules come from clients: nothing that they hold may
+ * move a terminal, run in a spreadsheet or break a line. */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* Writes every byte outside printable ASCII as \xNN, and cuts with "..." where out is full.  The backslash stays: what
+ * comes from the daemon is escaped already (common/text.h), and a second time must change nothing.  Returns out. */
+const char *format_safe(const char *text, char *out, size_t size);
+
+/* One CSV cell (RFC 4180), always quoted and safe.  A cell that a spreadsheet would take for a formula (it begins with
+ * = + -
+ * @, a tab or a carriage return) gets a single quote before it. */
+void format_csv_cell(FILE *out, const char *text);
+
+#define FORMAT_TEXT_MAX 64
+/* "0 B", "1.5 KiB", "3.2 GiB" */
+const char *format_bytes(uint64_t bytes, char buf[FORMAT_TEXT_MAX]);
+/* "12 ms", "4.2 s", "3 min 4 s", "2 h 5 min", "3 d 4 h" */
+const char *format_duration(int64_t us, char buf[FORMAT_TEXT_MAX]);
+
+/* The text of a member as it is to be shown: strings as they are, numbers in digits; "" when it is not there. */
+const char *format_member(const json_t *object, const char *key, char buf[FORMAT_TEXT_MAX]);
+int64_t format_number(const json_t *object, const char *key);
+
+/* Characters that a line of standard output has; 0 when it is no terminal. */
+unsigned format_terminal_width(void);

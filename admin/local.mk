@@ -1,0 +1,19 @@
+# gatewayctl.  All but its main is a library, so that tests link what people run.
+noinst_LIBRARIES += admin/libadmin.a
+admin_libadmin_a_SOURCES = \
+	admin/admin.h admin/fail.c \
+	admin/client.c admin/client.h \
+	admin/format.c admin/format.h \
+	admin/times.c admin/times.h \
+	admin/rows.c admin/rows.h \
+	admin/status.c \
+	admin/reload.c \
+	admin/audit.c
+admin_libadmin_a_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS)
+
+bin_PROGRAMS = admin/gatewayctl
+admin_gatewayctl_SOURCES = admin/gatewayctl.c admin/policy.c admin/policy.h
+admin_gatewayctl_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS)
+admin_gatewayctl_LDADD = admin/libadmin.a schema/libschema.a policy/libpolicy.a common/libcommon.a \
+	$(SCHEMA_LIBS) $(POLICY_LIBS) $(SMARTCOLS_LIBS) $(JANSSON_LIBS)
+dist_man_MANS += doc/gatewayctl.8

@@ -1,0 +1,17 @@
+/* The rows of an audit query on their way to standard output, as a table, as CSV or as JSON lines. */
+#pragma once
+
+#include <jansson.h>
+#include <stdint.h>
+
+enum rows_format { ROWS_TABLE, ROWS_CSV, ROWS_JSON };
+
+struct rows;
+
+/* NULL if memory is short.  width: characters of a line, 0 for no terminal. */
+struct rows *rows_new(enum rows_format format, unsigned width);
+/* row is borrowed. */
+void rows_add(struct rows *r, const json_t *row);
+/* Prints what was collected. */
+void rows_end(struct rows *r);
+void rows_free(struct rows **r);

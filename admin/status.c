@@ -1,0 +1,206 @@
+#include "config.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <libsmartcols.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "admin/admin.h"
+#include "admin/client.h"
+#include "admin/format.h"
+
+static const char usage[] = "usage: gatewayctl status [--json]\n"
+			    "\n"
+			    "Shows processes, policy, sessions and the health of the audit.\n"
+			    "\n"
+			    "  --json   as one JSON object\n";
+
+/* "2026-11-20 19:30:01" local, of microseconds since the epoch or of a text. */
+static const char *moment(const json_t *object, const char *key, char buf[FORMAT_TEXT_MAX])
+{
+	const json_t *value = json_object_get(object, key);
+	time_t seconds;
+	struct tm tm;
+
+	if (!json_is_integer(value))
+		return format_member(object, key, buf);
+	/* Seconds or microseconds: nobody's seconds reach 10^11 before the year 5138. */
+	seconds = (time_t)json_integer_value(value);
+	if (json_integer_value(value) > INT64_C(100000000000))
+		seconds = (time_t)(json_integer_value(value) / 1000000);
+	buf[0] = '\0';
+	if (localtime_r(&seconds, &tm) != NULL)
+		strftime(buf, FORMAT_TEXT_MAX, "%Y-%m-%d %H:%M:%S", &tm);
+	return buf;
+}
+
+static const char *shown(const json_t *object, const char *key, char *out, size_t size)
+{
+	char buf[FORMAT_TEXT_MAX];
+
+	return format_safe(format_member(object, key, buf), out, size);
+}
+
+static void show_gateway(const json_t *status)
+{
+	char version[64], up[FORMAT_TEXT_MAX];
+
+	printf("gatewayd %s, process %" PRId64 ", up %s\n", shown(status, "version", version, sizeof version),
+	       format_number(status, "pid"), format_duration(format_number(status, "uptime_s") * 1000000, up));
+}
+
+static void show_policy(const json_t *status)
+{
+	const json_t *policy = json_object_get(status, "policy"), *warning;
+	char when[FORMAT_TEXT_MAX], safe[1024];
+	size_t i;
+
+	printf("policy   revision %" PRId64 ", %" PRId64 " rules", format_number(status, "revision"),
+	       format_number(policy, "rules"));
+	if (json_object_get(policy, "loaded_at") != NULL)
+		printf(", loaded %s", format_safe(moment(policy, "loaded_at", when), safe, sizeof safe));
+	putchar('\n');
+	json_array_foreach(json_object_get(policy, "warnings"), i, warning) if (json_is_string(warning))
+		printf("  warning: %s\n", format_safe(json_string_value(warning), safe, sizeof safe));
+}
+
+static void show_traffic(const json_t *status)
+{
+	const json_t *w = json_object_get(status, "workers");
+	char up[FORMAT_TEXT_MAX], down[FORMAT_TEXT_MAX];
+
+	printf("sessions %" PRId64 " open, %" PRId64 " accepted, %" PRId64 " granted, %" PRId64 " denied\n",
+	       format_number(w, "sessions"), format_number(w, "accepted"), format_number(w, "granted"),
+	       format_number(w, "denied"));
+	printf("bytes    %s up, %s down\n", format_bytes((uint64_t)format_number(w, "bytes_up"), up),
+	       format_bytes((uint64_t)format_number(w, "bytes_down"), down));
+}
+
+static void show_audit(const json_t *status)
+{
+	const json_t *audit = json_object_get(status, "audit");
+	char state[64], error[1024], commit[FORMAT_TEXT_MAX];
+
+	shown(audit, "state", state, sizeof state);
+	printf("audit    %s, %" PRId64 " rows, %" PRId64 " waiting, last commit took %.1f ms\n",
+	       *state != '\0' ? state : "unknown: the recorder does not answer", format_number(audit, "rows"),
+	       format_number(audit, "queued"), (double)format_number(audit, "last_commit_us") / 1000);
+	if (*shown(audit, "error", error, sizeof error) != '\0')
+		printf("  error: %s\n  no new session is granted until the audit can be written (since %s)\n", error,
+		       moment(audit, "failing_since_us", commit));
+}
+
+/* Whatever the authentication says of itself, in one line: its keys are its own. */
+static void show_auth(const json_t *status)
+{
+	const char *key;
+	json_t *value, *auth = json_object_get(status, "auth");
+	const char *separator = "auth     ";
+
+	json_object_foreach(auth, key, value)
+	{
+		char name[64], text[256];
+
+		if (json_is_object(value) || json_is_array(value))
+			continue;
+		printf("%s%s %s", separator, format_safe(key, name, sizeof name), shown(auth, key, text, sizeof text));
+		separator = ", ";
+	}
+	if (*separator == ',')
+		putchar('\n');
+}
+
+static void show_processes(const json_t *status)
+{
+	static const char *const heads[] = {"PROCESS", "PID", "UP", "RESTARTS", "STATE"};
+	struct libscols_table *table = scols_new_table();
+	const json_t *process;
+	size_t i;
+
+	if (table == NULL)
+		return;
+	scols_table_enable_noencoding(table, 1); /* cells are safe already */
+	for (size_t c = 0; c < sizeof heads / sizeof *heads; c++)
+		scols_table_new_column(table, heads[c], 0.1, c == 1 || c == 3 ? SCOLS_FL_RIGHT : 0);
+	json_array_foreach(json_object_get(status, "processes"), i, process)
+	{
+		struct libscols_line *line = scols_table_new_line(table, NULL);
+		char text[128], role[64], slot[32], up[FORMAT_TEXT_MAX];
+
+		snprintf(text, sizeof text, "%s/%s", shown(process, "role", role, sizeof role),
+			 shown(process, "slot", slot, sizeof slot));
+		scols_line_set_data(line, 0, text);
+		scols_line_set_data(line, 1, shown(process, "pid", text, sizeof text));
+		scols_line_set_data(line, 2, format_duration(format_number(process, "uptime_s") * 1000000, up));
+		scols_line_set_data(line, 3, shown(process, "restarts", text, sizeof text));
+		scols_line_set_data(line, 4, shown(process, "state", text, sizeof text));
+	}
+	if (scols_table_get_nlines(table) > 0) {
+		putchar('\n');
+		fflush(stdout);
+		scols_print_table(table);
+	}
+	scols_unref_table(table);
+}
+
+static void show(const json_t *status)
+{
+	show_gateway(status);
+	show_policy(status);
+	show_traffic(status);
+	show_audit(status);
+	show_auth(status);
+	show_processes(status);
+}
+
+static int parse(int argc, char **argv, bool *json)
+{
+	static const struct option options[] = {
+		{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	int c;
+
+	*json = false;
+	optind = 0;
+	while ((c = getopt_long(argc, argv, "+h", options, NULL)) != -1)
+		switch (c) {
+		case 'j':
+			*json = true;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return ADMIN_FINE;
+		default:
+			fputs(usage, stderr);
+			return ADMIN_USAGE;
+		}
+	if (optind < argc) {
+		fputs(usage, stderr);
+		return ADMIN_USAGE;
+	}
+	return -1;
+}
+
+int admin_status(int argc, char **argv)
+{
+	bool json;
+	int code = parse(argc, argv, &json);
+
+	if (code >= 0)
+		return code;
+	json_t *reply = client_ask(json_pack("{s:s}", "command", "status"), NULL, &code);
+
+	if (reply == NULL)
+		return code;
+	const json_t *status = json_object_get(reply, "status");
+
+	if (json) {
+		json_dumpf(status, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+		putchar('\n');
+	} else {
+		show(status);
+	}
+	json_decref(reply);
+	return ADMIN_FINE;
+}
