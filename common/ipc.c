@@ -283,11 +283,22 @@ int ipc_flush_blocking(struct ipc *link)
 
 /* ---- receiving ---------------------------------------------------------------------------------------------- */
 
+static void (*violation_report)(enum role role, uint16_t slot, void *arg);
+static void *violation_arg;
+
+void ipc_on_violation(void (*report)(enum role role, uint16_t slot, void *arg), void *arg)
+{
+	violation_report = report;
+	violation_arg = arg;
+}
+
 static bool violation(struct ipc *link, const char *what, unsigned type)
 {
 	link->broke_rules = true;
 	log_error("%s/%u sent a message that breaks the protocol (%s, type %u %s): its link is cut", role_name(link->peer),
 		  link->peer_slot, what, type, ipc_type_name((enum ipc_type)type));
+	if (violation_report != NULL)
+		violation_report(link->peer, link->peer_slot, violation_arg);
 	return false;
 }
 

@@ -59,6 +59,8 @@ enum role ipc_peer(const struct ipc *link);
 uint16_t ipc_peer_slot(const struct ipc *link);
 /* True once the peer broke a rule: it may still be alive, unlike one that closed its end. */
 bool ipc_broke_rules(const struct ipc *link);
+/* Called for each peer that breaks a rule, on any link of this process, so that somebody can see to its end. */
+void ipc_on_violation(void (*report)(enum role role, uint16_t slot, void *arg), void *arg);
 /* Bytes waiting to be sent. */
 size_t ipc_queued(const struct ipc *link);
 

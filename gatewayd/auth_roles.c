@@ -19,12 +19,8 @@ struct master {
 static void kill_child(uint16_t slot, void *arg)
 {
 	struct master *m = arg;
-	uint8_t body[8];
-	struct wire_writer w = wire_writer_on(body, sizeof body);
 
-	wire_put_u8(&w, ROLE_PAM);
-	wire_put_u16(&w, slot);
-	ipc_send_wire(m->child->supervisor, IPC_KILL, &w);
+	child_ask_end(m->child, ROLE_PAM, slot);
 }
 
 static void on_control_message(struct ipc *link, struct ipc_message *message, void *arg)

@@ -149,6 +149,25 @@ void child_leave(struct child *c)
 	event_base_loopexit(c->base, NULL);
 }
 
+/* A peer that broke a rule is ended and started afresh.  Those who may ask for that are the roles that meet no client. */
+static void report_violation(enum role role, uint16_t slot, void *arg)
+{
+	struct child *c = arg;
+
+	if (role != ROLE_SUPERVISOR && (c->role == ROLE_AUTH || c->role == ROLE_RECORDER || c->role == ROLE_CONTROL))
+		child_ask_end(c, role, slot);
+}
+
+void child_ask_end(struct child *c, enum role role, uint16_t slot)
+{
+	uint8_t body[8];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	wire_put_u8(&w, (uint8_t)role);
+	wire_put_u16(&w, slot);
+	ipc_send_wire(c->supervisor, IPC_KILL, &w);
+}
+
 int child_run(struct child *c)
 {
 	struct err why;
@@ -156,6 +175,7 @@ int child_run(struct child *c)
 	if (!c->running) {
 		c->running = true;
 		ipc_attach(c->supervisor, c->base, on_supervisor_message, on_supervisor_gone, c);
+		ipc_on_violation(report_violation, c);
 		if (c->config->sandbox && sandbox_enter(c->role, &why) != 0)
 			log_fatal("%s", why.text);
 		if (!c->ready_later)

@@ -41,6 +41,9 @@ void child_leave(struct child *c);
 /* Tells the supervisor that a restart cannot help (read-only directory, broken store ...) and exits with EXIT_CONFIG. */
 void child_unusable(struct child *c, const char *why) __attribute__((noreturn));
 
+/* Asks the supervisor to end a process that missed its deadline or broke a rule; it decides whether we may. */
+void child_ask_end(struct child *c, enum role role, uint16_t slot);
+
 /* The roles' entries; each returns an exit code. */
 int worker_main(struct child *c);
 int auth_main(struct child *c);

@@ -87,19 +87,26 @@ static void on_file_open(struct process *control, struct ipc_message *m)
 	ipc_send_wire(control->link, IPC_FILE_REFUSED, &w);
 }
 
+#define BIT(role) (1u << ROLE_##role)
+
+/* Who may have whom ended: never a role that meets clients, and nobody the recorder. */
+static const unsigned may_end[ROLE_COUNT] = {
+	[ROLE_AUTH] = BIT(PAM) | BIT(WORKER),
+	[ROLE_RECORDER] = BIT(WORKER),
+	[ROLE_CONTROL] = BIT(WORKER) | BIT(COMPILER) | BIT(READER),
+};
+
 static void on_kill(struct process *asker, struct ipc_message *m)
 {
 	struct wire_reader r = wire_reader_on(m->body, m->len);
 	unsigned role = wire_get_u8(&r);
 	uint16_t slot = wire_get_u16(&r);
-	struct process *p = wire_done(&r) ? process_find(asker->sup, (enum role)role, slot) : NULL;
+	struct process *p = wire_done(&r) && role < ROLE_COUNT ? process_find(asker->sup, (enum role)role, slot) : NULL;
 
-	/* The auth master may end its conversation children, control the processes that it asked for. */
-	bool allowed = asker->role == ROLE_AUTH ? role == ROLE_PAM : role == ROLE_COMPILER || role == ROLE_READER;
-
-	if (p == NULL || !allowed)
+	if (p == NULL || !(may_end[asker->role] & 1u << role))
 		return;
-	p->killed_on_request = true;
+	log_warning("%s/%u is ended at the request of %s", role_name(p->role), slot, role_name(asker->role));
+	p->killed_on_request = p->role == ROLE_PAM; /* no fault of its own: no pause before the next */
 	process_kill(p);
 }
 
