@@ -127,13 +127,13 @@ static json_t *receive_reply(int socket, int *fd)
 static void show_refusal(const json_t *reply)
 {
 	const json_t *diagnostics = json_object_get(reply, "diagnostics"), *line;
-	char buf[FORMAT_TEXT_MAX], safe[4096];
+	char buf[FORMAT_TEXT_MAX];
 	const char *error = format_member(reply, "error", buf);
 	size_t i;
 
 	admin_fail(0, "refused: %s", *error != '\0' ? error : "gatewayd does not say why");
 	json_array_foreach(diagnostics, i, line) if (json_is_string(line))
-		fprintf(stderr, "%s\n", format_safe(json_string_value(line), safe, sizeof safe));
+		format_lines(stderr, json_string_value(line));
 }
 
 static json_t *ask(int socket, const char *request, int *fd, int *code)

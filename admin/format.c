@@ -36,6 +36,21 @@ const char *format_safe(const char *text, char *out, size_t size)
 	return out;
 }
 
+void format_lines(FILE *out, const char *text)
+{
+	char line[1024], safe[4096];
+
+	while (*text != '\0') {
+		size_t len = strcspn(text, "\n");
+		size_t kept = len < sizeof line - 1 ? len : sizeof line - 1;
+
+		memcpy(line, text, kept);
+		line[kept] = '\0';
+		fprintf(out, "%s\n", format_safe(line, safe, sizeof safe));
+		text += len + (text[len] == '\n');
+	}
+}
+
 void format_csv_cell(FILE *out, const char *text)
 {
 	putc('"', out);

@@ -11,9 +11,11 @@
  * comes from the daemon is escaped already (common/text.h), and a second time must change nothing.  Returns out. */
 const char *format_safe(const char *text, char *out, size_t size);
 
+/* Writes a text of one or more lines, each made safe and ended by a newline. */
+void format_lines(FILE *out, const char *text);
+
 /* One CSV cell (RFC 4180), always quoted and safe.  A cell that a spreadsheet would take for a formula (it begins with
- * = + -
- * @, a tab or a carriage return) gets a single quote before it. */
+ * = + - @, a tab or a carriage return) gets a single quote before it. */
 void format_csv_cell(FILE *out, const char *text);
 
 #define FORMAT_TEXT_MAX 64

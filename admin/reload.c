@@ -51,13 +51,12 @@ int admin_reload(int argc, char **argv)
 		return code;
 	json_t *reply = client_ask(json_pack("{s:s, s:b}", "command", "reload", "force", (int)force), NULL, &code);
 	const json_t *line;
-	char safe[4096];
 	size_t i;
 
 	if (reply == NULL)
 		return code;
 	json_array_foreach(json_object_get(reply, "warnings"), i, line) if (json_is_string(line))
-		fprintf(stderr, "%s\n", format_safe(json_string_value(line), safe, sizeof safe));
+		format_lines(stderr, json_string_value(line));
 	printf("policy revision %" PRId64 " is active\n", format_number(reply, "revision"));
 	json_decref(reply);
 	return ADMIN_FINE;

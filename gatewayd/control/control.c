@@ -125,14 +125,28 @@ void control_record(struct control *c, enum audit_kind kind, const struct author
 
 /* ---- the supervisor ---------------------------------------------------------------------------------------------------- */
 
-static void log_reload(struct control *c, const struct policy_result *r, void *arg)
+void control_log_notes(const json_t *notes)
 {
 	size_t i;
 	json_t *note;
 
+	/* A diagnostic is its message, the offending line and a caret. */
+	json_array_foreach (notes, i, note) {
+		const char *text = json_string_value(note);
+
+		while (text != NULL && *text != '\0') {
+			int len = (int)strcspn(text, "\n");
+
+			log_warning("%.*s", len, text);
+			text += len + (text[len] == '\n');
+		}
+	}
+}
+
+static void log_reload(struct control *c, const struct policy_result *r, void *arg)
+{
 	(void)c, (void)arg;
-	json_array_foreach (r->notes, i, note)
-		log_warning("%s", json_string_value(note));
+	control_log_notes(r->notes);
 	if (r->ok)
 		log_info("policy revision %u is in force", r->revision);
 	else

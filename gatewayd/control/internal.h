@@ -89,6 +89,9 @@ const struct author *admin_author(const struct client *client);
 void control_spawn(struct control *c, enum role role, void (*started)(struct control *c, int fd, void *arg), void *arg);
 void control_record(struct control *c, enum audit_kind kind, const struct author *author, uint32_t revision, const char *reason);
 
+/* Warnings and diagnostics into the log, a line each. */
+void control_log_notes(const json_t *notes);
+
 /* policy.c: the revision in force.  done may be called before this returns. */
 void policy_start(struct control *c);
 void policy_reload(struct control *c, bool force, const struct author *author, policy_done *done, void *arg);

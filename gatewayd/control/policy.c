@@ -55,7 +55,9 @@ static void end(struct reload *r, const char *error)
 		const char *first = json_string_value(json_array_get(r->notes, 0));
 		char why[1024];
 
-		snprintf(why, sizeof why, "%s%s%s", error, first == NULL ? "" : ": ", first == NULL ? "" : first);
+		/* One line: the first diagnostic without its excerpt. */
+		snprintf(why, sizeof why, "%s%s%.*s", error, first == NULL ? "" : ": ",
+			 first == NULL ? 0 : (int)strcspn(first, "\n"), first == NULL ? "" : first);
 		child_unusable(c->child, why);
 	}
 	if (error != NULL) {
@@ -419,12 +421,8 @@ static void start(struct control *c, bool starting, bool force, const struct aut
 
 static void on_started(struct control *c, const struct policy_result *result, void *arg)
 {
-	size_t i;
-	json_t *note;
-
 	(void)arg;
-	json_array_foreach (result->notes, i, note)
-		log_warning("%s", json_string_value(note));
+	control_log_notes(result->notes);
 	log_info("policy revision %u is in force: %zu rules", result->revision, c->policy.rules);
 }
 
