@@ -23,6 +23,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/worker/resolver.c gatewayd/worker/resolver.h \
 	gatewayd/worker/hosts.c gatewayd/worker/hosts.h \
 	gatewayd/worker/grant.c \
+	gatewayd/worker/detail.c \
 	gatewayd/worker/connect.c \
 	gatewayd/worker/reply.c gatewayd/worker/reply.h gatewayd/worker/replies.def \
 	gatewayd/worker/relay.c \

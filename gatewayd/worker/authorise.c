@@ -48,16 +48,31 @@ static struct policy_request facts(const struct session *s, const char *groups[A
 	};
 }
 
+/* A rule's `log`: people want to hear of it at once, besides the audit. */
+static void log_decision(const struct session *s, const struct policy_decision *d)
+{
+	const struct policy_image *image = s->worker->rules->image;
+	enum policy_log level = policy_rule_log(image, d->rule);
+	char client[ADDR_TEXT_MAX], address[ADDR_TEXT_MAX], id[AUDIT_SESSION_TEXT_MAX];
+
+	if (level < POLICY_LOG_NOTICE)
+		return;
+	(level == POLICY_LOG_NOTICE ? log_info : log_warning)(
+		"%ssession %s: user %s at %s to %s port %u: %s by rule %s", level == POLICY_LOG_ALERT ? "ALERT: " : "",
+		audit_session_text(s->id, id), s->user == NULL ? "-" : s->user, addr_format(&s->client.addr, client),
+		s->name != NULL ? s->name : addr_format(&s->address, address), (unsigned)s->port,
+		d->verdict == POLICY_ALLOW ? "allowed" : "denied", policy_rule_name(image, d->rule));
+}
+
 static void deny(struct session *s, const struct policy_decision *d)
 {
-	char text[AUDIT_TEXT_MAX];
-
 	const struct ruleset *rules = s->worker->rules;
 
 	free(s->rule);
 	s->rule = strdup(policy_rule_name(rules->image, d->rule));
 	s->revision = rules->revision;
-	session_refuse(s, REASON_POLICY, policy_decision_text(rules->image, d, text, sizeof text));
+	log_decision(s, d);
+	session_deny(s, rules->image, d);
 }
 
 /* Decides every address; those allowed become the candidates, in the order of the answer. */
@@ -83,7 +98,8 @@ static void decide_addresses(struct session *s, const struct addr *addresses, si
 				(struct candidate){.address = addresses[i], .rule = each[i].rule};
 	setup->rules = s->worker->rules;
 	setup->rules->refs++;
-	grant_start(s);
+	log_decision(s, &whole);
+	grant_start(s, &whole);
 }
 
 static void on_answer(const struct answer *a, void *arg)

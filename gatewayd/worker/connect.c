@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <event2/event.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -52,10 +53,30 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
 	attempt_failed(arg, REASON_CONNECT_TIMEOUT);
 }
 
-/* A socket on its way to the address, or the reason why not. */
-static enum reason begin(struct session *s, const struct addr *address)
+/* The rule's `source`, if it names one.  A connection that cannot be made from there is not made from elsewhere. */
+static int bind_source(const struct session *s, const struct candidate *c)
 {
-	struct endpoint to = {.addr = *address, .port = s->port};
+	struct endpoint from = {.addr = policy_rule_source(s->setup->rules->image, c->rule)};
+	struct sockaddr_storage sa;
+	int one = 1;
+
+	if (from.addr.family == ADDR_NONE)
+		return 0;
+	if (from.addr.family != c->address.family) {
+		errno = EADDRNOTAVAIL;
+		return -1;
+	}
+	socklen_t len = endpoint_to_sockaddr(&from, &sa);
+
+	/* The port is chosen at connect, where the whole four-tuple counts. */
+	setsockopt(s->server_fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+	return bind(s->server_fd, (struct sockaddr *)&sa, len);
+}
+
+/* A socket on its way to the candidate, or the reason why not. */
+static enum reason begin(struct session *s, const struct candidate *c)
+{
+	struct endpoint to = {.addr = c->address, .port = s->port};
 	struct sockaddr_storage sa;
 	socklen_t len = endpoint_to_sockaddr(&to, &sa);
 	int one = 1;
@@ -65,6 +86,8 @@ static enum reason begin(struct session *s, const struct addr *address)
 		return errno == EAFNOSUPPORT ? REASON_NET_UNREACHABLE : REASON_CONNECT_FAILED;
 	setsockopt(s->server_fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 	setsockopt(s->server_fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+	if (bind_source(s, c) != 0)
+		return REASON_SOURCE;
 	if (connect(s->server_fd, (struct sockaddr *)&sa, len) != 0 && errno != EINPROGRESS)
 		return reason_of_errno(errno);
 	event_assign(&s->server_write, s->worker->base, s->server_fd, EV_WRITE, on_writable, s);
@@ -91,7 +114,7 @@ static void try_next(struct session *s)
 	struct setup *setup = s->setup;
 
 	while (setup->next_candidate < setup->ncandidates && clock_mono_us() < setup->connect_deadline_us) {
-		enum reason failure = begin(s, &setup->candidates[setup->next_candidate++].address);
+		enum reason failure = begin(s, &setup->candidates[setup->next_candidate++]);
 
 		if (failure == REASON_NONE) {
 			arm(s);

@@ -2,7 +2,6 @@
 #include "config.h"
 
 #include <event2/event.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -14,29 +13,6 @@
 #include "gatewayd/worker/socks5.h"
 #include "gatewayd/worker/worker.h"
 
-/* {"candidates":[{"address":"..","rule":".."}],"groups":[".."]} */
-static void write_detail(const struct session *s, struct audit_event *e)
-{
-	const struct setup *setup = s->setup;
-	json_t *root = json_object(), *list = json_array(), *groups = json_array();
-	char text[ADDR_TEXT_MAX];
-	size_t len;
-
-	for (size_t i = 0; i < setup->ncandidates; i++) {
-		const struct candidate *c = &setup->candidates[i];
-
-		json_array_append_new(list, json_pack("{s:s,s:s}", "address", addr_format(&c->address, text), "rule",
-						      policy_rule_name(setup->rules->image, c->rule)));
-	}
-	for (size_t i = 0; i < setup->ngroups; i++)
-		json_array_append_new(groups, json_string(setup->groups[i]));
-	json_object_set_new(root, "candidates", list);
-	json_object_set_new(root, "groups", groups);
-	len = json_dumpb(root, e->detail, sizeof e->detail - 1, JSON_COMPACT);
-	e->detail[len < sizeof e->detail ? len : 0] = '\0';
-	json_decref(root);
-}
-
 static int set_rule(struct session *s, uint32_t rule)
 {
 	char *name = strdup(policy_rule_name(s->setup->rules->image, rule));
@@ -46,7 +22,7 @@ static int set_rule(struct session *s, uint32_t rule)
 	return name == NULL ? -1 : 0;
 }
 
-void grant_start(struct session *s)
+void grant_start(struct session *s, const struct policy_decision *d)
 {
 	static struct audit_event e;
 	struct worker *w = s->worker;
@@ -58,7 +34,7 @@ void grant_start(struct session *s)
 	s->revision = s->setup->rules->revision;
 	session_set_state(s, SESSION_GRANTING);
 	session_event(s, AUDIT_OPEN, &e);
-	write_detail(s, &e);
+	detail_write(s, s->setup->rules->image, d, &e);
 	if (recording_has_room(w->recording))
 		s->setup->record = record_event(w->recording, &e, s);
 	if (s->setup->record == NULL) {

@@ -255,13 +255,21 @@ static bool is_login_failure(enum reason reason)
 	return reason == REASON_LOGIN_DENIED || reason == REASON_LOGIN_FAILED;
 }
 
-static void record_refusal(struct session *s, enum reason reason, const char *detail)
+static enum audit_kind refusal_kind(const struct session *s, enum reason reason)
+{
+	return s->granted ? AUDIT_ENDED : is_login_failure(reason) ? AUDIT_LOGIN_FAILED : AUDIT_DENIED;
+}
+
+static void record_refusal(struct session *s, enum reason reason, const char *detail, const struct policy_image *image,
+			   const struct policy_decision *d)
 {
 	static struct audit_event e;
 	struct worker *w = s->worker;
 
-	session_event(s, s->granted ? AUDIT_ENDED : is_login_failure(reason) ? AUDIT_LOGIN_FAILED : AUDIT_DENIED, &e);
+	session_event(s, refusal_kind(s, reason), &e);
 	set_reason(&e, reason, detail);
+	if (d != NULL)
+		detail_write(s, image, d, &e);
 	if (s->granted)
 		e.duration_us = clock_mono_us() - s->granted_us;
 	*(s->granted ? &w->counters.failed : is_login_failure(reason) ? &w->counters.login_failed : &w->counters.denied) += 1;
@@ -296,12 +304,25 @@ static void linger(struct session *s)
 	session_arm(s, CLOSING_US);
 }
 
-void session_refuse(struct session *s, enum reason reason, const char *detail)
+static void refuse(struct session *s, enum reason reason)
 {
-	record_refusal(s, reason, detail);
 	handshake_refusal_reply(s, reason);
 	session_set_state(s, SESSION_CLOSING);
 	linger(s);
+}
+
+void session_refuse(struct session *s, enum reason reason, const char *detail)
+{
+	record_refusal(s, reason, detail, NULL, NULL);
+	refuse(s, reason);
+}
+
+void session_deny(struct session *s, const struct policy_image *image, const struct policy_decision *d)
+{
+	char text[AUDIT_TEXT_MAX];
+
+	record_refusal(s, REASON_POLICY, policy_decision_text(image, d, text, sizeof text), image, d);
+	refuse(s, REASON_POLICY);
 }
 
 void session_end(struct session *s, const char *reason, bool reset)

@@ -120,6 +120,8 @@ const char *session_state_name(enum session_state state);
 /* Refuses the session before it relays: records the denial (kind DENIED, or LOGIN_FAILED), writes the reply of the protocol
  * state it is in, and lets the client read it.  detail: more for the record, or NULL. */
 void session_refuse(struct session *s, enum reason reason, const char *detail);
+/* The same for a decision of policy, which the record tells in full. */
+void session_deny(struct session *s, const struct policy_image *image, const struct policy_decision *d);
 /* Ends a granted session: records it and frees it.  reset: both sides are told by RST. */
 void session_end(struct session *s, const char *reason, bool reset);
 /* Frees a session that needs no record (a client that said nothing, a refusal that was read). */

@@ -101,8 +101,11 @@ void ruleset_unref(struct ruleset **rules);
 void connect_start(struct session *s);
 void connect_stop(struct session *s);
 
+/* detail.c: what an event says beyond its columns, as a JSON object; "" if nothing. */
+void detail_write(const struct session *s, const struct policy_image *image, const struct policy_decision *d, struct audit_event *e);
+
 /* grant.c: when both are done, the client may know. */
-void grant_start(struct session *s);
+void grant_start(struct session *s, const struct policy_decision *d);
 void grant_recorded(struct session *s);
 void grant_connected(struct session *s);
 void grant_failed(struct session *s, enum reason reason);
