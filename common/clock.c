@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,6 +23,7 @@ bool clock_init(void)
 {
 	const char *fd_text = getenv("GATEWAYD_CLOCK_FD");
 	const char *file = getenv("GATEWAYD_CLOCK_FILE");
+	struct stat st;
 	int fd = -1;
 
 	if (fd_text != NULL)
@@ -30,7 +32,9 @@ bool clock_init(void)
 		fd = open(file, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return false;
-	void *map = mmap(NULL, sizeof *offset_us, PROT_READ, MAP_SHARED, fd, 0);
+	/* Behind the end of a file that is too short, a mapping is a SIGBUS. */
+	bool whole = fstat(fd, &st) == 0 && st.st_size >= (off_t)sizeof *offset_us;
+	void *map = whole ? mmap(NULL, sizeof *offset_us, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
 
 	if (fd_text == NULL)
 		close(fd);

@@ -364,6 +364,13 @@ static ssize_t receive_datagram(struct ipc *link, int *fds, int *nfds)
 		violation(link, "datagram cut", IPC_TYPE_COUNT);
 		return -2;
 	}
+	if (n == 0 && *nfds > 0) {
+		/* Not the end of the stream: an empty datagram may carry descriptors. */
+		close_fds(fds, *nfds);
+		*nfds = 0;
+		violation(link, "descriptors without a message", IPC_TYPE_COUNT);
+		return -2;
+	}
 	return n;
 }
 
@@ -408,12 +415,18 @@ static int receive_once(struct ipc *link, ipc_handler *handler, void *arg)
 	return rc;
 }
 
+static void destroy(struct ipc *link);
+
 int ipc_receive_blocking(struct ipc *link, ipc_handler *handler, void *arg)
 {
 	for (;;) {
 		int rc = receive_once(link, handler, arg);
 		struct pollfd p = {.fd = link->fd, .events = POLLIN};
 
+		if (link->freed) {
+			destroy(link);
+			return -1;
+		}
 		if (rc != 0)
 			return rc < 0 ? -1 : 0;
 		if (poll(&p, 1, -1) < 0 && errno != EINTR)

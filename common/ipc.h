@@ -72,7 +72,7 @@ int ipc_send_wire(struct ipc *link, enum ipc_type type, const struct wire_writer
 
 /* For roles without a loop: sends what is queued, blocking; 0 or -1. */
 int ipc_flush_blocking(struct ipc *link);
-/* Waits for a datagram and handles its messages; 0, or -1 when the peer is gone. */
+/* Waits for a datagram and handles its messages; 0, or -1 when the peer is gone, or the handler freed the link. */
 int ipc_receive_blocking(struct ipc *link, ipc_handler *handler, void *arg);
 
 /* A connected pair, close-on-exec, non-blocking. */
