@@ -44,10 +44,11 @@ static bool check_text(struct check *c, const struct ast_value *v, size_t max)
 static void check_slip(struct check *c, const struct ast_value *v, bool first)
 {
 	const char *near = first || v->quoted ? NULL : words_near(v->text);
+	char shown[DIAG_QUOTE_MAX];
 
 	if (near != NULL)
 		diag_error(c->d, c->tree, "near-word", &v->at, "did you mean the word '%s'? If '%s' is a name, write it in quotes",
-			   near, v->text);
+			   near, QUOTE(v, shown));
 }
 
 static void check_regex(struct check *c, const struct ast_value *v)
@@ -60,7 +61,7 @@ static void check_regex(struct check *c, const struct ast_value *v)
 	struct ast_place at = v->at;
 
 	/* The place inside the pattern, unless an escaped quote has shifted it. */
-	if (v->quoted && v->len + 2 == v->at.length && offset < v->len) {
+	if (v->quoted && v->len + 2 == v->at.length && offset <= v->len) {
 		at.offset += 1 + offset;
 		at.column += 1 + (unsigned)offset;
 		at.length = 1;
@@ -117,26 +118,27 @@ static void check_set_value(struct check *c, enum ast_set_kind kind, const struc
 
 static void unknown_name(struct check *c, const struct ast_value *v, enum ast_statement_kind kind, const char *what)
 {
-	char shown[DIAG_QUOTE_MAX];
-	const char *near = NULL;
+	char shown[DIAG_QUOTE_MAX], other[DIAG_QUOTE_MAX];
+	const char *code = kind == AST_SET ? "unknown-set" : kind == AST_WINDOW ? "unknown-window" : "unknown-rule";
+	const struct ast_value *near = NULL;
 
 	if (c->tree->damaged)
 		return; /* it may be defined in what could not be read */
 	for (size_t i = 0; i < c->tree->nindex && near == NULL; i++)
 		if (c->tree->index[i]->kind == kind && words_similar(v->text, c->tree->index[i]->name->text))
-			near = c->tree->index[i]->name->text;
-	if (near != NULL)
-		diag_error(c->d, c->tree, kind == AST_SET ? "unknown-set" : kind == AST_WINDOW ? "unknown-window" : "unknown-rule",
-			   &v->at, "there is no %s '%s'; did you mean '%s'?", what, QUOTE(v, shown), near);
+			near = c->tree->index[i]->name;
+	if (near == NULL)
+		diag_error(c->d, c->tree, code, &v->at, "there is no %s '%s'", what, QUOTE(v, shown));
 	else
-		diag_error(c->d, c->tree, kind == AST_SET ? "unknown-set" : kind == AST_WINDOW ? "unknown-window" : "unknown-rule",
-			   &v->at, "there is no %s '%s'", what, QUOTE(v, shown));
+		diag_error(c->d, c->tree, code, &v->at, "there is no %s '%s'; did you mean '%s'?", what, QUOTE(v, shown),
+			   QUOTE(near, other));
 }
 
 /* An @reference; before is the statement that may only refer to sets above it, or NULL. */
 static void check_reference(struct check *c, int kind, const struct ast_value *v, const struct ast_statement *before)
 {
 	const struct ast_statement *set = ast_find(c->tree, AST_SET, v->text);
+	char shown[DIAG_QUOTE_MAX];
 
 	if (kind < 0) {
 		diag_error(c->d, c->tree, "no-set-here", &v->at, "sets cannot be used here");
@@ -144,7 +146,7 @@ static void check_reference(struct check *c, int kind, const struct ast_value *v
 		unknown_name(c, v, AST_SET, "set");
 	} else if ((int)set->set_kind != kind) {
 		diag_error(c->d, c->tree, "wrong-set", &v->at, "@%s is a set of kind '%s'; a set of kind '%s' is needed here",
-			   v->text, ast_set_word(set->set_kind), ast_set_word((enum ast_set_kind)kind));
+			   QUOTE(v, shown), ast_set_word(set->set_kind), ast_set_word((enum ast_set_kind)kind));
 	} else if (before != NULL && set->at.offset >= before->at.offset) {
 		diag_error(c->d, c->tree, "set-order", &v->at, "a set can only hold sets that are defined above it");
 	}
@@ -158,9 +160,13 @@ static void check_name(struct check *c, const struct ast_statement *s, const cha
 	const struct ast_statement *first = ast_find(c->tree, s->kind, v->text);
 	char shown[DIAG_QUOTE_MAX];
 
-	if (!words_bare(v->text) || v->len > CHECK_NAME_MAX)
+	bool ascii = true;
+
+	for (const char *p = v->text; *p != '\0'; p++)
+		ascii = ascii && (unsigned char)*p < 0x80;
+	if (!ascii || !words_bare(v->text) || v->len > CHECK_NAME_MAX)
 		diag_error(c->d, c->tree, "bad-name", &v->at,
-			   "'%s' cannot name a %s: a name has at most %d letters, digits and the like, and is no word of the language",
+			   "'%s' cannot name a %s: a name has at most %d ASCII letters, digits and the like, and is no word of the language",
 			   QUOTE(v, shown), what, CHECK_NAME_MAX);
 	if (first != s)
 		diag_error(c->d, c->tree, "duplicate-name", &v->at, "there is a %s '%s' already, on line %u", what, QUOTE(v, shown),
@@ -218,7 +224,7 @@ static void check_set(struct check *c, const struct ast_statement *s)
 {
 	check_name(c, s, "set");
 	if (s->values.count == 0)
-		diag_warning(c->d, c->tree, "empty-set", &s->at, "set '%s' is empty: nothing is ever in it", s->name->text);
+		diag_warning(c->d, c->tree, "empty-set", &s->at, "this set is empty: nothing is ever in it");
 	for (const struct ast_value *v = s->values.first; v != NULL; v = v->next) {
 		if (v->set)
 			check_reference(c, (int)s->set_kind, v, s);
@@ -238,7 +244,7 @@ static void check_window(struct check *c, const struct ast_statement *s)
 	if (s->zone != NULL)
 		check_zone(c, s->zone);
 	if (s->values.count == 0)
-		diag_error(c->d, c->tree, "empty-window", &s->at, "window '%s' has neither days nor hours", s->name->text);
+		diag_error(c->d, c->tree, "empty-window", &s->at, "this window has neither days nor hours");
 	for (const struct ast_value *v = s->values.first; v != NULL; v = v->next) {
 		if (v->set)
 			check_reference(c, -1, v, NULL);
@@ -516,6 +522,6 @@ void policy_check(const struct policy_tree *t, struct policy_diagnostics *d)
 		check_statement(&c, s);
 	for (const struct ast_statement *s = t->damaged ? NULL : t->first; s != NULL; s = s->next)
 		if ((s->kind == AST_SET || s->kind == AST_WINDOW) && !is_used(t, s))
-			diag_warning(d, t, "unused", &s->at, "%s '%s' is not used by any rule",
-				     s->kind == AST_SET ? "set" : "window", s->name->text);
+			diag_warning(d, t, "unused", &s->at, "this %s is not used by any rule",
+				     s->kind == AST_SET ? "set" : "window");
 }

@@ -418,13 +418,22 @@ static enum value cond_value(struct eval *ev, const struct img_rule *rule, const
 	bool deny = (rule->flags & RULE_ALLOW) == 0, negated = (cond->flags & COND_NEGATED) != 0;
 	enum value v = remembered_value(ev, cond->pred, looks_wide(p->kind, deny, negated));
 
-	if (of_time(p->kind) && (rule->flags & RULE_MONITOR) == 0 && ev->watch != NULL)
-		ev->watch->used_time = true;
 	if (v == VALUE_ABSENT)
 		return truth(negated && deny);
 	if (negated && (v == VALUE_TRUE || v == VALUE_FALSE))
 		return truth(v == VALUE_FALSE);
 	return v;
+}
+
+/* The verdict hangs on the clock if a rule that can decide asks it; a deny rule that only perhaps matches decides nothing.
+ * Conditions on time come last in a rule, so perhaps is known. */
+static void note_time(struct eval *ev, const struct img_rule *rule, const struct img_cond *cond, bool perhaps)
+{
+	const struct img_pred *p = IMAGE_AT(ev->image, SEC_PRED, struct img_pred, cond->pred);
+	bool decides = (rule->flags & RULE_MONITOR) == 0 && ((rule->flags & RULE_ALLOW) != 0 || !perhaps);
+
+	if (ev->watch != NULL && decides && of_time(p->kind))
+		ev->watch->used_time = true;
 }
 
 static enum value rule_value(struct eval *ev, uint32_t index)
@@ -438,6 +447,7 @@ static enum value rule_value(struct eval *ev, uint32_t index)
 		const struct img_cond *cond = IMAGE_AT(ev->image, SEC_COND, struct img_cond, rule->conds.first + i);
 
 		v = cond_value(ev, rule, cond);
+		note_time(ev, rule, cond, perhaps);
 		if (v == VALUE_CANNOT) {
 			stuck = true;
 			why = ev->cannot;

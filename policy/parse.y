@@ -249,6 +249,7 @@ expect_clauses:
 expect_clause:
 	  expect_one plain { $$ = clause(parser, $1, &@1, one($2)); }
 	| expect_many values { $$ = clause(parser, $1, &@1, $2); }
+	| RULE DEFAULT { $$ = clause(parser, AST_BY_RULE, &@1, one(ast_value_new(parser->tree, "default", 7, &@2))); }
 	;
 
 expect_one:

@@ -159,7 +159,11 @@ static void put_clause(struct printer *p, const struct ast_clause *c)
 	put(p, ast_clause_word(c->kind));
 	for (const struct ast_value *v = c->values.first; v != NULL; v = v->next) {
 		put(p, " ");
-		put_value(p, v);
+		/* The one word of the language that is also a value. */
+		if (c->kind == AST_BY_RULE && strcmp(v->text, "default") == 0)
+			put(p, v->text);
+		else
+			put_value(p, v);
 	}
 }
 
