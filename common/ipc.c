@@ -342,9 +342,10 @@ static ssize_t receive_datagram(struct ipc *link, int *fds, int *nfds)
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
 	ssize_t n;
 
+	/* ECONNRESET is told once, of a peer that ended without reading all; what it had sent is still there behind it. */
 	do
 		n = recvmsg(link->fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	while (n < 0 && errno == EINTR);
+	while (n < 0 && (errno == EINTR || errno == ECONNRESET));
 	*nfds = 0;
 	if (n < 0)
 		return errno == EAGAIN ? -1 : -2;
@@ -497,7 +498,9 @@ static void on_flush(evutil_socket_t fd, short what, void *arg)
 	if (link->dead)
 		return;
 	rc = flush_queue(link);
-	if (rc < 0)
+	if (rc < 0 && (errno == EPIPE || errno == ECONNRESET))
+		drop_queue(link); /* the peer has ended: reading tells so, behind the last that it sent */
+	else if (rc < 0)
 		die(link);
 	else if (rc == 0)
 		event_add(&link->write_event, NULL);
