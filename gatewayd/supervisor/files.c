@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,6 +25,20 @@ static int make_directory(const char *path, mode_t mode, const struct passwd *ow
 	if (access(path, R_OK | W_OK | X_OK) != 0)
 		return err_set_errno(why, "cannot write to the directory %s", path);
 	return 0;
+}
+
+/* Held until we end: two gateways that write one store would each undo the other. */
+static int lock_state(const char *path, struct err *why)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return err_set_errno(why, "cannot open the directory %s", path);
+	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return 0;
+	err_set_errno(why, "cannot lock the directory %s%s", path, errno == EWOULDBLOCK ? ", another gatewayd uses it" : "");
+	close(fd);
+	return -1;
 }
 
 int files_prepare_state(const struct supervisor *s, struct err *why)
@@ -48,7 +63,7 @@ int files_prepare_state(const struct supervisor *s, struct err *why)
 		if (make_directory(path, 0700, owner, why) != 0)
 			return -1;
 	}
-	return 0;
+	return lock_state(s->config->state_dir, why);
 }
 
 int files_open_configured(const struct supervisor *s, unsigned kind, struct err *why)

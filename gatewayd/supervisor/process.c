@@ -215,9 +215,13 @@ void process_ended(struct process *p, int status)
 
 	p->pid = 0;
 	p->ready = false;
+	describe_end(p, status);
+	/* Its death may be known before its last words were read. */
+	while (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_CONFIG && p->link != NULL)
+		if (ipc_receive_blocking(p->link, requests_handle, p) != 0)
+			break;
 	ipc_free(&p->link);
 	evtimer_del(&p->timer);
-	describe_end(p, status);
 	if (p->temporary) {
 		if (status != 0)
 			log_warning("%s (pid %d) ended: %s", role_name(p->role), (int)pid, p->last_end);

@@ -48,13 +48,16 @@ static bool any_running(const struct supervisor *s)
 
 static void send_stop(struct supervisor *s)
 {
+	const struct process *recorder = process_find(s, ROLE_RECORDER, 0);
+	bool recorded = recorder != NULL && recorder->pid > 0;
 	struct process *p;
 
 	TAILQ_FOREACH (p, &s->processes, next) {
 		if (p->pid == 0 || !belongs(p->role, s->phase))
 			continue;
-		/* A conversation may block for as long as its module likes, and holds nothing worth waiting for. */
-		if (p->role == ROLE_PAM || p->link == NULL)
+		/* A conversation may block for as long as its module likes, and holds nothing worth waiting for.  Without a
+		 * recorder, the others would wait in vain for somebody to take their records. */
+		if (p->role == ROLE_PAM || p->link == NULL || !recorded)
 			process_kill(p);
 		else
 			ipc_send(p->link, IPC_STOP, NULL, 0, NULL, 0);
@@ -103,6 +106,8 @@ static void on_stop_deadline(evutil_socket_t fd, short what, void *arg)
 
 void supervisor_give_up(struct supervisor *s, const struct process *p, const char *why)
 {
+	if (s->phase > PHASE_RUNNING)
+		return; /* one clear line: what follows from the first fault is no news */
 	if (why != NULL)
 		log_error("%s", why);
 	if (s->phase != PHASE_STARTING)
