@@ -79,22 +79,25 @@ static struct reading *reading;
 
 __attribute__((format(printf, 2, 0))) static void add_error(cfg_t *cfg, const char *format, va_list ap)
 {
-	char message[512], *grown;
-	size_t old = reading->errors == NULL ? 0 : strlen(reading->errors);
+	char message[512], line[4096 + 600], *grown;
+	size_t old = reading->errors == NULL ? 0 : strlen(reading->errors), len;
 
+	vsnprintf(message, sizeof message, format, ap);
+	if (cfg != NULL)
+		snprintf(line, sizeof line, "%s:%d: %s", cfg->filename, cfg->line, message);
+	else
+		snprintf(line, sizeof line, "%s: %s", reading->config->file, message);
+	len = strlen(line);
+	/* libconfuse validates the last value of a list once more at the list's end. */
+	if (old >= len && strcmp(reading->errors + old - len, line) == 0)
+		return;
 	if (++reading->count > ERRORS_MAX)
 		return;
-	vsnprintf(message, sizeof message, format, ap);
-	size_t need = old + strlen(message) + (cfg == NULL ? 0 : strlen(cfg->filename)) + 32;
-
-	grown = realloc(reading->errors, need);
+	grown = realloc(reading->errors, old + len + 2);
 	if (grown == NULL)
 		return;
 	reading->errors = grown;
-	if (cfg != NULL)
-		snprintf(grown + old, need - old, "%s%s:%d: %s", old == 0 ? "" : "\n", cfg->filename, cfg->line, message);
-	else
-		snprintf(grown + old, need - old, "%s%s: %s", old == 0 ? "" : "\n", reading->config->file, message);
+	snprintf(grown + old, len + 2, "%s%s", old == 0 ? "" : "\n", line);
 }
 
 static void wrong(cfg_t *cfg, const char *format, ...) __attribute__((format(printf, 2, 3)));
