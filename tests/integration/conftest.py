@@ -67,10 +67,13 @@ def gateway():
 
 @pytest.fixture(scope="module")
 def shared():
-    """One gateway for tests that only look at what it answers; methods none and password, IPv6 too where there is any."""
-    g = Gateway(ipv6=True, listener_methods=["password", "none"]).start()
+    """One gateway for tests that only look at what it answers: methods none and password, IPv6 where there is any, and a
+    resolver that knows no name."""
+    d = dns.Scripted(lambda name, kind, nth: 3)
+    g = Gateway(ipv6=True, listener_methods=["password", "none"], resolver=[d.address]).start()
     yield g
     g.close()
+    d.close()
 
 
 def _factory(kind):

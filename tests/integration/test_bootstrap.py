@@ -24,7 +24,7 @@ class Checkout:
             os.symlink(os.path.join(ROOT, name), os.path.join(path, name))
         os.unlink(os.path.join(path, "bootstrap"))
         shutil.copy(os.path.join(ROOT, "bootstrap"), path)
-        for name in ("configure", "Makefile.in", "configure.ac"):
+        for name in ("configure.ac", "Makefile.in", "configure"):  # in order of their time
             open(os.path.join(path, name), "w", encoding="utf-8").close()
         os.makedirs(os.path.join(path, "build"))
         for name in ("gatewayd", "admin"):

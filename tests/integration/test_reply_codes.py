@@ -4,7 +4,7 @@ import pytest
 
 from harness import servers, socks
 
-POLICY = "rule loopback allow to cidr 127.0.0.0/8\nrule named allow to domain .test to cidr 127.0.0.0/8\ndefault deny\n"
+POLICY = "rule loopback allow by address to cidr 127.0.0.0/8\nrule named allow to domain .test to cidr 127.0.0.0/8\ndefault deny\n"
 
 
 @pytest.fixture(scope="module")
