@@ -74,10 +74,12 @@ static const char *user_of(const struct config *config, enum role role)
 
 int child_main(enum role role, uint16_t slot)
 {
-	struct child c = {.role = role, .slot = slot};
+	static struct child c; /* it and what hangs on it live as long as the process: a leak checker finds them reachable */
 	struct err why;
 	char who[32], title[40];
 
+	c.role = role;
+	c.slot = slot;
 	snprintf(who, sizeof who, role == ROLE_WORKER || role == ROLE_PAM ? "%s/%u" : "%s", role_name(role), (unsigned)slot);
 	snprintf(title, sizeof title, "gw-%s", who);
 	prctl(PR_SET_NAME, title); /* cut to 15 bytes by the kernel */

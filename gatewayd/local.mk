@@ -44,4 +44,5 @@ gatewayd_gatewayd_SOURCES = \
 gatewayd_gatewayd_CPPFLAGS = $(AM_CPPFLAGS) $(EVENT_CFLAGS) $(CARES_CFLAGS) $(JANSSON_CFLAGS) $(SODIUM_CFLAGS) $(CONFUSE_CFLAGS) \
 	$(SECCOMP_CFLAGS) $(LIBCAP_CFLAGS)
 gatewayd_gatewayd_LDADD = auth/libauth.a policy/libpolicy.a schema/libschema.a common/libcommon.a \
-	$(AUTH_LIBS) $(POLICY_LIBS) $(SCHEMA_LIBS) $(EVENT_LIBS) $(CARES_LIBS) $(CONFUSE_LIBS) $(SECCOMP_LIBS) $(LIBCAP_LIBS)
+	$(AUTH_LIBS) $(POLICY_LIBS) $(SCHEMA_LIBS) $(EVENT_LIBS) $(CARES_LIBS) $(CONFUSE_LIBS) $(SECCOMP_LIBS) $(LIBCAP_LIBS) \
+	$(SANITIZE_LIBS)

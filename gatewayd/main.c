@@ -86,7 +86,9 @@ int main(int argc, char **argv)
 	};
 	const char *file = DEFAULT_CONFIG, *role = NULL, *slot = NULL;
 	bool check_only = false;
-	char path[PATH_MAX], *text;
+	char path[PATH_MAX];
+	static char *text; /* lives, like the configuration, as long as the process */
+	static const struct config *config;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "c:nVh", options, NULL)) != -1)
@@ -122,7 +124,7 @@ int main(int argc, char **argv)
 	clock_init();
 	log_init("supervisor", LOG_INFO);
 	prctl(PR_SET_NAME, "gatewayd");
-	const struct config *config = load_config(realpath(file, path) == NULL ? file : path, &text);
+	config = load_config(realpath(file, path) == NULL ? file : path, &text);
 
 	log_init("supervisor", config->log_level);
 	return check_only ? check_all(config) : supervisor_main(config, text);

@@ -279,9 +279,11 @@ static void start_all(struct supervisor *s)
 
 int supervisor_main(const struct config *config, const char *config_text)
 {
-	struct supervisor s = {.config = config, .config_fd = -1, .control_fd = -1, .started_us = clock_mono_us()};
+	static struct supervisor s = {.config_fd = -1, .control_fd = -1};
 	struct err why;
 
+	s.config = config;
+	s.started_us = clock_mono_us();
 	TAILQ_INIT(&s.processes);
 	if (prepare(&s, config_text, &why) != 0) {
 		log_error("%s", why.text);

@@ -35,9 +35,13 @@ AC_DEFUN([GW_HARDENING], [
 AC_DEFUN([GW_SANITIZERS], [
   AC_ARG_ENABLE([sanitizers], [AS_HELP_STRING([--enable-sanitizers], [build with AddressSanitizer and UndefinedBehaviorSanitizer])], [], [enable_sanitizers=no])
   SANITIZE_CFLAGS=
+  SANITIZE_LIBS=
   AS_IF([test "x$enable_sanitizers" = xyes], [
     SANITIZE_CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
+    # PAM modules load libcrypt late: AddressSanitizer's crypt_r(3) then calls a null pointer, unless it is there from the start.
+    SANITIZE_LIBS="-Wl,--push-state,--no-as-needed -lcrypt -Wl,--pop-state"
     AC_DEFINE([GW_SANITIZED], [1], [Built with sanitizers, whose runtime needs more system calls than ours])
   ], [HARDENING_CFLAGS="$HARDENING_CFLAGS -D_FORTIFY_SOURCE=2"])
   AC_SUBST([SANITIZE_CFLAGS])
+  AC_SUBST([SANITIZE_LIBS])
 ])
