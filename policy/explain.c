@@ -45,12 +45,24 @@ static const char *pred_word(const struct img_pred *p)
 	return words[p->kind];
 }
 
+/* As a prefix where the range is one, as people write it. */
 static void range_text(const struct addr *lo, const struct addr *hi, char *buf, size_t size)
 {
-	char a[ADDR_TEXT_MAX], b[ADDR_TEXT_MAX];
+	char a[ADDR_TEXT_MAX], b[ADDR_TEXT_MAX], text[PREFIX_TEXT_MAX];
+	unsigned all = addr_bits(lo), bits = all;
+	struct addr last = *lo;
 
-	if (addr_equal(lo, hi))
-		snprintf(buf, size, "%s", addr_format(lo, a));
+	for (; bits > 0 && !addr_equal(&last, hi); bits--) {
+		uint8_t bit = (uint8_t)(0x80u >> ((bits - 1) % 8));
+
+		if ((lo->bytes[(bits - 1) / 8] & bit) != 0)
+			break;
+		last.bytes[(bits - 1) / 8] |= bit;
+	}
+	struct prefix p = {.addr = *lo, .bits = (uint8_t)bits};
+
+	if (addr_equal(&last, hi))
+		snprintf(buf, size, "%s", bits == all ? addr_format(lo, a) : prefix_format(&p, text));
 	else
 		snprintf(buf, size, "%s-%s", addr_format(lo, a), addr_format(hi, b));
 }

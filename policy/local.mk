@@ -12,3 +12,5 @@ policy_libpolicy_a_CFLAGS = $(AM_CFLAGS) $(PCRE2_CFLAGS) $(IDN2_CFLAGS) $(MAXMIN
 # What a program needs to link besides libpolicy.a and libcommon.a.
 POLICY_LIBS = $(PCRE2_LIBS) $(IDN2_LIBS) $(MAXMINDDB_LIBS) $(SODIUM_LIBS) $(JANSSON_LIBS)
 BUILT_SOURCES += policy/parse.h
+policy/libpolicy_a-lex.$(OBJEXT) policy/libpolicy_a-words.$(OBJEXT): policy/parse.h
+dist_man_MANS += doc/gateway-policy.5
