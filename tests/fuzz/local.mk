@@ -1,0 +1,14 @@
+# Every tests/fuzz/fuzz_*.c on its corpus, then FUZZ_SECONDS on its own inventions.  fuzz-long is for a night.
+FUZZ_SECONDS = 10
+FUZZED_FILES = $(common_libcommon_a_SOURCES) $(policy_libpolicy_a_SOURCES) schema/audit_event.c auth/message.c
+
+.PHONY: fuzz-quick fuzz-long
+fuzz-quick: $(BUILT_SOURCES) policy/libpolicy.a
+	@CLANG='$(CLANG)' LIBS='$(POLICY_LIBS) $(EVENT_LIBS)' \
+	CPPFLAGS='-Ipolicy $(PCRE2_CFLAGS) $(SODIUM_CFLAGS) $(EVENT_CFLAGS)' \
+	$(srcdir)/tests/fuzz/run.sh $(srcdir) $(FUZZ_SECONDS) $(FUZZED_FILES)
+
+fuzz-long:
+	@$(MAKE) fuzz-quick FUZZ_SECONDS=1800
+
+EXTRA_DIST += tests/fuzz
