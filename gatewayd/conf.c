@@ -224,13 +224,16 @@ static bool is_loopback(const struct addr *a)
 /* A listener that lends the network to strangers is an error unless the operator says so. */
 static void check_open_proxy(cfg_t *sec, const struct config_listener *l)
 {
-	bool none = false, outside = false;
+	bool none = false, outside = false, restricted = l->nclients > 0;
 
 	for (size_t i = 0; i < l->nmethods; i++)
 		none |= l->methods[i] == 0x00;
 	for (size_t i = 0; i < l->naddresses; i++)
 		outside |= !is_loopback(&l->addresses[i].addr);
-	if (none && outside && l->nclients == 0 && !l->open_proxy)
+	/* To name everybody is to restrict nobody. */
+	for (size_t i = 0; l->clients != NULL && i < l->nclients; i++)
+		restricted &= l->clients[i].bits > 0;
+	if (none && outside && !restricted && !l->open_proxy)
 		wrong(sec,
 		      "listener '%s' serves anybody who can reach it without a log-in: name its clients, or say open-proxy = true",
 		      l->name);
@@ -369,7 +372,7 @@ static void fill_confuse_table(cfg_opt_t *table)
 		else
 			table[i] = (cfg_opt_t)CFG_STR(o->name, o->text, CFGF_NONE);
 	}
-	table[NOPTIONS] = (cfg_opt_t)CFG_SEC("listener", listener_options, CFGF_MULTI | CFGF_TITLE);
+	table[NOPTIONS] = (cfg_opt_t)CFG_SEC("listener", listener_options, CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES);
 	table[NOPTIONS + 1] = (cfg_opt_t)CFG_END();
 }
 
