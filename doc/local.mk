@@ -1,0 +1,1 @@
+dist_man_MANS += doc/gatewayd.8 doc/gatewayd.conf.5
