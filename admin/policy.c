@@ -1,4 +1,5 @@
-/* gatewayctl policy: everything about a policy that needs no running gateway.  Reads files with the rights of whoever calls. */
+/* gatewayctl policy: everything about a policy that needs no running gateway.  Reads files with the rights of whoever
+ * calls. */
 #include "config.h"
 
 #include "admin/policy.h"
@@ -27,7 +28,8 @@ static const char usage_text[] =
 	"       gatewayctl policy test FILE\n"
 	"       gatewayctl policy explain --policy FILE [--user U] [--group G]... [--claimed-user U] [--client A]\n"
 	"           [--listener L] [--command connect|bind|udp] [--method none|password|gssapi|socks4] [--port N]\n"
-	"           [--at \"YYYY-MM-DD HH:MM\"] [--resolves A]... [--alias N]... [--geoip DB] [--json] NAME-OR-ADDRESS\n";
+	"           [--at \"YYYY-MM-DD HH:MM\"] [--resolves A]... [--alias N]... [--geoip DB] [--json] "
+	"NAME-OR-ADDRESS\n";
 
 static int usage(void)
 {
@@ -35,7 +37,8 @@ static int usage(void)
 	return EXIT_USAGE;
 }
 
-/* ---- a policy from a file ------------------------------------------------------------------------------------------ */
+/* ---- a policy from a file ------------------------------------------------------------------------------------------
+ */
 
 struct loaded {
 	struct policy_tree *tree;
@@ -160,14 +163,15 @@ static json_t *diagnostics_json(const struct policy_diagnostics *d)
 		const struct policy_diagnostic *item = &d->items[i];
 
 		json_array_append_new(list, json_pack("{s:s, s:s, s:s*, s:i, s:i, s:s*}", "severity",
-						      item->severity == POLICY_ERROR ? "error" : "warning", "code", item->code,
-						      "file", item->file, "line", (int)item->line, "column", (int)item->column,
-						      "message", item->message));
+						      item->severity == POLICY_ERROR ? "error" : "warning", "code",
+						      item->code, "file", item->file, "line", (int)item->line, "column",
+						      (int)item->column, "message", item->message));
 	}
 	return list;
 }
 
-/* ---- check, test, fmt ---------------------------------------------------------------------------------------------- */
+/* ---- check, test, fmt ----------------------------------------------------------------------------------------------
+ */
 
 struct options {
 	bool json, strict;
@@ -289,7 +293,8 @@ static int fmt(int argc, char **argv)
 	return rc;
 }
 
-/* ---- explain ------------------------------------------------------------------------------------------------------- */
+/* ---- explain -------------------------------------------------------------------------------------------------------
+ */
 
 /* The request on the command line, as text; words of the language are read by the policy library itself. */
 struct question {
@@ -401,15 +406,21 @@ static int take_option(struct question *q, int c, const char *value)
 
 static int read_question(int argc, char **argv, struct question *q)
 {
-	static const struct option options[] = {
-		{"policy", required_argument, NULL, 'P'},	{"user", required_argument, NULL, 'u'},
-		{"group", required_argument, NULL, 'g'},	{"claimed-user", required_argument, NULL, 'U'},
-		{"client", required_argument, NULL, 'c'},	{"listener", required_argument, NULL, 'l'},
-		{"command", required_argument, NULL, 'C'},	{"method", required_argument, NULL, 'm'},
-		{"port", required_argument, NULL, 'p'},		{"at", required_argument, NULL, 'a'},
-		{"resolves", required_argument, NULL, 'r'},	{"alias", required_argument, NULL, 'A'},
-		{"geoip", required_argument, NULL, 'G'},	{"json", no_argument, NULL, 'j'},
-		{NULL, 0, NULL, 0}};
+	static const struct option options[] = {{"policy", required_argument, NULL, 'P'},
+						{"user", required_argument, NULL, 'u'},
+						{"group", required_argument, NULL, 'g'},
+						{"claimed-user", required_argument, NULL, 'U'},
+						{"client", required_argument, NULL, 'c'},
+						{"listener", required_argument, NULL, 'l'},
+						{"command", required_argument, NULL, 'C'},
+						{"method", required_argument, NULL, 'm'},
+						{"port", required_argument, NULL, 'p'},
+						{"at", required_argument, NULL, 'a'},
+						{"resolves", required_argument, NULL, 'r'},
+						{"alias", required_argument, NULL, 'A'},
+						{"geoip", required_argument, NULL, 'G'},
+						{"json", no_argument, NULL, 'j'},
+						{NULL, 0, NULL, 0}};
 	const char *why = "";
 	int c;
 
@@ -448,7 +459,8 @@ static int answer(const struct question *q, const struct loaded *l)
 		fprintf(stderr, "gatewayctl: --at: %s\n", why.text);
 		return EXIT_USAGE;
 	}
-	char *text = policy_explain(&ctx, &q->request, q->addresses, q->naddresses, q->aliases, q->naliases, q->json, &d);
+	char *text =
+		policy_explain(&ctx, &q->request, q->addresses, q->naddresses, q->aliases, q->naliases, q->json, &d);
 
 	if (text == NULL)
 		return EXIT_REFUSED;

@@ -102,8 +102,8 @@ void ast_clauses_append(struct ast_clauses *list, struct ast_clause *c)
 	list->last = c;
 }
 
-struct ast_statement *ast_statement_append(struct policy_tree *t, enum ast_statement_kind kind, const struct ast_place *at,
-					   const struct ast_place *end)
+struct ast_statement *ast_statement_append(struct policy_tree *t, enum ast_statement_kind kind,
+					   const struct ast_place *at, const struct ast_place *end)
 {
 	struct ast_statement *s = ast_alloc(t, sizeof *s);
 

@@ -1,6 +1,6 @@
 /* The parse tree of a policy: what the text says, with places, and no meaning yet.  The grammar's actions build it and
- * do nothing else; check.c, compile.c, print.c and expect.c read it.  Every node lives in the tree's arena and dies with
- * it, so no node owns anything. */
+ * do nothing else; check.c, compile.c, print.c and expect.c read it.  Every node lives in the tree's arena and dies
+ * with it, so no node owns anything. */
 #pragma once
 
 #include <stdbool.h>
@@ -10,7 +10,7 @@
 #include "policy/policy.h"
 
 struct ast_place {
-	size_t offset;         /* into the text */
+	size_t offset;	       /* into the text */
 	unsigned line, column; /* from 1; columns are bytes */
 	unsigned length;       /* bytes, at least 1 */
 };
@@ -78,7 +78,15 @@ struct ast_clauses {
 	struct ast_clause *first, *last;
 };
 
-enum ast_set_kind { AST_SET_CIDR, AST_SET_DOMAIN, AST_SET_REGEX, AST_SET_PORT, AST_SET_USER, AST_SET_GROUP, AST_SET_COUNTRY };
+enum ast_set_kind {
+	AST_SET_CIDR,
+	AST_SET_DOMAIN,
+	AST_SET_REGEX,
+	AST_SET_PORT,
+	AST_SET_USER,
+	AST_SET_GROUP,
+	AST_SET_COUNTRY
+};
 
 enum ast_statement_kind {
 	AST_TZ,
@@ -95,15 +103,15 @@ struct ast_statement {
 	struct ast_statement *next;
 	enum ast_statement_kind kind;
 	struct ast_place at;
-	unsigned end_line;           /* line of its last token */
-	bool monitor;                /* rule */
-	bool allow;                  /* rule, default, expect */
-	enum ast_set_kind set_kind;  /* set */
-	struct ast_value *name;      /* set, window, rule */
-	struct ast_value *zone;      /* window, tz; NULL: the policy's */
-	struct ast_values values;    /* set, window, nat64, answers */
-	struct ast_values except;    /* window */
-	struct ast_clauses clauses;  /* rule, expect */
+	unsigned end_line;	    /* line of its last token */
+	bool monitor;		    /* rule */
+	bool allow;		    /* rule, default, expect */
+	enum ast_set_kind set_kind; /* set */
+	struct ast_value *name;	    /* set, window, rule */
+	struct ast_value *zone;	    /* window, tz; NULL: the policy's */
+	struct ast_values values;   /* set, window, nat64, answers */
+	struct ast_values except;   /* window */
+	struct ast_clauses clauses; /* rule, expect */
 };
 
 struct ast_remark {
@@ -128,15 +136,15 @@ struct policy_tree {
 };
 
 struct policy_tree *ast_tree_new(const char *file, const char *text, size_t len);
-/* Zeroed memory that lives as long as the tree.  Never NULL: the tree is built in short-lived processes, and one that has
- * no memory left must end rather than decide with half a policy. */
+/* Zeroed memory that lives as long as the tree.  Never NULL: the tree is built in short-lived processes, and one that
+ * has no memory left must end rather than decide with half a policy. */
 void *ast_alloc(struct policy_tree *t, size_t size);
 struct ast_value *ast_value_new(struct policy_tree *t, const char *text, size_t len, const struct ast_place *at);
 void ast_values_append(struct ast_values *list, struct ast_value *v);
 struct ast_clause *ast_clause_new(struct policy_tree *t, enum ast_clause_kind kind, const struct ast_place *at);
 void ast_clauses_append(struct ast_clauses *list, struct ast_clause *c);
-struct ast_statement *ast_statement_append(struct policy_tree *t, enum ast_statement_kind kind, const struct ast_place *at,
-					   const struct ast_place *end);
+struct ast_statement *ast_statement_append(struct policy_tree *t, enum ast_statement_kind kind,
+					   const struct ast_place *at, const struct ast_place *end);
 void ast_remark_append(struct policy_tree *t, const char *text, size_t len, unsigned line, bool alone);
 
 /* Makes ast_find() fast; call once, when the tree is complete. */

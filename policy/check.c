@@ -1,4 +1,5 @@
-/* The meaning of a tree, as far as it can be wrong: values, names, combinations.  Finds everything it can in one run. */
+/* The meaning of a tree, as far as it can be wrong: values, names, combinations.  Finds everything it can in one run.
+ */
 #include "config.h"
 
 #include "policy/check.h"
@@ -18,7 +19,8 @@ struct check {
 
 #define QUOTE(v, buf) diag_quote((v)->text, (v)->len, buf)
 
-/* ---- values -------------------------------------------------------------------------------------------------------- */
+/* ---- values --------------------------------------------------------------------------------------------------------
+ */
 
 static void bad_value(struct check *c, const struct ast_value *v, const struct err *why)
 {
@@ -28,8 +30,8 @@ static void bad_value(struct check *c, const struct ast_value *v, const struct e
 	if (near == NULL)
 		diag_error(c->d, c->tree, "bad-value", &v->at, "'%s': %s", QUOTE(v, shown), why->text);
 	else
-		diag_error(c->d, c->tree, "bad-value", &v->at, "'%s': %s; did you mean the word '%s'?", QUOTE(v, shown), why->text,
-			   near);
+		diag_error(c->d, c->tree, "bad-value", &v->at, "'%s': %s; did you mean the word '%s'?", QUOTE(v, shown),
+			   why->text, near);
 }
 
 static bool check_text(struct check *c, const struct ast_value *v, size_t max)
@@ -47,8 +49,8 @@ static void check_slip(struct check *c, const struct ast_value *v, bool first)
 	char shown[DIAG_QUOTE_MAX];
 
 	if (near != NULL)
-		diag_error(c->d, c->tree, "near-word", &v->at, "did you mean the word '%s'? If '%s' is a name, write it in quotes",
-			   near, QUOTE(v, shown));
+		diag_error(c->d, c->tree, "near-word", &v->at,
+			   "did you mean the word '%s'? If '%s' is a name, write it in quotes", near, QUOTE(v, shown));
 }
 
 static void check_regex(struct check *c, const struct ast_value *v)
@@ -130,8 +132,8 @@ static void unknown_name(struct check *c, const struct ast_value *v, enum ast_st
 	if (near == NULL)
 		diag_error(c->d, c->tree, code, &v->at, "there is no %s '%s'", what, QUOTE(v, shown));
 	else
-		diag_error(c->d, c->tree, code, &v->at, "there is no %s '%s'; did you mean '%s'?", what, QUOTE(v, shown),
-			   QUOTE(near, other));
+		diag_error(c->d, c->tree, code, &v->at, "there is no %s '%s'; did you mean '%s'?", what,
+			   QUOTE(v, shown), QUOTE(near, other));
 }
 
 /* An @reference; before is the statement that may only refer to sets above it, or NULL. */
@@ -145,14 +147,16 @@ static void check_reference(struct check *c, int kind, const struct ast_value *v
 	} else if (set == NULL) {
 		unknown_name(c, v, AST_SET, "set");
 	} else if ((int)set->set_kind != kind) {
-		diag_error(c->d, c->tree, "wrong-set", &v->at, "@%s is a set of kind '%s'; a set of kind '%s' is needed here",
-			   QUOTE(v, shown), ast_set_word(set->set_kind), ast_set_word((enum ast_set_kind)kind));
+		diag_error(c->d, c->tree, "wrong-set", &v->at,
+			   "@%s is a set of kind '%s'; a set of kind '%s' is needed here", QUOTE(v, shown),
+			   ast_set_word(set->set_kind), ast_set_word((enum ast_set_kind)kind));
 	} else if (before != NULL && set->at.offset >= before->at.offset) {
 		diag_error(c->d, c->tree, "set-order", &v->at, "a set can only hold sets that are defined above it");
 	}
 }
 
-/* ---- statements ---------------------------------------------------------------------------------------------------- */
+/* ---- statements ----------------------------------------------------------------------------------------------------
+ */
 
 static void check_name(struct check *c, const struct ast_statement *s, const char *what)
 {
@@ -166,11 +170,12 @@ static void check_name(struct check *c, const struct ast_statement *s, const cha
 		ascii = ascii && (unsigned char)*p < 0x80;
 	if (!ascii || !words_bare(v->text) || v->len > CHECK_NAME_MAX)
 		diag_error(c->d, c->tree, "bad-name", &v->at,
-			   "'%s' cannot name a %s: a name has at most %d ASCII letters, digits and the like, and is no word of the language",
+			   "'%s' cannot name a %s: a name has at most %d ASCII letters, digits and the like, and is no "
+			   "word of the language",
 			   QUOTE(v, shown), what, CHECK_NAME_MAX);
 	if (first != s)
-		diag_error(c->d, c->tree, "duplicate-name", &v->at, "there is a %s '%s' already, on line %u", what, QUOTE(v, shown),
-			   first->at.line);
+		diag_error(c->d, c->tree, "duplicate-name", &v->at, "there is a %s '%s' already, on line %u", what,
+			   QUOTE(v, shown), first->at.line);
 }
 
 static void check_zone(struct check *c, const struct ast_value *v)
@@ -189,7 +194,8 @@ static void check_once(struct check *c, const struct ast_statement *s, const cha
 {
 	for (const struct ast_statement *o = c->tree->first; o != s; o = o->next)
 		if (o->kind == s->kind) {
-			diag_error(c->d, c->tree, "duplicate", &s->at, "'%s' was said already, on line %u", word, o->at.line);
+			diag_error(c->d, c->tree, "duplicate", &s->at, "'%s' was said already, on line %u", word,
+				   o->at.line);
 			return;
 		}
 }
@@ -261,7 +267,8 @@ static void check_window(struct check *c, const struct ast_statement *s)
 	}
 }
 
-/* ---- clauses ------------------------------------------------------------------------------------------------------- */
+/* ---- clauses -------------------------------------------------------------------------------------------------------
+ */
 
 /* One value of a clause whose values are words or texts of its own. */
 static void check_clause_value(struct check *c, const struct ast_clause *clause, const struct ast_value *v)
@@ -381,7 +388,8 @@ static void check_rule(struct check *c, const struct ast_statement *s)
 	check_period(c, s);
 }
 
-/* ---- expectations -------------------------------------------------------------------------------------------------- */
+/* ---- expectations --------------------------------------------------------------------------------------------------
+ */
 
 static void check_expect_value(struct check *c, const struct ast_clause *clause, const struct ast_value *v)
 {
@@ -454,10 +462,12 @@ static void check_expect(struct check *c, const struct ast_statement *s)
 		return;
 	for (const struct ast_clause *clause = s->clauses.first; clause != NULL; clause = clause->next)
 		if (clause->kind == AST_RESOLVES || clause->kind == AST_ALIAS)
-			diag_error(c->d, c->tree, "no-name", &clause->at, "only a name has '%s'", ast_clause_word(clause->kind));
+			diag_error(c->d, c->tree, "no-name", &clause->at, "only a name has '%s'",
+				   ast_clause_word(clause->kind));
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------------------------- */
+/* ---- the whole -----------------------------------------------------------------------------------------------------
+ */
 
 static void check_statement(struct check *c, const struct ast_statement *s)
 {
@@ -476,7 +486,8 @@ static void check_statement(struct check *c, const struct ast_statement *s)
 		check_once(c, s, "default");
 		if (s->allow)
 			diag_error(c->d, c->tree, "default-allow", &s->at,
-				   "what no rule allows is denied; if everything else is to pass, end with a rule that says so");
+				   "what no rule allows is denied; if everything else is to pass, end with a rule that "
+				   "says so");
 		break;
 	case AST_SET:
 		check_set(c, s);

@@ -12,7 +12,8 @@
 #include "policy/window.h"
 #include "policy/zone.h"
 
-/* ---- memory -------------------------------------------------------------------------------------------------------- */
+/* ---- memory --------------------------------------------------------------------------------------------------------
+ */
 
 struct blob {
 	uint8_t *data;
@@ -50,7 +51,7 @@ struct table {
 		size_t offset, len;
 		uint32_t number;
 		bool taken;
-	} *slots;
+	} * slots;
 	size_t size, count;
 };
 
@@ -112,14 +113,15 @@ static void table_clear(struct table *t)
 	free(t->slots);
 }
 
-/* ---- the image in the making --------------------------------------------------------------------------------------- */
+/* ---- the image in the making ---------------------------------------------------------------------------------------
+ */
 
 struct compile {
 	const struct policy_tree *tree;
 	struct policy_diagnostics *d;
 	struct blob sections[SECTION_COUNT];
 	struct table texts, preds, patterns, windows, zones;
-	struct blob groups;    /* struct img_text, in any order */
+	struct blob groups; /* struct img_text, in any order */
 	struct prefix nat64[GUARD_NAT64_MAX];
 	size_t nnat64;
 	bool answers_all;
@@ -157,7 +159,8 @@ static void refuse(struct compile *c, const struct ast_place *at, const struct e
 	diag_error(c->d, c->tree, "bad-value", at, "%s", why->text);
 }
 
-/* ---- values of predicates ------------------------------------------------------------------------------------------ */
+/* ---- values of predicates ------------------------------------------------------------------------------------------
+ */
 
 /* Collects the values of one condition before they are sorted. */
 struct collect {
@@ -297,7 +300,8 @@ static void collect_value(const struct ast_value *v, void *arg)
 		refuse(col->c, &v->at, &why);
 }
 
-/* ---- sorting and merging ------------------------------------------------------------------------------------------- */
+/* ---- sorting and merging -------------------------------------------------------------------------------------------
+ */
 
 static int compare_ranges(const void *a, const void *b)
 {
@@ -457,16 +461,24 @@ static struct img_span put_numbers(struct compile *c, enum image_section s, stru
 	return span;
 }
 
-/* ---- predicates ---------------------------------------------------------------------------------------------------- */
+/* ---- predicates ----------------------------------------------------------------------------------------------------
+ */
 
 static const enum pred_kind pred_kinds[AST_CONDITIONS] = {
-	[AST_CLIENT] = PRED_CLIENT,   [AST_LISTENER] = PRED_LISTENER,
-	[AST_USER] = PRED_USER,	      [AST_GROUP] = PRED_GROUP,
-	[AST_CLAIMED_USER] = PRED_CLAIMED_USER, [AST_METHOD] = PRED_METHOD,
-	[AST_STRENGTH] = PRED_METHOD, [AST_COMMAND] = PRED_COMMAND,
-	[AST_PORT] = PRED_PORT,	      [AST_DURING] = PRED_DURING,
-	[AST_BY] = PRED_BY_NAME,      [AST_TO_CIDR] = PRED_CIDR,
-	[AST_TO_DOMAIN] = PRED_DOMAIN, [AST_TO_REGEX] = PRED_REGEX,
+	[AST_CLIENT] = PRED_CLIENT,
+	[AST_LISTENER] = PRED_LISTENER,
+	[AST_USER] = PRED_USER,
+	[AST_GROUP] = PRED_GROUP,
+	[AST_CLAIMED_USER] = PRED_CLAIMED_USER,
+	[AST_METHOD] = PRED_METHOD,
+	[AST_STRENGTH] = PRED_METHOD,
+	[AST_COMMAND] = PRED_COMMAND,
+	[AST_PORT] = PRED_PORT,
+	[AST_DURING] = PRED_DURING,
+	[AST_BY] = PRED_BY_NAME,
+	[AST_TO_CIDR] = PRED_CIDR,
+	[AST_TO_DOMAIN] = PRED_DOMAIN,
+	[AST_TO_REGEX] = PRED_REGEX,
 	[AST_TO_COUNTRY] = PRED_COUNTRY,
 };
 
@@ -566,7 +578,8 @@ static uint32_t period_pred(struct compile *c, const struct ast_clause *clause)
 	return number;
 }
 
-/* ---- rules --------------------------------------------------------------------------------------------------------- */
+/* ---- rules ---------------------------------------------------------------------------------------------------------
+ */
 
 static struct img_text clause_text(struct compile *c, const struct ast_statement *s, enum ast_clause_kind kind)
 {
@@ -628,7 +641,8 @@ static void add_rule(struct compile *c, const struct ast_statement *s)
 	section_add(c, SEC_RULE, &r);
 }
 
-/* ---- windows and zones --------------------------------------------------------------------------------------------- */
+/* ---- windows and zones ---------------------------------------------------------------------------------------------
+ */
 
 /* The number of a zone, loaded when first met. */
 static uint32_t add_zone(struct compile *c, const char *name, const struct ast_place *at)
@@ -651,7 +665,8 @@ static uint32_t add_zone(struct compile *c, const char *name, const struct ast_p
 	iz.transitions = (struct img_span){section_count(c, SEC_TRANSITION), (uint32_t)z.count};
 	for (size_t i = 0; i < z.count; i++) {
 		/* "Since the big bang", as some files say it, is long before any request. */
-		int64_t when = z.changes[i].at < -((int64_t)1 << 39) ? -((int64_t)1 << 39) + (int64_t)i : z.changes[i].at;
+		int64_t when =
+			z.changes[i].at < -((int64_t)1 << 39) ? -((int64_t)1 << 39) + (int64_t)i : z.changes[i].at;
 
 		section_add(c, SEC_TRANSITION, &(struct img_transition){.at = when, .offset = z.changes[i].offset});
 	}
@@ -660,7 +675,8 @@ static uint32_t add_zone(struct compile *c, const char *name, const struct ast_p
 	return number;
 }
 
-/* Values of a window: days, then their hours, then more days ...  Days alone are whole days, hours alone are of every day. */
+/* Values of a window: days, then their hours, then more days ...  Days alone are whole days, hours alone are of every
+ * day. */
 static void add_hours(struct compile *c, const struct ast_statement *s)
 {
 	struct err why = {{0}};
@@ -717,7 +733,8 @@ static void add_window(struct compile *c, const struct ast_statement *s)
 	free(days.data);
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------------------------- */
+/* ---- the whole -----------------------------------------------------------------------------------------------------
+ */
 
 static void add_settings(struct compile *c, const struct ast_statement *s)
 {

@@ -1,6 +1,6 @@
-/* The decision.  Rules are walked in order; a condition's value is looked up or found by the function of its kind, at most
- * once a request (or once an address, for what depends on it).  Nothing here allocates, except PCRE2 within its limits, and
- * nothing fails: what cannot be found out is a value of its own, and denies. */
+/* The decision.  Rules are walked in order; a condition's value is looked up or found by the function of its kind, at
+ * most once a request (or once an address, for what depends on it).  Nothing here allocates, except PCRE2 within its
+ * limits, and nothing fails: what cannot be found out is a value of its own, and denies. */
 #include "config.h"
 
 #include "policy/decide.h"
@@ -40,7 +40,7 @@ struct eval {
 	const struct policy_image *image;
 	const struct policy_request *req;
 	const struct addr *address; /* NULL: not known yet */
-	bool nowhere;               /* *address stands for a public address in no set and no country */
+	bool nowhere;		    /* *address stands for a public address in no set and no country */
 	struct addr forms[GUARD_FORMS_MAX];
 	size_t nforms;
 	const struct name *aliases;
@@ -50,7 +50,8 @@ struct eval {
 	struct decide_watch *watch;
 };
 
-/* ---- tables -------------------------------------------------------------------------------------------------------- */
+/* ---- tables --------------------------------------------------------------------------------------------------------
+ */
 
 static bool in_ports(const struct policy_image *i, struct img_span span, uint16_t port)
 {
@@ -162,7 +163,8 @@ static bool in_ranges(const struct policy_image *i, struct img_span v4, struct i
 	return a->family == ADDR_V6 && in_ranges6(i, v6, a->bytes);
 }
 
-/* ---- predicates ---------------------------------------------------------------------------------------------------- */
+/* ---- predicates ----------------------------------------------------------------------------------------------------
+ */
 
 static enum value truth(bool b)
 {
@@ -425,8 +427,8 @@ static enum value cond_value(struct eval *ev, const struct img_rule *rule, const
 	return v;
 }
 
-/* The verdict hangs on the clock if a rule that can decide asks it; a deny rule that only perhaps matches decides nothing.
- * Conditions on time come last in a rule, so perhaps is known. */
+/* The verdict hangs on the clock if a rule that can decide asks it; a deny rule that only perhaps matches decides
+ * nothing. Conditions on time come last in a rule, so perhaps is known. */
 static void note_time(struct eval *ev, const struct img_rule *rule, const struct img_cond *cond, bool perhaps)
 {
 	const struct img_pred *p = IMAGE_AT(ev->image, SEC_PRED, struct img_pred, cond->pred);
@@ -464,7 +466,8 @@ static enum value rule_value(struct eval *ev, uint32_t index)
 	return v;
 }
 
-/* ---- the address guard --------------------------------------------------------------------------------------------- */
+/* ---- the address guard ---------------------------------------------------------------------------------------------
+ */
 
 static bool rule_opens(struct eval *ev, const struct img_rule *rule)
 {
@@ -474,7 +477,8 @@ static bool rule_opens(struct eval *ev, const struct img_rule *rule)
 		const struct img_cond *cond = IMAGE_AT(ev->image, SEC_COND, struct img_cond, rule->conds.first + i);
 		const struct img_pred *p = IMAGE_AT(ev->image, SEC_PRED, struct img_pred, cond->pred);
 
-		if (p->kind == PRED_CIDR && (cond->flags & COND_NEGATED) == 0 && in_ranges(ev->image, p->c, p->d, ev->address))
+		if (p->kind == PRED_CIDR && (cond->flags & COND_NEGATED) == 0 &&
+		    in_ranges(ev->image, p->c, p->d, ev->address))
 			return true;
 	}
 	return false;
@@ -500,12 +504,14 @@ static const char *guard_refuses(struct eval *ev, const struct img_rule *rule)
 	/* Nothing opens this: it would launder the client's address, or loop. */
 	if (own_listener(ev->ctx, ev->address, ev->req->port))
 		return "a listener of this gateway";
-	const char *range = guard_range(ev->address, image_section(ev->image, SEC_NAT64), image_count(ev->image, SEC_NAT64));
+	const char *range =
+		guard_range(ev->address, image_section(ev->image, SEC_NAT64), image_count(ev->image, SEC_NAT64));
 
 	return range != NULL && rule_opens(ev, rule) ? NULL : range;
 }
 
-/* ---- the walk ------------------------------------------------------------------------------------------------------ */
+/* ---- the walk ------------------------------------------------------------------------------------------------------
+ */
 
 static void decide(struct policy_decision *d, enum policy_verdict verdict, enum policy_reason reason, uint32_t rule,
 		   const char *detail)
@@ -561,8 +567,8 @@ static void conclude(struct eval *ev, const struct policy_decision *d)
 		ev->watch->on_decision(ev->watch, d);
 }
 
-/* With its addresses unknown, a rule perhaps decides.  The name is looked up only if an allow rule stands among those that
- * perhaps do and the first that certainly does. */
+/* With its addresses unknown, a rule perhaps decides.  The name is looked up only if an allow rule stands among those
+ * that perhaps do and the first that certainly does. */
 static void walk_by_name(struct eval *ev, struct policy_decision *d)
 {
 	uint32_t n = image_count(ev->image, SEC_RULE);
@@ -633,7 +639,8 @@ static void judge_address(struct eval *ev, const struct addr *address, struct po
 	}
 	ev->address = address;
 	ev->address_stamp = next_stamp(ev->image);
-	ev->nforms = guard_embedded(address, image_section(ev->image, SEC_NAT64), image_count(ev->image, SEC_NAT64), ev->forms);
+	ev->nforms = guard_embedded(address, image_section(ev->image, SEC_NAT64), image_count(ev->image, SEC_NAT64),
+				    ev->forms);
 	announce(ev);
 	walk_by_address(ev, d);
 	conclude(ev, d);
@@ -678,8 +685,9 @@ void policy_decide_name(const struct policy_context *ctx, const struct policy_re
 	judge_name(&ev, d);
 }
 
-void policy_decide_address(const struct policy_context *ctx, const struct policy_request *req, const struct addr *address,
-			   const struct name *aliases, size_t naliases, struct policy_decision *d)
+void policy_decide_address(const struct policy_context *ctx, const struct policy_request *req,
+			   const struct addr *address, const struct name *aliases, size_t naliases,
+			   struct policy_decision *d)
 {
 	struct eval ev;
 
@@ -689,9 +697,9 @@ void policy_decide_address(const struct policy_context *ctx, const struct policy
 	judge_address(&ev, address, d);
 }
 
-void policy_decide_answers(const struct policy_context *ctx, const struct policy_request *req, const struct addr *addresses,
-			   size_t n, const struct name *aliases, size_t naliases, struct policy_decision *each,
-			   struct policy_decision *whole)
+void policy_decide_answers(const struct policy_context *ctx, const struct policy_request *req,
+			   const struct addr *addresses, size_t n, const struct name *aliases, size_t naliases,
+			   struct policy_decision *each, struct policy_decision *whole)
 {
 	struct eval ev;
 
@@ -701,8 +709,9 @@ void policy_decide_answers(const struct policy_context *ctx, const struct policy
 	judge_answers(&ev, addresses, n, each, whole);
 }
 
-void decide_request(const struct policy_context *ctx, const struct policy_request *req, const struct addr *addresses, size_t n,
-		    const struct name *aliases, size_t naliases, struct decide_watch *w, struct policy_decision *d)
+void decide_request(const struct policy_context *ctx, const struct policy_request *req, const struct addr *addresses,
+		    size_t n, const struct name *aliases, size_t naliases, struct decide_watch *w,
+		    struct policy_decision *d)
 {
 	static const struct addr somewhere = {.family = ADDR_V4};
 	struct eval ev;
@@ -715,8 +724,8 @@ void decide_request(const struct policy_context *ctx, const struct policy_reques
 	judge_name(&ev, d);
 	if (d->verdict != POLICY_RESOLVE || (n == 0 && !w->nowhere))
 		return;
-	/* Aliases become known: what was remembered without them no longer holds.  Nor does a look at the clock count that
-	 * only led here. */
+	/* Aliases become known: what was remembered without them no longer holds.  Nor does a look at the clock count
+	 * that only led here. */
 	begin(&ev, ctx, req, w);
 	w->used_time = false;
 	ev.aliases = aliases;
@@ -725,7 +734,8 @@ void decide_request(const struct policy_context *ctx, const struct policy_reques
 	judge_answers(&ev, n == 0 ? &somewhere : addresses, n == 0 ? 1 : n, NULL, d);
 }
 
-const char *policy_decision_text(const struct policy_image *image, const struct policy_decision *d, char *buf, size_t len)
+const char *policy_decision_text(const struct policy_image *image, const struct policy_decision *d, char *buf,
+				 size_t len)
 {
 	const char *rule = policy_rule_name(image, d->rule);
 	const char *colon = d->detail[0] == '\0' ? "" : ": ";

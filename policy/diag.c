@@ -26,7 +26,10 @@ static size_t printable(const unsigned char *s, size_t len)
 {
 	if (s[0] < 0x80)
 		return s[0] >= 0x20 && s[0] != 0x7f;
-	size_t n = s[0] >= 0xf0 && s[0] <= 0xf4 ? 4 : s[0] >= 0xe0 && s[0] <= 0xef ? 3 : s[0] >= 0xc2 && s[0] <= 0xdf ? 2 : 0;
+	size_t n = s[0] >= 0xf0 && s[0] <= 0xf4	  ? 4
+		   : s[0] >= 0xe0 && s[0] <= 0xef ? 3
+		   : s[0] >= 0xc2 && s[0] <= 0xdf ? 2
+						  : 0;
 
 	if (n == 0 || n > len)
 		return 0;
@@ -37,7 +40,8 @@ static size_t printable(const unsigned char *s, size_t len)
 			return 0;
 		c = c << 6 | (s[i] & 0x3f);
 	}
-	if (c < 0xa0 || (n == 3 && c < 0x800) || (n == 4 && c < 0x10000) || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
+	if (c < 0xa0 || (n == 3 && c < 0x800) || (n == 4 && c < 0x10000) || c > 0x10ffff ||
+	    (c >= 0xd800 && c <= 0xdfff))
 		return 0;
 	if ((c >= 0x200b && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) || c == 0xfeff)
 		return 0;
@@ -119,8 +123,8 @@ static char *excerpt(const struct policy_tree *t, const struct ast_place *at, un
 	return out;
 }
 
-void diag_add(struct policy_diagnostics *d, const struct policy_tree *t, enum policy_severity severity, const char *code,
-	      const struct ast_place *at, const char *format, ...)
+void diag_add(struct policy_diagnostics *d, const struct policy_tree *t, enum policy_severity severity,
+	      const char *code, const struct ast_place *at, const char *format, ...)
 {
 	static const struct ast_place nowhere;
 	char message[768];

@@ -6,8 +6,9 @@
 /* Bytes that diag_quote() needs at most. */
 #define DIAG_QUOTE_MAX 200
 
-void diag_add(struct policy_diagnostics *d, const struct policy_tree *t, enum policy_severity severity, const char *code,
-	      const struct ast_place *at, const char *format, ...) __attribute__((format(printf, 6, 7)));
+void diag_add(struct policy_diagnostics *d, const struct policy_tree *t, enum policy_severity severity,
+	      const char *code, const struct ast_place *at, const char *format, ...)
+	__attribute__((format(printf, 6, 7)));
 #define diag_error(d, t, code, at, ...) diag_add(d, t, POLICY_ERROR, code, at, __VA_ARGS__)
 #define diag_warning(d, t, code, at, ...) diag_add(d, t, POLICY_WARNING, code, at, __VA_ARGS__)
 

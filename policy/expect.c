@@ -136,7 +136,8 @@ static void clear(struct expectation *e)
 }
 
 static void report(const struct policy_tree *t, const struct policy_image *image, const struct ast_statement *s,
-		   const struct expectation *e, const struct policy_decision *d, bool used_time, struct policy_diagnostics *diag)
+		   const struct expectation *e, const struct policy_decision *d, bool used_time,
+		   struct policy_diagnostics *diag)
 {
 	const char *rule = policy_rule_name(image, d->rule);
 	bool allowed = d->verdict == POLICY_ALLOW;
@@ -150,7 +151,8 @@ static void report(const struct policy_tree *t, const struct policy_image *image
 			   s->allow ? "allow" : "deny", allowed ? "allow" : "deny",
 			   policy_decision_text(image, d, text, sizeof text));
 	else if (e->by_rule != NULL && strcmp(e->by_rule->values.first->text, rule) != 0)
-		diag_error(diag, t, "expect-other-rule", &e->by_rule->at, "the verdict is as expected, but by rule %s (%s)", rule,
+		diag_error(diag, t, "expect-other-rule", &e->by_rule->at,
+			   "the verdict is as expected, but by rule %s (%s)", rule,
 			   policy_decision_text(image, d, text, sizeof text));
 }
 
@@ -169,7 +171,8 @@ size_t policy_expect(const struct policy_tree *t, const struct policy_image *ima
 		if (read_expectation(s, image, &e) == 0) {
 			struct policy_context ctx = {.image = image, .geo = &e.geo, .now = e.now};
 
-			decide_request(&ctx, &e.request, e.addresses, e.naddresses, e.aliases, e.naliases, &watch, &decision);
+			decide_request(&ctx, &e.request, e.addresses, e.naddresses, e.aliases, e.naliases, &watch,
+				       &decision);
 			report(t, image, s, &e, &decision, watch.used_time, d);
 		} else {
 			diag_error(d, t, "bad-value", &s->at, "%s", e.why.text);

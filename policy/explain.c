@@ -1,5 +1,5 @@
-/* Why a request is decided as it is.  The decision's own walk reports what it does; this file only writes it down, first
- * as JSON, from which the text for people is made. */
+/* Why a request is decided as it is.  The decision's own walk reports what it does; this file only writes it down,
+ * first as JSON, from which the text for people is made. */
 #include "config.h"
 
 #include <jansson.h>
@@ -16,13 +16,14 @@ struct telling {
 	const struct policy_context *ctx;
 	json_t *phases, *phase, *rules;
 	char failed[256]; /* the last condition that was false, of the rule under way */
-	json_t *notes;    /* of the rule under way */
+	json_t *notes;	  /* of the rule under way */
 };
 
 /* How many values of a condition are told. */
 #define VALUES_MAX 4
 
-/* ---- a condition in words ------------------------------------------------------------------------------------------ */
+/* ---- a condition in words ------------------------------------------------------------------------------------------
+ */
 
 static void append(char *buf, size_t size, const char *text)
 {
@@ -34,11 +35,21 @@ static void append(char *buf, size_t size, const char *text)
 static const char *pred_word(const struct img_pred *p)
 {
 	static const char *const words[PRED_KINDS] = {
-		[PRED_COMMAND] = "command",	    [PRED_METHOD] = "method",	[PRED_BY_NAME] = "by",
-		[PRED_PORT] = "port",		    [PRED_LISTENER] = "listener", [PRED_USER] = "user",
-		[PRED_CLAIMED_USER] = "claimed-user", [PRED_GROUP] = "group",	[PRED_CLIENT] = "client",
-		[PRED_DOMAIN] = "to domain",	    [PRED_REGEX] = "to regex",	[PRED_CIDR] = "to cidr",
-		[PRED_COUNTRY] = "to country",	    [PRED_DURING] = "during",	[PRED_FROM] = "from",
+		[PRED_COMMAND] = "command",
+		[PRED_METHOD] = "method",
+		[PRED_BY_NAME] = "by",
+		[PRED_PORT] = "port",
+		[PRED_LISTENER] = "listener",
+		[PRED_USER] = "user",
+		[PRED_CLAIMED_USER] = "claimed-user",
+		[PRED_GROUP] = "group",
+		[PRED_CLIENT] = "client",
+		[PRED_DOMAIN] = "to domain",
+		[PRED_REGEX] = "to regex",
+		[PRED_CIDR] = "to cidr",
+		[PRED_COUNTRY] = "to country",
+		[PRED_DURING] = "during",
+		[PRED_FROM] = "from",
 		[PRED_UNTIL] = "until",
 	};
 
@@ -80,7 +91,8 @@ static bool value_text(const struct policy_image *i, const struct img_pred *p, u
 			lo = addr_v4(r->lo);
 			hi = addr_v4(r->hi);
 		} else if (n - p->a.count < p->b.count) {
-			const struct img_range6 *r = IMAGE_AT(i, SEC_RANGE6, struct img_range6, p->b.first + n - p->a.count);
+			const struct img_range6 *r =
+				IMAGE_AT(i, SEC_RANGE6, struct img_range6, p->b.first + n - p->a.count);
 
 			lo = addr_v6(r->lo);
 			hi = addr_v6(r->hi);
@@ -111,7 +123,8 @@ static bool value_text(const struct policy_image *i, const struct img_pred *p, u
 
 		snprintf(buf, size, "\"%s\"", image_text(i, *IMAGE_AT(i, SEC_PATTERN, struct img_text, pattern)));
 	} else if (p->kind == PRED_DURING) {
-		const struct img_window *w = IMAGE_AT(i, SEC_WINDOW, struct img_window, *IMAGE_AT(i, SEC_INDEX, uint32_t, n));
+		const struct img_window *w =
+			IMAGE_AT(i, SEC_WINDOW, struct img_window, *IMAGE_AT(i, SEC_INDEX, uint32_t, n));
 
 		snprintf(buf, size, "%s", image_text(i, w->name));
 	} else {
@@ -184,7 +197,8 @@ static const char *cond_text(const struct policy_image *i, const struct img_cond
 	return buf;
 }
 
-/* ---- listening ----------------------------------------------------------------------------------------------------- */
+/* ---- listening -----------------------------------------------------------------------------------------------------
+ */
 
 static json_t *string(const char *text)
 {
@@ -220,7 +234,10 @@ static void note_windows(struct telling *t, const struct img_pred *p)
 
 		clock_text(i, w->zone, window_next_change(i, window, t->ctx->now), when, sizeof when);
 		snprintf(note, sizeof note, "window %s is %s until %s", image_text(i, w->name),
-			 state == WINDOW_OPEN ? "open" : state == WINDOW_SHUT ? "shut" : "unknown", when);
+			 state == WINDOW_OPEN	? "open"
+			 : state == WINDOW_SHUT ? "shut"
+						: "unknown",
+			 when);
 		if (t->notes == NULL)
 			t->notes = json_array();
 		json_array_append_new(t->notes, string(note));
@@ -242,12 +259,9 @@ static void told_cond(struct decide_watch *w, uint32_t rule, const struct img_co
 static void told_rule(struct decide_watch *w, uint32_t rule, enum value value)
 {
 	static const char *const results[] = {
-		[VALUE_FALSE] = "no",
-		[VALUE_TRUE] = "matches",
-		[VALUE_ABSENT] = "no",
-		[VALUE_CANNOT] = "cannot be evaluated",
-		[VALUE_PERHAPS] = "perhaps",
-		[VALUE_PERHAPS_CANNOT] = "perhaps cannot be evaluated",
+		[VALUE_FALSE] = "no",	     [VALUE_TRUE] = "matches",
+		[VALUE_ABSENT] = "no",	     [VALUE_CANNOT] = "cannot be evaluated",
+		[VALUE_PERHAPS] = "perhaps", [VALUE_PERHAPS_CANNOT] = "perhaps cannot be evaluated",
 	};
 	struct telling *t = (struct telling *)w;
 	const struct img_rule *r = IMAGE_AT(t->ctx->image, SEC_RULE, struct img_rule, rule);
@@ -273,12 +287,9 @@ static const char *verdict_word(enum policy_verdict v)
 static json_t *decision_json(const struct policy_image *i, const struct policy_decision *d)
 {
 	static const char *const reasons[] = {
-		[POLICY_BY_RULE] = "rule",
-		[POLICY_BY_DEFAULT] = "default",
-		[POLICY_BY_GUARD] = "guard",
-		[POLICY_CANNOT_DECIDE] = "cannot-decide",
-		[POLICY_NO_ANSWER] = "no-answer",
-		[POLICY_ANSWER_REFUSED] = "answer-refused",
+		[POLICY_BY_RULE] = "rule",	  [POLICY_BY_DEFAULT] = "default",
+		[POLICY_BY_GUARD] = "guard",	  [POLICY_CANNOT_DECIDE] = "cannot-decide",
+		[POLICY_NO_ANSWER] = "no-answer", [POLICY_ANSWER_REFUSED] = "answer-refused",
 	};
 	json_t *o = json_object();
 	char text[256];
@@ -297,7 +308,8 @@ static void told_decision(struct decide_watch *w, const struct policy_decision *
 	json_object_set_new(t->phase, "decision", decision_json(t->ctx->image, d));
 }
 
-/* ---- telling ------------------------------------------------------------------------------------------------------- */
+/* ---- telling -------------------------------------------------------------------------------------------------------
+ */
 
 static const char *text_at(const json_t *o, const char *key)
 {
@@ -312,8 +324,9 @@ static void print_rule(FILE *f, const json_t *rule)
 	size_t i;
 	json_t *note;
 
-	fprintf(f, "  %-20s %s%-5s  %s", text_at(rule, "rule"), json_is_true(json_object_get(rule, "monitor")) ? "monitor " : "",
-		text_at(rule, "action"), text_at(rule, "result"));
+	fprintf(f, "  %-20s %s%-5s  %s", text_at(rule, "rule"),
+		json_is_true(json_object_get(rule, "monitor")) ? "monitor " : "", text_at(rule, "action"),
+		text_at(rule, "result"));
 	if (condition[0] != '\0')
 		fprintf(f, ": %s", condition);
 	fputc('\n', f);
@@ -326,7 +339,8 @@ static void print_text(FILE *f, const json_t *root)
 	size_t i, n;
 	json_t *phase, *rule;
 
-	json_array_foreach(json_object_get(root, "phases"), i, phase) {
+	json_array_foreach(json_object_get(root, "phases"), i, phase)
+	{
 		const char *address = text_at(phase, "address");
 		const json_t *decision = json_object_get(phase, "decision");
 
@@ -334,8 +348,7 @@ static void print_text(FILE *f, const json_t *root)
 			fprintf(f, "by name, before any lookup:\n");
 		else
 			fprintf(f, "address %s:\n", address);
-		json_array_foreach(json_object_get(phase, "rules"), n, rule)
-			print_rule(f, rule);
+		json_array_foreach(json_object_get(phase, "rules"), n, rule) print_rule(f, rule);
 		fprintf(f, "  -> %s (%s)\n", text_at(decision, "verdict"), text_at(decision, "text"));
 	}
 	const json_t *whole = json_object_get(root, "decision");
@@ -360,8 +373,8 @@ static char *render(const json_t *root, bool json)
 	return fclose(f) == 0 ? text : NULL;
 }
 
-char *policy_explain(const struct policy_context *ctx, const struct policy_request *req, const struct addr *addresses, size_t n,
-		     const struct name *aliases, size_t naliases, bool json, struct policy_decision *d)
+char *policy_explain(const struct policy_context *ctx, const struct policy_request *req, const struct addr *addresses,
+		     size_t n, const struct name *aliases, size_t naliases, bool json, struct policy_decision *d)
 {
 	struct telling t = {.watch = {.on_phase = told_phase,
 				      .on_cond = told_cond,

@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the table in use ---------------------------------------------------------------------------------------------- */
+/* ---- the table in use ----------------------------------------------------------------------------------------------
+ */
 
 static void sum(const uint8_t *data, size_t len, uint8_t out[GEO_SUM_BYTES])
 {
@@ -31,9 +32,10 @@ static int header_check(const uint8_t *data, size_t len, struct err *why)
 	if (len < sizeof *h || ((uintptr_t)data & 7) != 0 || memcmp(h->magic, GEO_MAGIC, sizeof h->magic) != 0)
 		return err_set(why, "this is no country table");
 	if (h->version != GEO_VERSION)
-		return err_set(why, "the country table has version %u; this program reads version %u", h->version, GEO_VERSION);
+		return err_set(why, "the country table has version %u; this program reads version %u", h->version,
+			       GEO_VERSION);
 	if (h->len != len || len - sizeof *h != (uint64_t)h->count4 * sizeof(struct geo_step4) +
-							 (uint64_t)h->count6 * sizeof(struct geo_step6))
+							(uint64_t)h->count6 * sizeof(struct geo_step6))
 		return err_set(why, "the country table is cut short or has more bytes than it should");
 	return 0;
 }
@@ -64,7 +66,8 @@ static bool steps_sound(const struct policy_geo *g)
 		if (!code_sound(g->steps4[i].country) || (i > 0 && g->steps4[i].from <= g->steps4[i - 1].from))
 			return false;
 	for (size_t i = 0; i < g->count6; i++)
-		if (!code_sound(g->steps6[i].country) || (i > 0 && memcmp(g->steps6[i].from, g->steps6[i - 1].from, 16) <= 0))
+		if (!code_sound(g->steps6[i].country) ||
+		    (i > 0 && memcmp(g->steps6[i].from, g->steps6[i - 1].from, 16) <= 0))
 			return false;
 	return true;
 }
@@ -105,7 +108,8 @@ void policy_geo_close(struct policy_geo **geo)
 
 static uint16_t find4(const struct policy_geo *g, const struct addr *a)
 {
-	uint32_t n = (uint32_t)a->bytes[0] << 24 | (uint32_t)a->bytes[1] << 16 | (uint32_t)a->bytes[2] << 8 | a->bytes[3];
+	uint32_t n =
+		(uint32_t)a->bytes[0] << 24 | (uint32_t)a->bytes[1] << 16 | (uint32_t)a->bytes[2] << 8 | a->bytes[3];
 	size_t lo = 0, hi = g->count4;
 
 	while (lo < hi) {
@@ -151,7 +155,8 @@ bool policy_geo_country(const struct policy_geo *geo, const struct addr *a, char
 	return code != 0;
 }
 
-/* ---- the table in the making --------------------------------------------------------------------------------------- */
+/* ---- the table in the making ---------------------------------------------------------------------------------------
+ */
 
 /* Country by position of a data record: databases share few hundred records among their million prefixes. */
 struct known {
@@ -236,7 +241,8 @@ static bool take_code(MMDB_entry_s *entry, uint16_t *country, const char *const 
 {
 	MMDB_entry_data_s data;
 
-	if (MMDB_aget_value(entry, &data, path) != MMDB_SUCCESS || !data.has_data || data.type != MMDB_DATA_TYPE_UTF8_STRING)
+	if (MMDB_aget_value(entry, &data, path) != MMDB_SUCCESS || !data.has_data ||
+	    data.type != MMDB_DATA_TYPE_UTF8_STRING)
 		return false;
 	if (data.data_size != 2)
 		return false;
@@ -306,13 +312,14 @@ static int put_leaf(struct build *b, const struct visit *v, uint16_t country)
 	return put_step4(b, 0, country) != 0 ? -1 : put_step6(b, after_v4, country);
 }
 
-/* True for a second way to the IPv4 tree: databases hang it up again under ::ffff:0:0/96, 2002::/16 and 2001::/32.  Those
- * forms are unfolded before a table is asked. */
+/* True for a second way to the IPv4 tree: databases hang it up again under ::ffff:0:0/96, 2002::/16 and 2001::/32.
+ * Those forms are unfolded before a table is asked. */
 static bool is_alias(const struct build *b, const struct visit *v)
 {
 	const MMDB_ipv4_start_node_s *v4 = &b->db.ipv4_start_node;
 
-	return b->db.metadata.ip_version == 6 && v4->netmask == 96 && v->record == v4->node_value && !in_v4_subtree(b, v);
+	return b->db.metadata.ip_version == 6 && v4->netmask == 96 && v->record == v4->node_value &&
+	       !in_v4_subtree(b, v);
 }
 
 /* Pushes both sides of the node that v leads to, the left one on top. */

@@ -1,5 +1,6 @@
-/* The country table:  header | IPv4 steps | IPv6 steps.  A step says which country holds from its address up to the next
- * step; the first step of a family is its address zero.  IPv4 in whatever IPv6 disguise is in the IPv4 steps only. */
+/* The country table:  header | IPv4 steps | IPv6 steps.  A step says which country holds from its address up to the
+ * next step; the first step of a family is its address zero.  IPv4 in whatever IPv6 disguise is in the IPv4 steps only.
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -36,7 +37,7 @@ struct policy_geo {
 	const struct geo_step4 *steps4;
 	const struct geo_step6 *steps6;
 	size_t count4, count6;
-	bool fixed;       /* for expectations: every address is in fixed_country */
+	bool fixed;	  /* for expectations: every address is in fixed_country */
 	uint16_t country; /* then; 0 is none */
 };
 

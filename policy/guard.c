@@ -11,8 +11,14 @@ struct guarded {
 	bool internal; /* opened by `internal` */
 };
 
-#define V4(a, b, c, d, n) {.addr = {.family = ADDR_V4, .bytes = {a, b, c, d}}, .bits = (n)}
-#define V6(n, ...) {.addr = {.family = ADDR_V6, .bytes = {__VA_ARGS__}}, .bits = (n)}
+#define V4(a, b, c, d, n)                                                                                              \
+	{                                                                                                              \
+		.addr = {.family = ADDR_V4, .bytes = {a, b, c, d}}, .bits = (n)                                        \
+	}
+#define V6(n, ...)                                                                                                     \
+	{                                                                                                              \
+		.addr = {.family = ADDR_V6, .bytes = {__VA_ARGS__}}, .bits = (n)                                       \
+	}
 
 static const struct guarded metadata[] = {
 	{V4(100, 100, 100, 200, 32), "metadata service 100.100.100.200", false},
@@ -115,7 +121,8 @@ static void unfold(enum form form, const struct addr *a, struct addr forms[GUARD
 	}
 }
 
-size_t guard_embedded(const struct addr *a, const struct prefix *nat64, size_t nnat64, struct addr forms[GUARD_FORMS_MAX])
+size_t guard_embedded(const struct addr *a, const struct prefix *nat64, size_t nnat64,
+		      struct addr forms[GUARD_FORMS_MAX])
 {
 	size_t n = 0;
 

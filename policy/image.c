@@ -85,7 +85,8 @@ void image_seal(uint8_t *data, size_t len)
 /* ---- verification ------------------------------------------------------------------------------------------------ */
 
 /* A block under examination.  used counts, for each section, the records that others claim: compiled images share none,
- * so claims beyond a section's size are damage, and the work of checking and matching is bounded by the block's size. */
+ * so claims beyond a section's size are damage, and the work of checking and matching is bounded by the block's size.
+ */
 struct check {
 	struct policy_image image;
 	uint64_t used[SECTION_COUNT];
@@ -117,7 +118,8 @@ static int header_check(const uint8_t *data, size_t len, struct err *why)
 	if (len < sizeof *h || ((uintptr_t)data & 7) != 0 || memcmp(h->magic, IMAGE_MAGIC, sizeof h->magic) != 0)
 		return err_set(why, "this is no policy image");
 	if (h->version != IMAGE_VERSION)
-		return err_set(why, "the policy image has version %u; this program reads version %u", h->version, IMAGE_VERSION);
+		return err_set(why, "the policy image has version %u; this program reads version %u", h->version,
+			       IMAGE_VERSION);
 	if (h->len != len)
 		return err_set(why, "the policy image is cut short or has more bytes than it should");
 	return 0;
@@ -154,7 +156,8 @@ static bool domains_sound(const struct check *c, struct img_span span)
 	const struct img_domain *d = IMAGE_AT(&c->image, SEC_DOMAIN, struct img_domain, span.first);
 
 	for (uint32_t i = 0; i < span.count; i++) {
-		if (!text_sound(c, d[i].name) || d[i].flags == 0 || d[i].flags > (VALUE_DOMAIN_EXACT | VALUE_DOMAIN_BELOW))
+		if (!text_sound(c, d[i].name) || d[i].flags == 0 ||
+		    d[i].flags > (VALUE_DOMAIN_EXACT | VALUE_DOMAIN_BELOW))
 			return false;
 		if (i > 0 && strcmp(image_text(&c->image, d[i - 1].name), image_text(&c->image, d[i].name)) >= 0)
 			return false;
@@ -244,7 +247,8 @@ static bool pred_sound(struct check *c, const struct img_pred *p)
 
 static bool rule_sound(struct check *c, const struct img_rule *r)
 {
-	if (!text_sound(c, r->name) || !text_sound(c, r->owner) || !text_sound(c, r->ticket) || !text_sound(c, r->comment))
+	if (!text_sound(c, r->name) || !text_sound(c, r->owner) || !text_sound(c, r->ticket) ||
+	    !text_sound(c, r->comment))
 		return false;
 	if (r->source.family != ADDR_NONE && r->source.family != ADDR_V4 && r->source.family != ADDR_V6)
 		return false;
@@ -283,8 +287,8 @@ static bool zone_sound(struct check *c, const struct img_zone *z)
 	if (z->until > TIME_LIMIT || z->before < -OFFSET_LIMIT || z->before > OFFSET_LIMIT)
 		return false;
 	for (uint32_t i = 0; i < z->transitions.count; i++) {
-		const struct img_transition *t = IMAGE_AT(&c->image, SEC_TRANSITION, struct img_transition,
-							  z->transitions.first + i);
+		const struct img_transition *t =
+			IMAGE_AT(&c->image, SEC_TRANSITION, struct img_transition, z->transitions.first + i);
 
 		if (t->offset < -OFFSET_LIMIT || t->offset > OFFSET_LIMIT || (i > 0 && t->at <= t[-1].at) ||
 		    t->at > TIME_LIMIT || t->at < -TIME_LIMIT)
@@ -307,10 +311,10 @@ static bool nat64_sound(const struct check *c)
 	return n <= GUARD_NAT64_MAX;
 }
 
-#define EVERY(c, section, type, test) \
-	for (uint32_t n_ = 0; n_ < image_count(&(c)->image, section); n_++) \
-		if (!test(c, IMAGE_AT(&(c)->image, section, type, n_))) \
-			return false
+#define EVERY(c, section, type, test)                                                                                  \
+	for (uint32_t n_ = 0; n_ < image_count(&(c)->image, section); n_++)                                            \
+		if (!test(c, IMAGE_AT(&(c)->image, section, type, n_)))                                                \
+	return false
 
 static bool pattern_sound(const struct check *c, const struct img_text *t)
 {
@@ -364,7 +368,8 @@ struct policy_image *policy_image_open(const uint8_t *data, size_t len, struct e
 	i->memo = calloc((size_t)image_count(i, SEC_PRED) + 1, 2 * sizeof i->memo[0]);
 	i->match_data = pcre2_match_data_create(1, NULL);
 	i->match_context = pcre2_match_context_create(NULL);
-	if (i->patterns == NULL || i->broken == NULL || i->memo == NULL || i->match_data == NULL || i->match_context == NULL)
+	if (i->patterns == NULL || i->broken == NULL || i->memo == NULL || i->match_data == NULL ||
+	    i->match_context == NULL)
 		goto fail;
 	pcre2_set_match_limit(i->match_context, IMAGE_REGEX_MATCH_LIMIT);
 	pcre2_set_depth_limit(i->match_context, IMAGE_REGEX_DEPTH_LIMIT);
@@ -396,8 +401,8 @@ void policy_image_close(struct policy_image **image)
 pcre2_code *image_regex_compile(const char *text, size_t len, size_t *offset, struct err *why)
 {
 	/* Case does not matter: names are lower case, and a pattern written otherwise would never match. */
-	const uint32_t options = PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_CASELESS | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_UTF |
-				 PCRE2_NEVER_UCP | PCRE2_NEVER_BACKSLASH_C;
+	const uint32_t options = PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_CASELESS | PCRE2_DOLLAR_ENDONLY |
+				 PCRE2_NEVER_UTF | PCRE2_NEVER_UCP | PCRE2_NEVER_BACKSLASH_C;
 	pcre2_compile_context *context = pcre2_compile_context_create(NULL);
 	pcre2_code *code = NULL;
 	PCRE2_UCHAR message[200];
@@ -485,5 +490,7 @@ size_t policy_group_count(const struct policy_image *image)
 
 const char *policy_group_name(const struct policy_image *image, size_t index)
 {
-	return index < policy_group_count(image) ? image_text(image, *IMAGE_AT(image, SEC_GROUP, struct img_text, index)) : "";
+	return index < policy_group_count(image)
+		       ? image_text(image, *IMAGE_AT(image, SEC_GROUP, struct img_text, index))
+		       : "";
 }

@@ -4,7 +4,8 @@
  *
  * A section is an array of one record type; a record points to others by (first, count) of a section that its kind
  * implies, or to text by (offset, length) in SEC_TEXT.  image_verify() checks every such pair and every enum once, so
- * that the accessors here need no checks of their own.  Records are naturally aligned; sections start at multiples of 8.
+ * that the accessors here need no checks of their own.  Records are naturally aligned; sections start at multiples
+ * of 8.
  *
  * Equal conditions are one predicate, however many rules use them: the matcher remembers a predicate's value for the
  * rest of the request. */
@@ -19,33 +20,34 @@
 #define IMAGE_VERSION 1
 #define IMAGE_SUM_BYTES 32
 
-/* Limits of one match of one pattern against one name (at most 253 bytes): ordinary patterns need a few hundred steps. */
+/* Limits of one match of one pattern against one name (at most 253 bytes): ordinary patterns need a few hundred steps.
+ */
 #define IMAGE_REGEX_MATCH_LIMIT 50000
 #define IMAGE_REGEX_DEPTH_LIMIT 5000
 #define IMAGE_REGEX_HEAP_KIB 1024
 #define IMAGE_REGEX_PATTERN_MAX 4096
 
 enum image_section {
-	SEC_TEXT,       /* bytes; each text ends with NUL */
-	SEC_RULE,       /* struct img_rule, in the order of decision */
-	SEC_COND,       /* struct img_cond */
-	SEC_PRED,       /* struct img_pred */
-	SEC_RANGE4,     /* struct img_range4: sorted and disjoint within a predicate */
-	SEC_RANGE6,     /* struct img_range6: the same */
-	SEC_WORD,       /* struct img_text: sorted within a predicate */
-	SEC_DOMAIN,     /* struct img_domain: sorted within a predicate */
-	SEC_PATTERN,    /* struct img_text: each distinct regular expression once */
-	SEC_INDEX,      /* uint32_t: patterns or windows of a predicate */
-	SEC_PORT,       /* struct img_port: sorted and disjoint within a predicate */
-	SEC_COUNTRY,    /* uint16_t: sorted within a predicate; 0 is "unknown" */
-	SEC_WINDOW,     /* struct img_window */
-	SEC_HOURS,      /* struct img_hours */
-	SEC_DAY,        /* int32_t: exception days of a window, sorted */
-	SEC_ZONE,       /* struct img_zone; number 0 is the policy's */
+	SEC_TEXT,	/* bytes; each text ends with NUL */
+	SEC_RULE,	/* struct img_rule, in the order of decision */
+	SEC_COND,	/* struct img_cond */
+	SEC_PRED,	/* struct img_pred */
+	SEC_RANGE4,	/* struct img_range4: sorted and disjoint within a predicate */
+	SEC_RANGE6,	/* struct img_range6: the same */
+	SEC_WORD,	/* struct img_text: sorted within a predicate */
+	SEC_DOMAIN,	/* struct img_domain: sorted within a predicate */
+	SEC_PATTERN,	/* struct img_text: each distinct regular expression once */
+	SEC_INDEX,	/* uint32_t: patterns or windows of a predicate */
+	SEC_PORT,	/* struct img_port: sorted and disjoint within a predicate */
+	SEC_COUNTRY,	/* uint16_t: sorted within a predicate; 0 is "unknown" */
+	SEC_WINDOW,	/* struct img_window */
+	SEC_HOURS,	/* struct img_hours */
+	SEC_DAY,	/* int32_t: exception days of a window, sorted */
+	SEC_ZONE,	/* struct img_zone; number 0 is the policy's */
 	SEC_TRANSITION, /* struct img_transition: sorted within a zone */
-	SEC_INSTANT,    /* int64_t */
-	SEC_NAT64,      /* struct prefix */
-	SEC_GROUP,      /* struct img_text: every group the policy mentions */
+	SEC_INSTANT,	/* int64_t */
+	SEC_NAT64,	/* struct prefix */
+	SEC_GROUP,	/* struct img_text: every group the policy mentions */
 	SECTION_COUNT
 };
 
@@ -86,22 +88,22 @@ struct img_cond {
 };
 
 enum pred_kind {
-	PRED_COMMAND, /* a.first: bits 1 << enum policy_command */
-	PRED_METHOD,  /* a.first: bits 1 << enum policy_method */
-	PRED_BY_NAME, /* a.first: bit 0 by address, bit 1 by name */
-	PRED_PORT,    /* a: SEC_PORT */
-	PRED_LISTENER, /* a: SEC_WORD */
-	PRED_USER,    /* a: SEC_WORD */
+	PRED_COMMAND,	   /* a.first: bits 1 << enum policy_command */
+	PRED_METHOD,	   /* a.first: bits 1 << enum policy_method */
+	PRED_BY_NAME,	   /* a.first: bit 0 by address, bit 1 by name */
+	PRED_PORT,	   /* a: SEC_PORT */
+	PRED_LISTENER,	   /* a: SEC_WORD */
+	PRED_USER,	   /* a: SEC_WORD */
 	PRED_CLAIMED_USER, /* a: SEC_WORD */
-	PRED_GROUP,   /* a: SEC_WORD */
-	PRED_CLIENT,  /* a: SEC_RANGE4, b: SEC_RANGE6 */
-	PRED_DOMAIN,  /* a: SEC_DOMAIN */
-	PRED_REGEX,   /* a: SEC_INDEX of SEC_PATTERN */
-	PRED_CIDR,    /* a: SEC_RANGE4, b: SEC_RANGE6; c, d: those of its ranges that open the address guard */
-	PRED_COUNTRY, /* a: SEC_COUNTRY */
-	PRED_DURING,  /* a: SEC_INDEX of SEC_WINDOW */
-	PRED_FROM,    /* a: one of SEC_INSTANT */
-	PRED_UNTIL,   /* a: one of SEC_INSTANT */
+	PRED_GROUP,	   /* a: SEC_WORD */
+	PRED_CLIENT,	   /* a: SEC_RANGE4, b: SEC_RANGE6 */
+	PRED_DOMAIN,	   /* a: SEC_DOMAIN */
+	PRED_REGEX,	   /* a: SEC_INDEX of SEC_PATTERN */
+	PRED_CIDR,	   /* a: SEC_RANGE4, b: SEC_RANGE6; c, d: those of its ranges that open the address guard */
+	PRED_COUNTRY,	   /* a: SEC_COUNTRY */
+	PRED_DURING,	   /* a: SEC_INDEX of SEC_WINDOW */
+	PRED_FROM,	   /* a: one of SEC_INSTANT */
+	PRED_UNTIL,	   /* a: one of SEC_INSTANT */
 	PRED_KINDS
 };
 
@@ -134,7 +136,7 @@ struct img_window {
 };
 
 struct img_hours {
-	uint16_t days; /* bit 0 is Monday */
+	uint16_t days;	     /* bit 0 is Monday */
 	uint16_t start, end; /* minutes; end <= start runs past midnight */
 	uint16_t pad;
 };
@@ -165,7 +167,7 @@ struct policy_image {
 	const struct img_header *header;
 	/* Per process, changed while deciding: */
 	pcre2_code **patterns; /* compiled when first needed; NULL before */
-	bool *broken;          /* the pattern cannot be compiled here */
+	bool *broken;	       /* the pattern cannot be compiled here */
 	pcre2_match_data *match_data;
 	pcre2_match_context *match_context;
 	struct image_memo *memo; /* one a predicate and side */

@@ -9,9 +9,9 @@
 struct parser {
 	struct policy_tree *tree;
 	struct policy_diagnostics *diagnostics;
-	struct ast_place next;   /* where the next token starts */
+	struct ast_place next;	 /* where the next token starts */
 	struct ast_place filler; /* of the token being read */
 	unsigned braces;
 	bool line_empty; /* no token yet on this line */
-	bool ended;      /* the end of the last line has been given */
+	bool ended;	 /* the end of the last line has been given */
 };

@@ -1,9 +1,9 @@
 /* The policy engine: image + request + time + addresses in, decision out.  No I/O, no clock, no globals.
  *
  * Life of a policy: text -> policy_parse() -> tree -> policy_check() -> policy_compile() -> image (offsets only, one
- * block of bytes) -> policy_image_verify() once, in full -> sealed -> policy_image_open() in every process that decides.
- * The worker, `gatewayctl policy explain`, the replay of the audit and the tests all call policy_decide_name() and
- * policy_decide_answers(); there is no second implementation of a rule's meaning outside tests/.
+ * block of bytes) -> policy_image_verify() once, in full -> sealed -> policy_image_open() in every process that
+ * decides. The worker, `gatewayctl policy explain`, the replay of the audit and the tests all call policy_decide_name()
+ * and policy_decide_answers(); there is no second implementation of a rule's meaning outside tests/.
  *
  * All functions that can fail return 0 or -1 and say why in *why (one line, complete, for people), unless noted. */
 #pragma once
@@ -22,11 +22,11 @@ enum policy_severity { POLICY_ERROR, POLICY_WARNING };
 
 struct policy_diagnostic {
 	enum policy_severity severity;
-	const char *code; /* stable, e.g. "unknown-set"; for machines */
-	char *file;       /* owned by the list */
+	const char *code;      /* stable, e.g. "unknown-set"; for machines */
+	char *file;	       /* owned by the list */
 	unsigned line, column; /* from 1; 0 where there is no place */
 	char *message;
-	char *excerpt; /* the source line (or what surrounds the place), control bytes escaped, or NULL */
+	char *excerpt;		   /* the source line (or what surrounds the place), control bytes escaped, or NULL */
 	unsigned caret, caret_len; /* the offending text in excerpt, in characters */
 };
 
@@ -48,13 +48,15 @@ struct policy_tree;
  * only while d->errors is 0.  file_name is only for messages. */
 struct policy_tree *policy_parse(const char *file_name, const char *text, size_t len, struct policy_diagnostics *d);
 void policy_tree_free(struct policy_tree *t);
-/* The canonical form of a tree without errors, comments kept; parsing it gives the same tree.  malloc'd, caller frees. */
+/* The canonical form of a tree without errors, comments kept; parsing it gives the same tree.  malloc'd, caller frees.
+ */
 char *policy_print(const struct policy_tree *t);
 
 /* Meaning: unknown sets and windows, duplicate names, impossible values ...  Appends to d. */
 void policy_check(const struct policy_tree *t, struct policy_diagnostics *d);
 
-/* Runs the policy's own `expect` lines against its image; appends an error for each that fails.  Returns how many ran. */
+/* Runs the policy's own `expect` lines against its image; appends an error for each that fails.  Returns how many ran.
+ */
 struct policy_geo;
 struct policy_image;
 size_t policy_expect(const struct policy_tree *t, const struct policy_image *image, struct policy_diagnostics *d);
@@ -85,7 +87,8 @@ const char *policy_rule_ticket(const struct policy_image *image, uint32_t rule);
 const char *policy_rule_comment(const struct policy_image *image, uint32_t rule);
 /* `answers all`: a name with one refused address is refused. */
 bool policy_answers_all(const struct policy_image *image);
-/* Reads "2026-12-31" or "2026-12-31 18:00" as wall clock of the policy's zone: the first instant that shows it or more. */
+/* Reads "2026-12-31" or "2026-12-31 18:00" as wall clock of the policy's zone: the first instant that shows it or more.
+ */
 int policy_instant_parse(const struct policy_image *image, const char *text, int64_t *instant, struct err *why);
 /* Names of the groups that this policy mentions, so that the authenticator may report only those: index 0.. */
 size_t policy_group_count(const struct policy_image *image);
@@ -99,7 +102,8 @@ void policy_geo_close(struct policy_geo **geo);
 /* False if the address has no country in a sound table. */
 bool policy_geo_country(const struct policy_geo *geo, const struct addr *a, char country[3]);
 
-/* ---- request ------------------------------------------------------------------------------------------------------ */
+/* ---- request ------------------------------------------------------------------------------------------------------
+ */
 
 enum policy_command { POLICY_CONNECT = 1, POLICY_BIND = 2, POLICY_UDP = 3 };
 enum policy_method { POLICY_METHOD_NONE, POLICY_METHOD_PASSWORD, POLICY_METHOD_GSSAPI, POLICY_METHOD_SOCKS4 };
@@ -108,36 +112,37 @@ enum policy_method { POLICY_METHOD_NONE, POLICY_METHOD_PASSWORD, POLICY_METHOD_G
 struct policy_request {
 	struct addr client;
 	const char *listener;
-	const char *user;           /* NULL: not authenticated */
-	const char *const *groups;  /* of user */
+	const char *user;	   /* NULL: not authenticated */
+	const char *const *groups; /* of user */
 	size_t ngroups;
-	const char *claimed_user;   /* SOCKS4 user id; never a log-in */
+	const char *claimed_user; /* SOCKS4 user id; never a log-in */
 	enum policy_method method;
 	enum policy_command command;
-	const struct name *name;    /* NULL: the client gave an address */
-	struct addr address;        /* the literal; ADDR_NONE when name is set */
-	uint16_t port;              /* DST.PORT */
+	const struct name *name; /* NULL: the client gave an address */
+	struct addr address;	 /* the literal; ADDR_NONE when name is set */
+	uint16_t port;		 /* DST.PORT */
 };
 
 /* What a deciding process knows besides the request.  geo may be NULL: countries cannot be evaluated then. */
 struct policy_context {
 	const struct policy_image *image;
 	const struct policy_geo *geo;
-	int64_t now;               /* wall clock, seconds since the epoch */
-	const struct addr *local;  /* addresses of this host; with own_ports they are our own listeners */
+	int64_t now;		  /* wall clock, seconds since the epoch */
+	const struct addr *local; /* addresses of this host; with own_ports they are our own listeners */
 	size_t nlocal;
 	const uint16_t *own_ports;
 	size_t nown_ports;
 };
 
-/* ---- decision ----------------------------------------------------------------------------------------------------- */
+/* ---- decision -----------------------------------------------------------------------------------------------------
+ */
 
 #define POLICY_NO_RULE UINT32_MAX
 
 enum policy_verdict { POLICY_DENY, POLICY_ALLOW, POLICY_RESOLVE };
 
 enum policy_reason {
-	POLICY_BY_RULE,        /* `rule` decided */
+	POLICY_BY_RULE,	       /* `rule` decided */
 	POLICY_BY_DEFAULT,     /* no rule matched */
 	POLICY_BY_GUARD,       /* `rule` allowed, but the address is guarded and the rule does not open it */
 	POLICY_CANNOT_DECIDE,  /* a condition of `rule` could not be evaluated */
@@ -156,11 +161,11 @@ struct policy_monitor_hit {
 struct policy_decision {
 	enum policy_verdict verdict;
 	enum policy_reason reason;
-	uint32_t rule;      /* index, or POLICY_NO_RULE */
+	uint32_t rule;	    /* index, or POLICY_NO_RULE */
 	const char *detail; /* constant text: which guard range, which limit; "" if none */
 	struct policy_monitor_hit monitors[POLICY_MONITORS_MAX]; /* the first nmonitors, in rule order */
-	uint32_t nmonitors;     /* at most POLICY_MONITORS_MAX */
-	uint32_t monitors_more; /* how many more there were */
+	uint32_t nmonitors;					 /* at most POLICY_MONITORS_MAX */
+	uint32_t monitors_more;					 /* how many more there were */
 };
 
 /* Decides a request by name, its addresses unknown: POLICY_DENY (never look it up) or POLICY_RESOLVE.
@@ -169,20 +174,22 @@ void policy_decide_name(const struct policy_context *ctx, const struct policy_re
 
 /* Decides one address: the literal of a request, or one answer for req->name.  aliases: the canonical names that the
  * answer's CNAMEs went through.  Gives POLICY_ALLOW or POLICY_DENY. */
-void policy_decide_address(const struct policy_context *ctx, const struct policy_request *req, const struct addr *address,
-			   const struct name *aliases, size_t naliases, struct policy_decision *d);
+void policy_decide_address(const struct policy_context *ctx, const struct policy_request *req,
+			   const struct addr *address, const struct name *aliases, size_t naliases,
+			   struct policy_decision *d);
 
 /* Decides every address of an answer into each[0..n-1] and the request as a whole into *whole: allowed if at least one
  * address is (`answers any`), or all are (`answers all`).  A whole that is denied carries the first denial. */
-void policy_decide_answers(const struct policy_context *ctx, const struct policy_request *req, const struct addr *addresses,
-			   size_t n, const struct name *aliases, size_t naliases, struct policy_decision *each,
-			   struct policy_decision *whole);
+void policy_decide_answers(const struct policy_context *ctx, const struct policy_request *req,
+			   const struct addr *addresses, size_t n, const struct name *aliases, size_t naliases,
+			   struct policy_decision *each, struct policy_decision *whole);
 
 /* One line for logs, audit and people: "rule payroll-hr", "no rule matched", "address guard: loopback ..." */
-const char *policy_decision_text(const struct policy_image *image, const struct policy_decision *d, char *buf, size_t len);
+const char *policy_decision_text(const struct policy_image *image, const struct policy_decision *d, char *buf,
+				 size_t len);
 
-/* Tells, rule by rule up to the deciding one, which condition failed; malloc'd text or JSON, caller frees.  The addresses
- * and aliases are those that the name has (without them, only the decision by name is told); for a request by address they
- * are ignored.  *d is the decision. */
-char *policy_explain(const struct policy_context *ctx, const struct policy_request *req, const struct addr *addresses, size_t n,
-		     const struct name *aliases, size_t naliases, bool json, struct policy_decision *d);
+/* Tells, rule by rule up to the deciding one, which condition failed; malloc'd text or JSON, caller frees.  The
+ * addresses and aliases are those that the name has (without them, only the decision by name is told); for a request by
+ * address they are ignored.  *d is the decision. */
+char *policy_explain(const struct policy_context *ctx, const struct policy_request *req, const struct addr *addresses,
+		     size_t n, const struct name *aliases, size_t naliases, bool json, struct policy_decision *d);

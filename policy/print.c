@@ -1,5 +1,5 @@
-/* The canonical form: one statement a line, words single-spaced, quotes where needed, remarks and single blank lines kept.
- * What is printed parses to the same tree. */
+/* The canonical form: one statement a line, words single-spaced, quotes where needed, remarks and single blank lines
+ * kept. What is printed parses to the same tree. */
 #include "config.h"
 
 #include <stdio.h>
@@ -14,8 +14,8 @@
 struct printer {
 	FILE *out;
 	const struct ast_remark *remark; /* next to print */
-	unsigned line;                   /* of the source, up to which everything has been printed */
-	unsigned width;                  /* of the line being printed */
+	unsigned line;			 /* of the source, up to which everything has been printed */
+	unsigned width;			 /* of the line being printed */
 };
 
 static void put(struct printer *p, const char *text)
@@ -170,8 +170,8 @@ static void put_clause(struct printer *p, const struct ast_clause *c)
 static void put_statement(struct printer *p, const struct ast_statement *s)
 {
 	static const char *const words[] = {
-		[AST_TZ] = "tz ",	    [AST_ANSWERS] = "answers", [AST_NAT64] = "nat64-prefix", [AST_DEFAULT] = "default",
-		[AST_SET] = "set ",	    [AST_WINDOW] = "window ",  [AST_RULE] = "rule ",	   [AST_EXPECT] = "expect",
+		[AST_TZ] = "tz ",   [AST_ANSWERS] = "answers", [AST_NAT64] = "nat64-prefix", [AST_DEFAULT] = "default",
+		[AST_SET] = "set ", [AST_WINDOW] = "window ",  [AST_RULE] = "rule ",	     [AST_EXPECT] = "expect",
 	};
 
 	put(p, words[s->kind]);

@@ -42,10 +42,11 @@ int value_cidr(const char *text, struct value_range *out, struct err *why)
 		if (!host_bits)
 			return err_set(why, "this is no IP address, prefix or address range");
 		for (unsigned i = p.bits; i < addr_bits(&p.addr); i++)
-			p.addr.bytes[i / 8] &= (uint8_t)~(0x80u >> (i % 8));
+			p.addr.bytes[i / 8] &= (uint8_t) ~(0x80u >> (i % 8));
 		char shown[PREFIX_TEXT_MAX];
 
-		return err_set(why, "this prefix has address bits beyond its length; did you mean %s?", prefix_format(&p, shown));
+		return err_set(why, "this prefix has address bits beyond its length; did you mean %s?",
+			       prefix_format(&p, shown));
 	}
 	out->lo = out->hi = p.addr;
 	for (unsigned i = p.bits; i < addr_bits(&p.addr); i++)
@@ -94,7 +95,9 @@ int value_domain(const char *text, struct name *name, unsigned *flags, struct er
 		text += 2;
 	}
 	if (strchr(text, '*') != NULL)
-		return err_set(why, "'*' stands for whole labels at the front only: *.example.com (a pattern needs 'to regex')");
+		return err_set(
+			why,
+			"'*' stands for whole labels at the front only: *.example.com (a pattern needs 'to regex')");
 	if (value_target(text, name, &address, why) != 0)
 		return -1;
 	if (name->len == 0)
@@ -186,12 +189,13 @@ int value_country(const char *text, uint16_t *code, struct err *why)
 
 bool value_country_assigned(uint16_t code)
 {
-	static const char assigned[] = "ADAEAFAGAIALAMAOAQARASATAUAWAXAZBABBBDBEBFBGBHBIBJBLBMBNBOBQBRBSBTBVBWBYBZCACCCDCFCG"
-				       "CHCICKCLCMCNCOCRCUCVCWCXCYCZDEDJDKDMDODZECEEEGEHERESETFIFJFKFMFOFRGAGBGDGEGFGGGHGIGLGM"
-				       "GNGPGQGRGSGTGUGWGYHKHMHNHRHTHUIDIEILIMINIOIQIRISITJEJMJOJPKEKGKHKIKMKNKPKRKWKYKZLALBLC"
-				       "LILKLRLSLTLULVLYMAMCMDMEMFMGMHMKMLMMMNMOMPMQMRMSMTMUMVMWMXMYMZNANCNENFNGNINLNONPNRNUNZ"
-				       "OMPAPEPFPGPHPKPLPMPNPRPSPTPWPYQARERORSRURWSASBSCSDSESGSHSISJSKSLSMSNSOSRSSSTSVSXSYSZTC"
-				       "TDTFTGTHTJTKTLTMTNTOTRTTTVTWTZUAUGUMUSUYUZVAVCVEVGVIVNVUWFWSXKYEYTZAZMZW";
+	static const char assigned[] =
+		"ADAEAFAGAIALAMAOAQARASATAUAWAXAZBABBBDBEBFBGBHBIBJBLBMBNBOBQBRBSBTBVBWBYBZCACCCDCFCG"
+		"CHCICKCLCMCNCOCRCUCVCWCXCYCZDEDJDKDMDODZECEEEGEHERESETFIFJFKFMFOFRGAGBGDGEGFGGGHGIGLGM"
+		"GNGPGQGRGSGTGUGWGYHKHMHNHRHTHUIDIEILIMINIOIQIRISITJEJMJOJPKEKGKHKIKMKNKPKRKWKYKZLALBLC"
+		"LILKLRLSLTLULVLYMAMCMDMEMFMGMHMKMLMMMNMOMPMQMRMSMTMUMVMWMXMYMZNANCNENFNGNINLNONPNRNUNZ"
+		"OMPAPEPFPGPHPKPLPMPNPRPSPTPWPYQARERORSRURWSASBSCSDSESGSHSISJSKSLSMSNSOSRSSSTSVSXSYSZTC"
+		"TDTFTGTHTJTKTLTMTNTOTRTTTVTWTZUAUGUMUSUYUZVAVCVEVGVIVNVUWFWSXKYEYTZAZMZW";
 
 	if (code == VALUE_COUNTRY_UNKNOWN)
 		return true;
@@ -220,7 +224,10 @@ static int choose(const char *text, const struct choice *choices, size_t n, int 
 	err_set(why, "expected");
 	for (size_t i = 0; i < n; i++) {
 		used = strlen(why->text);
-		snprintf(why->text + used, sizeof why->text - used, "%s%s", i == 0 ? " " : i + 1 == n ? " or " : ", ",
+		snprintf(why->text + used, sizeof why->text - used, "%s%s",
+			 i == 0	      ? " "
+			 : i + 1 == n ? " or "
+				      : ", ",
 			 choices[i].word);
 	}
 	return -1;

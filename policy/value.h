@@ -21,7 +21,7 @@ struct value_range {
 #define VALUE_COUNTRY_UNKNOWN 0
 
 struct value_moment {
-	int32_t day;  /* days since 1970-01-01, of the wall clock */
+	int32_t day;	/* days since 1970-01-01, of the wall clock */
 	int32_t second; /* of the day; -1 if only a date was given */
 };
 

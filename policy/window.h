@@ -5,9 +5,9 @@
 
 enum window_state { WINDOW_SHUT, WINDOW_OPEN, WINDOW_UNKNOWN /* the zone's future is not known that far */ };
 
-/* start <= t < end on the wall clock of the window's zone.  Hours that end at or before their start run past midnight and
- * belong to the day they begin; on an exception day nothing begins.  Hours that the clock skips are empty, hours that it
- * shows twice count twice. */
+/* start <= t < end on the wall clock of the window's zone.  Hours that end at or before their start run past midnight
+ * and belong to the day they begin; on an exception day nothing begins.  Hours that the clock skips are empty, hours
+ * that it shows twice count twice. */
 enum window_state window_state(const struct policy_image *i, uint32_t window, int64_t now);
 
 /* The next instant after now at which the window's state may differ, at most a week ahead. */

@@ -186,7 +186,8 @@ static int expand_footer(const char *tz, struct zone *z, struct err *why)
 	if (*p == '\0') {
 		if (z->count == 0)
 			z->before = std;
-		return z->count > 0 && current != std ? err_set(why, "its rule for the future contradicts its table") : 0;
+		return z->count > 0 && current != std ? err_set(why, "its rule for the future contradicts its table")
+						      : 0;
 	}
 	dst = std + 3600;
 	if (!abbreviation(&p) || (*p != ',' && *p != '\0' && (!hours(&p, 24, &dst) || (dst = -dst, false))))
@@ -205,7 +206,8 @@ static int expand_footer(const char *tz, struct zone *z, struct err *why)
 	return 0;
 }
 
-/* ---- the file ------------------------------------------------------------------------------------------------------ */
+/* ---- the file ------------------------------------------------------------------------------------------------------
+ */
 
 struct tzif {
 	const uint8_t *data; /* of the block, after its header */
@@ -243,8 +245,8 @@ static bool header(const uint8_t **data, size_t *len, struct tzif *t, int *versi
 	*data += 44;
 	*len -= 44;
 	t->data = *data;
-	return t->types > 0 && t->types <= 256 && t->times <= ZONE_CHANGES_MAX && t->chars <= 4096 && t->leaps <= 4096 &&
-	       t->std <= 256 && t->ut <= 256;
+	return t->types > 0 && t->types <= 256 && t->times <= ZONE_CHANGES_MAX && t->chars <= 4096 &&
+	       t->leaps <= 4096 && t->std <= 256 && t->ut <= 256;
 }
 
 static int read_table(const struct tzif *t, struct zone *z, struct err *why)
@@ -360,7 +362,8 @@ int zone_load(const char *name, struct zone *z, struct err *why)
 		abort();
 	if (read_file(path, buf, &len) != 0) {
 		free(buf);
-		return err_set(why, "this time zone is not known here (%s has no such file; is tzdata installed?)", ZONE_DIRECTORY);
+		return err_set(why, "this time zone is not known here (%s has no such file; is tzdata installed?)",
+			       ZONE_DIRECTORY);
 	}
 	int rc = zone_read(buf, len, z, &inner);
 

@@ -10,13 +10,13 @@
 #include "common/err.h"
 
 struct zone_change {
-	int64_t at;     /* seconds since the epoch */
+	int64_t at;	/* seconds since the epoch */
 	int32_t offset; /* seconds east of UTC from then on */
 };
 
 struct zone {
 	int32_t before; /* offset before the first change */
-	int64_t until;  /* nothing is known from here on */
+	int64_t until;	/* nothing is known from here on */
 	struct zone_change *changes;
 	size_t count;
 };

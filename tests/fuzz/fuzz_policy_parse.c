@@ -1,5 +1,5 @@
-/* Any bytes as a policy: no crash, bounded complaints; what has no error compiles to a sound image, and its canonical form
- * is a policy of the same meaning. */
+/* Any bytes as a policy: no crash, bounded complaints; what has no error compiles to a sound image, and its canonical
+ * form is a policy of the same meaning. */
 #include "config.h"
 
 #include <stdlib.h>

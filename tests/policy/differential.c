@@ -1,6 +1,6 @@
 /* Random policies and requests, decided by the engine and by the reference.  POLICY_PAIRS and POLICY_SEED in the
- * environment choose how many and which; a difference is printed with its seed, its policy cut down to what still differs,
- * and its request. */
+ * environment choose how many and which; a difference is printed with its seed, its policy cut down to what still
+ * differs, and its request. */
 #include "config.h"
 
 #include <setjmp.h>
@@ -22,7 +22,8 @@
 #define LINES_MAX 64
 #define LINE_BYTES 512
 
-/* ---- chance -------------------------------------------------------------------------------------------------------- */
+/* ---- chance --------------------------------------------------------------------------------------------------------
+ */
 
 static uint64_t state;
 
@@ -48,52 +49,133 @@ static bool one_in(size_t n)
 
 #define PICK(list) ((list)[below(sizeof(list) / sizeof((list)[0]))])
 
-/* ---- a small world, so that rules and requests meet --------------------------------------------------------------- */
+/* ---- a small world, so that rules and requests meet ---------------------------------------------------------------
+ */
 
-static const char *const names[] = {"example",	   "a.example",	    "b.a.example", "c.b.a.example", "evila.example", "aexample",
-				    "cdn.example", "x_y.test",	    "test",	   "localhost",	    "www.b.test",    "ads1.test",
+static const char *const names[] = {"example",
+				    "a.example",
+				    "b.a.example",
+				    "c.b.a.example",
+				    "evila.example",
+				    "aexample",
+				    "cdn.example",
+				    "x_y.test",
+				    "test",
+				    "localhost",
+				    "www.b.test",
+				    "ads1.test",
 				    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab.test"};
-static const char *const domains[] = {"example", ".example", "*.example", "a.example", ".a.example", "*.a.example", "B.A.example.",
-				      ".test",	 "*.test",   "localhost", "cdn.example", ".cdn.example"};
-static const char *const regexes[] = {"\".*\"", "\"a\\.example\"", "\"ads?[0-9]*\\..*\"", "\"(a|b)+\\.test\"", "\"example\"",
-				      "\"[^.]+\\.test\"", "\"(a+)+c\\.test\"", "\"(?:x_y|www\\.b)\\.test|test\""};
-static const char *const addresses[] = {
-	"192.0.2.1",	   "192.0.2.200",     "203.0.113.7",	 "198.51.100.9",   "10.0.0.1",	       "10.255.255.255",
-	"127.0.0.1",	   "169.254.169.254", "100.64.0.1",	 "100.100.100.200", "100.100.100.201", "168.63.129.16",
-	"192.0.0.192",	   "172.16.3.4",      "192.168.1.1",	 "224.0.0.1",	   "255.255.255.255",  "0.0.0.0",
-	"::",		   "::1",	      "fc00::1",	 "fd00:ec2::254",  "fd00:ec2::255",    "fe80::1",
-	"fec0::1",	   "ff02::1",	      "2001:db8::1",	 "2001:db8:1::1",  "64:ff9b::192.0.2.1", "64:ff9b::10.0.0.1",
-	"2002:c000:201::", "2002:a00:1::1",   "2001::c000:201:0:0:f5ff:fffe", "2001:0:a00:1::3fff:fdfe", "::192.0.2.1", "::10.0.0.1",
-	"::ffff:0:192.0.2.1", "2001:db8::5efe:192.0.2.1", "fe80::200:5efe:10.0.0.1", "64:ff9b:1:c000:2:100::",
-	"64:ff9b:1:a00:0:100::", "64:ff9b:1::192.0.2.1", "64:ff9b:1:c0:0:201::", "64:ff9b:1:0:c0:2:100:0",
-	"2001:db8:64::192.0.2.1", "2001:db8:64::10.0.0.1", "2001:db8:c000:201::", "2606:4700::1"};
-static const char *const ranges[] = {
-	"192.0.2.0/24",	  "192.0.2.1",	   "192.0.2.0-192.0.2.100", "203.0.113.0/24", "10.0.0.0/8",   "10.0.0.0/16",
-	"10.0.0.1",	  "0.0.0.0/0",	   "::/0",		    "127.0.0.0/8",    "100.64.0.0/10", "100.100.100.200",
-	"100.100.100.0-100.100.100.255", "168.63.129.16", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/3",
-	"fc00::/7",	  "fd00:ec2::/64", "fd00:ec2::254",	    "fe80::/10",      "2001:db8::/32", "64:ff9b::/96",
-	"2002::/16",	  "2001::/32",	   "::/96",		    "2001:db8::5efe:0:0/96", "64:ff9b:1::/48", "2001:db8:64::/96",
-	"::ffff:192.0.2.1", "9.0.0.0-11.0.0.0", "::1", "64:ff9b::-64:ff9b::ffff:ffff", "127.0.0.1-127.0.0.9", "100.64.0.0-100.127.255.255"};
+static const char *const domains[] = {"example",    ".example",	   "*.example",	   "a.example",
+				      ".a.example", "*.a.example", "B.A.example.", ".test",
+				      "*.test",	    "localhost",   "cdn.example",  ".cdn.example"};
+static const char *const regexes[] = {
+	"\".*\"",      "\"a\\.example\"",  "\"ads?[0-9]*\\..*\"", "\"(a|b)+\\.test\"",
+	"\"example\"", "\"[^.]+\\.test\"", "\"(a+)+c\\.test\"",	  "\"(?:x_y|www\\.b)\\.test|test\""};
+static const char *const addresses[] = {"192.0.2.1",
+					"192.0.2.200",
+					"203.0.113.7",
+					"198.51.100.9",
+					"10.0.0.1",
+					"10.255.255.255",
+					"127.0.0.1",
+					"169.254.169.254",
+					"100.64.0.1",
+					"100.100.100.200",
+					"100.100.100.201",
+					"168.63.129.16",
+					"192.0.0.192",
+					"172.16.3.4",
+					"192.168.1.1",
+					"224.0.0.1",
+					"255.255.255.255",
+					"0.0.0.0",
+					"::",
+					"::1",
+					"fc00::1",
+					"fd00:ec2::254",
+					"fd00:ec2::255",
+					"fe80::1",
+					"fec0::1",
+					"ff02::1",
+					"2001:db8::1",
+					"2001:db8:1::1",
+					"64:ff9b::192.0.2.1",
+					"64:ff9b::10.0.0.1",
+					"2002:c000:201::",
+					"2002:a00:1::1",
+					"2001::c000:201:0:0:f5ff:fffe",
+					"2001:0:a00:1::3fff:fdfe",
+					"::192.0.2.1",
+					"::10.0.0.1",
+					"::ffff:0:192.0.2.1",
+					"2001:db8::5efe:192.0.2.1",
+					"fe80::200:5efe:10.0.0.1",
+					"64:ff9b:1:c000:2:100::",
+					"64:ff9b:1:a00:0:100::",
+					"64:ff9b:1::192.0.2.1",
+					"64:ff9b:1:c0:0:201::",
+					"64:ff9b:1:0:c0:2:100:0",
+					"2001:db8:64::192.0.2.1",
+					"2001:db8:64::10.0.0.1",
+					"2001:db8:c000:201::",
+					"2606:4700::1"};
+static const char *const ranges[] = {"192.0.2.0/24",
+				     "192.0.2.1",
+				     "192.0.2.0-192.0.2.100",
+				     "203.0.113.0/24",
+				     "10.0.0.0/8",
+				     "10.0.0.0/16",
+				     "10.0.0.1",
+				     "0.0.0.0/0",
+				     "::/0",
+				     "127.0.0.0/8",
+				     "100.64.0.0/10",
+				     "100.100.100.200",
+				     "100.100.100.0-100.100.100.255",
+				     "168.63.129.16",
+				     "169.254.0.0/16",
+				     "172.16.0.0/12",
+				     "192.168.0.0/16",
+				     "224.0.0.0/3",
+				     "fc00::/7",
+				     "fd00:ec2::/64",
+				     "fd00:ec2::254",
+				     "fe80::/10",
+				     "2001:db8::/32",
+				     "64:ff9b::/96",
+				     "2002::/16",
+				     "2001::/32",
+				     "::/96",
+				     "2001:db8::5efe:0:0/96",
+				     "64:ff9b:1::/48",
+				     "2001:db8:64::/96",
+				     "::ffff:192.0.2.1",
+				     "9.0.0.0-11.0.0.0",
+				     "::1",
+				     "64:ff9b::-64:ff9b::ffff:ffff",
+				     "127.0.0.1-127.0.0.9",
+				     "100.64.0.0-100.127.255.255"};
 static const char *const countries[] = {"DE", "FR", "kp", "unknown", "ZZ"};
 static const char *const users[] = {"ann", "bob", "eve"};
 static const char *const groups[] = {"hr", "eng", "\"ops team\""};
 static const char *const raw_groups[] = {"hr", "eng", "ops team"};
 static const char *const ports[] = {"80", "443", "1-1024", "22", "1080", "1000-2000", "0-65535", "444-446"};
 static const uint16_t port_numbers[] = {0, 22, 80, 443, 445, 1024, 1080, 1500, 65535};
-static const char *const zones[] = {"UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata",
-				    "America/St_Johns", "Africa/Casablanca"};
-static const char *const hours[] = {"08:00-18:00", "22:00-06:00", "00:00-24:00", "02:00-03:00", "02:30-02:30", "23:59-00:01",
-				    "01:30-02:30", "12:00-00:00"};
+static const char *const zones[] = {"UTC",	    "Europe/Berlin",	"America/New_York", "Australia/Lord_Howe",
+				    "Asia/Kolkata", "America/St_Johns", "Africa/Casablanca"};
+static const char *const hours[] = {"08:00-18:00", "22:00-06:00", "00:00-24:00", "02:00-03:00",
+				    "02:30-02:30", "23:59-00:01", "01:30-02:30", "12:00-00:00"};
 static const char *const days[] = {"mon-fri", "sat", "sun", "fri-mon", "wed", "mon-sun"};
-static const char *const dates[] = {"2026-03-28", "2026-03-29", "2026-10-24", "2026-10-25", "2026-11-01", "2026-03-08", "2026-12-31",
-				    "2026-06-15"};
+static const char *const dates[] = {"2026-03-28", "2026-03-29", "2026-10-24", "2026-10-25",
+				    "2026-11-01", "2026-03-08", "2026-12-31", "2026-06-15"};
 static const char *const times[] = {"00:00", "02:00", "02:30", "03:00", "12:34", "23:59"};
 
 /* Addresses of countries, for both sides. */
 static const struct {
 	const char *from, *to, *country;
-} atlas[] = {{"192.0.2.0", "192.0.2.127", "DE"}, {"203.0.113.0", "203.0.113.255", "KP"}, {"198.51.100.0", "198.51.100.255", "FR"},
-	     {"10.0.0.0", "10.0.0.255", "FR"},	 {"2001:db8::", "2001:db8::ffff", "DE"}, {"2606:4700::", "2606:4700::ff", "KP"}};
+} atlas[] = {{"192.0.2.0", "192.0.2.127", "DE"},       {"203.0.113.0", "203.0.113.255", "KP"},
+	     {"198.51.100.0", "198.51.100.255", "FR"}, {"10.0.0.0", "10.0.0.255", "FR"},
+	     {"2001:db8::", "2001:db8::ffff", "DE"},   {"2606:4700::", "2606:4700::ff", "KP"}};
 
 static void country_of(const struct addr *a, char country[3])
 {
@@ -142,7 +224,8 @@ static void make_geo(struct policy_geo *geo)
 	*geo = (struct policy_geo){.steps4 = steps4, .count4 = 9, .steps6 = steps6, .count6 = 5};
 }
 
-/* ---- a random policy ----------------------------------------------------------------------------------------------- */
+/* ---- a random policy -----------------------------------------------------------------------------------------------
+ */
 
 struct policy_text {
 	char lines[LINES_MAX][LINE_BYTES];
@@ -176,8 +259,8 @@ static void begin_line(struct policy_text *t)
 	room = LINE_BYTES;
 }
 
-#define SAY_SOME(list, most) \
-	for (size_t n_ = 1 + below(most); n_ > 0; n_--) \
+#define SAY_SOME(list, most)                                                                                           \
+	for (size_t n_ = 1 + below(most); n_ > 0; n_--)                                                                \
 	say(" %s", PICK(list))
 
 static const char *const set_kinds[] = {"cidr", "domain", "regex", "port", "user", "group", "country"};
@@ -222,8 +305,9 @@ static void say_of_kind(size_t kind)
 static void say_condition(void)
 {
 	static const char *const by[] = {"name", "address"}, *const commands[] = {"connect", "bind", "udp"},
-		   *const methods[] = {"none", "password", "gssapi", "socks4"}, *const strengths[] = {"password", "gssapi"},
-		   *const listeners[] = {"main", "guest"}, *const windows[] = {"w0", "w1", "w2"};
+				 *const methods[] = {"none", "password", "gssapi", "socks4"},
+				 *const strengths[] = {"password", "gssapi"}, *const listeners[] = {"main", "guest"},
+				 *const windows[] = {"w0", "w1", "w2"};
 
 	say(one_in(4) ? " not" : "");
 	switch (below(16)) {
@@ -374,7 +458,8 @@ static size_t join(const struct policy_text *t, char *text, size_t size)
 	return used;
 }
 
-/* ---- a random request ---------------------------------------------------------------------------------------------- */
+/* ---- a random request ----------------------------------------------------------------------------------------------
+ */
 
 struct question {
 	struct policy_request request;
@@ -402,7 +487,8 @@ static struct name name_of(const char *text)
 static int64_t some_time(void)
 {
 	/* Around the changes of Berlin, New York, Lord Howe and Casablanca in 2026, or any time of the year. */
-	static const int64_t changes[] = {1774746000, 1792890000, 1772953200, 1793512800, 1775314800, 1790956800, 1771120800, 1774148400};
+	static const int64_t changes[] = {1774746000, 1792890000, 1772953200, 1793512800,
+					  1775314800, 1790956800, 1771120800, 1774148400};
 
 	if (one_in(2))
 		return PICK(changes) + (int64_t)below(14400) - 7200;
@@ -451,9 +537,11 @@ static void print_question(const struct question *q)
 	char text[ADDR_TEXT_MAX];
 	const struct policy_request *r = &q->request;
 
-	printf("now %lld, command %d, method %d, port %u, client %s, listener %s, user %s, claimed %s, country data %s\n",
-	       (long long)q->now, r->command, r->method, r->port, addr_format(&r->client, text), r->listener ? r->listener : "-",
-	       r->user ? r->user : "-", r->claimed_user ? r->claimed_user : "-", q->country_known ? "sound" : "missing");
+	printf("now %lld, command %d, method %d, port %u, client %s, listener %s, user %s, claimed %s, country data "
+	       "%s\n",
+	       (long long)q->now, r->command, r->method, r->port, addr_format(&r->client, text),
+	       r->listener ? r->listener : "-", r->user ? r->user : "-", r->claimed_user ? r->claimed_user : "-",
+	       q->country_known ? "sound" : "missing");
 	for (size_t i = 0; i < r->ngroups; i++)
 		printf("  group %s\n", r->groups[i]);
 	if (r->name == NULL)
@@ -466,7 +554,8 @@ static void print_question(const struct question *q)
 		printf("  resolves %s\n", addr_format(&q->answers[i], text));
 }
 
-/* ---- both sides ---------------------------------------------------------------------------------------------------- */
+/* ---- both sides ----------------------------------------------------------------------------------------------------
+ */
 
 struct compiled {
 	struct policy_tree *tree;
@@ -508,7 +597,8 @@ static void compiled_clear(struct compiled *c)
 
 static bool same(const struct compiled *c, const struct policy_decision *d, const struct reference_result *r)
 {
-	if (d->verdict != r->verdict || d->reason != r->reason || strcmp(policy_rule_name(c->image, d->rule), r->rule) != 0)
+	if (d->verdict != r->verdict || d->reason != r->reason ||
+	    strcmp(policy_rule_name(c->image, d->rule), r->rule) != 0)
 		return false;
 	if (d->nmonitors + d->monitors_more != r->nmonitors)
 		return false;
@@ -519,15 +609,16 @@ static bool same(const struct compiled *c, const struct policy_decision *d, cons
 	return true;
 }
 
-static bool told(const char *what, const struct compiled *c, const struct policy_decision *d, const struct reference_result *r,
-		 bool quiet)
+static bool told(const char *what, const struct compiled *c, const struct policy_decision *d,
+		 const struct reference_result *r, bool quiet)
 {
 	if (same(c, d, r))
 		return true;
 	if (!quiet)
-		printf("%s: the engine says %d for reason %d by %s (%u monitors), the reference %d for reason %d by %s (%zu)\n", what,
-		       d->verdict, d->reason, policy_rule_name(c->image, d->rule), d->nmonitors, r->verdict, r->reason, r->rule,
-		       r->nmonitors);
+		printf("%s: the engine says %d for reason %d by %s (%u monitors), the reference %d for reason %d by %s "
+		       "(%zu)\n",
+		       what, d->verdict, d->reason, policy_rule_name(c->image, d->rule), d->nmonitors, r->verdict,
+		       r->reason, r->rule, r->nmonitors);
 	return false;
 }
 

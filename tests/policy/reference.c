@@ -23,17 +23,19 @@ static enum answer yes_if(bool b)
 	return b ? YES : NO;
 }
 
-/* ---- values and sets ----------------------------------------------------------------------------------------------- */
+/* ---- values and sets -----------------------------------------------------------------------------------------------
+ */
 
-/* Asks about each value in turn, and about those of sets: yes if one says yes, else cannot, absent or perhaps if one says
- * that, else no. */
+/* Asks about each value in turn, and about those of sets: yes if one says yes, else cannot, absent or perhaps if one
+ * says that, else no. */
 static enum answer any_value(const struct ast_values *values, enum answer (*ask)(const char *value, const void *arg),
 			     const void *arg)
 {
 	enum answer sum = NO;
 
 	for (const struct ast_value *v = values->first; v != NULL; v = v->next) {
-		enum answer one = v->set ? any_value(&ast_find(ref->tree, AST_SET, v->text)->values, ask, arg) : ask(v->text, arg);
+		enum answer one = v->set ? any_value(&ast_find(ref->tree, AST_SET, v->text)->values, ask, arg)
+					 : ask(v->text, arg);
 
 		if (one == YES)
 			return YES;
@@ -53,7 +55,8 @@ static enum answer ask_text(const struct ast_values *values, const char *text)
 	return text == NULL ? ABSENT : any_value(values, ask_same, text);
 }
 
-/* ---- addresses ----------------------------------------------------------------------------------------------------- */
+/* ---- addresses -----------------------------------------------------------------------------------------------------
+ */
 
 static bool in_text_prefix(const struct addr *a, const char *text)
 {
@@ -132,8 +135,8 @@ static size_t all_forms(const struct addr *a, struct addr forms[64])
 	forms[n++] = *a;
 	if (a->family != ADDR_V6)
 		return n;
-	if (in_text_prefix(a, "::/96") || in_text_prefix(a, "0:0:0:0:ffff:0:0:0/96") || in_text_prefix(a, "64:ff9b::/96") ||
-	    is_isatap(a))
+	if (in_text_prefix(a, "::/96") || in_text_prefix(a, "0:0:0:0:ffff:0:0:0/96") ||
+	    in_text_prefix(a, "64:ff9b::/96") || is_isatap(a))
 		forms[n++] = v4(b[12], b[13], b[14], b[15]);
 	if (in_text_prefix(a, "64:ff9b:1::/48"))
 		for (unsigned bits = 48; bits <= 96; bits += bits == 64 ? 32 : 8)
@@ -185,7 +188,8 @@ static enum answer ask_address(const struct ast_clause *c, bool deny, enum answe
 	return sum;
 }
 
-/* ---- names --------------------------------------------------------------------------------------------------------- */
+/* ---- names ---------------------------------------------------------------------------------------------------------
+ */
 
 static bool below(const char *name, const char *domain)
 {
@@ -217,7 +221,8 @@ static enum answer ask_regex(const char *value, const void *arg)
 
 	/* The whole name, said the plain way. */
 	snprintf(whole, sizeof whole, "^(?:%s)$", value);
-	pcre2_code *code = pcre2_compile((PCRE2_SPTR)whole, PCRE2_ZERO_TERMINATED, PCRE2_CASELESS, &error, &offset, NULL);
+	pcre2_code *code =
+		pcre2_compile((PCRE2_SPTR)whole, PCRE2_ZERO_TERMINATED, PCRE2_CASELESS, &error, &offset, NULL);
 	pcre2_match_data *data = pcre2_match_data_create(1, NULL);
 	pcre2_match_context *limits = pcre2_match_context_create(NULL);
 
@@ -254,7 +259,8 @@ static enum answer ask_name(const struct ast_clause *c, bool deny, enum answer (
 	return sum;
 }
 
-/* ---- time ---------------------------------------------------------------------------------------------------------- */
+/* ---- time ----------------------------------------------------------------------------------------------------------
+ */
 
 static struct tm wall(const char *zone, int64_t now)
 {
@@ -327,7 +333,8 @@ static enum answer ask_window(const char *value, const void *arg)
 		int a, b, c, d;
 
 		if (sscanf(v->text, "%2d:%2d-%2d:%2d", &a, &b, &c, &d) == 4) {
-			if (hours_open(w, days[0] == '\0' ? "mon tue wed thu fri sat sun" : days, a * 60 + b, c * 60 + d, &tm))
+			if (hours_open(w, days[0] == '\0' ? "mon tue wed thu fri sat sun" : days, a * 60 + b,
+				       c * 60 + d, &tm))
 				return YES;
 			hours_said = true;
 			continue;
@@ -371,7 +378,8 @@ static enum answer ask_period(const struct ast_clause *c)
 	return yes_if(!reached(edge));
 }
 
-/* ---- conditions and rules ------------------------------------------------------------------------------------------ */
+/* ---- conditions and rules ------------------------------------------------------------------------------------------
+ */
 
 static enum answer ask_port(const char *value, const void *arg)
 {
@@ -471,15 +479,34 @@ static struct rule_answer rule_answer(const struct ast_statement *rule)
 	return sum;
 }
 
-/* ---- the guard ----------------------------------------------------------------------------------------------------- */
+/* ---- the guard -----------------------------------------------------------------------------------------------------
+ */
 
-static const char *const internal_ranges[] = {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7", NULL};
+static const char *const internal_ranges[] = {"10.0.0.0/8",    "172.16.0.0/12", "192.168.0.0/16",
+					      "100.64.0.0/10", "fc00::/7",	NULL};
 static const char *const metadata[] = {"100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", NULL};
-static const char *const guarded[] = {
-	"0.0.0.0/8",	  "10.0.0.0/8",	    "100.64.0.0/10",	     "127.0.0.0/8",  "169.254.0.0/16", "172.16.0.0/12",
-	"192.168.0.0/16", "224.0.0.0/4",    "240.0.0.0/4",	     "::/128",	     "::1/128",	       "fc00::/7",
-	"fe80::/10",	  "fec0::/10",	    "ff00::/8",		     "::/96",	     "64:ff9b::/96",   "64:ff9b:1::/48",
-	"2002::/16",	  "2001::/32",	    "0:0:0:0:ffff:0:0:0/96", NULL};
+static const char *const guarded[] = {"0.0.0.0/8",
+				      "10.0.0.0/8",
+				      "100.64.0.0/10",
+				      "127.0.0.0/8",
+				      "169.254.0.0/16",
+				      "172.16.0.0/12",
+				      "192.168.0.0/16",
+				      "224.0.0.0/4",
+				      "240.0.0.0/4",
+				      "::/128",
+				      "::1/128",
+				      "fc00::/7",
+				      "fe80::/10",
+				      "fec0::/10",
+				      "ff00::/8",
+				      "::/96",
+				      "64:ff9b::/96",
+				      "64:ff9b:1::/48",
+				      "2002::/16",
+				      "2001::/32",
+				      "0:0:0:0:ffff:0:0:0/96",
+				      NULL};
 
 static bool in_list(const struct addr *a, const char *const *list)
 {
@@ -545,7 +572,8 @@ static bool guard_refuses(const struct ast_statement *rule)
 				return true;
 	if (!is_guarded(target))
 		return false;
-	if (ast_clause_find(rule, AST_INTERNAL) != NULL && in_list(target, internal_ranges) && !in_list(target, metadata))
+	if (ast_clause_find(rule, AST_INTERNAL) != NULL && in_list(target, internal_ranges) &&
+	    !in_list(target, metadata))
 		return false;
 	for (const struct ast_clause *c = rule->clauses.first; c != NULL; c = c->next)
 		if (c->kind == AST_TO_CIDR && !c->negated && any_value(&c->values, ask_opens, target) == YES)
@@ -553,7 +581,8 @@ static bool guard_refuses(const struct ast_statement *rule)
 	return true;
 }
 
-/* ---- decisions ----------------------------------------------------------------------------------------------------- */
+/* ---- decisions -----------------------------------------------------------------------------------------------------
+ */
 
 static void set(struct reference_result *out, enum policy_verdict verdict, enum policy_reason reason, const char *rule)
 {

@@ -20,7 +20,8 @@ static struct addr parsed(const char *text)
 
 static void test_text_round_trips(void **unused)
 {
-	static const char *const texts[] = {"0.0.0.0", "255.255.255.255", "192.0.2.1", "::", "::1", "2001:db8::1", "fe80::1:2"};
+	static const char *const texts[] = {
+		"0.0.0.0", "255.255.255.255", "192.0.2.1", "::", "::1", "2001:db8::1", "fe80::1:2"};
 	char buf[ADDR_TEXT_MAX];
 
 	(void)unused;
@@ -33,8 +34,9 @@ static void test_text_round_trips(void **unused)
 
 static void test_only_strict_text_is_an_address(void **unused)
 {
-	static const char *const texts[] = {"",		"1",	   "1.2.3",	"1.2.3.4.5", "01.2.3.4", "0x1.2.3.4",  "1.2.3.256",
-					    "1.2.3.4 ", " 1.2.3.4", "[::1]",	":::",	     "1::2::3",	 "fe80::1%eth0", "::12345"};
+	static const char *const texts[] = {"",		 "1",	      "1.2.3",	      "1.2.3.4.5", "01.2.3.4",
+					    "0x1.2.3.4", "1.2.3.256", "1.2.3.4 ",     " 1.2.3.4",  "[::1]",
+					    ":::",	 "1::2::3",   "fe80::1%eth0", "::12345"};
 	struct addr a;
 
 	(void)unused;
@@ -66,7 +68,8 @@ static void test_other_embedding_forms_are_not_folded(void **unused)
 
 static void test_order(void **unused)
 {
-	static const char *const ascending[] = {"0.0.0.0", "10.0.0.1", "10.0.0.2", "255.255.255.255", "::", "::1", "2001:db8::"};
+	static const char *const ascending[] = {"0.0.0.0", "10.0.0.1", "10.0.0.2",  "255.255.255.255",
+						"::",	   "::1",      "2001:db8::"};
 
 	(void)unused;
 	for (size_t i = 0; i < sizeof ascending / sizeof ascending[0]; i++) {
@@ -86,13 +89,20 @@ static void test_prefixes(void **unused)
 		const char *prefix, *address;
 		bool in;
 	} cases[] = {
-		{"10.0.0.0/8", "10.255.255.255", true}, {"10.0.0.0/8", "11.0.0.0", false},
-		{"0.0.0.0/0", "255.0.0.1", true},	{"0.0.0.0/0", "::1", false},
-		{"192.0.2.128/25", "192.0.2.127", false}, {"192.0.2.128/25", "192.0.2.129", true},
-		{"192.0.2.1", "192.0.2.1", true},	{"192.0.2.1", "192.0.2.2", false},
-		{"2001:db8::/33", "2001:db8:7fff::1", true}, {"2001:db8::/33", "2001:db8:8000::1", false},
-		{"::/0", "2001:db8::1", true},		{"::/0", "1.2.3.4", false},
-		{"::ffff:10.0.0.0/104", "10.1.2.3", true}, {"::ffff:10.0.0.0/104", "11.1.2.3", false},
+		{"10.0.0.0/8", "10.255.255.255", true},
+		{"10.0.0.0/8", "11.0.0.0", false},
+		{"0.0.0.0/0", "255.0.0.1", true},
+		{"0.0.0.0/0", "::1", false},
+		{"192.0.2.128/25", "192.0.2.127", false},
+		{"192.0.2.128/25", "192.0.2.129", true},
+		{"192.0.2.1", "192.0.2.1", true},
+		{"192.0.2.1", "192.0.2.2", false},
+		{"2001:db8::/33", "2001:db8:7fff::1", true},
+		{"2001:db8::/33", "2001:db8:8000::1", false},
+		{"::/0", "2001:db8::1", true},
+		{"::/0", "1.2.3.4", false},
+		{"::ffff:10.0.0.0/104", "10.1.2.3", true},
+		{"::ffff:10.0.0.0/104", "11.1.2.3", false},
 	};
 	bool host_bits;
 
@@ -108,8 +118,8 @@ static void test_prefixes(void **unused)
 
 static void test_prefix_faults(void **unused)
 {
-	static const char *const texts[] = {"10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/-1", "10.0.0.0/08x", "/8", "10/8",
-					    "::ffff:10.0.0.0/95"};
+	static const char *const texts[] = {"10.0.0.0/33",  "::/129", "10.0.0.0/", "10.0.0.0/-1",
+					    "10.0.0.0/08x", "/8",     "10/8",	   "::ffff:10.0.0.0/95"};
 	struct prefix p;
 	bool host_bits;
 
@@ -144,9 +154,9 @@ static void test_prefix_covers(void **unused)
 static void test_endpoints(void **unused)
 {
 	static const char *const fine[] = {"192.0.2.1:80", "[2001:db8::1]:65535", "0.0.0.0:0"};
-	static const char *const faulty[] = {"192.0.2.1",     "192.0.2.1:",   "192.0.2.1:65536", "2001:db8::1:80", "[192.0.2.1]:80",
-					     "[2001:db8::1]", "[::1]80",      ":80",		 "192.0.2.1:+80",  "192.0.2.1:8 0",
-					     "[]:80"};
+	static const char *const faulty[] = {
+		"192.0.2.1", "192.0.2.1:", "192.0.2.1:65536", "2001:db8::1:80", "[192.0.2.1]:80", "[2001:db8::1]",
+		"[::1]80",   ":80",	   "192.0.2.1:+80",   "192.0.2.1:8 0",	"[]:80"};
 	char buf[ENDPOINT_TEXT_MAX];
 	struct endpoint ep;
 

@@ -30,10 +30,16 @@ static void test_names_become_canonical(void **unused)
 	static const struct {
 		const char *text, *canonical;
 	} cases[] = {
-		{"example.com", "example.com"},	  {"EXAMPLE.Com", "example.com"}, {"example.com.", "example.com"},
-		{"localhost", "localhost"},	  {"a", "a"},			  {"x_y.-a-.test", "x_y.-a-.test"},
+		{"example.com", "example.com"},
+		{"EXAMPLE.Com", "example.com"},
+		{"example.com.", "example.com"},
+		{"localhost", "localhost"},
+		{"a", "a"},
+		{"x_y.-a-.test", "x_y.-a-.test"},
 		{"xn--bcher-kva.example", "xn--bcher-kva.example"},
-		{"1.2.3.4.example", "1.2.3.4.example"}, {"0x7f.test", "0x7f.test"}, {"1e100.net", "1e100.net"},
+		{"1.2.3.4.example", "1.2.3.4.example"},
+		{"0x7f.test", "0x7f.test"},
+		{"1e100.net", "1e100.net"},
 	};
 	struct name n;
 	struct addr a;
@@ -51,10 +57,18 @@ static void test_addresses_in_every_spelling(void **unused)
 	static const struct {
 		const char *text, *address;
 	} cases[] = {
-		{"127.0.0.1", "127.0.0.1"},   {"127.1", "127.0.0.1"},	      {"2130706433", "127.0.0.1"},
-		{"0x7f000001", "127.0.0.1"},  {"0X7F.1", "127.0.0.1"},	      {"0177.0.0.01", "127.0.0.1"},
-		{"017700000001", "127.0.0.1"}, {"127.0.1", "127.0.0.1"},      {"127.0.0.1.", "127.0.0.1"},
-		{"0", "0.0.0.0"},	      {"::1", "::1"},		      {"2001:DB8::1", "2001:db8::1"},
+		{"127.0.0.1", "127.0.0.1"},
+		{"127.1", "127.0.0.1"},
+		{"2130706433", "127.0.0.1"},
+		{"0x7f000001", "127.0.0.1"},
+		{"0X7F.1", "127.0.0.1"},
+		{"0177.0.0.01", "127.0.0.1"},
+		{"017700000001", "127.0.0.1"},
+		{"127.0.1", "127.0.0.1"},
+		{"127.0.0.1.", "127.0.0.1"},
+		{"0", "0.0.0.0"},
+		{"::1", "::1"},
+		{"2001:DB8::1", "2001:db8::1"},
 		{"::ffff:127.0.0.1", "127.0.0.1"},
 		{"::ffff:7f00:1", "127.0.0.1"},
 	};
@@ -76,12 +90,42 @@ static void test_refusals(void **unused)
 		size_t len;
 	} cases[] = {
 #define TEXT(s) {s, sizeof(s) - 1}
-		TEXT(""),	    TEXT("."),		  TEXT(".."),		TEXT("a..b"),	     TEXT(".a"),	TEXT("a.."),
-		TEXT("a b"),	    TEXT("localhost\0.example"), TEXT("a\0"),	TEXT("\0"),	     TEXT("a\n.test"),	TEXT("a\t"),
-		TEXT("b\303\274cher.example"), TEXT("a\343\200\202b"), TEXT("a\\098.test"), TEXT("a*.test"), TEXT("*.test"), TEXT("a/b"),
-		TEXT("user@host"),  TEXT("[::1]"),	  TEXT("::1%lo"),	TEXT("1.2.3.256"),   TEXT("1.2.3.4.5"), TEXT("256.256.256.256"),
-		TEXT("a.1"),	    TEXT("example.0x10"), TEXT("08"),		TEXT("1.2.3.09"),    TEXT("4294967296"), TEXT("0x"),
-		TEXT("a:b"),	    TEXT(":"),		  TEXT("127.0.0.1 "),	TEXT("a\377"),	     TEXT("a\x7f"),	TEXT("a,b"),
+		TEXT(""),
+		TEXT("."),
+		TEXT(".."),
+		TEXT("a..b"),
+		TEXT(".a"),
+		TEXT("a.."),
+		TEXT("a b"),
+		TEXT("localhost\0.example"),
+		TEXT("a\0"),
+		TEXT("\0"),
+		TEXT("a\n.test"),
+		TEXT("a\t"),
+		TEXT("b\303\274cher.example"),
+		TEXT("a\343\200\202b"),
+		TEXT("a\\098.test"),
+		TEXT("a*.test"),
+		TEXT("*.test"),
+		TEXT("a/b"),
+		TEXT("user@host"),
+		TEXT("[::1]"),
+		TEXT("::1%lo"),
+		TEXT("1.2.3.256"),
+		TEXT("1.2.3.4.5"),
+		TEXT("256.256.256.256"),
+		TEXT("a.1"),
+		TEXT("example.0x10"),
+		TEXT("08"),
+		TEXT("1.2.3.09"),
+		TEXT("4294967296"),
+		TEXT("0x"),
+		TEXT("a:b"),
+		TEXT(":"),
+		TEXT("127.0.0.1 "),
+		TEXT("a\377"),
+		TEXT("a\x7f"),
+		TEXT("a,b"),
 #undef TEXT
 	};
 	struct name n;
@@ -100,8 +144,8 @@ static void test_every_byte_but_the_allowed_is_refused(void **unused)
 	(void)unused;
 	for (int c = 0; c < 256; c++) {
 		char text[5] = {'a', (char)c, 'b', '.', 'x'};
-		bool allowed = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
-			       c == '.';
+		bool allowed = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+			       c == '_' || c == '.';
 
 		assert_int_equal(judge(text, sizeof text, &n, &a), allowed ? NAME_IS_NAME : NAME_REFUSED);
 	}

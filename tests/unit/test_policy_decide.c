@@ -12,7 +12,8 @@
 #include "policy/geo_priv.h"
 #include "tests/unit/policy_fixture.h"
 
-/* ---- one request against one policy -------------------------------------------------------------------------------- */
+/* ---- one request against one policy --------------------------------------------------------------------------------
+ */
 
 struct ask {
 	const char *policy;
@@ -25,12 +26,13 @@ struct ask {
 	int64_t now;
 };
 
-static const struct geo_step4 atlas4[] = {{.from = 0}, {.from = 0xc0000200, .country = 'D' << 8 | 'E'}, {.from = 0xc0000300}};
+static const struct geo_step4 atlas4[] = {
+	{.from = 0}, {.from = 0xc0000200, .country = 'D' << 8 | 'E'}, {.from = 0xc0000300}};
 static const struct geo_step6 atlas6[] = {{.country = 0}};
 static const struct policy_geo atlas = {.steps4 = atlas4, .count4 = 3, .steps6 = atlas6, .count6 = 1};
 
-/* Decides as the gateway does: by name, then, if the name may be looked up, by each address.  *resolved tells whether it
- * was; the text of the decision goes into text. */
+/* Decides as the gateway does: by name, then, if the name may be looked up, by each address.  *resolved tells whether
+ * it was; the text of the decision goes into text. */
 static enum policy_verdict decide(const struct ask *ask, bool *resolved, char text[256])
 {
 	struct fixture f;
@@ -84,7 +86,8 @@ static void check(const struct ask *ask, bool resolved, enum policy_verdict verd
 	enum policy_verdict v = decide(ask, &looked, said);
 
 	if (v != verdict || looked != resolved || strstr(said, text) == NULL)
-		fail_msg("%s\n  to %s: verdict %d (%s), %slooked up", ask->policy, ask->to, v, said, looked ? "" : "not ");
+		fail_msg("%s\n  to %s: verdict %d (%s), %slooked up", ask->policy, ask->to, v, said,
+			 looked ? "" : "not ");
 }
 
 #define DENIED_BY_NAME(text, ...) check(&(struct ask){__VA_ARGS__}, false, POLICY_DENY, text)
@@ -93,7 +96,8 @@ static void check(const struct ask *ask, bool resolved, enum policy_verdict verd
 #define LITERAL_DENIED(text, ...) check(&(struct ask){__VA_ARGS__}, false, POLICY_DENY, text)
 #define LITERAL_ALLOWED(text, ...) check(&(struct ask){__VA_ARGS__}, false, POLICY_ALLOW, text)
 
-/* ---- order and default --------------------------------------------------------------------------------------------- */
+/* ---- order and default ---------------------------------------------------------------------------------------------
+ */
 
 static void test_nothing_matches_is_deny(void **unused)
 {
@@ -142,7 +146,8 @@ static void test_a_request_without_sense_is_denied(void **unused)
 	fixture_close(&f);
 }
 
-/* ---- names --------------------------------------------------------------------------------------------------------- */
+/* ---- names ---------------------------------------------------------------------------------------------------------
+ */
 
 static void test_domains_match_whole_labels(void **unused)
 {
@@ -150,13 +155,20 @@ static void test_domains_match_whole_labels(void **unused)
 		const char *rule, *name;
 		bool match;
 	} cases[] = {
-		{"example.com", "example.com", true},	    {"example.com", "www.example.com", false},
-		{".example.com", "example.com", true},	    {".example.com", "www.example.com", true},
-		{".example.com", "a.b.example.com", true},  {".example.com", "evilexample.com", false},
-		{".example.com", "example.com.evil", false}, {"*.example.com", "example.com", false},
-		{"*.example.com", "www.example.com", true}, {"*.example.com", "evilexample.com", false},
-		{"EXAMPLE.com.", "example.com", true},	    {".com", "example.com", true},
-		{".com", "com", true},			    {"com", "example.com", false},
+		{"example.com", "example.com", true},
+		{"example.com", "www.example.com", false},
+		{".example.com", "example.com", true},
+		{".example.com", "www.example.com", true},
+		{".example.com", "a.b.example.com", true},
+		{".example.com", "evilexample.com", false},
+		{".example.com", "example.com.evil", false},
+		{"*.example.com", "example.com", false},
+		{"*.example.com", "www.example.com", true},
+		{"*.example.com", "evilexample.com", false},
+		{"EXAMPLE.com.", "example.com", true},
+		{".com", "example.com", true},
+		{".com", "com", true},
+		{"com", "example.com", false},
 	};
 	char policy[128];
 
@@ -173,11 +185,13 @@ static void test_domains_match_whole_labels(void **unused)
 static void test_a_regex_matches_the_whole_name(void **unused)
 {
 	(void)unused;
-	ALLOWED("rule a", .policy = "rule a allow to regex \"example\\.com\"", .to = "example.com", .answers = {"192.0.2.1"});
+	ALLOWED("rule a", .policy = "rule a allow to regex \"example\\.com\"", .to = "example.com",
+		.answers = {"192.0.2.1"});
 	DENIED_BY_NAME("no rule", .policy = "rule a allow to regex \"example\\.com\"", .to = "example.com.evil.test");
 	DENIED_BY_NAME("no rule", .policy = "rule a allow to regex \"example\\.com\"", .to = "www.example.com");
 	DENIED_BY_NAME("no rule", .policy = "rule a allow to regex \"a|example\\.com\"", .to = "axb");
-	ALLOWED("rule a", .policy = "rule a allow to regex \"EXAMPLE\\.com\"", .to = "example.com", .answers = {"192.0.2.1"});
+	ALLOWED("rule a", .policy = "rule a allow to regex \"EXAMPLE\\.com\"", .to = "example.com",
+		.answers = {"192.0.2.1"});
 }
 
 static void test_a_regex_bomb_denies(void **unused)
@@ -191,25 +205,29 @@ static void test_a_regex_bomb_denies(void **unused)
 	DENIED_BY_NAME("match limit", .policy = denying, .to = xs);
 	DENIED_BY_NAME("match limit", .policy = negated, .to = xs);
 	/* Only if all else in the rule holds. */
-	ALLOWED("rule b", .policy = "rule a deny port 80 to regex \"(x+x+)+[yz]\"\nrule b allow", .to = xs, .answers = {"192.0.2.1"});
+	ALLOWED("rule b", .policy = "rule a deny port 80 to regex \"(x+x+)+[yz]\"\nrule b allow", .to = xs,
+		.answers = {"192.0.2.1"});
 	ALLOWED("rule b", .policy = bomb, .to = "other.test", .answers = {"192.0.2.1"});
 }
 
 static void test_a_denied_name_is_never_looked_up(void **unused)
 {
 	(void)unused;
-	DENIED_BY_NAME("rule a", .policy = "rule a deny to domain .bad.test\nrule b allow to domain .good.test", .to = "x.bad.test");
+	DENIED_BY_NAME("rule a", .policy = "rule a deny to domain .bad.test\nrule b allow to domain .good.test",
+		       .to = "x.bad.test");
 	DENIED_BY_NAME("no rule", .policy = "rule b allow to domain .good.test", .to = "secret.attacker.test");
 	/* A deny rule by address may let it through to nothing. */
 	DENIED_BY_NAME("no rule", .policy = "rule a deny to cidr 10.0.0.0/8", .to = "x.test");
 	DENIED_BY_NAME("rule z", .policy = "rule a deny to cidr 10.0.0.0/8\nrule z deny", .to = "x.test");
 	/* An allow rule that perhaps decides is worth a lookup, one behind a certain denial is not. */
-	DENIED("rule z", .policy = "rule a allow to cidr 192.0.2.0/24\nrule z deny", .to = "x.test", .answers = {"203.0.113.1"});
+	DENIED("rule z", .policy = "rule a allow to cidr 192.0.2.0/24\nrule z deny", .to = "x.test",
+	       .answers = {"203.0.113.1"});
 	DENIED_BY_NAME("rule z", .policy = "rule z deny by name\nrule a allow", .to = "x.test");
 	/* A monitor rule never causes a lookup. */
 	DENIED_BY_NAME("no rule", .policy = "rule a monitor allow to domain x.test", .to = "x.test");
 	/* A denial by alias is only perhaps. */
-	ALLOWED("rule b", .policy = "rule a deny to domain bad.test\nrule b allow", .to = "x.test", .answers = {"192.0.2.1"});
+	ALLOWED("rule b", .policy = "rule a deny to domain bad.test\nrule b allow", .to = "x.test",
+		.answers = {"192.0.2.1"});
 	DENIED_BY_NAME("no rule", .policy = "rule a deny to domain bad.test", .to = "x.test");
 }
 
@@ -230,15 +248,21 @@ static void test_aliases_count_for_deny_rules_only(void **unused)
 	ALLOWED("rule b", .policy = negated, .to = "www.good.test", .alias = "x.cdn.test", .answers = {"192.0.2.1"});
 }
 
-/* ---- absent, unknown ----------------------------------------------------------------------------------------------- */
+/* ---- absent, unknown -----------------------------------------------------------------------------------------------
+ */
 
 static void test_absent_is_false_and_negated_true_in_deny_only(void **unused)
 {
 	static const struct {
 		const char *condition, *to;
-	} absent[] = {{"user ann", "192.0.2.1"},     {"group hr", "192.0.2.1"},	  {"claimed-user ann", "192.0.2.1"},
-		      {"listener main", "192.0.2.1"}, {"client 192.0.2.0/24", "192.0.2.1"}, {"to domain .test", "192.0.2.1"},
-		      {"to regex \".*\"", "192.0.2.1"}, {"to country DE", "203.0.113.1"}};
+	} absent[] = {{"user ann", "192.0.2.1"},
+		      {"group hr", "192.0.2.1"},
+		      {"claimed-user ann", "192.0.2.1"},
+		      {"listener main", "192.0.2.1"},
+		      {"client 192.0.2.0/24", "192.0.2.1"},
+		      {"to domain .test", "192.0.2.1"},
+		      {"to regex \".*\"", "192.0.2.1"},
+		      {"to country DE", "203.0.113.1"}};
 	char policy[128];
 
 	(void)unused;
@@ -259,7 +283,8 @@ static void test_a_user_without_groups_is_not_absent(void **unused)
 	(void)unused;
 	LITERAL_ALLOWED("rule a", .policy = "rule a allow not group hr", .to = "192.0.2.1", .user = "ann");
 	LITERAL_DENIED("no rule", .policy = "rule a allow not group hr", .to = "192.0.2.1");
-	LITERAL_DENIED("no rule", .policy = "rule a allow not group hr", .to = "192.0.2.1", .user = "ann", .group = "hr");
+	LITERAL_DENIED("no rule", .policy = "rule a allow not group hr", .to = "192.0.2.1", .user = "ann",
+		       .group = "hr");
 	/* Groups without a user are nobody's. */
 	LITERAL_DENIED("no rule", .policy = "rule a allow group hr", .to = "192.0.2.1", .group = "hr");
 }
@@ -271,8 +296,10 @@ static void test_countries(void **unused)
 	LITERAL_DENIED("no rule", .policy = "rule a allow to country de", .to = "203.0.113.1", .geo = true);
 	LITERAL_ALLOWED("rule a", .policy = "rule a allow to country unknown", .to = "203.0.113.1", .geo = true);
 	LITERAL_ALLOWED("rule a", .policy = "rule a allow not to country unknown", .to = "192.0.2.1", .geo = true);
-	LITERAL_DENIED("rule a", .policy = "rule a deny to country unknown FR\nrule z allow", .to = "203.0.113.1", .geo = true);
-	ALLOWED("rule a", .policy = "rule a allow to country DE", .to = "x.test", .answers = {"192.0.2.1"}, .geo = true);
+	LITERAL_DENIED("rule a", .policy = "rule a deny to country unknown FR\nrule z allow", .to = "203.0.113.1",
+		       .geo = true);
+	ALLOWED("rule a", .policy = "rule a allow to country DE", .to = "x.test", .answers = {"192.0.2.1"},
+		.geo = true);
 }
 
 static void test_missing_country_data_denies(void **unused)
@@ -280,7 +307,8 @@ static void test_missing_country_data_denies(void **unused)
 	(void)unused;
 	LITERAL_DENIED("no sound country data", .policy = "rule a allow to country DE", .to = "192.0.2.1");
 	LITERAL_DENIED("no sound country data", .policy = "rule a deny to country KP\nrule b allow", .to = "192.0.2.1");
-	LITERAL_DENIED("no sound country data", .policy = "rule a deny not to country DE\nrule b allow", .to = "192.0.2.1");
+	LITERAL_DENIED("no sound country data", .policy = "rule a deny not to country DE\nrule b allow",
+		       .to = "192.0.2.1");
 	LITERAL_ALLOWED("rule b", .policy = "rule a deny port 80 to country KP\nrule b allow", .to = "192.0.2.1");
 	/* No address could be judged, so none is looked for. */
 	DENIED_BY_NAME("no sound country data", .policy = "rule a allow to country DE", .to = "x.test");
@@ -288,22 +316,58 @@ static void test_missing_country_data_denies(void **unused)
 		.answers = {"192.0.2.1"});
 }
 
-/* ---- the guard ----------------------------------------------------------------------------------------------------- */
+/* ---- the guard -----------------------------------------------------------------------------------------------------
+ */
 
 static void test_guarded_addresses(void **unused)
 {
-	static const char *const guarded[] = {
-		"0.0.0.0",	   "0.1.2.3",	     "10.0.0.1",       "100.64.0.1",	 "100.127.255.255", "127.0.0.1",
-		"127.255.255.254", "169.254.169.254", "172.16.0.1",    "172.31.255.255", "192.168.0.1",	    "224.0.0.1",
-		"239.1.2.3",	   "240.0.0.1",	     "255.255.255.255", "100.100.100.200", "168.63.129.16", "192.0.0.192",
-		"::",		   "::1",	     "fc00::1",	       "fdff::1",	 "fe80::1",	    "febf::1",
-		"fec0::1",	   "ff02::1",	     "fd00:ec2::254",  "::10.0.0.1",	 "::8.8.8.8",	    "::ffff:0:8.8.8.8",
-		"64:ff9b::8.8.8.8", "64:ff9b:1::1",  "2002:808:808::", "2001::1",	 "2001:db8::5efe:8.8.8.8",
-		"2001:db8::200:5efe:8.8.8.8",	     "::ffff:127.0.0.1", "127.1",	 "0x7f000001",	    "017700000001"};
-	static const char *const open[] = {"9.255.255.255", "11.0.0.0",	    "100.63.255.255", "100.128.0.0", "126.255.255.255", "128.0.0.0",
-					   "169.253.0.1",   "172.15.0.1",   "172.32.0.1",     "192.167.0.1", "192.169.0.1",	"223.255.255.255",
-					   "192.0.2.1",	    "198.51.100.1", "203.0.113.1",    "2001:db8::1", "2001:1::1",	"2003::1",
-					   "64:ff9b:2::1",  "fb00::1",	    "2001:db8::100:5efe:808:808"};
+	static const char *const guarded[] = {"0.0.0.0",
+					      "0.1.2.3",
+					      "10.0.0.1",
+					      "100.64.0.1",
+					      "100.127.255.255",
+					      "127.0.0.1",
+					      "127.255.255.254",
+					      "169.254.169.254",
+					      "172.16.0.1",
+					      "172.31.255.255",
+					      "192.168.0.1",
+					      "224.0.0.1",
+					      "239.1.2.3",
+					      "240.0.0.1",
+					      "255.255.255.255",
+					      "100.100.100.200",
+					      "168.63.129.16",
+					      "192.0.0.192",
+					      "::",
+					      "::1",
+					      "fc00::1",
+					      "fdff::1",
+					      "fe80::1",
+					      "febf::1",
+					      "fec0::1",
+					      "ff02::1",
+					      "fd00:ec2::254",
+					      "::10.0.0.1",
+					      "::8.8.8.8",
+					      "::ffff:0:8.8.8.8",
+					      "64:ff9b::8.8.8.8",
+					      "64:ff9b:1::1",
+					      "2002:808:808::",
+					      "2001::1",
+					      "2001:db8::5efe:8.8.8.8",
+					      "2001:db8::200:5efe:8.8.8.8",
+					      "::ffff:127.0.0.1",
+					      "127.1",
+					      "0x7f000001",
+					      "017700000001"};
+	static const char *const open[] = {"9.255.255.255", "11.0.0.0",	       "100.63.255.255",
+					   "100.128.0.0",   "126.255.255.255", "128.0.0.0",
+					   "169.253.0.1",   "172.15.0.1",      "172.32.0.1",
+					   "192.167.0.1",   "192.169.0.1",     "223.255.255.255",
+					   "192.0.2.1",	    "198.51.100.1",    "203.0.113.1",
+					   "2001:db8::1",   "2001:1::1",       "2003::1",
+					   "64:ff9b:2::1",  "fb00::1",	       "2001:db8::100:5efe:808:808"};
 
 	(void)unused;
 	for (size_t i = 0; i < sizeof guarded / sizeof guarded[0]; i++) {
@@ -324,7 +388,8 @@ static void test_what_opens_the_guard(void **unused)
 	LITERAL_ALLOWED("rule a", .policy = "rule a allow to cidr 0.0.0.0/0 10.0.0.0/8", .to = "10.1.2.3");
 	LITERAL_ALLOWED("rule a", .policy = "rule a allow to cidr 127.0.0.1", .to = "127.0.0.1");
 	LITERAL_ALLOWED("rule a", .policy = "rule a allow to cidr 64:ff9b::/96", .to = "64:ff9b::8.8.8.8");
-	LITERAL_ALLOWED("rule a", .policy = "rule a allow to cidr 2001:db8::5efe:0:0/96", .to = "2001:db8::5efe:808:808");
+	LITERAL_ALLOWED("rule a", .policy = "rule a allow to cidr 2001:db8::5efe:0:0/96",
+			.to = "2001:db8::5efe:808:808");
 	LITERAL_DENIED("guard", .policy = "rule a allow to cidr 9.0.0.0-11.0.0.0", .to = "10.1.2.3");
 	LITERAL_DENIED("guard", .policy = "rule a allow to cidr 8.0.0.0/5", .to = "10.1.2.3");
 	/* What another rule opens stays shut for this one. */
@@ -334,8 +399,9 @@ static void test_what_opens_the_guard(void **unused)
 static void test_internal_opens_private_ranges_only(void **unused)
 {
 	static const char *const opened[] = {"10.1.2.3", "172.16.0.1", "192.168.1.1", "100.64.0.1", "fd12::1"};
-	static const char *const shut[] = {"127.0.0.1", "169.254.169.254", "100.100.100.200", "fd00:ec2::254", "168.63.129.16", "::1",
-					   "fe80::1",	"224.0.0.1",	   "0.0.0.0",	      "64:ff9b::10.0.0.1", "fec0::1"};
+	static const char *const shut[] = {
+		"127.0.0.1", "169.254.169.254", "100.100.100.200", "fd00:ec2::254",	"168.63.129.16", "::1",
+		"fe80::1",   "224.0.0.1",	"0.0.0.0",	   "64:ff9b::10.0.0.1", "fec0::1"};
 
 	(void)unused;
 	for (size_t i = 0; i < sizeof opened / sizeof opened[0]; i++)
@@ -365,7 +431,8 @@ static void test_own_listeners_stay_shut(void **unused)
 
 	(void)unused;
 	fixture_open(&f, "rule a allow to cidr 10.0.0.0/8 192.0.2.1");
-	struct policy_context ctx = {.image = f.image, .local = local, .nlocal = 2, .own_ports = ports, .nown_ports = 1};
+	struct policy_context ctx = {
+		.image = f.image, .local = local, .nlocal = 2, .own_ports = ports, .nown_ports = 1};
 
 	for (int i = 0; i < 2; i++) {
 		r.port = 1080;
@@ -381,9 +448,10 @@ static void test_own_listeners_stay_shut(void **unused)
 
 static void test_embedded_addresses(void **unused)
 {
-	static const char *const forms[] = {"64:ff9b::192.0.2.1", "2002:c000:201::",	    "2001:0:c000:201::", "2001::3fff:fdfe",
-					    "::192.0.2.1",	  "2001:db8::5efe:c000:201", "::ffff:0:192.0.2.1", "64:ff9b:1:c000:2:100::",
-					    "64:ff9b:1:c0:0:201::", "64:ff9b:1::c0:2:100:0", "64:ff9b:1::192.0.2.1"};
+	static const char *const forms[] = {
+		"64:ff9b::192.0.2.1",	"2002:c000:201::",	   "2001:0:c000:201::",	  "2001::3fff:fdfe",
+		"::192.0.2.1",		"2001:db8::5efe:c000:201", "::ffff:0:192.0.2.1",  "64:ff9b:1:c000:2:100::",
+		"64:ff9b:1:c0:0:201::", "64:ff9b:1::c0:2:100:0",   "64:ff9b:1::192.0.2.1"};
 	char policy[160];
 
 	(void)unused;
@@ -396,23 +464,27 @@ static void test_embedded_addresses(void **unused)
 		/* An allow rule sees the outer address only, a negated condition every one. */
 		LITERAL_DENIED("no rule", .policy = "rule a allow to cidr 192.0.2.0/24", .to = forms[i]);
 		LITERAL_DENIED("no rule", .policy = "rule a allow not to cidr 192.0.2.0/24", .to = forms[i]);
-		snprintf(policy, sizeof policy, "rule a deny not to cidr 192.0.2.0/24\nrule b allow to cidr %s", forms[i]);
+		snprintf(policy, sizeof policy, "rule a deny not to cidr 192.0.2.0/24\nrule b allow to cidr %s",
+			 forms[i]);
 		LITERAL_ALLOWED("rule b", .policy = policy, .to = forms[i]);
 	}
 }
 
 static void test_own_nat64_prefix(void **unused)
 {
-	static const char deny[] = "nat64-prefix 2001:db8:64::/96\nrule a deny to cidr 192.0.2.0/24\nrule b allow to cidr 2001:db8:64::/96";
+	static const char deny[] = "nat64-prefix 2001:db8:64::/96\nrule a deny to cidr 192.0.2.0/24\nrule b allow to "
+				   "cidr 2001:db8:64::/96";
 
 	(void)unused;
 	LITERAL_DENIED("rule a", .policy = deny, .to = "2001:db8:64::192.0.2.1");
 	LITERAL_ALLOWED("rule b", .policy = deny, .to = "2001:db8:64::203.0.113.1");
-	LITERAL_DENIED("nat64-prefix", .policy = "nat64-prefix 2001:db8:64::/96\nrule a allow", .to = "2001:db8:64::203.0.113.1");
+	LITERAL_DENIED("nat64-prefix", .policy = "nat64-prefix 2001:db8:64::/96\nrule a allow",
+		       .to = "2001:db8:64::203.0.113.1");
 	LITERAL_ALLOWED("rule a", .policy = "rule a allow", .to = "2001:db8:64::203.0.113.1");
 }
 
-/* ---- answers, monitors --------------------------------------------------------------------------------------------- */
+/* ---- answers, monitors ---------------------------------------------------------------------------------------------
+ */
 
 static void test_mixed_answers(void **unused)
 {
@@ -431,7 +503,8 @@ static void test_mixed_answers(void **unused)
 static void test_monitors_are_reported_and_decide_nothing(void **unused)
 {
 	struct policy_request r = {.command = POLICY_CONNECT, .port = 443, .address = fixture_addr("127.0.0.1")};
-	char text[1024] = "rule m monitor deny\nrule g monitor allow\nrule never monitor allow port 80\nrule a allow internal to cidr 127.0.0.1\n"
+	char text[1024] = "rule m monitor deny\nrule g monitor allow\nrule never monitor allow port 80\nrule a allow "
+			  "internal to cidr 127.0.0.1\n"
 			  "rule late monitor deny";
 	struct policy_decision d;
 	struct fixture f;
@@ -466,7 +539,8 @@ static void test_what_a_rule_tells(void **unused)
 	char buf[ADDR_TEXT_MAX];
 
 	(void)unused;
-	fixture_open(&f, "rule r allow group hr \"it ops\" source 192.0.2.9 log alert owner me ticket T-1 comment \"a b\"\nrule s deny group eng hr");
+	fixture_open(&f, "rule r allow group hr \"it ops\" source 192.0.2.9 log alert owner me ticket T-1 comment \"a "
+			 "b\"\nrule s deny group eng hr");
 	source = policy_rule_source(f.image, 0);
 	assert_string_equal(addr_format(&source, buf), "192.0.2.9");
 	assert_int_equal(policy_rule_log(f.image, 0), POLICY_LOG_ALERT);

@@ -1,4 +1,5 @@
-/* Policies as data: tests/policy/good/ and the packaged examples must hold their own expectations; in tests/policy/bad/, lines
+/* Policies as data: tests/policy/good/ and the packaged examples must hold their own expectations; in
+ * tests/policy/bad/, lines
  * "#! LINE:COLUMN code" say which errors are found, no more and no fewer, in that order. */
 #include "config.h"
 

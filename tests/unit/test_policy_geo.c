@@ -245,12 +245,9 @@ static void test_damaged_tables_are_refused(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_ipv4_database),
-		cmocka_unit_test(test_ipv6_database),
-		cmocka_unit_test(test_a_path_of_proc),
-		cmocka_unit_test(test_missing_and_foreign_files),
-		cmocka_unit_test(test_damaged_databases),
-		cmocka_unit_test(test_damaged_tables_are_refused),
+		cmocka_unit_test(test_ipv4_database),	  cmocka_unit_test(test_ipv6_database),
+		cmocka_unit_test(test_a_path_of_proc),	  cmocka_unit_test(test_missing_and_foreign_files),
+		cmocka_unit_test(test_damaged_databases), cmocka_unit_test(test_damaged_tables_are_refused),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

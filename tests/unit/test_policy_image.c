@@ -19,7 +19,8 @@ static const char everything[] =
 	"window office tz America/New_York { mon-fri 08:00-18:00 except 2026-12-24 }\n"
 	"rule a deny to domain @names log alert owner o ticket t comment c\n"
 	"rule b allow group hr eng user ann client @nets to regex \"a.*\" \"b.*\" port 1-5 22 during office\n"
-	"rule c monitor allow listener main claimed-user bob method password command connect udp by name to country DE FR unknown\n"
+	"rule c monitor allow listener main claimed-user bob method password command connect udp by name to country DE "
+	"FR unknown\n"
 	"rule d allow to cidr @nets internal source 192.0.2.9 from 2026-01-01 until 2026-12-31\n"
 	"rule e allow not to country KP\n";
 
@@ -119,8 +120,8 @@ static void test_every_changed_byte_is_refused(void **unused)
 	fixture_close(&f);
 }
 
-/* Whoever can forge the checksum must still not make the engine read outside: every byte takes hostile values, the sum is
- * made right, and what passes is used. */
+/* Whoever can forge the checksum must still not make the engine read outside: every byte takes hostile values, the sum
+ * is made right, and what passes is used. */
 static void test_forged_images_are_harmless(void **unused)
 {
 	static const uint8_t hostile[] = {0x00, 0x01, 0x7f, 0x80, 0xff};
@@ -207,7 +208,8 @@ static void test_equal_conditions_are_one_predicate(void **unused)
 	struct fixture f;
 
 	(void)unused;
-	fixture_open(&f, "set s cidr { 10.0.0.0/8 }\nrule a deny to cidr @s port 22\nrule b allow not to cidr @s port 22 user ann\n");
+	fixture_open(&f, "set s cidr { 10.0.0.0/8 }\nrule a deny to cidr @s port 22\nrule b allow not to cidr @s port "
+			 "22 user ann\n");
 	assert_int_equal(image_count(f.image, SEC_PRED), 3);
 	fixture_close(&f);
 }
@@ -217,7 +219,8 @@ static void test_ranges_are_merged(void **unused)
 	struct fixture f;
 
 	(void)unused;
-	fixture_open(&f, "rule a deny to cidr 11.0.0.0/8 10.0.0.0/8 10.1.0.0/16 192.0.2.2-192.0.2.9 192.0.2.8-192.0.2.20 ::1 ::2 port 1-5 6 4-8 10\n");
+	fixture_open(&f, "rule a deny to cidr 11.0.0.0/8 10.0.0.0/8 10.1.0.0/16 192.0.2.2-192.0.2.9 "
+			 "192.0.2.8-192.0.2.20 ::1 ::2 port 1-5 6 4-8 10\n");
 	/* Also: what of it opens the guard, which is 10/8 and two single addresses. */
 	assert_int_equal(image_count(f.image, SEC_RANGE4), 2 + 1);
 	assert_int_equal(image_count(f.image, SEC_RANGE6), 1 + 1);

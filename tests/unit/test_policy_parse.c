@@ -104,7 +104,8 @@ static void test_every_fault_has_its_place(void **unused)
 
 		for (size_t n = 0; d->severity == POLICY_WARNING; n++)
 			d = &f.diagnostics.items[n];
-		if (strcmp(d->code, faults[i].code) != 0 || d->line != faults[i].line || d->column != faults[i].column ||
+		if (strcmp(d->code, faults[i].code) != 0 || d->line != faults[i].line ||
+		    d->column != faults[i].column ||
 		    (faults[i].hint != NULL && strstr(d->message, faults[i].hint) == NULL))
 			fail_msg("%s\n  gives %u:%u %s: %s", faults[i].text, d->line, d->column, d->code, d->message);
 		fixture_close(&f);
@@ -143,7 +144,8 @@ static void test_caret_points_at_the_fault(void **unused)
 
 static void test_hostile_bytes_are_shown_escaped(void **unused)
 {
-	static const char text[] = "rule x allow user \033[31mred\nrule y\0 deny\nrule z allow user \"a\033b\"\nset \342\200\256 cidr { }\n";
+	static const char text[] = "rule x allow user \033[31mred\nrule y\0 deny\nrule z allow user \"a\033b\"\nset "
+				   "\342\200\256 cidr { }\n";
 	struct fixture f;
 
 	(void)unused;
@@ -201,10 +203,11 @@ static void test_a_line_of_a_million_bytes(void **unused)
 
 static void test_canonical_form(void **unused)
 {
-	static const char messy[] = "# head\n\n\n\ntz   \"Europe/Berlin\"   # zone\n"
-				    "set  a   cidr {10.0.0.0/8\n 192.168.0.0/16}\n"
-				    "rule  r   allow user \"ann\"  \"to\" \"us er\" to regex a.b \\\n   port 22   # why\n"
-				    "# tail\n";
+	static const char messy[] =
+		"# head\n\n\n\ntz   \"Europe/Berlin\"   # zone\n"
+		"set  a   cidr {10.0.0.0/8\n 192.168.0.0/16}\n"
+		"rule  r   allow user \"ann\"  \"to\" \"us er\" to regex a.b \\\n   port 22   # why\n"
+		"# tail\n";
 	static const char tidy[] = "# head\n\ntz Europe/Berlin  # zone\n"
 				   "set a cidr { 10.0.0.0/8 192.168.0.0/16 }\n"
 				   "rule r allow user ann \"to\" \"us er\" to regex a.b port 22  # why\n"
@@ -223,7 +226,8 @@ static void test_canonical_form(void **unused)
 
 static void test_remarks_inside_a_set_stay(void **unused)
 {
-	static const char text[] = "set a cidr {\n\t# ours\n\t10.0.0.0/8  # the old one\n\n\t# theirs\n\t192.168.0.0/16\n}\nrule r allow to cidr @a\n";
+	static const char text[] = "set a cidr {\n\t# ours\n\t10.0.0.0/8  # the old one\n\n\t# "
+				   "theirs\n\t192.168.0.0/16\n}\nrule r allow to cidr @a\n";
 	struct fixture f;
 	char *printed;
 
@@ -291,7 +295,8 @@ static void test_references_that_multiply_do_not(void **unused)
 	(void)unused;
 	/* 2^60 addresses, if each reference were followed each time. */
 	for (int i = 1; i <= 60; i++)
-		snprintf(text + strlen(text), sizeof text - strlen(text), "set s%d cidr { @s%d @s%d }\n", i, i - 1, i - 1);
+		snprintf(text + strlen(text), sizeof text - strlen(text), "set s%d cidr { @s%d @s%d }\n", i, i - 1,
+			 i - 1);
 	snprintf(text + strlen(text), sizeof text - strlen(text), "rule r deny to cidr @s60\n");
 	fixture_open(&f, text);
 	fixture_close(&f);

@@ -72,7 +72,8 @@ static void test_midnight_belongs_to_the_day_it_begins(void **unused)
 
 static void test_several_ranges_and_exceptions(void **unused)
 {
-	static const char window[] = "{ mon-thu 08:00-12:00 13:00-17:00 fri 08:00-12:00 sun except 2026-11-19 2026-11-22 }";
+	static const char window[] =
+		"{ mon-thu 08:00-12:00 13:00-17:00 fri 08:00-12:00 sun except 2026-11-19 2026-11-22 }";
 
 	(void)unused;
 	check(window, utc(18, 9, 0), WINDOW_OPEN);
@@ -151,10 +152,11 @@ static void test_beyond_the_known_future(void **unused)
 /* Every zone of the system against the C library, at random moments of every year. */
 static void test_zones_agree_with_the_c_library(void **unused)
 {
-	static const char *const zones[] = {"Europe/Berlin",	  "America/New_York", "America/St_Johns", "Australia/Lord_Howe",
-					    "Africa/Casablanca",  "Asia/Kolkata",     "Asia/Tehran",	  "Pacific/Apia",
-					    "Pacific/Chatham",	  "Europe/Dublin",    "America/Sao_Paulo", "Antarctica/Troll",
-					    "Asia/Gaza",	  "America/Godthab",  "UTC",		  "Africa/Cairo"};
+	static const char *const zones[] = {
+		"Europe/Berlin",     "America/New_York", "America/St_Johns", "Australia/Lord_Howe", "Africa/Casablanca",
+		"Asia/Kolkata",	     "Asia/Tehran",	 "Pacific/Apia",     "Pacific/Chatham",	    "Europe/Dublin",
+		"America/Sao_Paulo", "Antarctica/Troll", "Asia/Gaza",	     "America/Godthab",	    "UTC",
+		"Africa/Cairo"};
 	uint64_t chance = 42;
 
 	(void)unused;
@@ -175,7 +177,8 @@ static void test_zones_agree_with_the_c_library(void **unused)
 			localtime_r(&t, &tm);
 			assert_true(window_clock(f.image, 0, t, &shown));
 			if (shown != (int64_t)t + tm.tm_gmtoff)
-				fail_msg("%s at %lld: %lld, not %ld", zones[i], (long long)t, (long long)(shown - t), tm.tm_gmtoff);
+				fail_msg("%s at %lld: %lld, not %ld", zones[i], (long long)t, (long long)(shown - t),
+					 tm.tm_gmtoff);
 		}
 		fixture_close(&f);
 	}
