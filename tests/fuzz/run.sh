@@ -18,7 +18,7 @@ find_source() {
 	if [ -f "$srcdir/$c" ]; then echo "$srcdir/$c"; else echo "$c"; fi
 }
 
-newest=$(find "$srcdir"/common "$srcdir"/policy "$srcdir"/schema "$srcdir"/auth -name '*.h' -newer $dir/obj.stamp 2>/dev/null | head -n 1)
+newest=$(find "$srcdir"/common "$srcdir"/policy "$srcdir"/schema "$srcdir"/auth "$srcdir"/gatewayd -name '*.h' -newer $dir/obj.stamp 2>/dev/null | head -n 1)
 [ -f $dir/obj.stamp ] && [ -z "$newest" ] || rm -f $dir/obj/*.o
 compile() {
 	local object="$dir/obj/$(echo "$1" | tr / _).o" source

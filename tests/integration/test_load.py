@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from harness import servers, socks, wait
+from harness.gateway import sanitized
 
 pytestmark = pytest.mark.load
 
@@ -113,16 +114,9 @@ def test_descriptors_and_memory_return(gateway, echo):
     for _ in range(3):
         load()
     wait.until(lambda: settled(workers) <= start, lambda: f"{start} descriptors in workers, not {settled(workers)}")
-    if "AddressSanitizer" not in os.environ.get("ASAN_OPTIONS", "") and not sanitized():
+    if not sanitized():
         assert sum(resident_kib(p) for p in workers) < after_first + 4096
     assert g.pids("worker") == workers
-
-
-def sanitized():
-    from harness.gateway import BUILD
-
-    with open(os.path.join(BUILD, "gatewayd", "gatewayd"), "rb") as f:
-        return b"__asan_init" in f.read()
 
 
 def test_few_descriptors(gateway, echo):

@@ -32,6 +32,12 @@ GROUPS = {"staff": ["ann"], "hr": ["bob"]}
 _REPORTS = re.compile(r"ERROR: \w+Sanitizer|runtime error:|SUMMARY: \w+Sanitizer|Assertion .* failed|stack smashing|\*\*\* buffer overflow")
 
 
+def sanitized():
+    """True for a build with sanitizers, whose runtime needs more memory and more system calls than ours."""
+    with open(os.path.join(BUILD, "gatewayd", "gatewayd"), "rb") as f:
+        return b"__asan_init" in f.read()
+
+
 def crypt(passwords):
     """SHA-512 crypt(3) of each password, with few rounds: tests log in thousands of times."""
     script = 'while (<STDIN>) { chomp; print crypt($_, q($6$rounds=1000$gatewaydtest$)), "\\n" }'
