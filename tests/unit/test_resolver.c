@@ -585,6 +585,26 @@ static void an_answer_of_other_owners_alone_is_none(void **state)
 	assert_int_equal(answer.naddresses, 0);
 }
 
+static void say_broken_chain(const uint8_t *query, size_t len, uint16_t type)
+{
+	(void)len;
+	begin(query, 0);
+	put_cname("www.example", "one.example");
+	if (type == 1)
+		put_a("elsewhere.example", 0xcb007107);
+	send_answer();
+}
+
+/* Policy saw www.example and one.example, and would connect to a third. */
+static void an_address_at_the_end_of_no_chain_is_not_used(void **state)
+{
+	(void)state;
+	patient();
+	dns.answer = say_broken_chain;
+	look_up("www.example");
+	assert_false(has_address("203.0.113.7"));
+}
+
 static void say_wrong_id(const uint8_t *query, size_t len, uint16_t type)
 {
 	(void)len;
@@ -743,6 +763,7 @@ int main(void)
 		TEST(an_alias_that_is_no_host_name_refuses_the_name),
 		TEST(a_record_of_another_owner_is_not_used),
 		TEST(an_answer_of_other_owners_alone_is_none),
+		TEST(an_address_at_the_end_of_no_chain_is_not_used),
 		TEST(an_answer_with_another_id_is_ignored),
 		TEST(an_answer_to_another_question_is_ignored),
 		TEST(garbage_is_no_answer),
