@@ -32,6 +32,7 @@ struct recording {
 	struct recording_callbacks callbacks;
 	struct ipc *link;
 	uint64_t incarnation, sequence;
+	uint64_t sent; /* the highest sequence that any recorder has been given */
 	struct record_list waiting; /* not durable yet, in order */
 	struct record *unsent;      /* the first that this recorder has not been given */
 	size_t count, bytes;
@@ -82,6 +83,8 @@ static void send_unsent(struct recording *r)
 	while (r->link != NULL && r->unsent != NULL && ipc_queued(r->link) < WINDOW_BYTES) {
 		if (ipc_send(r->link, IPC_RECORD, r->unsent->body, r->unsent->len, NULL, 0) != 0)
 			return;
+		if (r->unsent->sequence > r->sent)
+			r->sent = r->unsent->sequence;
 		r->unsent = TAILQ_NEXT(r->unsent, next);
 	}
 }
@@ -118,7 +121,7 @@ static void on_message(struct ipc *link, struct ipc_message *m, void *arg)
 	struct wire_reader in = wire_reader_on(m->body, m->len);
 	uint64_t sequence = wire_get_u64(&in);
 
-	if (!wire_done(&in) || sequence > r->sequence) {
+	if (!wire_done(&in) || sequence > r->sent) {
 		log_error("the recorder acknowledged what it was never given");
 		return;
 	}
