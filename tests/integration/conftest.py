@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(items):
     if os.geteuid() != 0:
         for item in items:
             if item.get_closest_marker("root"):
-                item.add_marker(pytest.mark.skip(reason="only root can see privileges dropped"))
+                item.add_marker(pytest.mark.skip(reason="only root sees privileges dropped, and into processes that are closed to others"))
 
 
 def pytest_configure(config):

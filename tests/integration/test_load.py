@@ -83,6 +83,7 @@ def resident_kib(pid):
         return next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
 
 
+@pytest.mark.root
 def test_descriptors_and_memory_return(gateway, echo):
     g = gateway()
     workers = g.pids("worker")

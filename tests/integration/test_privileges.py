@@ -37,6 +37,7 @@ def test_every_role_but_pam_is_filtered(gateway):
             assert status(pid)["NoNewPrivs"] == "1", role
 
 
+@pytest.mark.root
 def test_workers_hold_no_files(gateway, echo):
     g = gateway()
     with g.session("127.0.0.1", echo.port) as c:
@@ -97,6 +98,7 @@ def test_strangers_may_not_administer(gateway):
     assert done.returncode != 0
 
 
+@pytest.mark.root
 def test_password_is_in_no_argument_or_environment(gateway, echo):
     g = gateway()
     c = g.session("127.0.0.1", echo.port)
