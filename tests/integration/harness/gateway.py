@@ -278,8 +278,8 @@ class Gateway:
         return self.status()["revision"]
 
     def pids(self, role=None):
-        """{pid: role} of the processes beside the supervisor, or the pids of a role."""
-        processes = {p["pid"]: p["role"] for p in self.status()["processes"]}
+        """{pid: role} of the lasting processes, or the pids of a role: a reader or compiler may be gone before one looks."""
+        processes = {p["pid"]: p["role"] for p in self.status()["processes"] if p["role"] not in ("reader", "compiler")}
         return processes if role is None else sorted(pid for pid, r in processes.items() if r == role)
 
     def rows(self, *arguments, **equal):
