@@ -25,7 +25,7 @@ struct sender {
 
 struct audit_store {
 	struct db *db;
-	struct db_stmt *insert, *last_of, *set_last, *forget, *count_senders, *bounds;
+	struct db_stmt *insert, *last_of, *set_last, *forget, *newest, *count_senders, *bounds;
 	struct sender batch[BATCH_SENDERS_MAX];
 	size_t nbatch;
 	bool in_batch;
@@ -77,6 +77,7 @@ static int prepare_writer(struct audit_store *s, struct err *why)
 			     "(NULL,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20)"},
 		{&s->set_last, "INSERT INTO sender (incarnation, last, seen) VALUES (?1, ?2, ?3) "
 			       "ON CONFLICT (incarnation) DO UPDATE SET last = excluded.last, seen = excluded.seen"},
+		{&s->newest, "SELECT max(id) FROM event"},
 		{&s->count_senders, "SELECT count(*) FROM sender"},
 		{&s->forget, "DELETE FROM sender WHERE incarnation IN "
 			     "(SELECT incarnation FROM sender ORDER BY seen DESC LIMIT -1 OFFSET ?1)"},
@@ -249,24 +250,33 @@ int audit_store_append(struct audit_store *s, uint64_t incarnation, uint64_t seq
 	return 1;
 }
 
-/* Writes down who has sent how far, and forgets those that have been silent the longest. */
+/* The first column of a statement that gives one row. */
+static int read_number(struct db_stmt *stmt, int64_t *number, struct err *why)
+{
+	enum db_step rc = db_step(stmt, why);
+
+	*number = rc == DB_ROW ? db_i64(stmt, 0) : 0;
+	db_reset(stmt);
+	return rc == DB_ROW ? 0 : -1;
+}
+
+/* Writes down who has sent how far, and forgets those that have been silent the longest.  The newest event is what tells
+ * the time: not the row inserted last, which is a sender's after the first one, and another batch's when all that this one
+ * brought was known. */
 static int save_senders(struct audit_store *s, struct err *why)
 {
-	int64_t count = 0;
+	int64_t newest, count;
 
+	if (read_number(s->newest, &newest, why) != 0)
+		return -1;
 	for (size_t i = 0; i < s->nbatch; i++) {
 		db_bind_i64(s->set_last, 1, (int64_t)s->batch[i].incarnation);
 		db_bind_i64(s->set_last, 2, (int64_t)s->batch[i].last);
-		db_bind_i64(s->set_last, 3, db_last_rowid(s->db));
+		db_bind_i64(s->set_last, 3, newest);
 		if (db_run(s->set_last, why) != 0)
 			return -1;
 	}
-	enum db_step rc = db_step(s->count_senders, why);
-
-	if (rc == DB_ROW)
-		count = db_i64(s->count_senders, 0);
-	db_reset(s->count_senders);
-	if (rc != DB_ROW)
+	if (read_number(s->count_senders, &count, why) != 0)
 		return -1;
 	if (count <= AUDIT_SENDERS_MAX)
 		return 0;
