@@ -15,7 +15,7 @@
 #define BUSY_MS 500
 /* The log is folded into the file when it has this many pages (4 KiB each). */
 #define CHECKPOINT_PAGES 1000
-/* Different senders in one batch; more end the batch with an error, which no gateway of ours reaches. */
+/* Different senders in one batch: the next one has to wait for the next batch. */
 #define BATCH_SENDERS_MAX 256
 
 struct sender {
@@ -168,17 +168,19 @@ int audit_store_last(struct audit_store *s, uint64_t incarnation, uint64_t *sequ
 	return rc == DB_FAILED ? -1 : 0;
 }
 
-/* The sender's entry in this batch, made from what is durable when it is new; NULL with *why. */
-static struct sender *sender_of(struct audit_store *s, uint64_t incarnation, struct err *why)
+/* The sender's entry in this batch, or NULL. */
+static struct sender *sender_of(struct audit_store *s, uint64_t incarnation)
 {
 	/* Backwards: the sender of the last record is likely the sender of this one. */
 	for (size_t i = s->nbatch; i-- > 0;)
 		if (s->batch[i].incarnation == incarnation)
 			return &s->batch[i];
-	if (s->nbatch == BATCH_SENDERS_MAX) {
-		err_set(why, "more than %d senders in one batch of audit records", BATCH_SENDERS_MAX);
-		return NULL;
-	}
+	return NULL;
+}
+
+/* A new entry, made from what is durable; NULL with *why.  There must be room. */
+static struct sender *sender_add(struct audit_store *s, uint64_t incarnation, struct err *why)
+{
 	struct sender *new = &s->batch[s->nbatch];
 
 	new->incarnation = incarnation;
@@ -237,9 +239,11 @@ static void bind_event(struct db_stmt *s, const struct audit_event *e)
 int audit_store_append(struct audit_store *s, uint64_t incarnation, uint64_t sequence, const struct audit_event *e,
 		       struct err *why)
 {
-	struct sender *sender = sender_of(s, incarnation, why);
+	struct sender *sender = sender_of(s, incarnation);
 
-	if (sender == NULL)
+	if (sender == NULL && s->nbatch == BATCH_SENDERS_MAX)
+		return AUDIT_APPEND_LATER;
+	if (sender == NULL && (sender = sender_add(s, incarnation, why)) == NULL)
 		return -1;
 	if (sequence <= sender->last)
 		return 0;
@@ -260,9 +264,9 @@ static int read_number(struct db_stmt *stmt, int64_t *number, struct err *why)
 	return rc == DB_ROW ? 0 : -1;
 }
 
-/* Writes down who has sent how far, and forgets those that have been silent the longest.  The newest event is what tells
- * the time: not the row inserted last, which is a sender's after the first one, and another batch's when all that this one
- * brought was known. */
+/* Writes down who has sent how far, and forgets those that have been silent the longest.  The newest event is what
+ * tells the time: not the row inserted last, which is a sender's after the first one, and another batch's when all that
+ * this one brought was known. */
 static int save_senders(struct audit_store *s, struct err *why)
 {
 	int64_t newest, count;

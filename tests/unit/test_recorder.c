@@ -401,6 +401,32 @@ static void test_locked_by_a_stranger(void **state)
 	ipc_free(&control.link);
 }
 
+/* While nothing can be written, workers come and go: there is no number of them that can never be written. */
+static void test_many_lives_in_a_failure(void **state)
+{
+	struct audit_store *stranger = audit_store_open("audit.db", AUDIT_WRITE, &why);
+	const uint64_t lives = 600;
+	struct peer p, control;
+
+	(void)state;
+	assert_non_null(stranger);
+	peer_open(&control, ROLE_CONTROL);
+	assert_int_equal(audit_store_begin(stranger, &why), 0);
+	for (uint64_t i = 1; i <= lives; i++) {
+		peer_open(&p, ROLE_WORKER);
+		send_record(&p, i, 1, 0);
+		assert_int_equal(ipc_flush_blocking(p.link), 0);
+		ipc_free(&p.link);
+		UNTIL(recorder_links(fx.recorder) == 1);
+	}
+	assert_int_equal(status_number(&control, "queued"), lives);
+	audit_store_rollback(stranger);
+	UNTIL(rows() == lives);
+	assert_true(status_is(&control, "ok"));
+	audit_store_close(&stranger);
+	ipc_free(&control.link);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -414,6 +440,7 @@ int main(void)
 		TEST(test_full_disk),
 		TEST(test_back_pressure),
 		TEST(test_locked_by_a_stranger),
+		TEST(test_many_lives_in_a_failure),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
