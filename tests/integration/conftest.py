@@ -70,10 +70,12 @@ def shared():
     """One gateway for tests that only look at what it answers: methods none and password, IPv6 where there is any, and a
     resolver that knows no name."""
     d = dns.Scripted(lambda name, kind, nth: 3)
-    g = Gateway(ipv6=True, listener_methods=["password", "none"], resolver=[d.address]).start()
-    yield g
-    g.close()
-    d.close()
+    g = Gateway(ipv6=True, listener_methods=["password", "none"], resolver=[d.address])
+    try:
+        yield g.start()
+    finally:
+        d.close()
+        g.close()
 
 
 def _factory(kind):
