@@ -1,9 +1,9 @@
 /* Authentication: the messages, the master that never blocks, and the child that may.
  *
  * The master owns the queue and the conversation children's work: it gives each child one conversation at a time, at
- * most a quarter of the children to one user or one client address, and asks for a child's death when its deadline
- * passes.  It has no privilege and no module of PAM in it.  A child runs one PAM conversation to its end and knows
- * nothing else. */
+ * most a quarter of the children and of the queue to one user or one client address, and asks for a child's death when
+ * its deadline passes.  It has no privilege and no module of PAM in it.  A child runs one PAM conversation to its end
+ * and knows nothing else. */
 #pragma once
 
 #include <stdbool.h>
@@ -72,7 +72,7 @@ bool auth_service_valid(const char *service);
 
 struct auth_master_options {
 	unsigned children; /* conversation children that the supervisor keeps, in slots 0 to children - 1; at least 1 */
-	unsigned queue_max;   /* conversations waiting */
+	unsigned queue_max;   /* conversations waiting; a quarter of them, but one at least, of one user or client */
 	unsigned deadline_ms; /* of a conversation, from its start in a child; of one that waits, from its arrival */
 	/* Asks the supervisor to kill and replace the child in a slot: it missed its deadline or broke the protocol.
 	 * Its link is closed before the call, and nothing that it still says is heard. */

@@ -134,21 +134,52 @@ static void cancel(struct conversation *c)
 
 /* ---- whose turn it is -------------------------------------------------------------------------------------------- */
 
+/* How much of a thing that all share is for one user, and for one client address. */
+static unsigned quarter_of(unsigned all)
+{
+	return all / 4 > 0 ? all / 4 : 1;
+}
+
+struct uses {
+	unsigned user, client;
+};
+
 /* User names that differ in case only may be one user to PAM, so they share a quota. */
+static void count_use(struct uses *uses, const struct conversation *other, const struct conversation *c)
+{
+	uses->user += strcasecmp(other->ask.user, c->ask.user) == 0;
+	uses->client += addr_equal(&other->ask.client, &c->ask.client);
+}
+
 static bool within_quota(const struct auth_master *m, const struct conversation *c)
 {
-	unsigned quarter = m->options.children / 4 > 0 ? m->options.children / 4 : 1;
-	unsigned of_user = 0, of_client = 0;
+	const unsigned quarter = quarter_of(m->options.children);
+	struct uses running = {0};
 
-	for (unsigned i = 0; i < m->options.children; i++) {
-		const struct conversation *running = m->children[i].running;
+	for (unsigned i = 0; i < m->options.children; i++)
+		if (m->children[i].running != NULL)
+			count_use(&running, m->children[i].running, c);
+	return running.user < quarter && running.client < quarter;
+}
 
-		if (running == NULL)
-			continue;
-		of_user += strcasecmp(running->ask.user, c->ask.user) == 0;
-		of_client += addr_equal(&running->ask.client, &c->ask.client);
+/* True if c may wait; else reason says why not. */
+static bool may_wait(const struct auth_master *m, const struct conversation *c, char *reason, size_t size)
+{
+	const unsigned quarter = quarter_of(m->options.queue_max);
+	const struct conversation *other;
+	struct uses waiting = {0};
+
+	if (m->queued >= m->options.queue_max) {
+		snprintf(reason, size, "the authentication queue is full");
+		return false;
 	}
-	return of_user < quarter && of_client < quarter;
+	TAILQ_FOREACH (other, &m->queue, in_queue)
+		count_use(&waiting, other, c);
+	if (waiting.user < quarter && waiting.client < quarter)
+		return true;
+	snprintf(reason, size, "this %s has %u log-in%s waiting: its share of the authentication queue",
+		 waiting.user >= quarter ? "user" : "client", quarter, quarter == 1 ? "" : "s");
+	return false;
 }
 
 static struct child *idle_child(struct auth_master *m)
@@ -285,6 +316,7 @@ static void enqueue(struct worker *w, const struct auth_ask *ask)
 	struct auth_master *m = w->master;
 	struct child *child = idle_child(m);
 	struct conversation *c = calloc(1, sizeof *c);
+	char reason[AUTH_REASON_MAX + 1];
 
 	if (c == NULL) {
 		refuse(w, ask, "the authentication queue is full: no memory");
@@ -296,10 +328,10 @@ static void enqueue(struct worker *w, const struct auth_ask *ask)
 	/* Who waits already may not use an idle child (schedule), so a newcomer who may does not jump the queue. */
 	bool at_once = child != NULL && within_quota(m, c);
 
-	if (!at_once && m->queued >= m->options.queue_max) {
+	if (!at_once && !may_wait(m, c, reason, sizeof reason)) {
 		auth_ask_wipe(&c->ask);
 		free(c);
-		refuse(w, ask, "the authentication queue is full");
+		refuse(w, ask, reason);
 		return;
 	}
 	TAILQ_INSERT_TAIL(&m->queue, c, in_queue);
