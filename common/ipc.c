@@ -35,6 +35,8 @@ struct header {
 };
 
 #define BATCH_MAX (64 * 1024)
+/* How long to wait when the kernel is short of what no socket event tells of. */
+#define SHORTAGE_MS 10
 
 struct datagram {
 	TAILQ_ENTRY(datagram) next;
@@ -52,7 +54,7 @@ struct ipc {
 	bool broke_rules;
 	bool freed; /* ipc_free() was called inside a handler */
 	bool paused;
-	int depth;  /* handlers running */
+	int depth; /* handlers running */
 	struct event_base *base;
 	ipc_handler *handler;
 	ipc_gone *gone;
@@ -166,7 +168,8 @@ static bool datagram_reserve(struct datagram *d, size_t need)
 	return true;
 }
 
-/* The datagram that a message of `need` bytes joins, or a new one; NULL if memory is short.  Descriptors travel alone. */
+/* The datagram that a message of `need` bytes joins, or a new one; NULL if memory is short.  Descriptors travel alone.
+ */
 static struct datagram *datagram_for(struct ipc *link, size_t need, int nfds)
 {
 	struct datagram *d = TAILQ_LAST(&link->queue, queue);
@@ -217,8 +220,10 @@ int ipc_send_wire(struct ipc *link, enum ipc_type type, const struct wire_writer
 	return ipc_send(link, type, body->data, body->len, NULL, 0);
 }
 
-/* One datagram: 1 sent, 0 would block, -1 dead. */
-static int send_datagram(int fd, struct datagram *d)
+/* SHORT: the kernel is short of memory or of descriptors on their way, whether or not the socket is writable. */
+enum sending { SENT, BLOCKED, SHORT, DEAD };
+
+static enum sending send_datagram(int fd, struct datagram *d)
 {
 	union {
 		char bytes[CMSG_SPACE(sizeof(int) * IPC_FDS_MAX)];
@@ -242,41 +247,43 @@ static int send_datagram(int fd, struct datagram *d)
 		ssize_t n = sendmsg(fd, &msg, MSG_NOSIGNAL);
 
 		if (n == (ssize_t)d->len)
-			return 1;
+			return SENT;
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0 && (errno == EAGAIN || errno == ENOBUFS || errno == ETOOMANYREFS))
-			return 0;
-		return -1;
+		if (n < 0 && errno == EAGAIN)
+			return BLOCKED;
+		return n < 0 && (errno == ENOBUFS || errno == ETOOMANYREFS) ? SHORT : DEAD;
 	}
 }
 
-/* 1 all sent, 0 some wait, -1 dead. */
-static int flush_queue(struct ipc *link)
+/* SENT: all; else what became of the first that is left. */
+static enum sending flush_queue(struct ipc *link)
 {
 	struct datagram *d;
 
 	while ((d = TAILQ_FIRST(&link->queue)) != NULL) {
-		int rc = send_datagram(link->fd, d);
+		enum sending rc = send_datagram(link->fd, d);
 
-		if (rc <= 0)
+		if (rc != SENT)
 			return rc;
 		TAILQ_REMOVE(&link->queue, d, next);
 		link->queued -= d->len;
 		datagram_free(d);
 	}
-	return 1;
+	return SENT;
 }
 
 int ipc_flush_blocking(struct ipc *link)
 {
 	for (;;) {
-		int rc = flush_queue(link);
+		enum sending rc = flush_queue(link);
 		struct pollfd p = {.fd = link->fd, .events = POLLOUT};
+		int waited;
 
-		if (rc != 0)
-			return rc < 0 ? -1 : 0;
-		if (poll(&p, 1, -1) < 0 && errno != EINTR)
+		if (rc == SENT || rc == DEAD)
+			return rc == SENT ? 0 : -1;
+		waited = rc == SHORT ? poll(NULL, 0, SHORTAGE_MS) : poll(&p, 1, -1);
+		if (waited < 0 && errno != EINTR)
 			return -1;
 	}
 }
@@ -295,8 +302,8 @@ void ipc_on_violation(void (*report)(enum role role, uint16_t slot, void *arg), 
 static bool violation(struct ipc *link, const char *what, unsigned type)
 {
 	link->broke_rules = true;
-	log_error("%s/%u sent a message that breaks the protocol (%s, type %u %s): its link is cut", role_name(link->peer),
-		  link->peer_slot, what, type, ipc_type_name((enum ipc_type)type));
+	log_error("%s/%u sent a message that breaks the protocol (%s, type %u %s): its link is cut",
+		  role_name(link->peer), link->peer_slot, what, type, ipc_type_name((enum ipc_type)type));
 	if (violation_report != NULL)
 		violation_report(link->peer, link->peer_slot, violation_arg);
 	return false;
@@ -342,7 +349,8 @@ static ssize_t receive_datagram(struct ipc *link, int *fds, int *nfds)
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
 	ssize_t n;
 
-	/* ECONNRESET is told once, of a peer that ended without reading all; what it had sent is still there behind it. */
+	/* ECONNRESET is told once, of a peer that ended without reading all; what it had sent is still there behind it.
+	 */
 	do
 		n = recvmsg(link->fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 	while (n < 0 && (errno == EINTR || errno == ECONNRESET));
@@ -492,18 +500,21 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 static void on_flush(evutil_socket_t fd, short what, void *arg)
 {
 	struct ipc *link = arg;
-	int rc;
+	const struct timeval shortage = {.tv_usec = SHORTAGE_MS * 1000};
+	enum sending rc;
 
 	(void)fd, (void)what;
 	if (link->dead)
 		return;
 	rc = flush_queue(link);
-	if (rc < 0 && (errno == EPIPE || errno == ECONNRESET))
+	if (rc == DEAD && (errno == EPIPE || errno == ECONNRESET))
 		drop_queue(link); /* the peer has ended: reading tells so, behind the last that it sent */
-	else if (rc < 0)
+	else if (rc == DEAD)
 		die(link);
-	else if (rc == 0)
+	else if (rc == BLOCKED)
 		event_add(&link->write_event, NULL);
+	else if (rc == SHORT)
+		event_add(&link->flush_event, &shortage);
 }
 
 void ipc_attach(struct ipc *link, struct event_base *base, ipc_handler *handler, ipc_gone *gone, void *arg)

@@ -13,8 +13,12 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "common/ipc.h"
@@ -39,6 +43,19 @@ static struct event_base *base;
 static struct end a, b; /* a: the supervisor; b: a worker */
 static bool timed_out;
 static int fds_before;
+
+/* Stands in for the C library's: with `shortage` set, the kernel has no room for any message. */
+static volatile int shortage;
+static unsigned sendings;
+
+ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+	sendings++;
+	if (shortage == 0)
+		return syscall(SYS_sendmsg, fd, msg, flags);
+	errno = shortage;
+	return -1;
+}
 
 static int open_fds(void)
 {
@@ -126,6 +143,7 @@ static int setup(void **state)
 	(void)state;
 	clear(&a);
 	clear(&b);
+	shortage = 0;
 	base = event_base_new();
 	fds_before = open_fds();
 	if (base == NULL || ipc_pair(fds) != 0)
@@ -334,6 +352,55 @@ static void the_queue_is_bounded(void **state)
 		;
 	assert_int_equal(ipc_send(link, IPC_FILE_OPENED, NULL, 0, &fd, 1), -1);
 	assert_int_equal(fcntl(fd, F_GETFD), -1);
+	ipc_free(&link);
+	close(fds[1]);
+}
+
+/* The kernel is short of something that the socket does not tell us about: it is asked again, but not all the time. */
+static void a_shortage_is_waited_out(void **state)
+{
+	const int shortages[] = {ENOBUFS, ETOOMANYREFS};
+	const struct timeval while_short = {.tv_usec = 200000};
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		shortage = shortages[i];
+		sendings = 0;
+		send_value(a.link, i);
+		event_base_loopexit(base, &while_short);
+		event_base_dispatch(base);
+		assert_in_range(sendings, 2, 50);
+		assert_int_equal(a.gone, 0);
+		shortage = 0;
+		UNTIL(b.count == i + 1);
+		assert_int_equal(b.values[i], i);
+	}
+}
+
+static void on_shortage_over(int signal)
+{
+	(void)signal;
+	shortage = 0;
+}
+
+static void a_shortage_is_waited_out_without_a_loop(void **state)
+{
+	const struct itimerval while_short = {.it_value.tv_usec = 200000};
+	int fds[2];
+	char body[64];
+
+	(void)state;
+	assert_int_equal(ipc_pair(fds), 0);
+	struct ipc *link = ipc_new(fds[0], ROLE_SUPERVISOR, ROLE_WORKER, 0);
+
+	send_value(link, 1);
+	shortage = ENOBUFS;
+	sendings = 0;
+	signal(SIGALRM, on_shortage_over);
+	assert_int_equal(setitimer(ITIMER_REAL, &while_short, NULL), 0);
+	assert_int_equal(ipc_flush_blocking(link), 0);
+	assert_in_range(sendings, 2, 50);
+	assert_int_equal(recv(fds[1], body, sizeof body, MSG_DONTWAIT), 8 + 4);
 	ipc_free(&link);
 	close(fds[1]);
 }
@@ -750,6 +817,8 @@ int main(void)
 		TEST(a_dead_link_closes_what_it_is_given),
 		TEST(unsent_descriptors_are_closed),
 		TEST(the_queue_is_bounded),
+		TEST(a_shortage_is_waited_out),
+		TEST(a_shortage_is_waited_out_without_a_loop),
 		TEST(a_paused_link_reads_nothing),
 		TEST(a_pause_is_felt_by_the_sender),
 		TEST(a_link_may_be_paused_before_it_joins),
