@@ -194,7 +194,7 @@ int ipc_send(struct ipc *link, enum ipc_type type, const void *body, size_t len,
 
 	assert((unsigned)type < IPC_TYPE_COUNT && len <= table[type].max && nfds <= table[type].fds);
 	assert((table[type].from & (1u << link->self)) && (table[type].to & (1u << link->peer)));
-	if (!link->dead && link->queued + sizeof h + len <= IPC_QUEUE_MAX)
+	if (!link->dead && !link->broke_rules && link->queued + sizeof h + len <= IPC_QUEUE_MAX)
 		d = datagram_for(link, sizeof h + len, nfds);
 	if (d == NULL) {
 		for (int i = 0; i < nfds; i++)
@@ -275,7 +275,7 @@ static enum sending flush_queue(struct ipc *link)
 
 int ipc_flush_blocking(struct ipc *link)
 {
-	for (;;) {
+	while (!link->broke_rules) {
 		enum sending rc = flush_queue(link);
 		struct pollfd p = {.fd = link->fd, .events = POLLOUT};
 		int waited;
@@ -286,6 +286,7 @@ int ipc_flush_blocking(struct ipc *link)
 		if (waited < 0 && errno != EINTR)
 			return -1;
 	}
+	return -1;
 }
 
 /* ---- receiving ---------------------------------------------------------------------------------------------- */
@@ -299,14 +300,29 @@ void ipc_on_violation(void (*report)(enum role role, uint16_t slot, void *arg), 
 	violation_arg = arg;
 }
 
-static bool violation(struct ipc *link, const char *what, unsigned type)
+static void blame(struct ipc *link)
 {
 	link->broke_rules = true;
-	log_error("%s/%u sent a message that breaks the protocol (%s, type %u %s): its link is cut",
-		  role_name(link->peer), link->peer_slot, what, type, ipc_type_name((enum ipc_type)type));
 	if (violation_report != NULL)
 		violation_report(link->peer, link->peer_slot, violation_arg);
+}
+
+static bool violation(struct ipc *link, const char *what, unsigned type)
+{
+	log_error("%s/%u sent a message that breaks the protocol (%s, type %u %s): its link is cut",
+		  role_name(link->peer), link->peer_slot, what, type, ipc_type_name((enum ipc_type)type));
+	blame(link);
 	return false;
+}
+
+void ipc_reject(struct ipc *link, const char *why)
+{
+	if (link->dead || link->broke_rules)
+		return;
+	log_error("%s/%u broke the protocol (%s): its link is cut", role_name(link->peer), link->peer_slot, why);
+	blame(link);
+	if (link->base != NULL)
+		event_active(&link->flush_event, EV_TIMEOUT, 1);
 }
 
 /* Takes one message off the datagram after checking it against the table. */
@@ -367,6 +383,16 @@ static ssize_t receive_datagram(struct ipc *link, int *fds, int *nfds)
 		memcpy(fds + *nfds, CMSG_DATA(c), count * sizeof(int));
 		*nfds += (int)count;
 	}
+	/* With room left for descriptors, it was this process that had no place for more (recvmsg(2), unix(7)). */
+	bool ours = (msg.msg_flags & MSG_CTRUNC) && *nfds < IPC_FDS_MAX;
+
+	if (ours && !(msg.msg_flags & MSG_TRUNC)) {
+		log_error("no descriptor is free for what %s/%u sent: the link between us is cut",
+			  role_name(link->peer), link->peer_slot);
+		close_fds(fds, *nfds);
+		*nfds = 0;
+		return -2;
+	}
 	if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
 		close_fds(fds, *nfds);
 		*nfds = 0;
@@ -387,15 +413,20 @@ static ssize_t receive_datagram(struct ipc *link, int *fds, int *nfds)
 static int receive_once(struct ipc *link, ipc_handler *handler, void *arg)
 {
 	int fds[IPC_FDS_MAX], nfds;
-	ssize_t n = receive_datagram(link, fds, &nfds);
 	const uint8_t *at = inbox, *end;
 	uint8_t *copy = NULL;
+
+	if (link->broke_rules)
+		return -1;
+	ssize_t n = receive_datagram(link, fds, &nfds);
 
 	if (n <= 0)
 		return n == -1 ? 0 : -1;
 	/* A handler may receive on another link, into the same inbox: long work happens on a private copy. */
 	copy = malloc((size_t)n);
 	if (copy == NULL) {
+		log_error("no memory for what %s/%u sent: the link between us is cut", role_name(link->peer),
+			  link->peer_slot);
 		explicit_bzero(inbox, (size_t)n);
 		close_fds(fds, nfds);
 		return -1;
@@ -416,6 +447,10 @@ static int receive_once(struct ipc *link, ipc_handler *handler, void *arg)
 		}
 		handler(link, &m, arg);
 		close_fds(m.fds, m.nfds);
+		if (link->broke_rules) {
+			rc = -1;
+			break;
+		}
 	}
 	link->depth--;
 	close_fds(fds, nfds);
@@ -506,6 +541,10 @@ static void on_flush(evutil_socket_t fd, short what, void *arg)
 	(void)fd, (void)what;
 	if (link->dead)
 		return;
+	if (link->broke_rules) {
+		die(link);
+		return;
+	}
 	rc = flush_queue(link);
 	if (rc == DEAD && (errno == EPIPE || errno == ECONNRESET))
 		drop_queue(link); /* the peer has ended: reading tells so, behind the last that it sent */
@@ -529,7 +568,7 @@ void ipc_attach(struct ipc *link, struct event_base *base, ipc_handler *handler,
 	event_assign(&link->flush_event, base, -1, 0, on_flush, link);
 	if (!link->paused)
 		event_add(&link->read_event, NULL);
-	if (!TAILQ_EMPTY(&link->queue))
+	if (!TAILQ_EMPTY(&link->queue) || link->broke_rules)
 		event_active(&link->flush_event, EV_TIMEOUT, 1);
 }
 
