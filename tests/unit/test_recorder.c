@@ -267,18 +267,31 @@ static void test_resent_to_a_successor(void **state)
 	ipc_free(&p.link);
 }
 
+static unsigned reports;
+
+static void on_violation(enum role role, uint16_t slot, void *arg)
+{
+	(void)slot, (void)arg;
+	assert_int_equal(role, ROLE_WORKER);
+	reports++;
+}
+
 static void test_bad_senders_are_cut(void **state)
 {
 	struct peer good, bad, liar;
 
 	(void)state;
+	reports = 0;
+	ipc_on_violation(on_violation, NULL);
 	peer_open(&good, ROLE_WORKER);
 	peer_open(&bad, ROLE_WORKER);
 	peer_open(&liar, ROLE_WORKER);
 	assert_int_equal(ipc_send(bad.link, IPC_RECORD, "garbage", 7, NULL, 0), 0);
 	send_record(&liar, 5, 1, 0);
 	send_record(&liar, 6, 1, 0); /* somebody else's */
+	send_record(&liar, 6, 2, 0);
 	UNTIL(bad.gone && liar.gone);
+	assert_int_equal(reports, 2); /* neither is left to live without its recorder */
 	send_record(&good, 9, 1, 0);
 	UNTIL(good.recorded == 1);
 	assert_int_equal(rows(), 2);
