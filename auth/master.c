@@ -64,8 +64,6 @@ struct auth_master {
 	uint64_t asked, cancelled, killed, verdicts[AUTH_FAILED + 1];
 };
 
-static void worker_drop(struct worker *w);
-
 /* ---- the end of a conversation ----------------------------------------------------------------------------------- */
 
 static void conversation_free(struct conversation *c)
@@ -83,7 +81,7 @@ static void conversation_free(struct conversation *c)
 	free(c);
 }
 
-/* Counts and sends an answer.  A worker that does not read what it asked for is cut off: w may be gone afterwards. */
+/* Counts and sends an answer.  A worker that does not read what it asked for is cut off, a moment later. */
 static void reply(struct worker *w, const struct auth_answer *answer)
 {
 	uint8_t body[ANSWER_BODY_MAX];
@@ -91,10 +89,8 @@ static void reply(struct worker *w, const struct auth_answer *answer)
 
 	w->master->verdicts[answer->verdict]++;
 	auth_put_answer(&writer, answer);
-	if (ipc_send_wire(w->link, IPC_AUTH_ANSWER, &writer) < 0) {
-		log_error("worker/%u does not take its answers: its link is cut", ipc_peer_slot(w->link));
-		worker_drop(w);
-	}
+	if (ipc_send_wire(w->link, IPC_AUTH_ANSWER, &writer) < 0)
+		ipc_reject(w->link, "it does not take its answers");
 }
 
 /* Ends c with the answer, under the id that its worker gave it. */
@@ -344,7 +340,7 @@ static void enqueue(struct worker *w, const struct auth_ask *ask)
 		deadline_set(c);
 }
 
-/* These two return false if the message is malformed; w may be gone if they return true. */
+/* These two return false if the message is malformed. */
 static bool on_ask(struct worker *w, const struct ipc_message *message)
 {
 	struct wire_reader r = wire_reader_on(message->body, message->len);
@@ -384,11 +380,10 @@ static void on_worker_message(struct ipc *link, struct ipc_message *message, voi
 		     : message->type == IPC_AUTH_CANCEL ? on_cancel(w, message)
 							: false;
 
-	if (!sound) {
-		log_error("worker/%u sent a malformed %s: its link is cut", ipc_peer_slot(link),
-			  ipc_type_name(message->type));
-		worker_drop(w);
-	}
+	if (!sound)
+		ipc_reject(link, message->type == IPC_AUTH_ASK	    ? "a malformed log-in"
+				 : message->type == IPC_AUTH_CANCEL ? "a malformed cancellation"
+								    : "a message that is not for the master");
 }
 
 static void on_worker_gone(struct ipc *link, void *arg)
@@ -426,25 +421,24 @@ static void on_child_message(struct ipc *link, struct ipc_message *message, void
 	struct auth_answer answer;
 
 	if (message->type == IPC_PAM_ANSWER && auth_get_answer(&r, &answer) && child->running != NULL &&
-	    child->running->child_id == answer.id)
+	    child->running->child_id == answer.id) {
 		finish(child->running, &answer);
-	else {
-		log_error("pam/%u sent what it was not asked for (%s): it is killed", ipc_peer_slot(link),
-			  ipc_type_name(message->type));
-		child_kill(child, "the authentication process gave a malformed answer");
-	}
-	schedule(m);
+		schedule(m);
+	} else
+		ipc_reject(link, "an answer that it was not asked for");
 }
 
-/* A child that ended is replaced without a word from us: asking for its death could hit its successor. */
+/* A child that ended is replaced without a word from us: asking for its death could hit its successor.  For the end of
+ * one that broke a rule it has been asked already (ipc_on_violation). */
 static void on_child_gone(struct ipc *link, void *arg)
 {
 	struct child *child = arg;
 	struct auth_master *m = child->master;
 
-	if (ipc_broke_rules(link))
-		child_kill(child, "the authentication process gave a malformed answer");
-	else {
+	if (ipc_broke_rules(link)) {
+		m->killed++;
+		child_drop(child, "the authentication process gave a malformed answer");
+	} else {
 		if (child->running != NULL)
 			log_warning("pam/%u ended during the log-in of \"%s\"", ipc_peer_slot(link),
 				    child->running->ask.user);
