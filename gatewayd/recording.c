@@ -135,6 +135,8 @@ static void on_gone(struct ipc *link, void *arg)
 	(void)link;
 	ipc_free(&r->link);
 	r->unsent = TAILQ_FIRST(&r->waiting);
+	if (r->callbacks.gone != NULL)
+		r->callbacks.gone(r->callbacks.arg);
 }
 
 void recording_link(struct recording *r, int fd)
@@ -156,23 +158,12 @@ bool recording_has_room(const struct recording *r)
 	return r->count < WAITING_MAX && r->bytes < WAITING_BYTES_MAX;
 }
 
-/* What may be refused for want of room; the closing of a granted session may not. */
-static bool may_wait(enum audit_kind kind)
-{
-	return kind == AUDIT_ENDED || kind == AUDIT_CONNECTED;
-}
-
 struct record *record_event(struct recording *r, const struct audit_event *e, void *waiter)
 {
 	static uint8_t body[32768];
 	struct wire_writer out = wire_writer_on(body, sizeof body);
 	struct record *rec;
 
-	if (!may_wait(e->kind) && !recording_has_room(r)) {
-		log_warning("the audit queue is full: no more is accepted, and a %s event is not recorded",
-			    audit_kind_name(e->kind));
-		return NULL;
-	}
 	audit_put_record(&out, r->incarnation, r->sequence + 1, e);
 	rec = out.overflow ? NULL : malloc(sizeof *rec + out.len);
 	if (rec == NULL) {
