@@ -53,6 +53,11 @@ static const int database_calls[] = {
 	SCMP_SYS(chmod), SCMP_SYS(fchmodat),
 };
 
+/* SQLite reading files that are open already: it may have to rebuild the index of the log, or to wait for its turn. */
+static const int open_database_calls[] = {
+	SCMP_SYS(pwrite64), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep), SCMP_SYS(geteuid), SCMP_SYS(getuid),
+};
+
 /* Looks for a path, gets EACCES instead of a death: libraries try a file and go on without it. */
 static const int refused_calls[] = {
 	SCMP_SYS(openat), SCMP_SYS(open), SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(statx), SCMP_SYS(access),
@@ -82,7 +87,7 @@ static const struct profile profiles[ROLE_COUNT] = {
 	[ROLE_CONTROL] = {true, true, NULL,
 			  {GROUP(base_calls), GROUP(read_file_calls), GROUP(database_calls), GROUP(socket_server_calls)}},
 	[ROLE_COMPILER] = {true, false, "/usr/share/zoneinfo", {GROUP(base_calls), GROUP(read_file_calls)}},
-	[ROLE_READER] = {true, true, NULL, {GROUP(base_calls), GROUP(read_file_calls), GROUP(database_calls)}},
+	[ROLE_READER] = {true, false, NULL, {GROUP(base_calls), GROUP(open_database_calls)}},
 };
 
 static bool uses(const struct profile *p, const int *calls)
@@ -126,8 +131,10 @@ static int add_argument_rules(scmp_filter_ctx ctx, bool files)
 	rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, &no_exec);
 	if (!files) {
 		struct scmp_arg_cmp empty_path = SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH);
+		struct scmp_arg_cmp named_path = SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, 0);
 
 		rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1, &empty_path);
+		rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(newfstatat), 1, &named_path);
 		for (size_t i = 0; i < LENGTH(refused_calls); i++)
 			rc |= seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), refused_calls[i], 0);
 	}
