@@ -220,7 +220,7 @@ void process_ended(struct process *p, int status)
 	ipc_free(&p->link);
 	evtimer_del(&p->timer);
 	if (p->temporary) {
-		if (status != 0)
+		if (status != 0 && s->phase <= PHASE_RUNNING)
 			log_warning("%s (pid %d) ended: %s", role_name(p->role), (int)pid, p->last_end);
 		TAILQ_REMOVE(&s->processes, p, next);
 		free(p);
