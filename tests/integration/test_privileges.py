@@ -7,11 +7,7 @@ import pytest
 
 from harness import socks
 from harness.gateway import sanitized
-
-
-def status(pid):
-    with open(f"/proc/{pid}/status", encoding="utf-8") as f:
-        return dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+from harness.processes import status
 
 
 @pytest.mark.root
