@@ -64,6 +64,7 @@ class Gateway:
         self._closed = False
         self.expected_exit = 0
         self.allowed_reports = None
+        self.prefix = []  # of the command line: a program that ends by executing its arguments
         self.state = self.path("state")
         self.socket = self.path("control.sock")
         self.conf = self.path("gatewayd.conf")
@@ -169,7 +170,7 @@ class Gateway:
         with open(self.path("log"), "ab") as log:
             self._log_start = log.tell()
             self.process = subprocess.Popen(
-                self.command("-c", self.conf), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment(),
+                [*self.prefix, *self.command("-c", self.conf)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment(),
                 preexec_fn=self._limit if self._limits else None, start_new_session=True, cwd="/",
             )
         return self
