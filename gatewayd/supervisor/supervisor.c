@@ -49,7 +49,8 @@ static bool any_running(const struct supervisor *s)
 static void send_stop(struct supervisor *s)
 {
 	const struct process *recorder = process_find(s, ROLE_RECORDER, 0);
-	bool recorded = recorder != NULL && recorder->pid > 0;
+	/* After a start that failed, one that is not ready never will be, and nobody was granted anything yet. */
+	bool recorded = recorder != NULL && recorder->pid > 0 && (recorder->ready || s->exit_code == 0);
 	struct process *p;
 
 	TAILQ_FOREACH (p, &s->processes, next) {
