@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "auth/limits.h"
 #include "common/addr.h"
 #include "common/ipc.h"
 
@@ -60,6 +61,21 @@ bool auth_get_answer(struct wire_reader *r, struct auth_answer *a);
 void auth_put_cancel(struct wire_writer *w, uint64_t id);
 bool auth_get_cancel(struct wire_reader *r, uint64_t *id);
 
+/* A session that its listener's limits are asked about. */
+struct auth_admit {
+	uint64_t id; /* the worker's, not 0 */
+	uint16_t listener;
+	bool begun; /* before this master was here: it is counted, not judged, and gets no answer */
+	struct addr client;
+	char user[AUTH_TEXT_MAX + 1]; /* "" without a log-in */
+};
+
+/* Bodies of ADMIT_ASK; of ADMIT_ANSWER (why: NULL or "" for yes); of ADMIT_DONE.  The get functions read a whole body. */
+void auth_put_admit(struct wire_writer *w, const struct auth_admit *a);
+bool auth_get_admit(struct wire_reader *r, struct auth_admit *a);
+void auth_put_admit_answer(struct wire_writer *w, uint64_t id, const char *why);
+bool auth_get_admit_answer(struct wire_reader *r, uint64_t *id, char why[AUTH_REASON_MAX + 1]);
+
 /* Why a user name or password from a client may not reach PAM ("is empty", "holds a control byte", ...: the caller says
  * which of the two), or NULL. */
 const char *auth_text_refused(const uint8_t *text, size_t len);
@@ -79,6 +95,8 @@ struct auth_master_options {
 	 * or worker, is told of by ipc_on_violation() instead. */
 	void (*kill_child)(uint16_t slot, void *arg);
 	void *arg;
+	const struct limit_set *limits; /* one a listener, in their order; copied */
+	size_t nlimits;
 };
 
 struct auth_master;

@@ -3,6 +3,7 @@ auth_libauth_a_SOURCES = \
 	auth/auth.h \
 	auth/message.c \
 	auth/master.c \
+	auth/limits.c auth/limits.h \
 	auth/child.c \
 	auth/pam.c auth/pam.h \
 	auth/groups.c auth/groups.h

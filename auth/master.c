@@ -25,6 +25,7 @@
 #include <sys/queue.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 
 #define ASK_BODY_MAX 2048
@@ -35,6 +36,7 @@ struct worker {
 	struct auth_master *master;
 	struct ipc *link;
 	LIST_HEAD(, conversation) conversations;
+	struct limits_holder *admitted;
 };
 
 struct child {
@@ -57,6 +59,7 @@ struct conversation {
 struct auth_master {
 	struct event_base *base;
 	struct auth_master_options options;
+	struct limits *limits;
 	LIST_HEAD(, worker) workers;
 	struct child *children;
 	TAILQ_HEAD(, conversation) queue;
@@ -284,6 +287,7 @@ static void worker_drop(struct worker *w)
 	LIST_REMOVE(w, next);
 	while ((c = LIST_FIRST(&w->conversations)) != NULL)
 		cancel(c);
+	limits_holder_free(&w->admitted);
 	ipc_free(&w->link);
 	free(w);
 }
@@ -373,16 +377,48 @@ static bool on_cancel(struct worker *w, const struct ipc_message *message)
 	return true;
 }
 
+static bool on_admit(struct worker *w, const struct ipc_message *message)
+{
+	struct wire_reader r = wire_reader_on(message->body, message->len);
+	uint8_t body[300];
+	struct wire_writer out = wire_writer_on(body, sizeof body);
+	struct auth_admit a;
+	const char *why;
+
+	if (!auth_get_admit(&r, &a))
+		return false;
+	why = limits_admit(w->admitted, a.id, a.listener, &a.client, a.user, a.begun, clock_mono_us());
+	auth_put_admit_answer(&out, a.id, why);
+	if (!a.begun)
+		ipc_send_wire(w->link, IPC_ADMIT_ANSWER, &out);
+	return true;
+}
+
+static bool on_admitted_done(struct worker *w, const struct ipc_message *message)
+{
+	struct wire_reader r = wire_reader_on(message->body, message->len);
+	uint64_t id;
+
+	if (!auth_get_cancel(&r, &id))
+		return false;
+	limits_release(w->admitted, id, clock_mono_us());
+	return true;
+}
+
 static void on_worker_message(struct ipc *link, struct ipc_message *message, void *arg)
 {
 	struct worker *w = arg;
 	bool sound = message->type == IPC_AUTH_ASK	? on_ask(w, message)
 		     : message->type == IPC_AUTH_CANCEL ? on_cancel(w, message)
+		     : message->type == IPC_ADMIT_ASK	? on_admit(w, message)
+		     : message->type == IPC_ADMIT_DONE	? on_admitted_done(w, message)
 							: false;
 
 	if (!sound)
 		ipc_reject(link, message->type == IPC_AUTH_ASK	    ? "a malformed log-in"
 				 : message->type == IPC_AUTH_CANCEL ? "a malformed cancellation"
+				 : message->type == IPC_ADMIT_ASK || message->type == IPC_ADMIT_DONE
+					 ? "a malformed word about limits"
 								    : "a message that is not for the master");
 }
 
@@ -405,6 +441,9 @@ void auth_master_add_worker(struct auth_master *m, uint16_t slot, int fd)
 	if (w == NULL)
 		log_fatal("out of memory for worker/%u", slot);
 	w->master = m;
+	w->admitted = limits_holder_new(m->limits);
+	if (w->admitted == NULL)
+		log_fatal("out of memory for worker/%u", slot);
 	LIST_INIT(&w->conversations);
 	LIST_INSERT_HEAD(&m->workers, w, next);
 	w->link = ipc_new(fd, ROLE_AUTH, ROLE_WORKER, slot);
@@ -474,6 +513,9 @@ struct auth_master *auth_master_new(struct event_base *base, const struct auth_m
 		log_fatal("out of memory for %u authentication processes", options->children);
 	m->base = base;
 	m->options = *options;
+	m->limits = limits_new(options->limits, options->nlimits);
+	if (m->limits == NULL)
+		log_fatal("out of memory for the limits");
 	LIST_INIT(&m->workers);
 	TAILQ_INIT(&m->queue);
 	for (unsigned i = 0; i < options->children; i++)
@@ -494,6 +536,7 @@ void auth_master_free(struct auth_master **master)
 	for (unsigned i = 0; i < m->options.children; i++)
 		child_drop(&m->children[i], "the gateway ends");
 	free(m->children);
+	limits_free(&m->limits);
 	free(m);
 }
 

@@ -156,3 +156,37 @@ bool auth_get_cancel(struct wire_reader *r, uint64_t *id)
 	*id = wire_get_u64(r);
 	return wire_done(r);
 }
+
+/* ---- limits --------------------------------------------------------------------------------------------------------- */
+
+void auth_put_admit(struct wire_writer *w, const struct auth_admit *a)
+{
+	wire_put_u64(w, a->id);
+	wire_put_u16(w, a->listener);
+	wire_put_u8(w, a->begun);
+	wire_put_addr(w, &a->client);
+	wire_put_text(w, a->user);
+}
+
+bool auth_get_admit(struct wire_reader *r, struct auth_admit *a)
+{
+	a->id = wire_get_u64(r);
+	a->listener = wire_get_u16(r);
+	a->begun = wire_get_u8(r) != 0;
+	wire_get_addr(r, &a->client);
+	wire_get_text(r, a->user, sizeof a->user);
+	return wire_done(r) && a->id != 0 && a->client.family != ADDR_NONE;
+}
+
+void auth_put_admit_answer(struct wire_writer *w, uint64_t id, const char *why)
+{
+	wire_put_u64(w, id);
+	wire_put_text(w, why);
+}
+
+bool auth_get_admit_answer(struct wire_reader *r, uint64_t *id, char why[AUTH_REASON_MAX + 1])
+{
+	*id = wire_get_u64(r);
+	wire_get_text(r, why, AUTH_REASON_MAX + 1);
+	return wire_done(r);
+}

@@ -1,1 +1,2 @@
+EXTRA_DIST += doc/INTEROP.md
 dist_man_MANS += doc/gatewayd.8 doc/gatewayd.conf.5

@@ -68,13 +68,18 @@ static void on_peer(struct child *c, enum role peer, uint16_t slot, int fd)
 int auth_main(struct child *c)
 {
 	static struct master m;
+	struct limit_set limits[CONFIG_LISTENERS_MAX];
 
+	for (size_t i = 0; i < c->config->nlisteners; i++)
+		limits[i] = c->config->listeners[i].limits;
 	m.child = c;
 	m.auth = auth_master_new(c->base, &(struct auth_master_options){
 						  .children = c->config->pam_processes,
 						  .queue_max = c->config->pam_queue,
 						  .deadline_ms = c->config->pam_timeout_ms,
 						  .kill_child = kill_child,
+						  .limits = limits,
+						  .nlimits = c->config->nlisteners,
 						  .arg = &m,
 					  });
 	if (m.auth == NULL)

@@ -53,6 +53,9 @@ static const struct option options[] = {
 	OPTION("fold-user-case", FLAG, fold_user_case, .number = 0),
 	OPTION("handshake-timeout", NUMBER, handshake_timeout_ms, .min = 100, .max = 600000, .number = 30000),
 	OPTION("connect-timeout", NUMBER, connect_timeout_ms, .min = 100, .max = 600000, .number = 20000),
+	OPTION("bind-timeout", NUMBER, bind_timeout_ms, .min = 100, .max = 3600000, .number = 120000),
+	OPTION("udp-idle-timeout", NUMBER, udp_idle_timeout_ms, .min = 1000, .max = 86400000, .number = 60000),
+	OPTION("max-session-age", NUMBER, max_session_age_ms, .min = 0, .max = 365 * DAY_MS, .number = 0),
 	OPTION("idle-timeout", NUMBER, idle_timeout_ms, .min = 100, .max = 30 * DAY_MS, .number = 2 * 3600000L),
 	OPTION("audit-timeout", NUMBER, audit_timeout_ms, .min = 100, .max = 600000, .number = 10000),
 	OPTION("commit-interval", NUMBER, commit_interval_us, .min = 0, .max = 1000000, .number = 2000),
@@ -192,6 +195,34 @@ static int validate_method(cfg_t *cfg, cfg_opt_t *opt)
 	return 0;
 }
 
+static int validate_version(cfg_t *cfg, cfg_opt_t *opt)
+{
+	const char *value = cfg_opt_getnstr(opt, cfg_opt_size(opt) - 1);
+
+	if (strcmp(value, "4") != 0 && strcmp(value, "5") != 0)
+		wrong(cfg, "versions are 4 and 5, not '%s'", value);
+	return 0;
+}
+
+static const char *const commands[] = {[1] = "connect", [2] = "bind", [3] = "udp"};
+
+static unsigned command_bit(const char *name)
+{
+	for (unsigned i = 1; i < sizeof commands / sizeof *commands; i++)
+		if (strcmp(commands[i], name) == 0)
+			return 1u << i;
+	return 0;
+}
+
+static int validate_command(cfg_t *cfg, cfg_opt_t *opt)
+{
+	const char *value = cfg_opt_getnstr(opt, cfg_opt_size(opt) - 1);
+
+	if (command_bit(value) == 0)
+		wrong(cfg, "commands are connect, bind and udp, not '%s'", value);
+	return 0;
+}
+
 static int validate_client(cfg_t *cfg, cfg_opt_t *opt)
 {
 	struct prefix p;
@@ -258,6 +289,42 @@ static void take_addresses(struct config *c, cfg_t *sec, struct config_listener 
 	}
 }
 
+static unsigned take_limit(cfg_t *sec, const char *name)
+{
+	long value = cfg_getint(sec, name);
+
+	if (value < 0 || value > 10000000)
+		wrong(sec, "%s is from 0 (no limit) to 10000000, not %ld", name, value);
+	return (unsigned)value;
+}
+
+static void take_limits(cfg_t *sec, struct limit_set *l)
+{
+	l->sessions = take_limit(sec, "max-sessions");
+	l->per_client = take_limit(sec, "max-sessions-per-client");
+	l->per_user = take_limit(sec, "max-sessions-per-user");
+	l->rate = take_limit(sec, "max-rate");
+	l->rate_per_client = take_limit(sec, "max-rate-per-client");
+	l->rate_per_user = take_limit(sec, "max-rate-per-user");
+}
+
+static void take_services(cfg_t *sec, struct config_listener *l)
+{
+	for (unsigned i = 0; i < cfg_size(sec, "versions"); i++) {
+		l->socks4 |= strcmp(cfg_getnstr(sec, "versions", i), "4") == 0;
+		l->socks5 |= strcmp(cfg_getnstr(sec, "versions", i), "5") == 0;
+	}
+	for (unsigned i = 0; i < cfg_size(sec, "commands"); i++)
+		l->commands |= command_bit(cfg_getnstr(sec, "commands", i));
+	if (!l->socks4 && !l->socks5)
+		wrong(sec, "listener '%s' serves no version", l->name);
+	if (l->commands == 0)
+		wrong(sec, "listener '%s' serves no command", l->name);
+	if (l->socks4 && memchr(l->methods, 0x00, l->nmethods) == NULL)
+		wrong(sec, "listener '%s' serves SOCKS4, which knows no log-in: add the method none, or leave version 4 out",
+		      l->name);
+}
+
 static void take_listener(struct config *c, cfg_t *sec)
 {
 	struct config_listener *l = &c->listeners[c->nlisteners];
@@ -284,6 +351,7 @@ static void take_listener(struct config *c, cfg_t *sec)
 	}
 	if (cfg_size(sec, "methods") == 0)
 		wrong(sec, "listener '%s' offers no method", title);
+	take_services(sec, l);
 	snprintf(l->pam_service, sizeof l->pam_service, "%s", cfg_getstr(sec, "pam-service"));
 	l->nclients = cfg_size(sec, "clients");
 	l->clients = calloc(l->nclients + 1, sizeof *l->clients);
@@ -292,6 +360,7 @@ static void take_listener(struct config *c, cfg_t *sec)
 
 		prefix_parse(cfg_getnstr(sec, "clients", i), &l->clients[i], &host_bits);
 	}
+	take_limits(sec, &l->limits);
 	l->open_proxy = cfg_getbool(sec, "open-proxy");
 	check_open_proxy(sec, l);
 	c->nlisteners++;
@@ -352,8 +421,16 @@ static void take_all(struct config *c, cfg_t *cfg)
 static cfg_opt_t listener_options[] = {
 	CFG_STR_LIST("address", NULL, CFGF_NONE),
 	CFG_STR_LIST("methods", (char *)(uintptr_t)"{password}", CFGF_NONE),
+	CFG_STR_LIST("versions", (char *)(uintptr_t)"{5}", CFGF_NONE),
+	CFG_STR_LIST("commands", (char *)(uintptr_t)"{connect}", CFGF_NONE),
 	CFG_STR("pam-service", "gatewayd", CFGF_NONE),
 	CFG_STR_LIST("clients", NULL, CFGF_NONE),
+	CFG_INT("max-sessions", 0, CFGF_NONE),
+	CFG_INT("max-sessions-per-client", 0, CFGF_NONE),
+	CFG_INT("max-sessions-per-user", 0, CFGF_NONE),
+	CFG_INT("max-rate", 0, CFGF_NONE),
+	CFG_INT("max-rate-per-client", 0, CFGF_NONE),
+	CFG_INT("max-rate-per-user", 0, CFGF_NONE),
 	CFG_BOOL("open-proxy", cfg_false, CFGF_NONE),
 	CFG_END(),
 };
@@ -390,6 +467,8 @@ static cfg_t *new_parser(const char *file)
 		cfg_set_validate_func(cfg, options[i].name, validate_option);
 	cfg_set_validate_func(cfg, "listener|address", validate_address);
 	cfg_set_validate_func(cfg, "listener|methods", validate_method);
+	cfg_set_validate_func(cfg, "listener|versions", validate_version);
+	cfg_set_validate_func(cfg, "listener|commands", validate_command);
 	cfg_set_validate_func(cfg, "listener|clients", validate_client);
 	cfg_set_validate_func(cfg, "listener|pam-service", validate_service);
 	cfg->filename = strdup(file);

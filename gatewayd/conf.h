@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "auth/limits.h"
 #include "common/addr.h"
 #include "common/err.h"
 #include "common/log.h"
@@ -23,10 +24,13 @@ struct config_listener {
 	size_t naddresses;
 	uint8_t methods[2]; /* SOCKS5 codes in the server's order of preference */
 	size_t nmethods;
+	bool socks4, socks5;  /* versions served; SOCKS4 only together with the method none */
+	unsigned commands;    /* bits 1 << SOCKS command (RFC 1928 section 4): 1 connect, 2 bind, 3 udp */
 	char pam_service[64];
 	struct prefix *clients; /* who may connect at all; none: everybody */
 	size_t nclients;
 	bool open_proxy;
+	struct limit_set limits; /* over all workers */
 };
 
 struct config {
@@ -50,7 +54,9 @@ struct config {
 	char pam_groups_file[4096];
 	unsigned pam_processes, pam_queue, pam_timeout_ms;
 	bool fold_user_case;
-	unsigned handshake_timeout_ms, idle_timeout_ms, connect_timeout_ms;
+	unsigned handshake_timeout_ms, idle_timeout_ms, connect_timeout_ms, bind_timeout_ms;
+	unsigned max_session_age_ms; /* 0: none */
+	unsigned udp_idle_timeout_ms; /* of one destination */
 	unsigned audit_timeout_ms, commit_interval_us;
 	unsigned compile_timeout_ms;
 	bool sandbox;

@@ -18,15 +18,21 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/worker/session.c gatewayd/worker/session.h \
 	gatewayd/worker/handshake.c \
 	gatewayd/worker/socks5.c gatewayd/worker/socks5.h gatewayd/worker/request.h \
+	gatewayd/worker/socks4.c gatewayd/worker/socks4.h \
+	gatewayd/worker/front.c gatewayd/worker/front.h \
 	gatewayd/worker/authenticate.c \
+	gatewayd/worker/limits.c \
 	gatewayd/worker/authorise.c \
 	gatewayd/worker/resolver.c gatewayd/worker/resolver.h \
 	gatewayd/worker/hosts.c gatewayd/worker/hosts.h \
 	gatewayd/worker/grant.c \
 	gatewayd/worker/detail.c \
 	gatewayd/worker/connect.c \
+	gatewayd/worker/bind.c \
 	gatewayd/worker/reply.c gatewayd/worker/reply.h gatewayd/worker/replies.def \
 	gatewayd/worker/relay.c \
+	gatewayd/worker/udp.c gatewayd/worker/udp.h \
+	gatewayd/worker/udp_flow.c \
 	gatewayd/recording.c gatewayd/recording.h \
 	gatewayd/auth_roles.c \
 	gatewayd/recorder/recorder.c \

@@ -18,7 +18,7 @@
 
 struct record {
 	TAILQ_ENTRY(record) next;
-	void *waiter;
+	struct waiter *waiter;
 	uint64_t sequence;
 	size_t len;
 	uint8_t body[];
@@ -95,11 +95,11 @@ static void on_recorded(struct recording *r, uint64_t sequence)
 	struct record *rec;
 
 	while ((rec = TAILQ_FIRST(&r->waiting)) != NULL && rec->sequence <= sequence) {
-		void *waiter = rec->waiter;
+		struct waiter *waiter = rec->waiter;
 
 		remove_record(r, rec);
 		if (waiter != NULL)
-			r->callbacks.durable(waiter);
+			waiter->durable(waiter);
 	}
 	send_unsent(r);
 	if (r->callbacks.progress != NULL)
@@ -158,7 +158,7 @@ bool recording_has_room(const struct recording *r)
 	return r->count < WAITING_MAX && r->bytes < WAITING_BYTES_MAX;
 }
 
-struct record *record_event(struct recording *r, const struct audit_event *e, void *waiter)
+struct record *record_event(struct recording *r, const struct audit_event *e, struct waiter *waiter)
 {
 	static uint8_t body[32768];
 	struct wire_writer out = wire_writer_on(body, sizeof body);

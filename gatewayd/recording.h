@@ -11,9 +11,12 @@ struct event_base;
 struct record;
 struct recording;
 
+/* Whoever waits for an event to become durable embeds this. */
+struct waiter {
+	void (*durable)(struct waiter *waiter);
+};
+
 struct recording_callbacks {
-	/* The event that this waiter was given for is on stable storage. */
-	void (*durable)(void *waiter);
 	/* Something became durable: there may be room again.  May be NULL. */
 	void (*progress)(void *arg);
 	/* The recorder's link ended.  May be NULL. */
@@ -35,9 +38,9 @@ struct ipc *recording_peer(const struct recording *r);
 /* Room for more?  No: new sessions wait, or are refused. */
 bool recording_has_room(const struct recording *r);
 /* Appends an event; whoever would begin something new asks recording_has_room() first: what ends or refuses what has begun
- * always finds room, and is bounded by it.  waiter (may be NULL) is told when it is durable, unless record_forget() came first; the handle is for
- * that only, and invalid once the waiter has been told.  NULL: memory is short. */
-struct record *record_event(struct recording *r, const struct audit_event *e, void *waiter);
+ * always finds room, and is bounded by it.  waiter (may be NULL) is told when it is durable, unless record_forget() came
+ * first; the handle is for that only, and invalid once the waiter has been told.  NULL: memory is short. */
+struct record *record_event(struct recording *r, const struct audit_event *e, struct waiter *waiter);
 void record_forget(struct record **record);
 /* Calls done(arg) once nothing waits any more; maybe at once. */
 void recording_drain(struct recording *r, void (*done)(void *arg), void *arg);

@@ -15,6 +15,8 @@ static const char *const kind_names[AUDIT_KIND_COUNT] = {
 	[AUDIT_ADMIN] = "admin",
 	[AUDIT_START] = "start",
 	[AUDIT_STOP] = "stop",
+	[AUDIT_FLOW] = "flow",
+	[AUDIT_FLOW_ENDED] = "flow-ended",
 };
 
 const char *audit_kind_name(enum audit_kind kind)

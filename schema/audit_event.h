@@ -18,6 +18,8 @@ enum audit_kind {
 	AUDIT_ADMIN,	    /* a command of an administrator */
 	AUDIT_START,	    /* the gateway started */
 	AUDIT_STOP,
+	AUDIT_FLOW,         /* a destination of a UDP association: durable before its first datagram leaves */
+	AUDIT_FLOW_ENDED,   /* bytes and datagrams both ways */
 	AUDIT_KIND_COUNT
 };
 
@@ -34,7 +36,7 @@ struct audit_event {
 	enum audit_kind kind;
 	uint64_t session;    /* 0: not of a session */
 	int64_t time_us;     /* wall clock when it happened */
-	int64_t duration_us; /* AUDIT_ENDED, monotonic */
+	int64_t duration_us; /* AUDIT_ENDED, AUDIT_FLOW_ENDED; monotonic */
 	struct endpoint client;
 	struct endpoint address;       /* destination address; the port is set also when only the name is known */
 	uint64_t bytes_up, bytes_down; /* client to destination, and back */

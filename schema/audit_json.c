@@ -89,7 +89,7 @@ json_t *audit_event_json(uint64_t id, const struct audit_event *e)
 	put_text(object, "rule", e->rule);
 	put_number(object, "revision", e->revision);
 	put_text(object, "reason", e->reason);
-	if (e->kind == AUDIT_ENDED) {
+	if (e->kind == AUDIT_ENDED || e->kind == AUDIT_FLOW_ENDED) {
 		json_object_set_new(object, "bytes_up", json_integer((json_int_t)e->bytes_up));
 		json_object_set_new(object, "bytes_down", json_integer((json_int_t)e->bytes_down));
 		json_object_set_new(object, "duration_us", json_integer((json_int_t)e->duration_us));

@@ -67,7 +67,7 @@ struct audit_filter {
 	bool oldest_first;
 };
 
-#define AUDIT_KINDS_ALLOW (1u << AUDIT_OPEN)
+#define AUDIT_KINDS_ALLOW (1u << AUDIT_OPEN | 1u << AUDIT_FLOW)
 #define AUDIT_KINDS_DENY (1u << AUDIT_DENIED | 1u << AUDIT_LOGIN_FAILED)
 
 /* Reads "name", ".suffix", "*.below", an address or a prefix into the filter; -1 with *why. */

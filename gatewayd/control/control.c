@@ -223,11 +223,6 @@ static void on_stop(struct child *child)
 	recording_drain(c->recording, on_drained, child);
 }
 
-static void on_durable(void *waiter)
-{
-	(void)waiter; /* nobody waits for our events */
-}
-
 /* The link that our events go over is also where the recorder is asked for its status. */
 static void on_recorder_message(struct ipc_message *m, void *arg)
 {
@@ -264,7 +259,7 @@ int control_main(struct child *child)
 	find_group(c);
 	c->recording = recording_new(
 		child->base, ROLE_CONTROL,
-		&(struct recording_callbacks){.durable = on_durable, .message = on_recorder_message, .arg = c});
+		&(struct recording_callbacks){.message = on_recorder_message, .arg = c});
 	c->policy.store = policy_store_open("policy.db", false, &why);
 	if (c->policy.store == NULL) {
 		snprintf(text, sizeof text, "the policy store in %.100s/policy cannot be opened: %.400s",

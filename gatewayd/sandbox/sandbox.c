@@ -31,8 +31,8 @@ static const int base_calls[] = {
 };
 
 static const int network_calls[] = {
-	SCMP_SYS(accept4), SCMP_SYS(connect), SCMP_SYS(bind), SCMP_SYS(shutdown), SCMP_SYS(setsockopt), SCMP_SYS(getsockopt),
-	SCMP_SYS(getsockname), SCMP_SYS(getpeername), SCMP_SYS(recvmmsg), SCMP_SYS(sendmmsg),
+	SCMP_SYS(accept4), SCMP_SYS(connect), SCMP_SYS(bind), SCMP_SYS(listen), SCMP_SYS(shutdown), SCMP_SYS(setsockopt),
+	SCMP_SYS(getsockopt), SCMP_SYS(getsockname), SCMP_SYS(getpeername), SCMP_SYS(recvmmsg), SCMP_SYS(sendmmsg),
 };
 
 static const int socket_server_calls[] = {

@@ -35,6 +35,8 @@ static void on_message(struct ipc *link, struct ipc_message *m, void *arg)
 	struct session *s;
 
 	(void)link;
+	if (m->type == IPC_ADMIT_ANSWER)
+		limits_answer(arg, m);
 	if (m->type != IPC_AUTH_ANSWER)
 		return;
 	if (!auth_get_answer(&r, &answer)) {
@@ -59,6 +61,7 @@ static void on_gone(struct ipc *link, void *arg)
 		stop_waiting(setup);
 		session_refuse(setup->session, REASON_LOGIN_FAILED, "the authenticator ended");
 	}
+	limits_master_gone(w);
 }
 
 void authenticate_link(struct worker *w, int fd)
@@ -67,6 +70,7 @@ void authenticate_link(struct worker *w, int fd)
 		on_gone(w->auth, w);
 	w->auth = ipc_new(fd, ROLE_WORKER, ROLE_AUTH, 0);
 	ipc_attach(w->auth, w->base, on_message, on_gone, w);
+	limits_master_new(w);
 }
 
 int authenticate_ask(struct session *s, struct auth_ask *ask)

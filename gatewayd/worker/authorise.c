@@ -14,7 +14,7 @@
 
 #define IMAGE_MAX (1024UL * 1024 * 1024)
 
-static struct policy_context context(const struct worker *w)
+struct policy_context authorise_context(const struct worker *w)
 {
 	return (struct policy_context){
 		.image = w->rules->image,
@@ -39,7 +39,10 @@ static struct policy_request facts(const struct session *s, const char *groups[A
 		.user = s->user,
 		.groups = groups,
 		.ngroups = setup->ngroups,
-		.method = setup->method == 0x02 ? POLICY_METHOD_PASSWORD : POLICY_METHOD_NONE,
+		.claimed_user = s->claimed,
+		.method = s->protocol == PROTOCOL_SOCKS4 ? POLICY_METHOD_SOCKS4
+			  : setup->method == 0x02        ? POLICY_METHOD_PASSWORD
+							 : POLICY_METHOD_NONE,
 		.command = setup->request.command,
 		.name = setup->request.has_name ? &setup->request.name : NULL,
 		.address = setup->request.address,
@@ -75,10 +78,22 @@ static void deny(struct session *s, const struct policy_decision *d)
 }
 
 /* Decides every address; those allowed become the candidates, in the order of the answer. */
+static bool keep_aliases(struct setup *setup, const struct name *aliases, size_t n)
+{
+	if (setup->request.command != POLICY_BIND || n == 0)
+		return true;
+	setup->aliases = malloc(n * sizeof *aliases);
+	if (setup->aliases == NULL)
+		return false;
+	memcpy(setup->aliases, aliases, n * sizeof *aliases);
+	setup->naliases = n;
+	return true;
+}
+
 static void decide_addresses(struct session *s, const struct addr *addresses, size_t n, const struct name *aliases,
 			     size_t naliases)
 {
-	struct policy_context ctx = context(s->worker);
+	struct policy_context ctx = authorise_context(s->worker);
 	const char *groups[AUTH_GROUPS_MAX];
 	struct policy_request req = facts(s, groups);
 	struct policy_decision each[ANSWER_ADDRESSES_MAX], whole;
@@ -89,6 +104,10 @@ static void decide_addresses(struct session *s, const struct addr *addresses, si
 		if (n > 0 && s->address.family == ADDR_NONE)
 			s->address = addresses[0];
 		deny(s, &whole);
+		return;
+	}
+	if (!keep_aliases(setup, aliases, naliases)) {
+		session_refuse(s, REASON_FAULT, "out of memory");
 		return;
 	}
 	for (size_t i = 0; i < n; i++)
@@ -117,7 +136,7 @@ static void on_answer(const struct answer *a, void *arg)
 
 static void decide_name(struct session *s)
 {
-	struct policy_context ctx = context(s->worker);
+	struct policy_context ctx = authorise_context(s->worker);
 	const struct config *config = s->worker->config;
 	const char *groups[AUTH_GROUPS_MAX];
 	struct policy_request req = facts(s, groups);
@@ -160,10 +179,36 @@ static bool complete_name(struct session *s)
 	return true;
 }
 
+bool authorise_peer(struct session *s, const struct addr *peer)
+{
+	struct policy_context ctx = authorise_context(s->worker);
+	const char *groups[AUTH_GROUPS_MAX];
+	struct policy_request req = facts(s, groups);
+	struct policy_decision d;
+
+	/* DST.PORT stays the request's: only the address is news. */
+	if (req.name == NULL)
+		req.address = *peer;
+	policy_decide_address(&ctx, &req, peer, s->setup->aliases, s->setup->naliases, &d);
+	log_decision(s, &d);
+	return d.verdict == POLICY_ALLOW;
+}
+
+static bool is_unspecified(const struct addr *a)
+{
+	static const uint8_t zero[16];
+
+	return a->family != ADDR_NONE && memcmp(a->bytes, zero, sizeof zero) == 0;
+}
+
 void authorise_request(struct session *s)
 {
 	struct request *req = &s->setup->request;
 
+	if (req->command == POLICY_BIND && !req->has_name && is_unspecified(&req->address)) {
+		session_refuse(s, REASON_BIND_UNNAMED, NULL);
+		return;
+	}
 	if (s->worker->rules == NULL)
 		session_refuse(s, REASON_NO_POLICY, NULL);
 	else if (!req->has_name)

@@ -1,10 +1,16 @@
-/* Connects to the allowed addresses, one after the other, and to exactly those: there is no second lookup. */
+/* Connects to the allowed addresses, and to exactly those: there is no second lookup.  Attempts are staggered as RFC 8305
+ * ("happy eyeballs") has it: families take turns, IPv6 first, and each later address starts when an earlier one failed or has
+ * been silent for a moment; the first that answers wins. */
 #include "config.h"
 
 #include <errno.h>
 #include <event2/event.h>
+#include <linux/errqueue.h>
 #include <netinet/in.h>
+#include <netinet/ip_icmp.h>
+#include <netinet/icmp6.h>
 #include <netinet/tcp.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -12,49 +18,46 @@
 #include "gatewayd/worker/session.h"
 #include "gatewayd/worker/worker.h"
 
-static void try_next(struct session *s);
+/* RFC 8305 section 5, Connection Attempt Delay. */
+#define STAGGER_US 250000
 
-static void close_attempt(struct session *s)
+static void go_on(struct session *s);
+
+/* ---- order ------------------------------------------------------------------------------------------------------- */
+
+/* RFC 8305 section 4: interleave the families; within one, the resolver's order stays. */
+void connect_order(struct setup *setup)
 {
-	if (event_initialized(&s->server_write))
-		event_del(&s->server_write);
-	if (s->server_fd >= 0)
-		close(s->server_fd);
-	s->server_fd = -1;
+	struct candidate sorted[CANDIDATES_MAX];
+	size_t at[2] = {0, 0}, n = 0;
+	const uint8_t families[2] = {ADDR_V6, ADDR_V4};
+
+	while (n < setup->ncandidates)
+		for (int f = 0; f < 2; f++) {
+			while (at[f] < setup->ncandidates && setup->candidates[at[f]].address.family != families[f])
+				at[f]++;
+			if (at[f] < setup->ncandidates)
+				sorted[n++] = setup->candidates[at[f]++];
+		}
+	memcpy(setup->candidates, sorted, n * sizeof *sorted);
 }
 
-static void attempt_failed(struct session *s, enum reason reason)
-{
-	s->setup->connect_failure = reason_worse(s->setup->connect_failure, reason);
-	close_attempt(s);
-	try_next(s);
-}
+/* ---- one attempt -------------------------------------------------------------------------------------------------- */
 
-static void on_writable(evutil_socket_t fd, short what, void *arg)
+static void close_attempt(struct attempt *a)
 {
-	struct session *s = arg;
-	int error = 0;
-	socklen_t len = sizeof error;
+	struct session *s = a->session;
 
-	(void)what;
-	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0)
-		error = errno;
-	if (error != 0) {
-		attempt_failed(s, reason_of_errno(error));
+	if (a->fd < 0)
 		return;
-	}
-	evtimer_del(&s->setup->connect_timer);
-	grant_connected(s);
-}
-
-static void on_timeout(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd, (void)what;
-	attempt_failed(arg, REASON_CONNECT_TIMEOUT);
+	event_del(&a->event);
+	close(a->fd);
+	a->fd = -1;
+	s->setup->nattempts--;
 }
 
 /* The rule's `source`, if it names one.  A connection that cannot be made from there is not made from elsewhere. */
-static int bind_source(const struct session *s, const struct candidate *c)
+static int bind_source(const struct session *s, const struct candidate *c, int fd)
 {
 	struct endpoint from = {.addr = policy_rule_source(s->setup->rules->image, c->rule)};
 	struct sockaddr_storage sa;
@@ -69,81 +72,185 @@ static int bind_source(const struct session *s, const struct candidate *c)
 	socklen_t len = endpoint_to_sockaddr(&from, &sa);
 
 	/* The port is chosen at connect, where the whole four-tuple counts. */
-	setsockopt(s->server_fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
-	return bind(s->server_fd, (struct sockaddr *)&sa, len);
+	setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+	return bind(fd, (struct sockaddr *)&sa, len);
+}
+
+/* "Host unreachable" may be a router's word for a packet that ran out of hops: RFC 1928 has a reply of its own for that. */
+static enum reason reason_of_failure(int fd, int error)
+{
+	union {
+		char bytes[512];
+		struct cmsghdr align;
+	} control;
+	struct msghdr msg = {.msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+
+	if (error != EHOSTUNREACH || recvmsg(fd, &msg, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+		return reason_of_errno(error);
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c != NULL; c = CMSG_NXTHDR(&msg, c)) {
+		struct sock_extended_err e;
+
+		if (c->cmsg_len < CMSG_LEN(sizeof e))
+			continue;
+		memcpy(&e, CMSG_DATA(c), sizeof e);
+		if ((e.ee_origin == SO_EE_ORIGIN_ICMP && e.ee_type == ICMP_TIME_EXCEEDED) ||
+		    (e.ee_origin == SO_EE_ORIGIN_ICMP6 && e.ee_type == ICMP6_TIME_EXCEEDED))
+			return REASON_TTL_EXPIRED;
+	}
+	return reason_of_errno(error);
+}
+
+static void win(struct attempt *a)
+{
+	struct session *s = a->session;
+	struct setup *setup = s->setup;
+
+	event_del(&a->event);
+	s->server_fd = a->fd;
+	a->fd = -1;
+	setup->nattempts--;
+	connect_stop(s);
+	grant_connected(s, &setup->candidates[a->candidate]);
+}
+
+static void on_writable(evutil_socket_t fd, short what, void *arg)
+{
+	struct attempt *a = arg;
+	struct session *s = a->session;
+	int error = 0;
+	socklen_t len = sizeof error;
+
+	(void)what;
+	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0)
+		error = errno;
+	if (error == 0) {
+		win(a);
+		return;
+	}
+	s->setup->connect_failure = reason_worse(s->setup->connect_failure, reason_of_failure(fd, error));
+	s->address = s->setup->candidates[a->candidate].address;
+	close_attempt(a);
+	go_on(s);
 }
 
 /* A socket on its way to the candidate, or the reason why not. */
-static enum reason begin(struct session *s, const struct candidate *c)
+static enum reason begin(struct session *s, struct attempt *a, size_t candidate)
 {
+	const struct candidate *c = &s->setup->candidates[candidate];
 	struct endpoint to = {.addr = c->address, .port = s->port};
 	struct sockaddr_storage sa;
 	socklen_t len = endpoint_to_sockaddr(&to, &sa);
-	int one = 1;
+	bool v6 = sa.ss_family == AF_INET6;
+	int one = 1, fd = socket(sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
-	s->server_fd = socket(sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (s->server_fd < 0)
+	s->address = c->address;
+	if (fd < 0)
 		return errno == EAFNOSUPPORT ? REASON_NET_UNREACHABLE : REASON_CONNECT_FAILED;
-	setsockopt(s->server_fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-	setsockopt(s->server_fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
-	if (bind_source(s, c) != 0)
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+	setsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_RECVERR : IP_RECVERR, &one, sizeof one);
+	if (bind_source(s, c, fd) != 0) {
+		close(fd);
 		return REASON_SOURCE;
-	if (connect(s->server_fd, (struct sockaddr *)&sa, len) != 0 && errno != EINPROGRESS)
-		return reason_of_errno(errno);
-	event_assign(&s->server_write, s->worker->base, s->server_fd, EV_WRITE, on_writable, s);
-	event_add(&s->server_write, NULL);
+	}
+	if (connect(fd, (struct sockaddr *)&sa, len) != 0 && errno != EINPROGRESS) {
+		enum reason reason = reason_of_errno(errno);
+
+		close(fd);
+		return reason;
+	}
+	a->session = s;
+	a->fd = fd;
+	a->candidate = candidate;
+	s->setup->nattempts++;
+	event_assign(&a->event, s->worker->base, fd, EV_WRITE, on_writable, a);
+	event_add(&a->event, NULL);
 	return REASON_NONE;
 }
 
-/* Each attempt gets its share of what is left of the whole, so that one black hole does not use it up. */
-static void arm(struct session *s)
+/* ---- all of them ---------------------------------------------------------------------------------------------------- */
+
+static struct attempt *free_attempt(struct setup *setup)
+{
+	for (size_t i = 0; i < ATTEMPTS_MAX; i++)
+		if (setup->attempts[i].fd < 0)
+			return &setup->attempts[i];
+	return NULL;
+}
+
+/* So that a row of black holes does not keep the rest from being tried. */
+static struct attempt *give_up_oldest(struct setup *setup)
+{
+	struct attempt *oldest = &setup->attempts[0];
+
+	for (size_t i = 1; i < ATTEMPTS_MAX; i++)
+		if (setup->attempts[i].candidate < oldest->candidate)
+			oldest = &setup->attempts[i];
+	close_attempt(oldest);
+	return oldest;
+}
+
+static void arm(struct session *s, int64_t now)
 {
 	struct setup *setup = s->setup;
-	int64_t left = setup->connect_deadline_us - clock_mono_us();
-	int64_t share = left / (int64_t)(setup->ncandidates - setup->next_candidate + 1);
+	int64_t wait = setup->connect_deadline_us - now;
 	struct timeval tv;
 
-	if (share < 0)
-		share = 0;
-	tv = (struct timeval){.tv_sec = share / 1000000, .tv_usec = share % 1000000};
+	if (setup->next_candidate < setup->ncandidates && wait > STAGGER_US)
+		wait = STAGGER_US;
+	tv = (struct timeval){.tv_sec = wait / 1000000, .tv_usec = wait % 1000000};
 	evtimer_add(&setup->connect_timer, &tv);
 }
 
-static void try_next(struct session *s)
+/* Starts the next attempt, if there is one; ends when none is left. */
+static void go_on(struct session *s)
 {
 	struct setup *setup = s->setup;
+	int64_t now = clock_mono_us();
+	bool started = false;
 
-	/* The first is always tried, also when the machine slept in between. */
-	while (setup->next_candidate < setup->ncandidates &&
-	       (setup->next_candidate == 0 || clock_mono_us() < setup->connect_deadline_us)) {
-		enum reason failure = begin(s, &setup->candidates[setup->next_candidate++]);
-
-		if (failure == REASON_NONE) {
-			arm(s);
-			return;
-		}
-		setup->connect_failure = reason_worse(setup->connect_failure, failure);
-		close_attempt(s);
+	if (now >= setup->connect_deadline_us) {
+		grant_failed(s, reason_worse(setup->connect_failure, REASON_CONNECT_TIMEOUT));
+		return;
 	}
-	evtimer_del(&setup->connect_timer);
-	s->address = setup->candidates[setup->next_candidate - 1].address;
-	grant_failed(s, setup->connect_failure);
+	while (!started && setup->next_candidate < setup->ncandidates) {
+		struct attempt *a = free_attempt(setup);
+		enum reason failure = begin(s, a != NULL ? a : give_up_oldest(setup), setup->next_candidate++);
+
+		started = failure == REASON_NONE;
+		setup->connect_failure = reason_worse(setup->connect_failure, failure);
+	}
+	if (setup->nattempts > 0)
+		arm(s, now);
+	else
+		grant_failed(s, setup->connect_failure);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	go_on(arg);
 }
 
 void connect_start(struct session *s)
 {
 	struct setup *setup = s->setup;
 
-	evtimer_assign(&setup->connect_timer, s->worker->base, on_timeout, s);
+	evtimer_assign(&setup->connect_timer, s->worker->base, on_timer, s);
 	setup->connect_deadline_us = clock_mono_us() + (int64_t)s->worker->config->connect_timeout_ms * 1000;
 	setup->connect_failure = REASON_NONE;
-	try_next(s);
+	for (size_t i = 0; i < ATTEMPTS_MAX; i++)
+		setup->attempts[i] = (struct attempt){.session = s, .fd = -1};
+	go_on(s);
 }
 
 void connect_stop(struct session *s)
 {
-	if (event_initialized(&s->setup->connect_timer))
-		evtimer_del(&s->setup->connect_timer);
-	if (event_initialized(&s->server_write) && s->state != SESSION_RELAYING)
-		event_del(&s->server_write);
+	struct setup *setup = s->setup;
+
+	if (!event_initialized(&setup->connect_timer))
+		return; /* never started */
+	evtimer_del(&setup->connect_timer);
+	for (size_t i = 0; i < ATTEMPTS_MAX; i++)
+		close_attempt(&setup->attempts[i]);
 }

@@ -67,6 +67,8 @@ void detail_write(const struct session *s, const struct policy_image *image, con
 
 	set_unless_empty(root, "candidates", candidates(s, image));
 	set_unless_empty(root, "groups", groups(s));
+	if (s->claimed != NULL)
+		json_object_set_new(root, "claimed_user", json_string(s->claimed));
 	set_unless_empty(root, "monitors", monitors(image, d));
 	/* Whatever does not fit, the candidates do: 64 addresses and names of rules, of 63 bytes each. */
 	if (json_object_size(root) > 0 && !dump(root, e)) {

@@ -10,7 +10,7 @@
 #include "common/log.h"
 #include "gatewayd/recording.h"
 #include "gatewayd/worker/session.h"
-#include "gatewayd/worker/socks5.h"
+#include "gatewayd/worker/udp.h"
 #include "gatewayd/worker/worker.h"
 
 static int set_rule(struct session *s, uint32_t rule)
@@ -22,11 +22,45 @@ static int set_rule(struct session *s, uint32_t rule)
 	return name == NULL ? -1 : 0;
 }
 
+/* Appends the OPEN event; false if the session had to be refused. */
+static bool record_grant(struct session *s, const struct audit_event *e)
+{
+	struct worker *w = s->worker;
+
+	if (recording_has_room(w->recording))
+		s->setup->record = record_event(w->recording, e, &s->setup->waiter);
+	if (s->setup->record == NULL) {
+		session_refuse(s, REASON_AUDIT, "the audit does not keep up");
+		return false;
+	}
+	s->granted = true;
+	s->granted_us = clock_mono_us();
+	w->counters.granted++;
+	session_arm(s, (int64_t)w->config->audit_timeout_ms * 1000);
+	return true;
+}
+
+void grant_association(struct session *s)
+{
+	static struct audit_event e;
+
+	s->revision = s->worker->rules->revision;
+	/* What the request names is the client's own end, not a destination. */
+	s->address = (struct addr){0};
+	free(s->name);
+	s->name = NULL;
+	s->port = 0;
+	session_set_state(s, SESSION_GRANTING);
+	session_event(s, AUDIT_OPEN, &e);
+	s->setup->connected = true;
+	record_grant(s, &e);
+}
+
 void grant_start(struct session *s, const struct policy_decision *d)
 {
 	static struct audit_event e;
-	struct worker *w = s->worker;
 
+	connect_order(s->setup);
 	if (set_rule(s, s->setup->candidates[0].rule) != 0) {
 		session_refuse(s, REASON_FAULT, "out of memory");
 		return;
@@ -35,17 +69,12 @@ void grant_start(struct session *s, const struct policy_decision *d)
 	session_set_state(s, SESSION_GRANTING);
 	session_event(s, AUDIT_OPEN, &e);
 	detail_write(s, s->setup->rules->image, d, &e);
-	if (recording_has_room(w->recording))
-		s->setup->record = record_event(w->recording, &e, s);
-	if (s->setup->record == NULL) {
-		session_refuse(s, REASON_AUDIT, "the audit does not keep up");
+	if (!record_grant(s, &e))
 		return;
-	}
-	s->granted = true;
-	s->granted_us = clock_mono_us();
-	w->counters.granted++;
-	session_arm(s, (int64_t)w->config->audit_timeout_ms * 1000);
-	connect_start(s);
+	if (s->command == POLICY_BIND)
+		bind_start(s);
+	else
+		connect_start(s);
 }
 
 static void record_connected(struct session *s)
@@ -56,48 +85,62 @@ static void record_connected(struct session *s)
 	record_event(s->worker->recording, &e, NULL);
 }
 
-static void finish(struct session *s)
+/* The last reply, and the bytes may flow. */
+static void relay(struct session *s)
 {
 	struct setup *setup = s->setup;
-	struct endpoint bound = {0};
-	struct sockaddr_storage sa;
-	socklen_t len = sizeof sa;
-	uint8_t reply[SOCKS5_REPLY_MAX], early[HANDSHAKE_MAX];
+	struct endpoint bound = setup->bound;
+	uint8_t early[HANDSHAKE_MAX];
 	size_t early_len = setup->in_len;
 
-	if (!setup->connected || !setup->recorded)
-		return;
-	if (getsockname(s->server_fd, (struct sockaddr *)&sa, &len) == 0)
-		endpoint_from_sockaddr((struct sockaddr *)&sa, len, &bound);
-	record_connected(s);
-	len = (socklen_t)socks5_write_reply(reply, reason_socks5(REASON_NONE), &bound);
 	memcpy(early, setup->in, early_len);
 	session_set_state(s, SESSION_RELAYING);
 	session_free_setup(s);
-	if (send(s->client_fd, reply, len, MSG_NOSIGNAL) != (ssize_t)len) {
+	if (!handshake_reply(s, REASON_NONE, &bound))
 		session_end(s, "client left before its reply", true);
-		return;
-	}
-	relay_start(s, early, early_len);
+	else
+		relay_start(s, early, early_len);
 }
 
-void grant_recorded(struct session *s)
+void grant_finish(struct session *s)
 {
+	struct setup *setup = s->setup;
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof sa;
+
+	if (!setup->connected || !setup->recorded)
+		return;
+	if (s->state == SESSION_ACCEPTING) {
+		relay(s);
+		return;
+	}
+	if (s->command != POLICY_CONNECT) {
+		(s->command == POLICY_BIND ? bind_wait : udp_start)(s);
+		return;
+	}
+	if (getsockname(s->server_fd, (struct sockaddr *)&sa, &len) == 0)
+		endpoint_from_sockaddr((struct sockaddr *)&sa, len, &setup->bound);
+	record_connected(s);
+	relay(s);
+}
+
+void grant_recorded(struct waiter *waiter)
+{
+	struct session *s = ((struct setup *)waiter)->session; /* its first member */
+
 	s->setup->record = NULL;
 	s->setup->recorded = true;
 	evtimer_del(&s->timer);
-	finish(s);
+	grant_finish(s);
 }
 
-void grant_connected(struct session *s)
+void grant_connected(struct session *s, const struct candidate *c)
 {
-	const struct candidate *c = &s->setup->candidates[s->setup->next_candidate - 1];
-
 	s->setup->connected = true;
 	s->address = c->address;
 	if (set_rule(s, c->rule) != 0)
 		log_error("out of memory: a record goes without its rule");
-	finish(s);
+	grant_finish(s);
 }
 
 void grant_failed(struct session *s, enum reason reason)

@@ -10,7 +10,7 @@
 #include "common/clock.h"
 #include "common/text.h"
 #include "gatewayd/worker/session.h"
-#include "gatewayd/worker/socks5.h"
+#include "gatewayd/worker/socks4.h"
 #include "gatewayd/worker/worker.h"
 
 enum { METHOD_NONE = 0x00, METHOD_PASSWORD = 0x02, METHOD_UNACCEPTABLE = 0xff };
@@ -85,12 +85,18 @@ void handshake_timeout(struct session *s)
 		session_refuse(s, REASON_HANDSHAKE_TIMEOUT, session_state_name(s->state));
 }
 
+bool handshake_reply(struct session *s, enum reason reason, const struct endpoint *bound)
+{
+	uint8_t reply[FRONT_REPLY_MAX];
+
+	return say(s, reply, front_write_reply(s->protocol, reply, reason, bound));
+}
+
 /* What the client reads when it is refused, in the terms of the state it is in. */
 void handshake_refusal_reply(struct session *s, enum reason reason)
 {
 	static const struct endpoint nowhere;
 	static const uint8_t no_method[2] = {5, METHOD_UNACCEPTABLE}, login_refused[2] = {1, 1};
-	uint8_t reply[SOCKS5_REPLY_MAX];
 
 	switch (s->state) {
 	case SESSION_GREETING:
@@ -103,11 +109,29 @@ void handshake_refusal_reply(struct session *s, enum reason reason)
 		say(s, login_refused, sizeof login_refused);
 		return;
 	default:
-		say(s, reply, socks5_write_reply(reply, reason_socks5(reason), &nowhere));
+		handshake_reply(s, reason, &nowhere);
 	}
 }
 
 /* Each stage: true if it moved on and the next may look at the bytes that are left. */
+
+/* One port serves all versions: the first byte tells. */
+static bool detect(struct session *s)
+{
+	if (s->protocol != PROTOCOL_UNKNOWN || s->setup->in_len == 0)
+		return s->protocol != PROTOCOL_UNKNOWN;
+	if (s->setup->in[0] == 4 && s->listener->socks4) {
+		s->protocol = PROTOCOL_SOCKS4;
+		s->setup->method = METHOD_NONE;
+		session_set_state(s, SESSION_REQUEST);
+	} else if (s->setup->in[0] == 5 && s->listener->socks5) {
+		s->protocol = PROTOCOL_SOCKS5;
+	} else {
+		session_refuse(s, REASON_PROTOCOL, "the first byte is no SOCKS version that this listener serves");
+		return false;
+	}
+	return true;
+}
 
 static bool greeting(struct session *s)
 {
@@ -116,6 +140,10 @@ static bool greeting(struct session *s)
 	struct front_refusal why;
 	size_t used;
 
+	if (!detect(s))
+		return false;
+	if (s->state != SESSION_GREETING)
+		return true;
 	switch (socks5_read_methods(setup->in, setup->in_len, &used, &methods, &why)) {
 	case FRONT_MORE:
 		return false;
@@ -255,13 +283,28 @@ static void refuse_request(struct session *s, const struct front_refusal *why)
 	session_refuse(s, why->reason, why->detail);
 }
 
+static enum front_result read_request(struct session *s, size_t *used, struct front_refusal *why)
+{
+	struct setup *setup = s->setup;
+	struct socks4_user claimed = {0};
+	char shown[4 * SOCKS4_TEXT_MAX + 4];
+	enum front_result result;
+
+	if (s->protocol == PROTOCOL_SOCKS5)
+		return socks5_read_request(setup->in, setup->in_len, used, &setup->request, why);
+	result = socks4_read_request(setup->in, setup->in_len, used, &setup->request, &claimed, why);
+	if (result != FRONT_MORE && claimed.len > 0)
+		s->claimed = strdup(text_escape(claimed.text, claimed.len, shown, sizeof shown));
+	return result;
+}
+
 static bool request(struct session *s)
 {
 	struct setup *setup = s->setup;
 	struct front_refusal why = {0};
 	size_t used;
 
-	switch (socks5_read_request(setup->in, setup->in_len, &used, &setup->request, &why)) {
+	switch (read_request(s, &used, &why)) {
 	case FRONT_MORE:
 		return false;
 	case FRONT_REFUSE:
@@ -281,8 +324,19 @@ static bool request(struct session *s)
 		s->name = strdup(setup->request.name.text);
 	else
 		s->address = setup->request.address;
-	authorise_request(s);
+	if (!(s->listener->commands & 1u << s->command))
+		session_refuse(s, REASON_COMMAND, "this listener does not serve it");
+	else if (!limits_ask(s))
+		handshake_admitted(s);
 	return false;
+}
+
+void handshake_admitted(struct session *s)
+{
+	if (s->command == POLICY_UDP)
+		grant_association(s);
+	else
+		authorise_request(s);
 }
 
 static void advance(struct session *s)

@@ -175,12 +175,15 @@ static int64_t idle_limit_us(const struct session *s)
 /* The timer is set once and looks, when it fires, how long ago the last byte went: no timer is touched per packet. */
 void relay_idle_check(struct session *s)
 {
-	int64_t left = s->active_us + idle_limit_us(s) - clock_mono_us();
+	int64_t now = clock_mono_us(), left = s->active_us + idle_limit_us(s) - now;
+	int64_t age_left = session_age_left_us(s, now);
 
-	if (left <= 0)
+	if (age_left <= 0)
+		session_end(s, "maximum session age", false);
+	else if (left <= 0)
 		session_end(s, "idle timeout", false);
 	else
-		session_arm(s, left);
+		session_arm(s, left < age_left ? left : age_left);
 }
 
 void relay_start(struct session *s, const uint8_t *early, size_t len)
@@ -192,6 +195,9 @@ void relay_start(struct session *s, const uint8_t *early, size_t len)
 	setsockopt(s->client_fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 	/* A client that vanished after its last byte would otherwise hold the session for the whole idle limit. */
 	setsockopt(s->client_fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+	/* Out of line, an urgent byte would be lost: in its place it passes like any other (RFC 6093 section 5). */
+	setsockopt(s->client_fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof one);
+	setsockopt(s->server_fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof one);
 	event_del(&s->client_read);
 	event_assign(&s->client_read, base, s->client_fd, EV_READ | EV_PERSIST, on_client_readable, s);
 	event_assign(&s->client_write, base, s->client_fd, EV_WRITE, on_client_writable, s);
@@ -199,7 +205,9 @@ void relay_start(struct session *s, const uint8_t *early, size_t len)
 	event_assign(&s->server_write, base, s->server_fd, EV_WRITE, on_server_writable, s);
 	event_add(&s->server_read, NULL);
 	event_add(&s->client_read, NULL);
-	session_arm(s, idle_limit_us(s));
+	int64_t age_left = session_age_left_us(s, clock_mono_us());
+
+	session_arm(s, age_left < idle_limit_us(s) ? age_left : idle_limit_us(s));
 	/* Bytes that came in one piece with the request. */
 	if (len > 0)
 		deliver(s, &d, early, len);

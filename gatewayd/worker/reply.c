@@ -18,6 +18,11 @@ uint8_t reason_socks5(enum reason reason)
 	return table[reason].socks5;
 }
 
+uint8_t reason_socks4(enum reason reason)
+{
+	return reason == REASON_NONE ? 90 : 91;
+}
+
 const char *reason_word(enum reason reason)
 {
 	return table[reason].word;

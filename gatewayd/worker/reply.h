@@ -13,6 +13,8 @@ enum reason {
 
 /* RFC 1928 section 6, REP. */
 uint8_t reason_socks5(enum reason reason);
+/* The CD of a SOCKS4 reply: 90 granted, 91 rejected or failed.  92 and 93 speak of identd, which nobody asks here. */
+uint8_t reason_socks4(enum reason reason);
 /* The stable word that the audit stores. */
 const char *reason_word(enum reason reason);
 /* What connect(2) or SO_ERROR said. */

@@ -16,6 +16,7 @@
 #include "common/text.h"
 #include "gatewayd/recording.h"
 #include "gatewayd/worker/resolver.h"
+#include "gatewayd/worker/udp.h"
 #include "gatewayd/worker/worker.h"
 
 /* How long a refused client has to read its reply, and how much more of its bytes we are willing to throw away. */
@@ -25,7 +26,10 @@
 static const char *const state_names[SESSION_STATE_COUNT] = {
 	[SESSION_GREETING] = "greeting",   [SESSION_LOGIN] = "login",         [SESSION_AUTHENTICATING] = "authenticating",
 	[SESSION_DELAYING] = "delaying",   [SESSION_REQUEST] = "request",     [SESSION_RESOLVING] = "resolving",
-	[SESSION_GRANTING] = "granting",   [SESSION_RELAYING] = "relaying",   [SESSION_CLOSING] = "closing",
+	[SESSION_ADMITTING] = "admitting",
+	[SESSION_GRANTING] = "granting",   [SESSION_BINDING] = "binding",     [SESSION_ACCEPTING] = "accepting",
+	[SESSION_ASSOCIATED] = "associated",
+   [SESSION_RELAYING] = "relaying",   [SESSION_CLOSING] = "closing",
 };
 
 #define TO(state) (1u << SESSION_##state)
@@ -35,10 +39,14 @@ static const unsigned legal_moves[SESSION_STATE_COUNT] = {
 	[SESSION_LOGIN] = TO(AUTHENTICATING) | TO(CLOSING),
 	[SESSION_AUTHENTICATING] = TO(REQUEST) | TO(DELAYING) | TO(CLOSING),
 	[SESSION_DELAYING] = TO(CLOSING),
-	[SESSION_REQUEST] = TO(RESOLVING) | TO(GRANTING) | TO(CLOSING),
+	[SESSION_REQUEST] = TO(ADMITTING) | TO(RESOLVING) | TO(GRANTING) | TO(CLOSING),
+	[SESSION_ADMITTING] = TO(RESOLVING) | TO(GRANTING) | TO(CLOSING),
 	[SESSION_RESOLVING] = TO(GRANTING) | TO(CLOSING),
-	[SESSION_GRANTING] = TO(RELAYING) | TO(CLOSING),
+	[SESSION_GRANTING] = TO(RELAYING) | TO(BINDING) | TO(ASSOCIATED) | TO(CLOSING),
+	[SESSION_BINDING] = TO(ACCEPTING) | TO(CLOSING),
+	[SESSION_ACCEPTING] = TO(RELAYING) | TO(CLOSING),
 	[SESSION_RELAYING] = 0,
+	[SESSION_ASSOCIATED] = 0,
 	[SESSION_CLOSING] = 0,
 };
 
@@ -56,6 +64,9 @@ void session_set_state(struct session *s, enum session_state state)
 
 const char *session_method(const struct session *s)
 {
+	if (s->protocol == PROTOCOL_SOCKS4)
+		return "socks4";
+
 	uint8_t method = s->setup != NULL ? s->setup->method : s->user != NULL ? 0x02 : 0x00;
 
 	return method == 0x02 ? "password" : method == 0x00 ? "none" : "";
@@ -71,6 +82,13 @@ void session_arm(struct session *s, int64_t after_us)
 		after_us = 0;
 	tv = (struct timeval){.tv_sec = after_us / 1000000, .tv_usec = after_us % 1000000};
 	evtimer_add(&s->timer, &tv);
+}
+
+int64_t session_age_left_us(const struct session *s, int64_t now_us)
+{
+	int64_t limit = (int64_t)s->worker->config->max_session_age_ms * 1000;
+
+	return limit == 0 ? INT64_MAX : s->granted_us + limit - now_us;
 }
 
 /* Every waiting state has a deadline, and a way to end at it. */
@@ -91,11 +109,21 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	case SESSION_DELAYING:
 		handshake_delay_over(s);
 		return;
+	case SESSION_ADMITTING:
+		session_refuse(s, REASON_LIMIT, "who counts sessions did not answer in time");
+		return;
 	case SESSION_RESOLVING:
 		session_refuse(s, REASON_LOOKUP_FAILED, "the resolver did not answer in time");
 		return;
+	case SESSION_BINDING:
+		session_refuse(s, REASON_BIND_TIMEOUT, NULL);
+		return;
 	case SESSION_GRANTING:
+	case SESSION_ACCEPTING:
 		grant_audit_timeout(s);
+		return;
+	case SESSION_ASSOCIATED:
+		udp_idle_check(s);
 		return;
 	case SESSION_RELAYING:
 		relay_idle_check(s);
@@ -129,6 +157,7 @@ struct session *session_new(struct worker *w, const struct config_listener *list
 		return NULL;
 	}
 	s->setup->session = s;
+	s->setup->waiter.durable = grant_recorded;
 	s->worker = w;
 	s->listener = listener;
 	s->id = next_id(w);
@@ -152,9 +181,11 @@ void session_free_setup(struct session *s)
 	lookup_cancel(&setup->lookup);
 	record_forget(&setup->record);
 	authenticate_cancel(s);
+	limits_stop_asking(setup);
 	ruleset_unref(&setup->rules);
 	free(setup->groups);
 	free(setup->refusal_detail);
+	free(setup->aliases);
 	explicit_bzero(setup->in, sizeof setup->in); /* a log-in went through it */
 	free(setup);
 	s->setup = NULL;
@@ -186,6 +217,8 @@ static void session_free(struct session *s, bool reset)
 	struct worker *w = s->worker;
 
 	session_free_setup(s);
+	udp_free(s);
+	limits_done(s);
 	forget_events(s);
 	close_fd(&s->client_fd, reset);
 	close_fd(&s->server_fd, reset);
@@ -194,6 +227,7 @@ static void session_free(struct session *s, bool reset)
 	free(s->user);
 	free(s->name);
 	free(s->rule);
+	free(s->claimed);
 	TAILQ_REMOVE(&w->sessions, s, next);
 	w->nsessions--;
 	free(s);
@@ -297,8 +331,10 @@ static void on_closing_readable(evutil_socket_t fd, short what, void *arg)
 static void linger(struct session *s)
 {
 	session_free_setup(s);
-	close_fd(&s->server_fd, false);
+	udp_free(s);
+	limits_done(s);
 	forget_events(s);
+	close_fd(&s->server_fd, false);
 	s->up.bytes = 0;
 	shutdown(s->client_fd, SHUT_WR);
 	event_assign(&s->client_read, s->worker->base, s->client_fd, EV_READ | EV_PERSIST, on_closing_readable, s);
@@ -331,6 +367,7 @@ void session_end(struct session *s, const char *reason, bool reset)
 {
 	static struct audit_event e;
 
+	udp_free(s); /* its flows end before it does */
 	session_event(s, AUDIT_ENDED, &e);
 	e.duration_us = clock_mono_us() - s->granted_us;
 	copy_text(e.reason, sizeof e.reason, reason);

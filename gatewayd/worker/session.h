@@ -6,6 +6,12 @@
  *   Any state before RELAYING may go to CLOSING: the refusal is written, the client's bytes are drained, bounded in time.
  *   AUTHENTICATING -> DELAYING -> CLOSING is a refused log-in that waits as long as PAM asked for.
  *
+ * BIND: GRANTING -> BINDING (first reply; waits for the peer) -> ACCEPTING (the peer's record) -> RELAYING.
+ *
+ * UDP ASSOCIATE: REQUEST -> GRANTING -> ASSOCIATED; its destinations are decided datagram by datagram (udp.h).
+ *
+ * Where the listener has limits, REQUEST -> ADMITTING asks whether one more session may begin.
+ *
  * GRANTING runs two things at once: the grant's audit record becomes durable, and the destination is connected to.  Only when
  * both are done does the client read its success reply. */
 #pragma once
@@ -19,7 +25,8 @@
 #include "common/addr.h"
 #include "common/name.h"
 #include "gatewayd/conf.h"
-#include "gatewayd/worker/reply.h"
+#include "gatewayd/recording.h"
+#include "gatewayd/worker/front.h"
 #include "gatewayd/worker/request.h"
 #include "policy/policy.h"
 #include "schema/audit_event.h"
@@ -28,6 +35,7 @@ struct worker;
 struct lookup;
 struct record;
 struct ruleset;
+struct association;
 
 enum session_state {
 	SESSION_GREETING,
@@ -35,9 +43,13 @@ enum session_state {
 	SESSION_AUTHENTICATING,
 	SESSION_DELAYING,
 	SESSION_REQUEST,
+	SESSION_ADMITTING,
 	SESSION_RESOLVING,
 	SESSION_GRANTING,
+	SESSION_BINDING,
+	SESSION_ACCEPTING,
 	SESSION_RELAYING,
+	SESSION_ASSOCIATED,
 	SESSION_CLOSING,
 	SESSION_STATE_COUNT
 };
@@ -50,11 +62,23 @@ struct candidate {
 	uint32_t rule;
 };
 
+/* A connection under way to one candidate. */
+struct attempt {
+	struct session *session;
+	struct event event;
+	int fd; /* -1: free */
+	size_t candidate;
+};
+
+/* Attempts at a time: with one more, the oldest is given up. */
+#define ATTEMPTS_MAX 6
+
 /* Room for the longest greeting (257), log-in (513) and request (262) in one piece, and early data behind them. */
 #define HANDSHAKE_MAX 4096
 
 /* What a session needs only until it relays: given back then, so that an idle session is small. */
 struct setup {
+	struct waiter waiter; /* for the record of the grant */
 	struct session *session;
 	uint8_t in[HANDSHAKE_MAX];
 	size_t in_len;
@@ -63,6 +87,8 @@ struct setup {
 	uint8_t method;        /* SOCKS5 code chosen */
 	LIST_ENTRY(setup) asking; /* among those that wait for the authenticator */
 	bool asked;
+	LIST_ENTRY(setup) admitting; /* among those that wait for a word about limits */
+	bool in_admitting;
 	enum reason refusal; /* while the refusal of a log-in is delayed */
 	char *refusal_detail;
 	char (*groups)[AUTH_GROUP_NAME_MAX + 1];
@@ -72,10 +98,16 @@ struct setup {
 	struct ruleset *rules; /* that allowed the candidates */
 	struct candidate candidates[CANDIDATES_MAX];
 	size_t ncandidates, next_candidate;
+	struct attempt attempts[ATTEMPTS_MAX];
+	unsigned nattempts; /* under way */
 	struct event connect_timer;
 	int64_t connect_deadline_us;
 	enum reason connect_failure; /* the most telling so far */
 	bool connected, recorded;
+	struct endpoint bound; /* what a reply tells: our end, or a BIND's peer */
+	struct name *aliases;  /* of the answer, for a BIND's second question; malloc'd */
+	size_t naliases;
+	unsigned strangers;    /* who came to a BIND and was not its peer */
 	struct record *record; /* the grant, until it is durable */
 };
 
@@ -93,13 +125,16 @@ struct session {
 	struct worker *worker;
 	const struct config_listener *listener;
 	struct setup *setup; /* NULL once relaying */
+	struct association *association; /* of UDP, once granted */
 	uint64_t id;
 	enum session_state state;
+	enum protocol protocol;
 	int client_fd, server_fd;
 	struct endpoint client;
 	struct event client_read, client_write, server_read, server_write, timer;
 	struct flow up, down; /* client to destination, and back */
 	int64_t accepted_us, granted_us, active_us; /* monotonic */
+	bool admitted; /* counted by the auth master: its end is to be told */
 	bool granted; /* an OPEN record was made: an ENDED record is owed */
 	/* For the closing record. */
 	uint32_t revision;
@@ -107,6 +142,7 @@ struct session {
 	uint16_t port;
 	enum policy_command command;
 	char *user, *name, *rule; /* malloc'd, NULL: absent */
+	char *claimed; /* SOCKS4 user id, escaped: never a log-in */
 };
 
 TAILQ_HEAD(session_list, session);
@@ -133,5 +169,7 @@ void session_free_setup(struct session *s);
 void session_event(const struct session *s, enum audit_kind kind, struct audit_event *e);
 const char *session_method(const struct session *s);
 
+/* Until max-session-age, from the grant; INT64_MAX without one. */
+int64_t session_age_left_us(const struct session *s, int64_t now_us);
 /* Starts the timer of the current state; it ends the session or moves it on (session.c says how). */
 void session_arm(struct session *s, int64_t after_us);

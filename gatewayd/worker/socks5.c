@@ -75,16 +75,16 @@ static enum front_result read_name(const uint8_t *text, size_t len, struct reque
 	return FRONT_REFUSE;
 }
 
-enum front_result socks5_read_request(const uint8_t *in, size_t len, size_t *used, struct request *out,
-				      struct front_refusal *why)
+/* ATYP ADDR PORT at `at`: FRONT_DONE moves *at behind them.  Requests and datagrams name their destination alike. */
+static enum front_result read_destination(const uint8_t *in, size_t len, size_t *at, struct request *out, struct front_refusal *why)
 {
-	size_t at = 4, address_len;
+	size_t start = *at + 1, address_len;
+	uint8_t atyp;
 
-	if (len >= 1 && in[0] != SOCKS_VERSION)
-		return refuse(why, REASON_PROTOCOL, "the request's version is not 5");
-	if (len < 5)
+	if (len < start + 1)
 		return FRONT_MORE;
-	switch (in[3]) {
+	atyp = in[*at];
+	switch (atyp) {
 	case ATYP_V4:
 		address_len = 4;
 		break;
@@ -92,41 +92,85 @@ enum front_result socks5_read_request(const uint8_t *in, size_t len, size_t *use
 		address_len = 16;
 		break;
 	case ATYP_NAME:
-		at = 5;
-		address_len = in[4];
+		address_len = in[start++];
 		break;
 	default:
 		return refuse(why, REASON_ADDRESS_TYPE, "the address type is not IPv4, name or IPv6");
 	}
-	if (len < at + address_len + 2)
+	if (len < start + address_len + 2)
 		return FRONT_MORE;
-	*used = at + address_len + 2;
-	memset(out, 0, sizeof *out);
-	out->command = (enum policy_command)in[1];
-	out->port = (uint16_t)(in[at + address_len] << 8 | in[at + address_len + 1]);
-	if (in[1] != POLICY_CONNECT)
-		return refuse(why, REASON_COMMAND, "only CONNECT is served");
-	if (in[3] == ATYP_NAME)
-		return read_name(in + at, address_len, out, why);
-	if (in[3] == ATYP_V4) {
+	*at = start + address_len + 2;
+	out->port = (uint16_t)(in[start + address_len] << 8 | in[start + address_len + 1]);
+	if (atyp == ATYP_NAME)
+		return read_name(in + start, address_len, out, why);
+	if (atyp == ATYP_V4) {
 		out->address.family = ADDR_V4;
-		memcpy(out->address.bytes, in + at, 4);
+		memcpy(out->address.bytes, in + start, 4);
 	} else {
-		out->address = addr_v6(in + at);
+		out->address = addr_v6(in + start);
 	}
 	return FRONT_DONE;
 }
 
+enum front_result socks5_read_request(const uint8_t *in, size_t len, size_t *used, struct request *out,
+				      struct front_refusal *why)
+{
+	enum front_result result;
+	size_t at = 3;
+
+	if (len >= 1 && in[0] != SOCKS_VERSION)
+		return refuse(why, REASON_PROTOCOL, "the request's version is not 5");
+	if (len < at)
+		return FRONT_MORE;
+	memset(out, 0, sizeof *out);
+	out->command = (enum policy_command)in[1];
+	result = read_destination(in, len, &at, out, why);
+	*used = at;
+	if (result != FRONT_MORE && (in[1] < POLICY_CONNECT || in[1] > POLICY_UDP))
+		return refuse(why, REASON_COMMAND, "the command is not CONNECT, BIND or UDP ASSOCIATE");
+	return result;
+}
+
+enum front_result socks5_read_datagram(const uint8_t *in, size_t len, size_t *used, struct request *out, struct front_refusal *why)
+{
+	enum front_result result;
+	size_t at = 3;
+
+	if (len < at || in[0] != 0 || in[1] != 0)
+		return refuse(why, REASON_PROTOCOL, "the datagram has no header");
+	if (in[2] != 0)
+		return refuse(why, REASON_FRAGMENT, NULL);
+	memset(out, 0, sizeof *out);
+	out->command = POLICY_UDP;
+	result = read_destination(in, len, &at, out, why);
+	if (result == FRONT_MORE)
+		return refuse(why, REASON_PROTOCOL, "the datagram's header is cut");
+	*used = at;
+	return result;
+}
+
+/* ATYP ADDR PORT; returns what was written. */
+static size_t write_endpoint(uint8_t *out, const struct endpoint *ep)
+{
+	size_t len = ep->addr.family == ADDR_V6 ? 16 : 4;
+
+	out[0] = ep->addr.family == ADDR_V6 ? ATYP_V6 : ATYP_V4;
+	memcpy(out + 1, ep->addr.bytes, len);
+	out[1 + len] = (uint8_t)(ep->port >> 8);
+	out[2 + len] = (uint8_t)ep->port;
+	return 3 + len;
+}
+
 size_t socks5_write_reply(uint8_t out[SOCKS5_REPLY_MAX], uint8_t code, const struct endpoint *bound)
 {
-	size_t len = bound->addr.family == ADDR_V6 ? 16 : 4;
-
 	out[0] = SOCKS_VERSION;
 	out[1] = code;
 	out[2] = 0;
-	out[3] = bound->addr.family == ADDR_V6 ? ATYP_V6 : ATYP_V4;
-	memcpy(out + 4, bound->addr.bytes, len);
-	out[4 + len] = (uint8_t)(bound->port >> 8);
-	out[5 + len] = (uint8_t)bound->port;
-	return 6 + len;
+	return 3 + write_endpoint(out + 3, bound);
+}
+
+size_t socks5_write_datagram(uint8_t out[SOCKS5_UDP_HEADER_MAX], const struct endpoint *from)
+{
+	memset(out, 0, 3);
+	return 3 + write_endpoint(out + 3, from);
 }

@@ -43,3 +43,9 @@ enum front_result socks5_read_request(const uint8_t *in, size_t len, size_t *use
 /* RFC 1928 section 6: VER REP RSV ATYP BND.ADDR BND.PORT; bound may have family ADDR_NONE (written as 0.0.0.0:0). */
 #define SOCKS5_REPLY_MAX 22
 size_t socks5_write_reply(uint8_t out[SOCKS5_REPLY_MAX], uint8_t code, const struct endpoint *bound);
+
+/* RFC 1928 section 7: RSV(2) FRAG ATYP DST.ADDR DST.PORT, then the data. */
+#define SOCKS5_UDP_HEADER_MAX 22 /* of those that we write: their address is never a name */
+/* One datagram is whole or nothing: FRONT_DONE with *used the header's length, or FRONT_REFUSE (fragments too). */
+enum front_result socks5_read_datagram(const uint8_t *in, size_t len, size_t *used, struct request *out, struct front_refusal *why);
+size_t socks5_write_datagram(uint8_t out[SOCKS5_UDP_HEADER_MAX], const struct endpoint *from);

@@ -184,11 +184,6 @@ static void on_drained(void *arg)
 	child_leave(arg);
 }
 
-static void on_durable(void *waiter)
-{
-	grant_recorded(waiter);
-}
-
 static void on_progress(void *arg)
 {
 	accept_update(arg);
@@ -238,8 +233,9 @@ int worker_main(struct child *c)
 	w->session_tag = worker_random_tag();
 	TAILQ_INIT(&w->sessions);
 	LIST_INIT(&w->asking);
+	LIST_INIT(&w->admitting);
 	w->recording = recording_new(w->base, ROLE_WORKER,
-				     &(struct recording_callbacks){.durable = on_durable, .progress = on_progress, .gone = on_recorder_gone, .arg = w});
+				     &(struct recording_callbacks){.progress = on_progress, .gone = on_recorder_gone, .arg = w});
 	accept_init(w);
 	authorise_learn_ports(w);
 	evtimer_assign(&w->relink_timer, w->base, on_relink, w);

@@ -44,6 +44,7 @@ struct worker {
 	struct event_base *base;
 	struct ipc *auth, *control;
 	struct event relink_timer; /* runs while a link is missing */
+	LIST_HEAD(, setup) admitting;
 	LIST_HEAD(, setup) asking; /* log-ins that wait for the authenticator */
 	struct resolver *resolver;
 	struct recording *recording;
@@ -86,7 +87,11 @@ void handshake_start(struct session *s);
 void handshake_timeout(struct session *s);
 /* The authenticator has answered: goes on, or refuses. */
 void handshake_login_done(struct session *s, const struct auth_answer *answer);
+/* The request may go on, as far as limits are concerned. */
+void handshake_admitted(struct session *s);
 void handshake_delay_over(struct session *s);
+/* Answers the request in the client's protocol; false: it has left. */
+bool handshake_reply(struct session *s, enum reason reason, const struct endpoint *bound);
 void handshake_refusal_reply(struct session *s, enum reason reason);
 
 /* authenticate.c */
@@ -95,8 +100,19 @@ void authenticate_link(struct worker *w, int fd);
 int authenticate_ask(struct session *s, struct auth_ask *ask);
 void authenticate_cancel(struct session *s);
 
+/* limits.c: True if the listener has limits: the session waits, and handshake_admitted() or a refusal follows. */
+bool limits_ask(struct session *s);
+void limits_answer(struct worker *w, const struct ipc_message *m);
+void limits_stop_asking(struct setup *setup);
+void limits_done(struct session *s);
+/* The auth master ended, or is new and must hear of those who live. */
+void limits_master_gone(struct worker *w);
+void limits_master_new(struct worker *w);
+
 /* authorise.c */
 void authorise_request(struct session *s);
+/* What decisions are made with, now. */
+struct policy_context authorise_context(const struct worker *w);
 int authorise_take_image(struct worker *w, int fd, uint32_t revision, struct err *why);
 int authorise_take_geo(struct worker *w, int fd, struct err *why);
 /* The addresses of this host, from the supervisor; false if the message is malformed. */
@@ -105,7 +121,16 @@ void authorise_learn_ports(struct worker *w);
 
 void ruleset_unref(struct ruleset **rules);
 
+/* A BIND's peer has come: asks policy again, with its address. */
+bool authorise_peer(struct session *s, const struct addr *peer);
+
+/* bind.c */
+void bind_start(struct session *s);
+void bind_wait(struct session *s);
+
 /* connect.c */
+/* The order in which candidates are tried, and recorded. */
+void connect_order(struct setup *setup);
 void connect_start(struct session *s);
 void connect_stop(struct session *s);
 
@@ -114,8 +139,12 @@ void detail_write(const struct session *s, const struct policy_image *image, con
 
 /* grant.c: when both are done, the client may know. */
 void grant_start(struct session *s, const struct policy_decision *d);
-void grant_recorded(struct session *s);
-void grant_connected(struct session *s);
+void grant_recorded(struct waiter *setup);
+/* The same for an association: no destination yet, so policy is asked at each. */
+void grant_association(struct session *s);
+void grant_connected(struct session *s, const struct candidate *c);
+/* One of the two things is done; goes on when both are. */
+void grant_finish(struct session *s);
 void grant_failed(struct session *s, enum reason reason);
 void grant_audit_timeout(struct session *s);
 

@@ -24,7 +24,7 @@ static void check_request(const struct request *r)
 	struct addr address;
 	const char *why;
 
-	must(r->command == POLICY_CONNECT);
+	must(r->command >= POLICY_CONNECT && r->command <= POLICY_UDP);
 	if (!r->has_name) {
 		must(r->address.family == ADDR_V4 || r->address.family == ADDR_V6);
 		return;

@@ -1,5 +1,5 @@
-check_PROGRAMS += tests/unit/test_conf tests/unit/test_recording tests/unit/test_socks5 tests/unit/test_hosts tests/unit/test_reply \
-	tests/unit/test_resolver
+check_PROGRAMS += tests/unit/test_conf tests/unit/test_recording tests/unit/test_socks4 tests/unit/test_socks5 tests/unit/test_hosts \
+	tests/unit/test_reply tests/unit/test_resolver
 GATEWAYD_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CMOCKA_CFLAGS) $(EVENT_CFLAGS) $(SODIUM_CFLAGS) $(CONFUSE_CFLAGS) $(CARES_CFLAGS)
 
 tests_unit_test_conf_SOURCES = tests/unit/test_conf.c gatewayd/conf.c
@@ -9,6 +9,11 @@ tests_unit_test_conf_LDADD = auth/libauth.a common/libcommon.a $(AUTH_LIBS) $(CO
 tests_unit_test_recording_SOURCES = tests/unit/test_recording.c gatewayd/recording.c
 tests_unit_test_recording_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS)
 tests_unit_test_recording_LDADD = schema/libschema.a common/libcommon.a $(SCHEMA_LIBS) $(EVENT_LIBS) $(CMOCKA_LIBS)
+
+tests_unit_test_socks4_SOURCES = tests/unit/test_socks4.c gatewayd/worker/socks4.c gatewayd/worker/front.c gatewayd/worker/socks5.c \
+	gatewayd/worker/reply.c
+tests_unit_test_socks4_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS)
+tests_unit_test_socks4_LDADD = common/libcommon.a $(CMOCKA_LIBS)
 
 tests_unit_test_socks5_SOURCES = tests/unit/test_socks5.c gatewayd/worker/socks5.c gatewayd/worker/reply.c
 tests_unit_test_socks5_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS)

@@ -124,11 +124,28 @@ static void test_shape(void **state)
 	json_decref(object);
 }
 
+/* Bytes and duration belong to what has ended, a session or a flow, and to nothing else. */
+static void test_bytes_of_ends(void **state)
+{
+	(void)state;
+	for (unsigned kind = 0; kind < AUDIT_KIND_COUNT; kind++) {
+		struct audit_event e = {.kind = (enum audit_kind)kind, .bytes_up = 1, .bytes_down = 2, .duration_us = 3};
+		bool ended = kind == AUDIT_ENDED || kind == AUDIT_FLOW_ENDED;
+		json_t *object = audit_event_json(7, &e);
+
+		assert_int_equal(json_object_get(object, "bytes_up") != NULL, ended);
+		assert_int_equal(json_integer_value(json_object_get(object, "bytes_up")), ended ? 1 : 0);
+		assert_int_equal(json_integer_value(json_object_get(object, "bytes_down")), ended ? 2 : 0);
+		assert_int_equal(json_integer_value(json_object_get(object, "duration_us")), ended ? 3 : 0);
+		json_decref(object);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_filter),	  cmocka_unit_test(test_filter_refused), cmocka_unit_test(test_times),
-		cmocka_unit_test(test_all_bytes), cmocka_unit_test(test_shape),
+		cmocka_unit_test(test_all_bytes), cmocka_unit_test(test_shape),	 cmocka_unit_test(test_bytes_of_ends),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -78,6 +78,8 @@ static void defaults(void **state)
 	assert_int_equal(config->handshake_timeout_ms, 30000);
 	assert_int_equal(config->connect_timeout_ms, 20000);
 	assert_int_equal(config->idle_timeout_ms, 7200000);
+	assert_int_equal(config->bind_timeout_ms, 120000);
+	assert_int_equal(config->udp_idle_timeout_ms, 60000);
 	assert_int_equal(config->audit_timeout_ms, 10000);
 	assert_int_equal(config->commit_interval_us, 2000);
 	assert_int_equal(config->compile_timeout_ms, 120000);
@@ -97,6 +99,9 @@ static void defaults(void **state)
 	assert_string_equal(l->pam_service, "gatewayd");
 	assert_int_equal(l->nclients, 0);
 	assert_false(l->open_proxy);
+	assert_false(l->socks4);
+	assert_true(l->socks5);
+	assert_int_equal(l->commands, 1u << 1);
 }
 
 static void every_option_is_taken(void **state)
@@ -110,9 +115,11 @@ static void every_option_is_taken(void **state)
 		 "search-domain = \"example.com\"\npam-config-dir = \"/d\"\npam-groups-file = \"/gr\"\n"
 		 "pam-processes = 3\npam-queue = 5\npam-timeout = 1000\nfold-user-case = true\n"
 		 "handshake-timeout = 101\nconnect-timeout = 102\nidle-timeout = 103\naudit-timeout = 104\n"
+		 "bind-timeout = 105\nudp-idle-timeout = 1006\n"
 		 "commit-interval = 0\ncompile-timeout = 1001\nsandbox = no\nlog-level = \"debug\"\n"
 		 "listener \"a\" { address = {\"0.0.0.0:1\", \"[::]:2\"} methods = {\"none\", \"password\"}\n"
-		 "pam-service = \"x\" clients = {\"10.0.0.0/8\", \"2001:db8::/32\"} open-proxy = true }\n" LISTENER);
+		 "pam-service = \"x\" clients = {\"10.0.0.0/8\", \"2001:db8::/32\"} open-proxy = true\n"
+		 "versions = {\"4\", \"5\"} commands = {\"udp\", \"bind\", \"connect\"} }\n" LISTENER);
 	assert_int_equal(config->workers, 4);
 	assert_int_equal(config->max_sessions, 100);
 	assert_string_equal(config->user, "u");
@@ -138,6 +145,8 @@ static void every_option_is_taken(void **state)
 	assert_int_equal(config->connect_timeout_ms, 102);
 	assert_int_equal(config->idle_timeout_ms, 103);
 	assert_int_equal(config->audit_timeout_ms, 104);
+	assert_int_equal(config->bind_timeout_ms, 105);
+	assert_int_equal(config->udp_idle_timeout_ms, 1006);
 	assert_int_equal(config->commit_interval_us, 0);
 	assert_int_equal(config->compile_timeout_ms, 1001);
 	assert_false(config->sandbox);
@@ -149,6 +158,9 @@ static void every_option_is_taken(void **state)
 	assert_int_equal(config->listeners[0].nclients, 2);
 	assert_int_equal(config->listeners[0].clients[0].bits, 8);
 	assert_true(config->listeners[0].open_proxy);
+	assert_true(config->listeners[0].socks4);
+	assert_true(config->listeners[0].socks5);
+	assert_int_equal(config->listeners[0].commands, 1u << 1 | 1u << 2 | 1u << 3);
 	assert_string_equal(config->listeners[1].name, "main");
 }
 
@@ -169,6 +181,8 @@ static void every_number_at_its_bounds(void **state)
 		{"connect-timeout", 100, 600000},
 		{"idle-timeout", 100, 2592000000},
 		{"audit-timeout", 100, 600000},
+		{"bind-timeout", 100, 3600000},
+		{"udp-idle-timeout", 1000, 86400000},
 		{"commit-interval", 0, 1000000},
 		{"compile-timeout", 1000, 3600000},
 	};
@@ -396,6 +410,47 @@ static void a_listener_needs_sense(void **state)
 	assert_non_null(strstr(errors, "clients are prefixes like 10.0.0.0/8, not 'everybody'"));
 }
 
+/* Parses one listener with these options. */
+static void parse_listener(const char *options)
+{
+	char text[512];
+
+	snprintf(text, sizeof text, "listener \"a\" { address = {\"127.0.0.1:1\"} %s }\n", options);
+	parse(text);
+}
+
+static void versions_and_commands(void **state)
+{
+	static const struct {
+		const char *options, *want;
+	} bad[] = {
+		{"versions = {\"6\"}", "versions are 4 and 5, not '6'"},
+		{"versions = {\"4a\"}", "versions are 4 and 5, not '4a'"},
+		{"versions = {}", "serves no version"},
+		{"commands = {\"listen\"}", "commands are connect, bind and udp, not 'listen'"},
+		{"commands = {\"\"}", "commands are connect, bind and udp, not ''"},
+		{"commands = {}", "serves no command"},
+		{"versions = {\"4\"} methods = {\"password\"}", "SOCKS4"},
+		{"versions = {\"4\", \"5\"}", "SOCKS4"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		parse_listener(bad[i].options);
+		if (errors == NULL || strstr(errors, bad[i].want) == NULL)
+			fail_msg("%s: '%s', not '%s'", bad[i].options, errors, bad[i].want);
+	}
+	parse_listener("versions = {\"4\"} methods = {\"none\"} commands = {\"bind\"}");
+	assert_null(errors);
+	assert_true(config->listeners[0].socks4);
+	assert_false(config->listeners[0].socks5);
+	assert_int_equal(config->listeners[0].commands, 1u << 2);
+	parse_listener("versions = {\"5\"} commands = {\"udp\"}");
+	assert_null(errors);
+	assert_false(config->listeners[0].socks4);
+	assert_int_equal(config->listeners[0].commands, 1u << 3);
+}
+
 static void an_open_proxy_must_be_said(void **state)
 {
 	static const char *const open[] = {"0.0.0.0:1", "[::]:1", "192.0.2.1:1", "[2001:db8::1]:1"};
@@ -459,6 +514,7 @@ int main(void)
 		TEST(bad_endpoints),
 		TEST(counts_are_bounded),
 		TEST(a_listener_needs_sense),
+		TEST(versions_and_commands),
 		TEST(an_open_proxy_must_be_said),
 		TEST(everybody_is_no_restriction),
 		TEST(no_other_file_is_drawn_in),

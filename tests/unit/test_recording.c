@@ -61,9 +61,11 @@ static void settle(void)
 		event_base_loop(base, EVLOOP_NONBLOCK);
 }
 
-static void on_durable(void *waiter)
+static struct waiter waiters[256];
+
+static void on_durable(struct waiter *waiter)
 {
-	durable[ndurable++] = (uintptr_t)waiter;
+	durable[ndurable++] = (uintptr_t)(waiter - waiters);
 }
 
 static void on_progress(void *arg)
@@ -129,13 +131,15 @@ static void acknowledge(struct recorder *r, uint64_t sequence)
 static struct record *record(uint64_t number, uintptr_t waiter)
 {
 	event.session = number;
-	return record_event(recording, &event, (void *)waiter);
+	assert_true(waiter < sizeof waiters / sizeof *waiters);
+	waiters[waiter].durable = on_durable;
+	return record_event(recording, &event, waiter == 0 ? NULL : &waiters[waiter]);
 }
 
 static int setup(void **state)
 {
 	struct recording_callbacks callbacks = {
-		.durable = on_durable, .progress = on_progress, .message = on_other_message, .arg = &progress};
+		.progress = on_progress, .message = on_other_message, .arg = &progress};
 
 	(void)state;
 	base = event_base_new();

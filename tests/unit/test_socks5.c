@@ -290,15 +290,18 @@ static void rfc1928_5_a_hostile_name_is_refused_with_its_bytes(void **state)
 	}
 }
 
-static void rfc1928_4_every_other_command_is_refused(void **state)
+static void rfc1928_4_three_commands_and_no_other(void **state)
 {
 	uint8_t in[] = {5, 1, 0, 1, 192, 0, 2, 1, 0, 80};
 
 	(void)state;
 	for (unsigned command = 0; command < 256; command++) {
 		in[1] = (uint8_t)command;
-		if (command == 1)
+		if (command >= 1 && command <= 3) { /* CONNECT, BIND, UDP ASSOCIATE: the listener decides */
+			assert_whole(REQUEST, in, sizeof in);
+			assert_int_equal(request.command, command);
 			continue;
+		}
 		/* Only once the whole request is there: the reply must not race its rest. */
 		assert_int_equal(read_with(REQUEST, in, sizeof in - 1), FRONT_MORE);
 		assert_refused(REQUEST, in, sizeof in, REASON_COMMAND);
@@ -359,6 +362,174 @@ static void rfc1928_6_replies(void **state)
 	assert_int_equal(out[20] << 8 | out[21], 1080);
 }
 
+/* ---- RFC 1928 section 7 -------------------------------------------------------------------------------------------- */
+
+static enum front_result read_datagram(const uint8_t *in, size_t len)
+{
+	struct block b = block_of(in, len);
+	enum front_result result;
+
+	used = 0;
+	memset(&why, 0, sizeof why);
+	memset(&request, 0xff, sizeof request);
+	result = socks5_read_datagram(b.bytes, b.len, &used, &request, &why);
+	free(b.bytes);
+	return result;
+}
+
+static void assert_dropped(const uint8_t *in, size_t len, enum reason reason)
+{
+	assert_int_equal(read_datagram(in, len), FRONT_REFUSE);
+	assert_int_equal(why.reason, reason);
+}
+
+/* A datagram is whole or nothing: there is no "more" to wait for.  With its header and any data it is done. */
+static void assert_datagram(const uint8_t *in, size_t header)
+{
+	uint8_t longer[400];
+
+	for (size_t len = 0; len < header; len++)
+		assert_dropped(in, len, REASON_PROTOCOL);
+	memcpy(longer, in, header);
+	memset(longer + header, 0xff, sizeof longer - header);
+	assert_int_equal(read_datagram(longer, sizeof longer), FRONT_DONE);
+	assert_int_equal(used, header);
+	assert_int_equal(read_datagram(in, header), FRONT_DONE); /* no data at all is a datagram too */
+	assert_int_equal(used, header);
+	assert_int_equal(request.command, POLICY_UDP);
+}
+
+static void rfc1928_7_datagrams_to_addresses(void **state)
+{
+	static const uint8_t v4[] = {0, 0, 0, 1, 192, 0, 2, 1, 0, 53}, v4_bounds[] = {0, 0, 0, 1, 255, 255, 255, 255, 255, 255},
+			     v6[] = {0, 0, 0, 4, 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0};
+	struct addr want = addr_v4(0xc0000201);
+
+	(void)state;
+	assert_datagram(v4, sizeof v4);
+	assert_true(addr_equal(&request.address, &want));
+	assert_int_equal(request.port, 53);
+	assert_false(request.has_name);
+	assert_datagram(v4_bounds, sizeof v4_bounds);
+	assert_int_equal(request.port, 65535);
+	assert_datagram(v6, sizeof v6);
+	assert_int_equal(request.address.family, ADDR_V6);
+	assert_memory_equal(request.address.bytes, v6 + 4, 16);
+	assert_int_equal(request.port, 0);
+}
+
+/* Mapped addresses are the IPv4 address that they hold, here as in requests: policy must see one form. */
+static void rfc1928_7_a_mapped_address_is_its_ipv4_address(void **state)
+{
+	static const uint8_t in[] = {0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1, 0, 53};
+	struct addr want = addr_v4(0x7f000001);
+
+	(void)state;
+	assert_datagram(in, sizeof in);
+	assert_true(addr_equal(&request.address, &want));
+}
+
+static void rfc1928_7_datagrams_to_names(void **state)
+{
+	uint8_t in[300];
+	char name[256];
+	size_t len;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof name; i++)
+		name[i] = i % 50 == 49 ? '.' : 'a';
+	static const size_t lengths[] = {1, 2, 252, 253};
+
+	for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+		len = make_name(in, name, lengths[i], 53);
+		memset(in, 0, 3);
+		assert_datagram(in, len);
+		assert_true(request.has_name);
+		assert_int_equal(request.name.len, lengths[i]);
+	}
+	static const size_t bad[] = {0, 254, 255};
+
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		len = make_name(in, name, bad[i], 53);
+		memset(in, 0, 3);
+		assert_dropped(in, len, REASON_BAD_NAME);
+	}
+	len = make_name(in, "127.0.0.1", 9, 53);
+	memset(in, 0, 3);
+	assert_datagram(in, len);
+	assert_false(request.has_name);
+	assert_int_equal(request.address.family, ADDR_V4);
+	len = make_name(in, "a\0b", 3, 53);
+	memset(in, 0, 3);
+	assert_dropped(in, len, REASON_BAD_NAME);
+}
+
+static void rfc1928_7_fragments_are_told_apart(void **state)
+{
+	uint8_t in[] = {0, 0, 0, 1, 192, 0, 2, 1, 0, 53, 'x'};
+
+	(void)state;
+	for (unsigned frag = 1; frag < 256; frag++) {
+		in[2] = (uint8_t)frag;
+		assert_dropped(in, sizeof in, REASON_FRAGMENT);
+		assert_dropped(in, 3, REASON_FRAGMENT);
+	}
+}
+
+static void rfc1928_7_reserved_bytes_and_types(void **state)
+{
+	uint8_t in[32] = {0, 0, 0, 1};
+
+	(void)state;
+	for (unsigned i = 1; i < 256; i++)
+		for (int k = 0; k < 2; k++) {
+			in[k] = (uint8_t)i;
+			assert_dropped(in, sizeof in, REASON_PROTOCOL);
+			in[k] = 0;
+		}
+	for (unsigned type = 0; type < 256; type++) {
+		in[3] = (uint8_t)type;
+		if (type != 1 && type != 3 && type != 4)
+			assert_dropped(in, sizeof in, REASON_ADDRESS_TYPE);
+	}
+}
+
+/* Every length from 0 to 22 of nothing but one byte: refused or done, never beyond its end. */
+static void rfc1928_7_short_datagrams(void **state)
+{
+	uint8_t in[22];
+
+	(void)state;
+	for (unsigned byte = 0; byte < 256; byte++) {
+		memset(in, (int)byte, sizeof in);
+		for (size_t len = 0; len <= sizeof in; len++)
+			assert_int_equal(read_datagram(in, len), FRONT_REFUSE);
+	}
+}
+
+/* What is written is what is read. */
+static void rfc1928_7_headers_round_trip(void **state)
+{
+	static const char *const addresses[] = {"0.0.0.0", "255.255.255.255", "192.0.2.1", "::", "2001:db8::5"};
+	static const uint16_t ports[] = {0, 1, 256, 65535};
+	uint8_t out[SOCKS5_UDP_HEADER_MAX];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof addresses / sizeof *addresses; i++)
+		for (size_t k = 0; k < sizeof ports / sizeof *ports; k++) {
+			struct endpoint from = {.port = ports[k]};
+
+			assert_true(addr_parse(addresses[i], &from.addr));
+			size_t len = socks5_write_datagram(out, &from);
+
+			assert_int_equal(len, from.addr.family == ADDR_V6 ? 22 : 10);
+			assert_int_equal(read_datagram(out, len), FRONT_DONE);
+			assert_int_equal(used, len);
+			assert_true(addr_equal(&request.address, &from.addr));
+			assert_int_equal(request.port, ports[k]);
+		}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -374,11 +545,18 @@ int main(void)
 		cmocka_unit_test(rfc1928_5_names_at_their_bounds),
 		cmocka_unit_test(rfc1928_5_an_address_sent_as_a_name_is_that_address),
 		cmocka_unit_test(rfc1928_5_a_hostile_name_is_refused_with_its_bytes),
-		cmocka_unit_test(rfc1928_4_every_other_command_is_refused),
+		cmocka_unit_test(rfc1928_4_three_commands_and_no_other),
 		cmocka_unit_test(rfc1928_5_every_other_address_type_is_refused),
 		cmocka_unit_test(rfc1928_4_another_version_is_refused),
 		cmocka_unit_test(rfc1928_4_the_reserved_byte_is_ignored),
 		cmocka_unit_test(rfc1928_6_replies),
+		cmocka_unit_test(rfc1928_7_datagrams_to_addresses),
+		cmocka_unit_test(rfc1928_7_a_mapped_address_is_its_ipv4_address),
+		cmocka_unit_test(rfc1928_7_datagrams_to_names),
+		cmocka_unit_test(rfc1928_7_fragments_are_told_apart),
+		cmocka_unit_test(rfc1928_7_reserved_bytes_and_types),
+		cmocka_unit_test(rfc1928_7_short_datagrams),
+		cmocka_unit_test(rfc1928_7_headers_round_trip),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

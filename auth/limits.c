@@ -1,0 +1,275 @@
+#include "config.h"
+
+#include "auth/limits.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#define BUCKETS 4096
+/* A counter without sessions is kept while its rate may still matter: a bucket is full again after a second. */
+#define IDLE_US 2000000
+
+enum kind { OF_LISTENER, OF_CLIENT, OF_USER, KINDS };
+
+struct counter {
+	LIST_ENTRY(counter) by_key;
+	TAILQ_ENTRY(counter) by_idleness; /* while it has no session */
+	enum kind kind;
+	size_t listener;
+	unsigned sessions;
+	double tokens;
+	int64_t touched_us;
+	size_t len;
+	uint8_t key[];
+};
+
+LIST_HEAD(counter_list, counter);
+
+struct limits {
+	struct limit_set *sets;
+	size_t nsets, ncounters;
+	struct counter_list buckets[BUCKETS];
+	TAILQ_HEAD(, counter) idle; /* longest first */
+};
+
+struct admitted {
+	LIST_ENTRY(admitted) by_id;
+	uint64_t id;
+	struct counter *counters[KINDS]; /* NULL: not counted */
+};
+
+struct limits_holder {
+	struct limits *limits;
+	LIST_HEAD(, admitted) buckets[BUCKETS];
+};
+
+bool limit_set_any(const struct limit_set *set)
+{
+	return set->sessions | set->per_client | set->per_user | set->rate | set->rate_per_client | set->rate_per_user;
+}
+
+struct limits *limits_new(const struct limit_set *sets, size_t n)
+{
+	struct limits *l = calloc(1, sizeof *l);
+
+	if (l != NULL)
+		l->sets = malloc((n + 1) * sizeof *sets);
+	if (l == NULL || l->sets == NULL) {
+		free(l);
+		return NULL;
+	}
+	if (n > 0)
+		memcpy(l->sets, sets, n * sizeof *sets);
+	l->nsets = n;
+	TAILQ_INIT(&l->idle);
+	return l;
+}
+
+size_t limits_counters(const struct limits *l)
+{
+	return l->ncounters;
+}
+
+/* ---- counters -------------------------------------------------------------------------------------------------- */
+
+static unsigned bucket_of(enum kind kind, size_t listener, const uint8_t *key, size_t len)
+{
+	uint32_t h = 2166136261u ^ (uint32_t)kind ^ (uint32_t)listener << 8;
+
+	for (size_t i = 0; i < len; i++)
+		h = (h ^ key[i]) * 16777619u;
+	return h % BUCKETS;
+}
+
+static void counter_free(struct limits *l, struct counter *c)
+{
+	LIST_REMOVE(c, by_key);
+	TAILQ_REMOVE(&l->idle, c, by_idleness);
+	l->ncounters--;
+	free(c);
+}
+
+static void forget_idle(struct limits *l, int64_t now_us)
+{
+	struct counter *c;
+
+	while ((c = TAILQ_FIRST(&l->idle)) != NULL && now_us - c->touched_us > IDLE_US)
+		counter_free(l, c);
+}
+
+static struct counter *counter_of(struct limits *l, enum kind kind, size_t listener, const uint8_t *key, size_t len, double rate,
+				  int64_t now_us)
+{
+	struct counter_list *bucket = &l->buckets[bucket_of(kind, listener, key, len)];
+	struct counter *c;
+
+	LIST_FOREACH (c, bucket, by_key)
+		if (c->kind == kind && c->listener == listener && c->len == len && memcmp(c->key, key, len) == 0)
+			return c;
+	c = calloc(1, sizeof *c + len);
+	if (c == NULL)
+		return NULL;
+	c->kind = kind;
+	c->listener = listener;
+	c->tokens = rate;
+	c->touched_us = now_us;
+	c->len = len;
+	memcpy(c->key, key, len);
+	LIST_INSERT_HEAD(bucket, c, by_key);
+	TAILQ_INSERT_TAIL(&l->idle, c, by_idleness);
+	l->ncounters++;
+	return c;
+}
+
+static void refill(struct counter *c, double rate, int64_t now_us)
+{
+	c->tokens += (double)(now_us - c->touched_us) / 1e6 * rate;
+	if (c->tokens > rate)
+		c->tokens = rate;
+	c->touched_us = now_us;
+}
+
+static void take(struct limits *l, struct counter *c)
+{
+	if (c->sessions++ == 0)
+		TAILQ_REMOVE(&l->idle, c, by_idleness);
+	c->tokens = c->tokens >= 1 ? c->tokens - 1 : 0;
+}
+
+static void give_back(struct limits *l, struct counter *c, int64_t now_us)
+{
+	if (--c->sessions > 0)
+		return;
+	c->touched_us = c->touched_us > now_us ? c->touched_us : now_us;
+	TAILQ_INSERT_TAIL(&l->idle, c, by_idleness);
+}
+
+/* ---- sessions ---------------------------------------------------------------------------------------------------- */
+
+struct limits_holder *limits_holder_new(struct limits *l)
+{
+	struct limits_holder *h = calloc(1, sizeof *h);
+
+	if (h != NULL)
+		h->limits = l;
+	return h;
+}
+
+static void release(struct limits_holder *h, struct admitted *a, int64_t now_us)
+{
+	for (int i = 0; i < KINDS; i++)
+		if (a->counters[i] != NULL)
+			give_back(h->limits, a->counters[i], now_us);
+	LIST_REMOVE(a, by_id);
+	free(a);
+}
+
+void limits_holder_free(struct limits_holder **h)
+{
+	if (*h == NULL)
+		return;
+	for (size_t i = 0; i < BUCKETS; i++)
+		while (!LIST_EMPTY(&(*h)->buckets[i]))
+			release(*h, LIST_FIRST(&(*h)->buckets[i]), 0);
+	free(*h);
+	*h = NULL;
+}
+
+void limits_free(struct limits **l)
+{
+	if (*l == NULL)
+		return;
+	while (!TAILQ_EMPTY(&(*l)->idle))
+		counter_free(*l, TAILQ_FIRST(&(*l)->idle));
+	free((*l)->sets);
+	free(*l);
+	*l = NULL;
+}
+
+static struct admitted *find(struct limits_holder *h, uint64_t id)
+{
+	struct admitted *a;
+
+	LIST_FOREACH (a, &h->buckets[id % BUCKETS], by_id)
+		if (a->id == id)
+			return a;
+	return NULL;
+}
+
+void limits_release(struct limits_holder *h, uint64_t id, int64_t now_us)
+{
+	struct admitted *a = find(h, id);
+
+	if (a != NULL)
+		release(h, a, now_us);
+}
+
+static const struct {
+	const char *many, *fast;
+} reasons[KINDS] = {
+	[OF_LISTENER] = {"the listener has as many sessions as it may", "the listener begins as many sessions a second as it may"},
+	[OF_CLIENT] = {"this client has as many sessions as it may", "this client begins as many sessions a second as it may"},
+	[OF_USER] = {"this user has as many sessions as they may", "this user begins as many sessions a second as they may"},
+};
+
+/* What each kind is limited to, and by what it is known. */
+struct measure {
+	unsigned sessions, rate;
+	uint8_t key[256];
+	size_t len;
+};
+
+static void measure_all(const struct limit_set *set, const struct addr *client, const char *user, struct measure m[KINDS])
+{
+	memset(m, 0, sizeof(struct measure) * KINDS);
+	m[OF_LISTENER].sessions = set->sessions;
+	m[OF_LISTENER].rate = set->rate;
+	m[OF_CLIENT].sessions = set->per_client;
+	m[OF_CLIENT].rate = set->rate_per_client;
+	m[OF_CLIENT].len = 1 + (client->family == ADDR_V6 ? 8 : addr_len(client));
+	m[OF_CLIENT].key[0] = client->family;
+	memcpy(m[OF_CLIENT].key + 1, client->bytes, m[OF_CLIENT].len - 1);
+	if (user[0] == '\0')
+		return;
+	m[OF_USER].sessions = set->per_user;
+	m[OF_USER].rate = set->rate_per_user;
+	m[OF_USER].len = strnlen(user, sizeof m[OF_USER].key);
+	memcpy(m[OF_USER].key, user, m[OF_USER].len);
+}
+
+const char *limits_admit(struct limits_holder *h, uint64_t id, size_t listener, const struct addr *client, const char *user,
+			 bool force, int64_t now_us)
+{
+	struct limits *l = h->limits;
+	struct counter *counters[KINDS] = {NULL};
+	struct measure m[KINDS];
+	struct admitted *a;
+
+	forget_idle(l, now_us);
+	if (listener >= l->nsets || find(h, id) != NULL)
+		return "this session has been counted already, or its listener is unknown";
+	measure_all(&l->sets[listener], client, user, m);
+	for (int i = 0; i < KINDS; i++) {
+		if (m[i].sessions == 0 && m[i].rate == 0)
+			continue;
+		counters[i] = counter_of(l, (enum kind)i, listener, m[i].key, m[i].len, m[i].rate, now_us);
+		if (counters[i] == NULL)
+			return "out of memory";
+		refill(counters[i], m[i].rate, now_us);
+		if (!force && m[i].sessions > 0 && counters[i]->sessions >= m[i].sessions)
+			return reasons[i].many;
+		if (!force && m[i].rate > 0 && counters[i]->tokens < 1)
+			return reasons[i].fast;
+	}
+	a = calloc(1, sizeof *a);
+	if (a == NULL)
+		return "out of memory";
+	a->id = id;
+	memcpy(a->counters, counters, sizeof counters);
+	for (int i = 0; i < KINDS; i++)
+		if (counters[i] != NULL)
+			take(l, counters[i]);
+	LIST_INSERT_HEAD(&h->buckets[id % BUCKETS], a, by_id);
+	return NULL;
+}

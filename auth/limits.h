@@ -1,0 +1,36 @@
+/* How many sessions a listener, a client address and a user may have, and begin in a second: counted in one place for all workers.
+ * A client over IPv6 is its /64, which is one customer's. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/addr.h"
+
+/* Of one listener; 0: no limit. */
+struct limit_set {
+	unsigned sessions, per_client, per_user; /* at a time */
+	unsigned rate, rate_per_client, rate_per_user; /* new ones a second; as many at once */
+};
+
+bool limit_set_any(const struct limit_set *set);
+
+struct limits;
+/* What one worker has been granted; all of it returns when the worker dies. */
+struct limits_holder;
+
+/* sets: one a listener, copied.  NULL: memory is short. */
+struct limits *limits_new(const struct limit_set *sets, size_t n);
+/* After its last holder. */
+void limits_free(struct limits **l);
+struct limits_holder *limits_holder_new(struct limits *l);
+void limits_holder_free(struct limits_holder **h);
+
+/* Counts session `id` (the worker's own): NULL, or a constant text why it may not begin.  user: "" if there was no log-in.
+ * force: it has begun already, before we were here.  now_us: monotonic. */
+const char *limits_admit(struct limits_holder *h, uint64_t id, size_t listener, const struct addr *client, const char *user,
+			 bool force, int64_t now_us);
+void limits_release(struct limits_holder *h, uint64_t id, int64_t now_us);
+/* Counters held in memory, for status and tests. */
+size_t limits_counters(const struct limits *l);

@@ -1,0 +1,197 @@
+/* BIND (RFC 1928 section 4): one connection back, from the peer that the request named and from nobody else.
+ *
+ *   grant durable -> first reply (where we listen) -> the peer comes -> asked of policy, recorded -> second reply -> relay
+ *
+ * The socket listens on the address that faces the peer, so that the first reply is true for it. */
+#include "config.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "gatewayd/recording.h"
+#include "gatewayd/worker/session.h"
+#include "gatewayd/worker/worker.h"
+
+/* Strangers that get a row of their own; the rest are only turned away. */
+#define STRANGERS_RECORDED 32
+
+/* ---- listening ----------------------------------------------------------------------------------------------------- */
+
+/* The local address that packets to the peer would leave from: a connected UDP socket knows, and sends nothing. */
+static int local_address_towards(const struct addr *peer, struct addr *local)
+{
+	struct endpoint to = {.addr = *peer, .port = 9}, from;
+	struct sockaddr_storage sa;
+	socklen_t len = endpoint_to_sockaddr(&to, &sa);
+	int fd = socket(sa.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0), rc = -1;
+
+	if (fd < 0)
+		return -1;
+	if (connect(fd, (struct sockaddr *)&sa, len) == 0) {
+		len = sizeof sa;
+		if (getsockname(fd, (struct sockaddr *)&sa, &len) == 0 && endpoint_from_sockaddr((struct sockaddr *)&sa, len, &from)) {
+			*local = from.addr;
+			rc = 0;
+		}
+	}
+	close(fd);
+	return rc;
+}
+
+/* Only peers of one family can reach one socket (and SOCKS4 can name but IPv4). */
+static void keep_one_family(struct session *s)
+{
+	struct setup *setup = s->setup;
+	uint8_t family = s->protocol == PROTOCOL_SOCKS4 ? ADDR_V4 : setup->candidates[0].address.family;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < setup->ncandidates; i++)
+		if (setup->candidates[i].address.family == family)
+			setup->candidates[kept++] = setup->candidates[i];
+	setup->ncandidates = kept;
+}
+
+static int listen_towards(struct session *s)
+{
+	const struct candidate *c = &s->setup->candidates[0];
+	struct endpoint ep = {.addr = policy_rule_source(s->setup->rules->image, c->rule)};
+	struct sockaddr_storage sa;
+	socklen_t len;
+
+	if (ep.addr.family == ADDR_NONE && local_address_towards(&c->address, &ep.addr) != 0)
+		return -1;
+	len = endpoint_to_sockaddr(&ep, &sa);
+	s->server_fd = socket(sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (s->server_fd < 0 || bind(s->server_fd, (struct sockaddr *)&sa, len) != 0 || listen(s->server_fd, 4) != 0)
+		return -1;
+	len = sizeof sa;
+	if (getsockname(s->server_fd, (struct sockaddr *)&sa, &len) != 0 ||
+	    !endpoint_from_sockaddr((struct sockaddr *)&sa, len, &s->setup->bound))
+		return -1;
+	return 0;
+}
+
+void bind_start(struct session *s)
+{
+	keep_one_family(s);
+	if (s->setup->ncandidates == 0) {
+		grant_failed(s, REASON_ADDRESS_TYPE);
+		return;
+	}
+	if (listen_towards(s) != 0) {
+		grant_failed(s, reason_of_errno(errno));
+		return;
+	}
+	s->setup->connected = true;
+	grant_finish(s);
+}
+
+/* ---- the peer -------------------------------------------------------------------------------------------------------- */
+
+static void record_stranger(struct session *s, const struct endpoint *peer, const char *reason)
+{
+	static struct audit_event e;
+
+	if (s->setup->strangers++ >= STRANGERS_RECORDED)
+		return;
+	session_event(s, AUDIT_DENIED, &e);
+	e.address = *peer;
+	strcpy(e.reason, reason);
+	record_event(s->worker->recording, &e, NULL);
+}
+
+static bool is_named(const struct setup *setup, const struct addr *peer)
+{
+	for (size_t i = 0; i < setup->ncandidates; i++)
+		if (addr_equal(&setup->candidates[i].address, peer))
+			return true;
+	return false;
+}
+
+static void peer_arrived(struct session *s, int fd, const struct endpoint *peer)
+{
+	static struct audit_event e;
+	int one = 1;
+
+	event_del(&s->server_read);
+	close(s->server_fd);
+	s->server_fd = fd;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+	s->address = peer->addr;
+	s->setup->bound = *peer; /* what the second reply tells */
+	s->setup->recorded = false;
+	session_set_state(s, SESSION_ACCEPTING);
+	session_event(s, AUDIT_CONNECTED, &e);
+	e.address = *peer;
+	s->setup->record = record_event(s->worker->recording, &e, &s->setup->waiter);
+	if (s->setup->record == NULL) {
+		session_refuse(s, REASON_AUDIT, "the audit does not keep up");
+		return;
+	}
+	session_arm(s, (int64_t)s->worker->config->audit_timeout_ms * 1000);
+}
+
+static void on_peer(evutil_socket_t listen_fd, short what, void *arg)
+{
+	struct session *s = arg;
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof sa;
+	struct endpoint peer = {0};
+	int fd = accept4(listen_fd, (struct sockaddr *)&sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	(void)what;
+	if (fd < 0)
+		return;
+	if (!endpoint_from_sockaddr((struct sockaddr *)&sa, len, &peer) || !is_named(s->setup, &peer.addr)) {
+		record_stranger(s, &peer, "bind: not the peer that the request named");
+		close(fd);
+	} else if (!authorise_peer(s, &peer.addr)) {
+		record_stranger(s, &peer, "bind: policy denies this peer now");
+		close(fd);
+	} else {
+		peer_arrived(s, fd, &peer);
+	}
+}
+
+/* The client waits, or speaks early, or leaves. */
+static void on_client(evutil_socket_t fd, short what, void *arg)
+{
+	struct session *s = arg;
+	struct setup *setup = s->setup;
+	size_t room = sizeof setup->in - setup->in_len;
+	ssize_t n = room == 0 ? 0 : recv(fd, setup->in + setup->in_len, room, 0);
+
+	(void)what;
+	if (room == 0)
+		event_del(&s->client_read); /* the rest waits in the kernel */
+	else if (n > 0)
+		setup->in_len += (size_t)n;
+	else if (n == 0 || (errno != EAGAIN && errno != EINTR))
+		session_end(s, "client left before its peer came", false);
+}
+
+/* The grant is durable: tell the client where its peer may come. */
+void bind_wait(struct session *s)
+{
+	struct event_base *base = s->worker->base;
+
+	session_set_state(s, SESSION_BINDING);
+	if (!handshake_reply(s, REASON_NONE, &s->setup->bound)) {
+		session_end(s, "client left before its reply", true);
+		return;
+	}
+	event_assign(&s->server_read, base, s->server_fd, EV_READ | EV_PERSIST, on_peer, s);
+	event_add(&s->server_read, NULL);
+	event_del(&s->client_read);
+	event_assign(&s->client_read, base, s->client_fd, EV_READ | EV_PERSIST, on_client, s);
+	event_add(&s->client_read, NULL);
+	session_arm(s, (int64_t)s->worker->config->bind_timeout_ms * 1000);
+}

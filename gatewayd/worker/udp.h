@@ -1,0 +1,89 @@
+/* UDP ASSOCIATE (RFC 1928 sections 4 and 7): one association a session, with sockets of its own.
+ *
+ * Only the client's address may send (and, once named or seen, only its port); every datagram's destination is decided as a TCP
+ * request is.  A (destination, port) is a *flow*: its record is durable before its first datagram leaves; until then a few
+ * datagrams wait.  Replies pass only from destinations that the association has sent to.  Fragments are dropped and counted.
+ * The association ends with its control connection. */
+#pragma once
+
+#include <event2/event_struct.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "gatewayd/recording.h"
+#include "gatewayd/worker/session.h"
+
+#define UDP_FLOWS_MAX 256
+#define UDP_BUCKETS 64
+/* Datagrams that wait for a flow's lookup or record. */
+#define UDP_WAITING_MAX 8
+#define UDP_WAITING_BYTES_MAX (256 * 1024) /* of an association */
+
+struct association;
+
+enum flow_state { FLOW_RESOLVING, FLOW_RECORDING, FLOW_OPEN, FLOW_DENIED };
+
+struct waiting_datagram {
+	STAILQ_ENTRY(waiting_datagram) next;
+	size_t len;
+	uint8_t data[];
+};
+
+struct udp_flow {
+	struct waiter waiter;
+	LIST_ENTRY(udp_flow) by_request, by_remote;
+	TAILQ_ENTRY(udp_flow) by_age; /* least recently used first */
+	struct association *association;
+	struct request request; /* as the client names it */
+	struct addr remote;     /* that it is sent to; ADDR_NONE until decided */
+	struct addr source;     /* of the rule; ADDR_NONE: any */
+	enum flow_state state;
+	struct lookup *lookup;
+	struct record *record;
+	struct name *aliases;
+	size_t naliases;
+	char *rule;
+	uint32_t revision;
+	int64_t decided_s;      /* wall clock: a window may close */
+	int64_t opened_us, active_us;
+	uint64_t bytes_up, bytes_down, datagrams_up, datagrams_down;
+	STAILQ_HEAD(, waiting_datagram) waiting;
+	unsigned nwaiting;
+};
+
+LIST_HEAD(flow_list, udp_flow);
+
+struct association {
+	struct session *session;
+	int client_fd, out_fd[2]; /* out: IPv4, IPv6; -1 until needed */
+	struct event client_event, out_event[2];
+	struct endpoint client; /* port 0: not known yet */
+	struct flow_list by_request[UDP_BUCKETS], by_remote[UDP_BUCKETS];
+	TAILQ_HEAD(, udp_flow) by_age;
+	unsigned nflows;
+	size_t waiting_bytes;
+	uint64_t fragments, malformed, strangers, unsolicited, dropped, icmp_errors;
+	char (*groups)[AUTH_GROUP_NAME_MAX + 1]; /* of the user, for decisions; the setup is gone by then */
+	size_t ngroups;
+};
+
+/* udp.c: sockets. */
+/* The request was granted (its record is durable): makes the sockets, replies, and relays. */
+void udp_start(struct session *s);
+void udp_free(struct session *s);
+/* The session's timer: drops idle flows, and ends an association that has been silent too long. */
+void udp_idle_check(struct session *s);
+/* Sends data to the flow's remote; it is open. */
+void udp_send(struct udp_flow *f, const uint8_t *data, size_t len);
+
+/* udp_flow.c: destinations. */
+/* The flow of a request, made and being decided if it is new; NULL: too many, or memory is short. */
+struct udp_flow *flow_find(struct association *a, const struct request *request);
+struct udp_flow *flow_of_remote(struct association *a, const struct endpoint *remote);
+/* A datagram of the client for it: sent, kept for a moment, or dropped, as the flow's state has it. */
+void flow_take(struct udp_flow *f, const uint8_t *data, size_t len);
+/* It carries something now: it is the last to become idle. */
+void flow_touch(struct udp_flow *f);
+/* Records its end, if it was open, and frees it. */
+void flow_end(struct udp_flow *f, const char *reason);

@@ -1,0 +1,362 @@
+#include "config.h"
+
+#include <event2/event.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "gatewayd/worker/resolver.h"
+#include "gatewayd/worker/udp.h"
+#include "gatewayd/worker/worker.h"
+
+/* How long a denial stands before the destination is asked for again. */
+#define DENIED_S 5
+
+/* ---- finding ---------------------------------------------------------------------------------------------------- */
+
+/* FNV-1a; an attacker who makes flows collide makes his own association slow, within UDP_FLOWS_MAX. */
+static unsigned hash(const void *data, size_t len, uint32_t h)
+{
+	const uint8_t *at = data;
+
+	while (len-- > 0)
+		h = (h ^ *at++) * 16777619u;
+	return h;
+}
+
+static unsigned request_bucket(const struct request *r)
+{
+	uint32_t h = hash(&r->port, sizeof r->port, 2166136261u);
+
+	return (r->has_name ? hash(r->name.text, r->name.len, h) : hash(r->address.bytes, sizeof r->address.bytes, h)) %
+	       UDP_BUCKETS;
+}
+
+static unsigned remote_bucket(const struct addr *a, uint16_t port)
+{
+	return hash(a->bytes, sizeof a->bytes, hash(&port, sizeof port, 2166136261u)) % UDP_BUCKETS;
+}
+
+static bool same_request(const struct request *a, const struct request *b)
+{
+	if (a->port != b->port || a->has_name != b->has_name)
+		return false;
+	return a->has_name ? strcmp(a->name.text, b->name.text) == 0 : addr_equal(&a->address, &b->address);
+}
+
+struct udp_flow *flow_of_remote(struct association *a, const struct endpoint *remote)
+{
+	struct udp_flow *f;
+
+	LIST_FOREACH (f, &a->by_remote[remote_bucket(&remote->addr, remote->port)], by_remote)
+		if (f->state == FLOW_OPEN && f->datagrams_up > 0 && f->request.port == remote->port &&
+		    addr_equal(&f->remote, &remote->addr))
+			return f;
+	return NULL;
+}
+
+/* ---- records ---------------------------------------------------------------------------------------------------- */
+
+static void flow_event(const struct udp_flow *f, enum audit_kind kind, struct audit_event *e)
+{
+	session_event(f->association->session, kind, e);
+	e->revision = f->revision;
+	e->address = (struct endpoint){.addr = f->remote, .port = f->request.port};
+	if (e->address.addr.family == ADDR_NONE && !f->request.has_name)
+		e->address.addr = f->request.address;
+	e->bytes_up = f->bytes_up;
+	e->bytes_down = f->bytes_down;
+	snprintf(e->name, sizeof e->name, "%s", f->request.has_name ? f->request.name.text : "");
+	snprintf(e->rule, sizeof e->rule, "%s", f->rule == NULL ? "" : f->rule);
+}
+
+static void drop_waiting(struct udp_flow *f)
+{
+	struct waiting_datagram *d;
+
+	while ((d = STAILQ_FIRST(&f->waiting)) != NULL) {
+		STAILQ_REMOVE_HEAD(&f->waiting, next);
+		f->association->waiting_bytes -= d->len;
+		f->nwaiting--;
+		free(d);
+	}
+}
+
+/* Stays as a flow that drops: its next datagrams are not worth a row each. */
+static void deny(struct udp_flow *f, enum reason reason, const char *detail)
+{
+	static struct audit_event e;
+
+	f->association->dropped += f->nwaiting;
+	drop_waiting(f);
+	flow_event(f, AUDIT_DENIED, &e);
+	snprintf(e.reason, sizeof e.reason, "%s%s%s", reason_word(reason), detail == NULL ? "" : ": ",
+		 detail == NULL ? "" : detail);
+	f->state = FLOW_DENIED;
+	f->decided_s = clock_wall_us() / 1000000;
+	f->revision = f->association->session->worker->rules->revision;
+	record_event(f->association->session->worker->recording, &e, NULL);
+}
+
+static void on_durable(struct waiter *w)
+{
+	struct udp_flow *f = (struct udp_flow *)w; /* its first member */
+	struct waiting_datagram *d;
+
+	f->record = NULL;
+	f->state = FLOW_OPEN;
+	STAILQ_FOREACH (d, &f->waiting, next)
+		udp_send(f, d->data, d->len);
+	drop_waiting(f);
+}
+
+/* ---- deciding ------------------------------------------------------------------------------------------------------ */
+
+static struct policy_request facts(const struct udp_flow *f, const char *groups[AUTH_GROUPS_MAX])
+{
+	const struct session *s = f->association->session;
+
+	for (size_t i = 0; i < f->association->ngroups; i++)
+		groups[i] = f->association->groups[i];
+	return (struct policy_request){
+		.client = s->client.addr,
+		.listener = s->listener->name,
+		.user = s->user,
+		.groups = groups,
+		.ngroups = f->association->ngroups,
+		.method = s->user != NULL ? POLICY_METHOD_PASSWORD : POLICY_METHOD_NONE,
+		.command = POLICY_UDP,
+		.name = f->request.has_name ? &f->request.name : NULL,
+		.address = f->request.address,
+		.port = f->request.port,
+	};
+}
+
+static void note_decision(struct udp_flow *f, const struct policy_decision *d)
+{
+	const struct worker *w = f->association->session->worker;
+
+	free(f->rule);
+	f->rule = strdup(policy_rule_name(w->rules->image, d->rule));
+	f->revision = w->rules->revision;
+	f->decided_s = clock_wall_us() / 1000000;
+}
+
+static void deny_by_policy(struct udp_flow *f, const struct policy_decision *d)
+{
+	char text[AUDIT_TEXT_MAX];
+
+	note_decision(f, d);
+	deny(f, REASON_POLICY, policy_decision_text(f->association->session->worker->rules->image, d, text, sizeof text));
+}
+
+static void open_flow(struct udp_flow *f, const struct addr *remote, const struct policy_decision *d)
+{
+	static struct audit_event e;
+	struct worker *w = f->association->session->worker;
+
+	note_decision(f, d);
+	f->remote = *remote;
+	f->source = policy_rule_source(w->rules->image, d->rule);
+	f->opened_us = clock_mono_us();
+	LIST_INSERT_HEAD(&f->association->by_remote[remote_bucket(remote, f->request.port)], f, by_remote);
+	f->state = FLOW_RECORDING;
+	f->waiter.durable = on_durable;
+	flow_event(f, AUDIT_FLOW, &e);
+	if (recording_has_room(w->recording))
+		f->record = record_event(w->recording, &e, &f->waiter);
+	if (f->record == NULL)
+		deny(f, REASON_AUDIT, "the audit does not keep up");
+}
+
+static void decide_addresses(struct udp_flow *f, const struct addr *addresses, size_t n)
+{
+	struct worker *w = f->association->session->worker;
+	struct policy_context ctx = authorise_context(w);
+	const char *groups[AUTH_GROUPS_MAX];
+	struct policy_request req = facts(f, groups);
+	struct policy_decision each[ANSWER_ADDRESSES_MAX], whole;
+
+	policy_decide_answers(&ctx, &req, addresses, n, f->aliases, f->naliases, each, &whole);
+	if (whole.verdict != POLICY_ALLOW) {
+		deny_by_policy(f, &whole);
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		if (each[i].verdict == POLICY_ALLOW) {
+			open_flow(f, &addresses[i], &each[i]);
+			return;
+		}
+}
+
+static void on_answer(const struct answer *answer, void *arg)
+{
+	struct udp_flow *f = arg;
+
+	f->lookup = NULL;
+	if (answer->failure != REASON_NONE) {
+		deny(f, answer->failure, answer->detail);
+		return;
+	}
+	f->aliases = answer->naliases == 0 ? NULL : malloc(answer->naliases * sizeof *f->aliases);
+	if (answer->naliases > 0 && f->aliases == NULL) {
+		deny(f, REASON_FAULT, "out of memory");
+		return;
+	}
+	if (answer->naliases > 0)
+		memcpy(f->aliases, answer->aliases, answer->naliases * sizeof *f->aliases);
+	f->naliases = answer->naliases;
+	decide_addresses(f, answer->addresses, answer->naddresses);
+}
+
+static void decide(struct udp_flow *f)
+{
+	struct worker *w = f->association->session->worker;
+	struct policy_context ctx = authorise_context(w);
+	const char *groups[AUTH_GROUPS_MAX];
+	struct policy_request req = facts(f, groups);
+	struct policy_decision d;
+
+	if (!f->request.has_name) {
+		decide_addresses(f, &f->request.address, 1);
+		return;
+	}
+	policy_decide_name(&ctx, &req, &d);
+	if (d.verdict != POLICY_RESOLVE) {
+		deny_by_policy(f, &d);
+		return;
+	}
+	f->state = FLOW_RESOLVING;
+	f->lookup = resolver_lookup(w->resolver, &f->request.name, on_answer, f);
+	if (f->lookup == NULL)
+		deny(f, REASON_FAULT, "out of memory");
+}
+
+/* A decision holds for one image, and for the second in which it was made. */
+static bool still_allowed(struct udp_flow *f)
+{
+	struct worker *w = f->association->session->worker;
+	struct policy_context ctx = authorise_context(w);
+	const char *groups[AUTH_GROUPS_MAX];
+	struct policy_request req;
+	struct policy_decision d;
+
+	if (f->revision == w->rules->revision && f->decided_s == ctx.now)
+		return true;
+	req = facts(f, groups);
+	policy_decide_address(&ctx, &req, &f->remote, f->aliases, f->naliases, &d);
+	if (d.verdict != POLICY_ALLOW)
+		return false;
+	f->decided_s = ctx.now;
+	if (f->revision != w->rules->revision) {
+		note_decision(f, &d);
+		f->source = policy_rule_source(w->rules->image, d.rule);
+	}
+	return true;
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------------ */
+
+void flow_end(struct udp_flow *f, const char *reason)
+{
+	static struct audit_event e;
+	struct association *a = f->association;
+
+	if (f->state == FLOW_OPEN || f->state == FLOW_RECORDING) {
+		flow_event(f, AUDIT_FLOW_ENDED, &e);
+		e.duration_us = clock_mono_us() - f->opened_us;
+		snprintf(e.reason, sizeof e.reason, "%s", reason);
+		snprintf(e.detail, sizeof e.detail, "{\"datagrams_up\":%llu,\"datagrams_down\":%llu}",
+			 (unsigned long long)f->datagrams_up, (unsigned long long)f->datagrams_down);
+		record_event(a->session->worker->recording, &e, NULL);
+	}
+	record_forget(&f->record);
+	lookup_cancel(&f->lookup);
+	drop_waiting(f);
+	LIST_REMOVE(f, by_request);
+	if (f->remote.family != ADDR_NONE)
+		LIST_REMOVE(f, by_remote);
+	TAILQ_REMOVE(&a->by_age, f, by_age);
+	a->nflows--;
+	free(f->aliases);
+	free(f->rule);
+	free(f);
+}
+
+struct udp_flow *flow_find(struct association *a, const struct request *request)
+{
+	struct flow_list *bucket = &a->by_request[request_bucket(request)];
+	struct udp_flow *f;
+
+	LIST_FOREACH (f, bucket, by_request)
+		if (same_request(&f->request, request))
+			return f;
+	if (a->nflows == UDP_FLOWS_MAX)
+		return NULL;
+	f = calloc(1, sizeof *f);
+	if (f == NULL)
+		return NULL;
+	f->association = a;
+	f->request = *request;
+	f->active_us = clock_mono_us();
+	STAILQ_INIT(&f->waiting);
+	LIST_INSERT_HEAD(bucket, f, by_request);
+	TAILQ_INSERT_TAIL(&a->by_age, f, by_age);
+	a->nflows++;
+	decide(f);
+	return f;
+}
+
+static void keep(struct udp_flow *f, const uint8_t *data, size_t len)
+{
+	struct association *a = f->association;
+	struct waiting_datagram *d;
+
+	if (f->nwaiting == UDP_WAITING_MAX || a->waiting_bytes + len > UDP_WAITING_BYTES_MAX ||
+	    (d = malloc(sizeof *d + len)) == NULL) {
+		a->dropped++;
+		return;
+	}
+	d->len = len;
+	memcpy(d->data, data, len);
+	STAILQ_INSERT_TAIL(&f->waiting, d, next);
+	f->nwaiting++;
+	a->waiting_bytes += len;
+}
+
+void flow_touch(struct udp_flow *f)
+{
+	struct association *a = f->association;
+
+	f->active_us = a->session->active_us;
+	TAILQ_REMOVE(&a->by_age, f, by_age);
+	TAILQ_INSERT_TAIL(&a->by_age, f, by_age);
+}
+
+void flow_take(struct udp_flow *f, const uint8_t *data, size_t len)
+{
+	struct association *a = f->association;
+
+	flow_touch(f);
+	switch (f->state) {
+	case FLOW_RESOLVING:
+	case FLOW_RECORDING:
+		keep(f, data, len);
+		return;
+	case FLOW_DENIED:
+		a->dropped++;
+		/* Asked again when the policy has changed, and after a while: a window may have opened, a name appeared. */
+		if (f->revision != a->session->worker->rules->revision || clock_wall_us() / 1000000 > f->decided_s + DENIED_S)
+			flow_end(f, "");
+		return;
+	case FLOW_OPEN:
+		if (still_allowed(f)) {
+			udp_send(f, data, len);
+			return;
+		}
+		a->dropped++;
+		flow_end(f, "denied by policy now");
+	}
+}
