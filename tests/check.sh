@@ -27,6 +27,7 @@ step "lint" make -s -C build lint
 step "fuzzing, briefly" make -s -C build fuzz-quick
 step "integration tests with sanitizers" tests/run-integration.sh . build-san
 step "integration tests" tests/run-integration.sh . build
+step "real programs" tests/run-interop.sh . build
 
 echo
 if [ -n "$failed" ]; then

@@ -1,5 +1,5 @@
 # What runs the tests: "make check" is unit and integration tests; ./bootstrap check adds sanitizers, lint and fuzzing.
-.PHONY: check-programs check-unit check-integration lint
+.PHONY: check-programs check-unit check-integration check-interop interop-table lint
 check-programs: $(BUILT_SOURCES) $(check_PROGRAMS)
 
 check-unit: check-programs
@@ -8,13 +8,21 @@ check-unit: check-programs
 check-integration: $(BUILT_SOURCES) all-am
 	@$(srcdir)/tests/run-integration.sh $(srcdir) .
 
-check-local: check-unit check-integration
+check-interop: $(BUILT_SOURCES) all-am
+	@$(srcdir)/tests/run-interop.sh $(srcdir) .
+
+# doc/INTEROP.md, from what this machine's programs do.
+interop-table: $(BUILT_SOURCES) all-am
+	@INTEROP_TABLE=$(srcdir)/doc/INTEROP.md $(srcdir)/tests/run-interop.sh $(srcdir) .
+
+check-local: check-unit check-integration check-interop
 
 lint:
 	@$(srcdir)/packaging/lint/lint.sh $(srcdir)
 
 EXTRA_DIST += bootstrap .ci/run README.md HACKING.md .clang-format \
 	packaging/examples/first-run.policy packaging/lint/lint.sh packaging/lint/layers.sh \
-	tests/check.sh tests/run-unit.sh tests/run-integration.sh tests/integration
+	tests/check.sh tests/run-unit.sh tests/run-integration.sh tests/integration \
+	tests/run-interop.sh tests/interop
 dist-hook:
 	find $(distdir)/tests -name __pycache__ -prune -exec rm -rf {} +

@@ -70,7 +70,10 @@ def shared():
     """One gateway for tests that only look at what it answers: methods none and password, IPv6 where there is any, and a
     resolver that knows no name."""
     d = dns.Scripted(lambda name, kind, nth: 3)
-    g = Gateway(ipv6=True, listener_methods=["password", "none"], resolver=[d.address])
+    g = Gateway(
+        ipv6=True, listener_methods=["password", "none"], listener_versions=["4", "5"], listener_commands=["connect", "bind", "udp"],
+        resolver=[d.address],
+    )
     try:
         yield g.start()
     finally:

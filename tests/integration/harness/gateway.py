@@ -52,9 +52,10 @@ class Gateway:
     A listener's own options start with listener_. as_user: run it as that user instead of root."""
 
     def __init__(self, policy=POLICY, users=None, groups=None, pam=None, clock=False, ipv6=False, limits=None,
-                 as_user=None, environment=None, **options):
+                 as_user=None, environment=None, listen="127.0.0.1", **options):
         self.dir = tempfile.mkdtemp(prefix="gw", dir="/tmp")
         os.chmod(self.dir, 0o700)
+        self.host = listen
         self.port = ports.free()
         self.process = None
         self.environment = dict(environment or {})
@@ -132,7 +133,7 @@ class Gateway:
                 into.pop(key, None)
             else:
                 into[key] = value
-        addresses = [f"127.0.0.1:{self.port}"] + ([f"[::1]:{self.port}"] if self._ipv6 else [])
+        addresses = [f"{self.host}:{self.port}"] + ([f"[::1]:{self.port}"] if self._ipv6 else [])
         listener = {"address": addresses, **self._listener}
         lines = ['listener "main" {', *(f"\t{k} = {_conf(v)}" for k, v in listener.items()), "}"]
         lines += [f"{k} = {_conf(v)}" for k, v in self._options.items()]
@@ -242,13 +243,19 @@ class Gateway:
 
     @property
     def address(self):
-        return ("127.0.0.1", self.port)
+        return (self.host, self.port)
 
     def client(self, **kwargs):
         return socks.Client(self.address, **kwargs)
 
     def session(self, host, port, **kwargs):
         return socks.open_session(self.address, host, port, **kwargs)
+
+    def client4(self, **kwargs):
+        return socks.Client4(self.address, **kwargs)
+
+    def associate(self, **kwargs):
+        return socks.Association(self.address, **kwargs)
 
     def curl(self, *arguments, user="ann", password="ann-pass", timeout=60):
         return subprocess.run(

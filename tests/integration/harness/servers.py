@@ -131,9 +131,10 @@ class Named(_Server):
 class Deaf:
     """A port whose queue is full: a SYN gets no answer."""
 
-    def __init__(self):
+    def __init__(self, host="127.0.0.1", port=0):
         self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((host, port))
         self._socket.listen(0)
         self.host, self.port = self._socket.getsockname()
         self._fill = []
@@ -183,3 +184,39 @@ class Http(_Server):
                 pass
 
         super().__init__(Handler)
+
+
+class UdpEcho:
+    """Sends each datagram back to where it came from; remembers what came."""
+
+    def __init__(self, host="127.0.0.1", port=0, answer=True):
+        self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind((host, port))
+        self.host, self.port = self.socket.getsockname()[:2]
+        self.received, self.peers = [], []
+        self._answer, self._closed = answer, False
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self):
+        while True:
+            try:
+                data, peer = self.socket.recvfrom(1 << 17)
+            except OSError:
+                return
+            if self._closed:
+                return
+            self.received.append(data)
+            self.peers.append(peer[:2])
+            if self._answer:
+                try:
+                    self.socket.sendto(data, peer)
+                except OSError:
+                    pass
+
+    def close(self):
+        self._closed = True
+        with socket.socket(self.socket.family, socket.SOCK_DGRAM) as s:
+            s.sendto(b"", (self.host, self.port))
+        self._thread.join(5)
+        self.socket.close()

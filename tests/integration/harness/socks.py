@@ -147,3 +147,98 @@ def open_session(server, host, port, user="ann", password="ann-pass", **kwargs):
         assert c.login(user, password) == 0
     c.code = c.request(host, port)
     return c
+
+
+# ---- SOCKS4 and 4a ------------------------------------------------------------------------------------------------
+
+GRANTED4, REJECTED4 = 90, 91
+
+
+def request4(host, port, command=CONNECT, user=b""):
+    """bytes are sent as a name (4a), text is an IPv4 address."""
+    ip, name = (b"\0\0\0\1", host + b"\0") if isinstance(host, bytes) else (ipaddress.IPv4Address(host).packed, b"")
+    return struct.pack(">BBH", 4, command, port) + ip + _bytes(user) + b"\0" + name
+
+
+class Client4(Client):
+    def reply(self):
+        """CD of the reply that comes next; None if the connection ends instead."""
+        got = self.receive(8)
+        if not got:
+            return None
+        assert len(got) == 8 and got[0] == 0, got
+        self.bound = (str(ipaddress.IPv4Address(got[4:])), struct.unpack(">H", got[2:4])[0])
+        return got[1]
+
+    def request(self, host, port, command=CONNECT, user=b""):
+        self.send(request4(host, port, command, user))
+        return self.reply()
+
+
+# ---- UDP ----------------------------------------------------------------------------------------------------------
+
+
+def datagram(host, port, data, fragment=0):
+    return bytes([0, 0, fragment]) + address(host) + struct.pack(">H", port) + data
+
+
+class Association:
+    """A control connection that asked for UDP, and a socket for its datagrams."""
+
+    def __init__(self, server, declared=("0.0.0.0", 0), bind_host=None, user="ann", password="ann-pass"):
+        self.control = Client(server)
+        if user is None:
+            assert self.control.greet(NONE) == NONE
+        else:
+            assert self.control.greet(PASSWORD) == PASSWORD
+            assert self.control.login(user, password) == 0
+        family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
+        self.socket = socket.socket(family, socket.SOCK_DGRAM)
+        self.socket.settimeout(10.0)
+        self.socket.bind((bind_host or ("::1" if family == socket.AF_INET6 else "127.0.0.1"), 0))
+        host, port = declared
+        self.code = self.control.request(host, self.socket.getsockname()[1] if port is None else port, UDP)
+        self.relay = self.control.bound
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.control.close()
+        self.socket.close()
+
+    def send(self, host, port, data, fragment=0):
+        self.socket.sendto(datagram(host, port, data, fragment), self.relay)
+
+    def receive(self, timeout=10.0):
+        """((host, port), data) of the next datagram, its header checked."""
+        self.socket.settimeout(timeout)
+        got, sender = self.socket.recvfrom(1 << 17)
+        assert sender[:2] == self.relay, sender
+        assert got[:3] == b"\0\0\0", got[:22]
+        n = {1: 4, 4: 16}[got[3]]
+        return (str(ipaddress.ip_address(got[4:4 + n])), struct.unpack(">H", got[4 + n:6 + n])[0]), got[6 + n:]
+
+    def silent_for(self, seconds):
+        try:
+            self.receive(seconds)
+            return False
+        except socket.timeout:
+            return True
+
+    def silent_or_refused(self, seconds):
+        """True if nothing comes, or word that nobody listens there."""
+        try:
+            return self.silent_for(seconds)
+        except ConnectionRefusedError:
+            return True
+
+    def echo(self, host, port, data):
+        """Sends data to an echo server and checks that it comes back; gives the address that it came from."""
+        self.send(host, port, data)
+        sender, got = self.receive()
+        assert got == data, (len(got), len(data))
+        return sender

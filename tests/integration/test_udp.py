@@ -1,0 +1,394 @@
+"""UDP ASSOCIATE (RFC 1928 sections 4 and 7): each destination decided and recorded, and only the client may send."""
+
+import os
+import signal
+import socket
+import time
+
+import pytest
+
+from harness import dns, ports, servers, socks, wait
+
+SERVED = {"listener_commands": ["connect", "udp"]}
+ALLOW = "rule loopback allow to cidr 127.0.0.0/8 ::1/128\ndefault deny\n"
+DENY = "rule no deny to cidr 127.0.0.0/8\ndefault deny\n"
+
+
+def start(gateway, **options):
+    return gateway(**{**SERVED, **options})
+
+
+@pytest.fixture
+def target(server):
+    return server(servers.UdpEcho)
+
+
+def test_echo_by_address(gateway, target):
+    g = start(gateway)
+    with g.associate() as a:
+        assert a.code == socks.OK
+        assert a.relay[0] == "127.0.0.1" and a.relay[1] > 0
+        for size in (0, 1, 1400, 9000, 60000):
+            assert a.echo("127.0.0.1", target.port, b"x" * size) == ("127.0.0.1", target.port)
+
+
+def test_echo_by_name(gateway, target, dnsmasq):
+    resolver = dnsmasq("--host-record=echo.test,127.0.0.1")
+    g = start(gateway, resolver=[resolver.address])
+    with g.associate() as a:
+        assert a.echo("echo.test", target.port, b"hello") == ("127.0.0.1", target.port)
+        assert a.echo("Echo.TEST.", target.port, b"again") == ("127.0.0.1", target.port)
+    assert g.row(event="flow")["name"] == "echo.test"
+
+
+@pytest.mark.skipif(not ports.has_ipv6(), reason="no IPv6 loopback")
+def test_echo_by_ipv6(gateway, server, target):
+    six = server(servers.UdpEcho, "::1")
+    g = start(gateway)
+    with g.associate() as a:
+        assert a.echo("::1", six.port, b"six") == ("::1", six.port)
+        assert a.echo("127.0.0.1", target.port, b"four") == ("127.0.0.1", target.port)
+        assert a.echo("::ffff:127.0.0.1", target.port, b"mapped") == ("127.0.0.1", target.port)
+
+
+@pytest.mark.skipif(not ports.has_ipv6(), reason="no IPv6 loopback")
+def test_client_by_ipv6(gateway, target):
+    g = start(gateway, ipv6=True)
+    with socks.Association(("::1", g.port), declared=("::", 0)) as a:
+        assert (a.code, a.relay[0]) == (socks.OK, "::1")
+        assert a.echo("127.0.0.1", target.port, b"hello") == ("127.0.0.1", target.port)
+
+
+def stranger(a, host, port, data, source="127.0.0.1"):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind((source, 0))
+        s.sendto(socks.datagram(host, port, data), a.relay)
+
+
+def test_a_strangers_datagram_does_not_capture_the_association(gateway, target):
+    """Not his address, though he is first; not another port, once the client has spoken."""
+    g = start(gateway)
+    with g.associate() as a:
+        stranger(a, "127.0.0.1", target.port, b"captured", "127.0.0.2")
+        a.echo("127.0.0.1", target.port, b"mine")
+        stranger(a, "127.0.0.1", target.port, b"other port")
+        stranger(a, "127.0.0.1", target.port, b"other address", "127.0.0.2")
+        a.echo("127.0.0.1", target.port, b"still mine")
+        assert target.received == [b"mine", b"still mine"]
+
+
+def test_the_declared_port_is_pinned(gateway, target):
+    g = start(gateway)
+    with g.associate(declared=("127.0.0.1", None)) as a:
+        stranger(a, "127.0.0.1", target.port, b"other port")
+        a.echo("127.0.0.1", target.port, b"mine")
+        assert target.received == [b"mine"]
+
+
+def test_the_declared_address_is_not_believed(gateway, target):
+    """The client's address is that of its TCP connection, whatever it says."""
+    g = start(gateway)
+    with g.associate(declared=("127.0.0.2", None)) as a:
+        stranger(a, "127.0.0.1", target.port, b"no", "127.0.0.2")
+        a.echo("127.0.0.1", target.port, b"mine")
+        assert target.received == [b"mine"]
+
+
+@pytest.mark.hostile
+def test_fragments_are_dropped(gateway, target):
+    g = start(gateway)
+    with g.associate() as a:
+        for fragment in (1, 2, 127, 128, 129, 255):
+            a.send("127.0.0.1", target.port, b"fragment", fragment)
+        a.echo("127.0.0.1", target.port, b"whole")
+        assert target.received == [b"whole"]
+
+
+@pytest.mark.hostile
+def test_malformed_datagrams_are_dropped(gateway, target):
+    g = start(gateway)
+    whole = socks.datagram("127.0.0.1", target.port, b"")
+    with g.associate() as a:
+        for n in range(len(whole)):
+            a.socket.sendto(whole[:n], a.relay)
+        for bad in (b"\0\1" + whole[2:], b"\1\0" + whole[2:], b"\0\0\0\2" + bytes(20), b"\0\0\0\xff" + bytes(20),
+                    b"\0\0\0\3\0\0\x35x", b"\0\0\0\3\xffshort", b"\0\0\0\3\3a\0b\0\x35x", b"\xff" * 1000):
+            a.socket.sendto(bad, a.relay)
+        a.echo("127.0.0.1", target.port, b"whole")
+        assert target.received == [b"whole"]
+
+
+def test_replies_of_a_third_address_do_not_pass(gateway, target):
+    g = start(gateway)
+    with g.associate() as a:
+        a.echo("127.0.0.1", target.port, b"x")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as third:
+            third.bind(("127.0.0.3", 0))
+            third.sendto(b"unasked", target.peers[0])
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as third:
+            third.sendto(b"another port", target.peers[0])
+        a.echo("127.0.0.1", target.port, b"only this comes")
+
+
+def test_a_denied_destination_in_an_allowed_association(gateway, target):
+    g = start(gateway, policy=f"rule one allow to cidr 127.0.0.0/8 port {target.port}\ndefault deny\n")
+    with g.associate() as a:
+        for _ in range(5):
+            a.send("127.0.0.1", 9, b"denied")
+        a.send("192.0.2.1", target.port, b"denied")
+        a.echo("127.0.0.1", target.port, b"allowed")
+        assert target.received == [b"allowed"]
+    rows = g.wait_rows(2, event="denied")
+    assert sorted((r["address"], r["port"], r["command"]) for r in rows) == [("127.0.0.1", 9, "udp"), ("192.0.2.1", target.port, "udp")]
+    assert {r["session"] for r in rows} == {g.row(event="open")["session"]}
+
+
+def test_the_guard_holds_for_datagrams(gateway, target):
+    """Nothing guarded is reached because a default allows."""
+    g = start(gateway, policy="rule all allow\ndefault deny\n")
+    with g.associate() as a:
+        a.send("127.0.0.1", target.port, b"guarded")
+        assert g.wait_rows(1, event="denied")[0]["address"] == "127.0.0.1"
+        assert target.received == []
+
+
+def test_policy_sees_names_before_they_are_looked_up(gateway, dns_server):
+    d = dns_server(lambda name, kind, nth: [dns.record(name, kind, "127.0.0.1")] if kind == dns.A else [])
+    g = start(gateway, policy="rule named allow to domain good.test to cidr 127.0.0.0/8\ndefault deny\n", resolver=[d.address])
+    with g.associate() as a:
+        a.send("secret.bad.test", 53, b"x")
+        g.wait_rows(1, event="denied", name="secret.bad.test")
+    assert d.asked == []
+
+
+def test_an_unknown_name_is_recorded(gateway, dns_server):
+    d = dns_server(lambda name, kind, nth: 3)
+    g = start(gateway, resolver=[d.address])
+    with g.associate() as a:
+        a.send("unknown.test", 53, b"x")
+        assert "does not exist" in g.row(event="denied")["reason"]
+
+
+def test_a_slow_lookup_holds_nobody_up(gateway, target, dns_server):
+    import threading
+
+    asked, go = threading.Event(), threading.Event()
+
+    def answer(name, kind, nth):
+        asked.set()
+        go.wait(20)
+        return [dns.record(name, kind, "127.0.0.1")] if kind == dns.A else []
+
+    d = dns_server(answer)
+    g = start(gateway, workers=1, resolver=[d.address], resolver_timeout=20000)
+    with g.associate() as a, g.associate() as b:
+        for i in range(3):
+            a.send("slow.test", target.port, b"slow %d" % i)
+        assert asked.wait(10)
+        a.echo("127.0.0.1", target.port, b"the same association")
+        b.echo("127.0.0.1", target.port, b"another")
+        go.set()
+        assert [a.receive()[1] for _ in range(3)] == [b"slow %d" % i for i in range(3)]
+
+
+def test_rows_of_a_flow(gateway, target):
+    g = start(gateway)
+    with g.associate() as a:
+        for size in (10, 20, 30):
+            a.echo("127.0.0.1", target.port, b"x" * size)
+        flow = g.row(event="flow")
+    ended = g.row(event="flow-ended")
+    opened, whole = g.row(event="open"), g.row(event="ended")
+    assert (flow["address"], flow["port"], flow["rule"], flow["user"], flow["command"]) == (
+        "127.0.0.1", target.port, "loopback", "ann", "udp")
+    assert (ended["bytes_up"], ended["bytes_down"]) == (60, 60)
+    assert (ended["detail"]["datagrams_up"], ended["detail"]["datagrams_down"]) == (3, 3)
+    assert ended["duration_us"] > 0
+    assert (whole["bytes_up"], whole["bytes_down"]) == (60, 60)
+    assert {r["session"] for r in (flow, ended, whole)} == {opened["session"]}
+
+
+def test_an_idle_flow_ends_and_its_association_goes_on(gateway, target):
+    g = start(gateway, udp_idle_timeout=1000)
+    with g.associate() as a:
+        a.echo("127.0.0.1", target.port, b"x")
+        assert "idle" in g.row(event="flow-ended")["reason"]
+        a.echo("127.0.0.1", target.port, b"y")
+        assert len(g.wait_rows(2, event="flow")) == 2
+
+
+def test_a_flow_that_only_receives_keeps_no_other(gateway, server, target):
+    """The first destination goes on answering; the second, used once, ends on time."""
+    source = server(servers.UdpEcho, "127.0.0.4")
+    g = start(gateway, udp_idle_timeout=1000)
+    with g.associate() as a:
+        a.echo("127.0.0.4", source.port, b"first")
+        a.echo("127.0.0.1", target.port, b"second")
+        end = time.monotonic() + 20
+        while not g.rows(event="flow-ended"):
+            source.socket.sendto(b"more", source.peers[0])
+            assert a.receive() == (("127.0.0.4", source.port), b"more")
+            assert time.monotonic() < end, "the second flow stays"
+        assert g.row(event="flow-ended")["address"] == "127.0.0.1"
+
+
+def test_the_association_ends_with_its_connection(gateway, target):
+    g = start(gateway)
+    with g.associate() as a:
+        a.echo("127.0.0.1", target.port, b"x")
+        a.control.close()
+        g.row(event="ended")
+        a.send("127.0.0.1", target.port, b"too late")
+        a.send("127.0.0.1", target.port, b"too late")
+        assert a.silent_or_refused(0.3)
+        assert target.received == [b"x"]
+    assert "association ended" in g.row(event="flow-ended")["reason"]
+
+
+@pytest.mark.hostile
+def test_bytes_on_the_control_connection_change_nothing(gateway, target):
+    g = start(gateway)
+    with g.associate() as a:
+        a.control.send(b"noise" * 10000)
+        a.echo("127.0.0.1", target.port, b"x")
+
+
+def test_decided_anew_after_a_reload(gateway, target):
+    g = start(gateway)
+    with g.associate() as a:
+        a.echo("127.0.0.1", target.port, b"before")
+        g.write_policy(DENY)
+        g.reload()
+        a.send("127.0.0.1", target.port, b"after")
+        assert "denied" in g.row(event="flow-ended")["reason"]
+        a.send("127.0.0.1", target.port, b"after")
+        assert g.row(event="denied")["rule"] == "no"
+        assert target.received == [b"before"]
+        g.write_policy(ALLOW)
+        g.reload()
+        a.send("127.0.0.1", target.port, b"asks for a decision")
+        a.echo("127.0.0.1", target.port, b"allowed again")
+
+
+def test_first_datagrams_wait_for_their_row(gateway, target):
+    g = start(gateway, audit_timeout=60000)
+    with g.associate() as a:
+        recorder = g.pids("recorder")[0]
+        os.kill(recorder, signal.SIGSTOP)
+        try:
+            for i in range(8):
+                a.send("127.0.0.1", target.port, b"%d" % i)
+            assert a.silent_for(0.5)
+            assert target.received == []
+        finally:
+            os.kill(recorder, signal.SIGCONT)
+        assert [a.receive()[1] for _ in range(8)] == [b"%d" % i for i in range(8)]
+
+
+def test_the_reply_waits_for_its_row(gateway):
+    g = start(gateway, audit_timeout=60000)
+    recorder = g.pids("recorder")[0]
+    with g.client() as c:
+        c.greet(socks.PASSWORD)
+        assert c.login("ann", "ann-pass") == 0
+        os.kill(recorder, signal.SIGSTOP)
+        try:
+            c.send(socks.request("0.0.0.0", 0, socks.UDP))
+            assert c.silent_for(0.5)
+        finally:
+            os.kill(recorder, signal.SIGCONT)
+        assert c.reply() == socks.OK
+    row = g.row(event="open")
+    assert (row["command"], row.get("address"), row["user"]) == ("udp", None, "ann")
+
+
+@pytest.mark.hostile
+def test_destinations_of_an_association_are_bounded(gateway, target):
+    """256 at a time; who has one keeps it."""
+    g = start(gateway)
+    with g.associate() as a:
+        a.echo("127.0.0.1", target.port, b"first")
+        for i in range(300):
+            a.send(f"127.0.1.{i % 250 + 1}", 20000 + i, b"x")
+            if i % 50 == 49:
+                a.echo("127.0.0.1", target.port, b"%d" % i)
+        assert len(g.wait_rows(256, event="flow")) == 256
+    assert len(g.wait_rows(256, event="flow-ended")) == 256
+
+
+@pytest.mark.hostile
+def test_errors_of_destinations_stop_nothing(gateway, target, server):
+    """ICMP says that nobody listens there; the next datagram leaves all the same."""
+    deaf = server(servers.Refusing).port
+    g = start(gateway)
+    with g.associate() as a:
+        for i in range(100):
+            a.send("127.0.0.1", deaf, b"nobody")
+            a.echo("127.0.0.1", target.port, b"%d" % i)
+    pids = g.pids("worker")
+    before = sum(cpu_seconds(p) for p in pids)
+    time.sleep(0.5)
+    assert sum(cpu_seconds(p) for p in pids) - before < 0.25, "a worker spins on an error"
+
+
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_an_error_alone_does_not_spin(gateway, server):
+    deaf = server(servers.Refusing).port
+    g = start(gateway)
+    with g.associate() as a:
+        for _ in range(50):
+            a.send("127.0.0.1", deaf, b"nobody")
+        g.row(event="flow")
+        pids = g.pids("worker")
+        before = sum(cpu_seconds(p) for p in pids)
+        time.sleep(0.5)
+        assert sum(cpu_seconds(p) for p in pids) - before < 0.25, "a worker spins on an error"
+
+
+@pytest.mark.root
+def test_descriptors_return(gateway, target):
+    g = start(gateway, workers=1)
+    worker = g.pids("worker")[0]
+
+    def count():
+        return len(os.listdir(f"/proc/{worker}/fd"))
+
+    with g.associate() as a:
+        a.echo("127.0.0.1", target.port, b"x")
+    wait.until(lambda: len(g.rows(event="ended")) == 1, "the first ends")
+    first = count()
+    many = [g.associate() for _ in range(50)]
+    for a in many:
+        a.echo("127.0.0.1", target.port, b"x")
+    assert count() >= first + 150
+    for a in many:
+        a.close()
+    wait.until(lambda: count() <= first, lambda: f"{first} descriptors, not {count()}")
+
+
+def test_silence_ends_the_association(gateway, target):
+    """Neither strangers nor what is dropped keeps it."""
+    g = start(gateway, idle_timeout=1500, udp_idle_timeout=1000)
+    with g.associate() as a:
+        a.echo("127.0.0.1", target.port, b"x")
+        deadline = time.monotonic() + 20
+        a.control.socket.settimeout(0.1)
+        while True:
+            stranger(a, "127.0.0.1", target.port, b"stranger", "127.0.0.2")
+            try:
+                assert a.control.socket.recv(1) == b""
+                break
+            except TimeoutError:
+                assert time.monotonic() < deadline, "a stranger keeps the association"
+    assert "idle" in g.row(event="ended")["reason"]
+
+
+def test_a_log_in_is_needed_where_one_is(gateway):
+    g = start(gateway)
+    with g.client() as c:
+        assert c.greet(socks.NONE) == socks.NO_METHOD
