@@ -122,8 +122,12 @@ static struct counter *counter_of(struct limits *l, enum kind kind, size_t liste
 	return c;
 }
 
-static void refill(struct counter *c, double rate, int64_t now_us)
+static void refill(struct limits *l, struct counter *c, double rate, int64_t now_us)
 {
+	if (c->sessions == 0) { /* the list stays in order of the last touch */
+		TAILQ_REMOVE(&l->idle, c, by_idleness);
+		TAILQ_INSERT_TAIL(&l->idle, c, by_idleness);
+	}
 	c->tokens += (double)(now_us - c->touched_us) / 1e6 * rate;
 	if (c->tokens > rate)
 		c->tokens = rate;
@@ -256,7 +260,7 @@ const char *limits_admit(struct limits_holder *h, uint64_t id, size_t listener, 
 		counters[i] = counter_of(l, (enum kind)i, listener, m[i].key, m[i].len, m[i].rate, now_us);
 		if (counters[i] == NULL)
 			return "out of memory";
-		refill(counters[i], m[i].rate, now_us);
+		refill(l, counters[i], m[i].rate, now_us);
 		if (!force && m[i].sessions > 0 && counters[i]->sessions >= m[i].sessions)
 			return reasons[i].many;
 		if (!force && m[i].rate > 0 && counters[i]->tokens < 1)

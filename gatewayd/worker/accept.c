@@ -188,6 +188,9 @@ static unsigned session_limit(const struct worker *w)
 			    w->config->max_sessions, (unsigned long long)files.rlim_cur, (unsigned long long)limit);
 	else if (w->config->max_sessions > 0)
 		limit = w->config->max_sessions;
+	/* A fifth of what is left is for what takes more than two: side by side connects and associations. */
+	else
+		limit -= limit / 5;
 	return (unsigned)limit;
 }
 
@@ -196,5 +199,6 @@ void accept_init(struct worker *w)
 	TAILQ_INIT(&w->acceptors);
 	evtimer_assign(&w->accept_pause, w->base, on_pause_over, w);
 	w->max_sessions = session_limit(w);
+	w->max_extra_fds = DESCRIPTOR_RESERVE / 4 + w->max_sessions / 4;
 	w->reserve_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
 }

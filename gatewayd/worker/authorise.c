@@ -50,20 +50,25 @@ static struct policy_request facts(const struct session *s, const char *groups[A
 	};
 }
 
-/* A rule's `log`: people want to hear of it at once, besides the audit. */
-static void log_decision(const struct session *s, const struct policy_decision *d)
+void authorise_log(const struct session *s, const struct policy_decision *d, const char *destination, uint16_t port)
 {
 	const struct policy_image *image = s->worker->rules->image;
 	enum policy_log level = policy_rule_log(image, d->rule);
-	char client[ADDR_TEXT_MAX], address[ADDR_TEXT_MAX], id[AUDIT_SESSION_TEXT_MAX];
+	char client[ADDR_TEXT_MAX], id[AUDIT_SESSION_TEXT_MAX];
 
 	if (level < POLICY_LOG_NOTICE)
 		return;
 	(level == POLICY_LOG_NOTICE ? log_info : log_warning)(
 		"%ssession %s: user %s at %s to %s port %u: %s by rule %s", level == POLICY_LOG_ALERT ? "ALERT: " : "",
-		audit_session_text(s->id, id), s->user == NULL ? "-" : s->user, addr_format(&s->client.addr, client),
-		s->name != NULL ? s->name : addr_format(&s->address, address), (unsigned)s->port,
-		d->verdict == POLICY_ALLOW ? "allowed" : "denied", policy_rule_name(image, d->rule));
+		audit_session_text(s->id, id), s->user == NULL ? "-" : s->user, addr_format(&s->client.addr, client), destination,
+		(unsigned)port, d->verdict == POLICY_ALLOW ? "allowed" : "denied", policy_rule_name(image, d->rule));
+}
+
+static void log_decision(const struct session *s, const struct policy_decision *d)
+{
+	char address[ADDR_TEXT_MAX];
+
+	authorise_log(s, d, s->name != NULL ? s->name : addr_format(&s->address, address), s->port);
 }
 
 static void deny(struct session *s, const struct policy_decision *d)
@@ -179,19 +184,17 @@ static bool complete_name(struct session *s)
 	return true;
 }
 
-bool authorise_peer(struct session *s, const struct addr *peer)
+void authorise_peer(struct session *s, const struct addr *peer, struct policy_decision *d)
 {
 	struct policy_context ctx = authorise_context(s->worker);
 	const char *groups[AUTH_GROUPS_MAX];
 	struct policy_request req = facts(s, groups);
-	struct policy_decision d;
 
 	/* DST.PORT stays the request's: only the address is news. */
 	if (req.name == NULL)
 		req.address = *peer;
-	policy_decide_address(&ctx, &req, peer, s->setup->aliases, s->setup->naliases, &d);
-	log_decision(s, &d);
-	return d.verdict == POLICY_ALLOW;
+	policy_decide_address(&ctx, &req, peer, s->setup->aliases, s->setup->naliases, d);
+	log_decision(s, d);
 }
 
 static bool is_unspecified(const struct addr *a)

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -67,9 +68,13 @@ static int listen_towards(struct session *s)
 
 	if (ep.addr.family == ADDR_NONE && local_address_towards(&c->address, &ep.addr) != 0)
 		return -1;
+	if (ep.addr.family != c->address.family) { /* a `source` that the peer can never reach */
+		errno = EADDRNOTAVAIL;
+		return -1;
+	}
 	len = endpoint_to_sockaddr(&ep, &sa);
 	s->server_fd = socket(sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (s->server_fd < 0 || bind(s->server_fd, (struct sockaddr *)&sa, len) != 0 || listen(s->server_fd, 4) != 0)
+	if (s->server_fd < 0 || bind(s->server_fd, (struct sockaddr *)&sa, len) != 0)
 		return -1;
 	len = sizeof sa;
 	if (getsockname(s->server_fd, (struct sockaddr *)&sa, &len) != 0 ||
@@ -95,15 +100,18 @@ void bind_start(struct session *s)
 
 /* ---- the peer -------------------------------------------------------------------------------------------------------- */
 
-static void record_stranger(struct session *s, const struct endpoint *peer, const char *reason)
+static void record_stranger(struct session *s, const struct endpoint *peer, const char *reason, const struct policy_decision *d)
 {
+	const struct ruleset *rules = s->worker->rules;
 	static struct audit_event e;
 
 	if (s->setup->strangers++ >= STRANGERS_RECORDED)
 		return;
 	session_event(s, AUDIT_DENIED, &e);
 	e.address = *peer;
-	strcpy(e.reason, reason);
+	snprintf(e.reason, sizeof e.reason, "%s", reason);
+	snprintf(e.rule, sizeof e.rule, "%s", d == NULL ? "" : policy_rule_name(rules->image, d->rule));
+	e.revision = rules->revision;
 	record_event(s->worker->recording, &e, NULL);
 }
 
@@ -145,20 +153,33 @@ static void on_peer(evutil_socket_t listen_fd, short what, void *arg)
 	struct sockaddr_storage sa;
 	socklen_t len = sizeof sa;
 	struct endpoint peer = {0};
+	struct policy_decision d;
+	char reason[AUDIT_TEXT_MAX + 64], text[AUDIT_TEXT_MAX];
 	int fd = accept4(listen_fd, (struct sockaddr *)&sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 	(void)what;
-	if (fd < 0)
+	if (fd < 0) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+			session_refuse(s, REASON_FAULT, "no descriptor for the peer");
 		return;
-	if (!endpoint_from_sockaddr((struct sockaddr *)&sa, len, &peer) || !is_named(s->setup, &peer.addr)) {
-		record_stranger(s, &peer, "bind: not the peer that the request named");
-		close(fd);
-	} else if (!authorise_peer(s, &peer.addr)) {
-		record_stranger(s, &peer, "bind: policy denies this peer now");
-		close(fd);
-	} else {
-		peer_arrived(s, fd, &peer);
 	}
+	if (!endpoint_from_sockaddr((struct sockaddr *)&sa, len, &peer) || !is_named(s->setup, &peer.addr)) {
+		record_stranger(s, &peer, "bind: not the peer that the request named", NULL);
+		close(fd);
+		return;
+	}
+	authorise_peer(s, &peer.addr, &d);
+	if (d.verdict != POLICY_ALLOW) {
+		snprintf(reason, sizeof reason, "bind: policy denies this peer now: %s",
+			 policy_decision_text(s->worker->rules->image, &d, text, sizeof text));
+		record_stranger(s, &peer, reason, &d);
+		close(fd);
+		return;
+	}
+	free(s->rule);
+	s->rule = strdup(policy_rule_name(s->worker->rules->image, d.rule));
+	s->revision = s->worker->rules->revision;
+	peer_arrived(s, fd, &peer);
 }
 
 /* The client waits, or speaks early, or leaves. */
@@ -183,6 +204,11 @@ void bind_wait(struct session *s)
 {
 	struct event_base *base = s->worker->base;
 
+	/* Nobody can reach the port before the grant is durable. */
+	if (listen(s->server_fd, 4) != 0) {
+		session_refuse(s, REASON_FAULT, "cannot listen");
+		return;
+	}
 	session_set_state(s, SESSION_BINDING);
 	if (!handshake_reply(s, REASON_NONE, &s->setup->bound)) {
 		session_end(s, "client left before its reply", true);

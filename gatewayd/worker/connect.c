@@ -53,7 +53,8 @@ static void close_attempt(struct attempt *a)
 	event_del(&a->event);
 	close(a->fd);
 	a->fd = -1;
-	s->setup->nattempts--;
+	if (s->setup->nattempts-- > 1)
+		s->worker->extra_fds--;
 }
 
 /* The rule's `source`, if it names one.  A connection that cannot be made from there is not made from elsewhere. */
@@ -104,11 +105,16 @@ static void win(struct attempt *a)
 {
 	struct session *s = a->session;
 	struct setup *setup = s->setup;
+	bool v6 = setup->candidates[a->candidate].address.family == ADDR_V6;
+	int off = 0;
 
 	event_del(&a->event);
+	/* From here on an ICMP error is advice, as for any connection, not its end. */
+	setsockopt(a->fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_RECVERR : IP_RECVERR, &off, sizeof off);
 	s->server_fd = a->fd;
 	a->fd = -1;
-	setup->nattempts--;
+	if (setup->nattempts-- > 1)
+		s->worker->extra_fds--;
 	connect_stop(s);
 	grant_connected(s, &setup->candidates[a->candidate]);
 }
@@ -162,7 +168,8 @@ static enum reason begin(struct session *s, struct attempt *a, size_t candidate)
 	a->session = s;
 	a->fd = fd;
 	a->candidate = candidate;
-	s->setup->nattempts++;
+	if (s->setup->nattempts++ > 0)
+		s->worker->extra_fds++;
 	event_assign(&a->event, s->worker->base, fd, EV_WRITE, on_writable, a);
 	event_add(&a->event, NULL);
 	return REASON_NONE;
@@ -178,13 +185,19 @@ static struct attempt *free_attempt(struct setup *setup)
 	return NULL;
 }
 
+/* A session's budget is two descriptors; a second attempt draws on what all sessions share. */
+static bool may_add_attempt(const struct setup *setup, const struct worker *w)
+{
+	return setup->nattempts == 0 || w->extra_fds < w->max_extra_fds;
+}
+
 /* So that a row of black holes does not keep the rest from being tried. */
 static struct attempt *give_up_oldest(struct setup *setup)
 {
-	struct attempt *oldest = &setup->attempts[0];
+	struct attempt *oldest = NULL;
 
-	for (size_t i = 1; i < ATTEMPTS_MAX; i++)
-		if (setup->attempts[i].candidate < oldest->candidate)
+	for (size_t i = 0; i < ATTEMPTS_MAX; i++)
+		if (setup->attempts[i].fd >= 0 && (oldest == NULL || setup->attempts[i].candidate < oldest->candidate))
 			oldest = &setup->attempts[i];
 	close_attempt(oldest);
 	return oldest;
@@ -214,7 +227,7 @@ static void go_on(struct session *s)
 		return;
 	}
 	while (!started && setup->next_candidate < setup->ncandidates) {
-		struct attempt *a = free_attempt(setup);
+		struct attempt *a = may_add_attempt(setup, s->worker) ? free_attempt(setup) : NULL;
 		enum reason failure = begin(s, a != NULL ? a : give_up_oldest(setup), setup->next_candidate++);
 
 		started = failure == REASON_NONE;

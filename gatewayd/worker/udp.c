@@ -189,6 +189,12 @@ static void pass_back(struct association *a, const struct endpoint *from, uint8_
 		a->unsolicited++;
 		return;
 	}
+	/* A destination that keeps sending must not outlive its permission. */
+	if (!flow_still_allowed(f)) {
+		a->dropped++;
+		flow_end(f, "denied by policy now");
+		return;
+	}
 	header_len = socks5_write_datagram(header, from);
 	memcpy(payload - header_len, header, header_len);
 	if (sendto(a->client_fd, payload - header_len, header_len + len, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&sa,
@@ -229,8 +235,12 @@ static int out_socket(struct association *a, int which)
 	bool v6 = which == OUT_V6;
 	int one = 1, fd = a->out_fd[which];
 
+	struct worker *w = a->session->worker;
+
 	if (fd >= 0)
 		return fd;
+	if (w->extra_fds >= w->max_extra_fds)
+		return -1;
 	fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -1;
@@ -238,6 +248,7 @@ static int out_socket(struct association *a, int which)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
 	setsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_RECVERR : IP_RECVERR, &one, sizeof one);
 	a->out_fd[which] = fd;
+	w->extra_fds++;
 	event_assign(&a->out_event[which], a->session->worker->base, fd, EV_READ | EV_PERSIST, on_out_readable, a);
 	event_add(&a->out_event[which], NULL);
 	return fd;
@@ -299,6 +310,19 @@ static struct association *new_association(struct session *s)
 	return a;
 }
 
+/* The next look at idle flows, idleness and age, whichever comes first. */
+static void arm(struct session *s)
+{
+	const struct config *config = s->worker->config;
+	int64_t now = clock_mono_us(), wait = (int64_t)config->udp_idle_timeout_ms * 500;
+	int64_t idle_left = s->active_us + (int64_t)config->idle_timeout_ms * 1000 - now + 1000;
+	int64_t age_left = session_age_left_us(s, now);
+
+	if (idle_left < wait)
+		wait = idle_left;
+	session_arm(s, age_left < wait ? age_left : wait);
+}
+
 void udp_start(struct session *s)
 {
 	struct event_base *base = s->worker->base;
@@ -321,7 +345,7 @@ void udp_start(struct session *s)
 	event_del(&s->client_read);
 	event_assign(&s->client_read, base, s->client_fd, EV_READ | EV_PERSIST, on_control, s);
 	event_add(&s->client_read, NULL);
-	session_arm(s, (int64_t)s->worker->config->udp_idle_timeout_ms * 500);
+	arm(s);
 }
 
 void udp_idle_check(struct session *s)
@@ -341,7 +365,7 @@ void udp_idle_check(struct session *s)
 	}
 	while ((f = TAILQ_FIRST(&a->by_age)) != NULL && now - f->active_us > flow_limit)
 		flow_end(f, "idle timeout");
-	session_arm(s, flow_limit / 2);
+	arm(s);
 }
 
 static void close_socket(int fd, struct event *event)
@@ -362,6 +386,7 @@ void udp_free(struct session *s)
 	while ((f = TAILQ_FIRST(&a->by_age)) != NULL)
 		flow_end(f, "association ended");
 	close_socket(a->client_fd, &a->client_event);
+	a->session->worker->extra_fds -= (unsigned)((a->out_fd[OUT_V4] >= 0) + (a->out_fd[OUT_V6] >= 0));
 	close_socket(a->out_fd[OUT_V4], &a->out_event[OUT_V4]);
 	close_socket(a->out_fd[OUT_V6], &a->out_event[OUT_V6]);
 	if (a->fragments + a->malformed + a->strangers + a->unsolicited + a->dropped + a->icmp_errors > 0)

@@ -19,6 +19,10 @@
 /* Datagrams that wait for a flow's lookup or record. */
 #define UDP_WAITING_MAX 8
 #define UDP_WAITING_BYTES_MAX (256 * 1024) /* of an association */
+#define UDP_WAITING_BYTES_ALL (32 * 1024 * 1024) /* of a worker */
+/* Names that an association, and a worker for all of them, may have looked up at a time. */
+#define UDP_LOOKUPS_MAX 8
+#define UDP_LOOKUPS_ALL 256
 
 struct association;
 
@@ -61,7 +65,7 @@ struct association {
 	struct endpoint client; /* port 0: not known yet */
 	struct flow_list by_request[UDP_BUCKETS], by_remote[UDP_BUCKETS];
 	TAILQ_HEAD(, udp_flow) by_age;
-	unsigned nflows;
+	unsigned nflows, nlookups;
 	size_t waiting_bytes;
 	uint64_t fragments, malformed, strangers, unsolicited, dropped, icmp_errors;
 	char (*groups)[AUTH_GROUP_NAME_MAX + 1]; /* of the user, for decisions; the setup is gone by then */
@@ -81,6 +85,8 @@ void udp_send(struct udp_flow *f, const uint8_t *data, size_t len);
 /* The flow of a request, made and being decided if it is new; NULL: too many, or memory is short. */
 struct udp_flow *flow_find(struct association *a, const struct request *request);
 struct udp_flow *flow_of_remote(struct association *a, const struct endpoint *remote);
+/* Is it still, by the policy and the time of now?  False: it is to be ended. */
+bool flow_still_allowed(struct udp_flow *f);
 /* A datagram of the client for it: sent, kept for a moment, or dropped, as the flow's state has it. */
 void flow_take(struct udp_flow *f, const uint8_t *data, size_t len);
 /* It carries something now: it is the last to become idle. */

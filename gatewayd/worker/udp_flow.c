@@ -74,11 +74,13 @@ static void flow_event(const struct udp_flow *f, enum audit_kind kind, struct au
 
 static void drop_waiting(struct udp_flow *f)
 {
+	struct worker *w = f->association->session->worker;
 	struct waiting_datagram *d;
 
 	while ((d = STAILQ_FIRST(&f->waiting)) != NULL) {
 		STAILQ_REMOVE_HEAD(&f->waiting, next);
 		f->association->waiting_bytes -= d->len;
+		w->udp_waiting_bytes -= d->len;
 		f->nwaiting--;
 		free(d);
 	}
@@ -107,6 +109,11 @@ static void on_durable(struct waiter *w)
 
 	f->record = NULL;
 	f->state = FLOW_OPEN;
+	/* The record may have taken long: what waited is sent by the policy of now. */
+	if (!flow_still_allowed(f)) {
+		flow_end(f, "denied by policy now");
+		return;
+	}
 	STAILQ_FOREACH (d, &f->waiting, next)
 		udp_send(f, d->data, d->len);
 	drop_waiting(f);
@@ -144,11 +151,21 @@ static void note_decision(struct udp_flow *f, const struct policy_decision *d)
 	f->decided_s = clock_wall_us() / 1000000;
 }
 
+static void log_flow(const struct udp_flow *f, const struct policy_decision *d)
+{
+	const struct session *s = f->association->session;
+	char address[ADDR_TEXT_MAX];
+
+	authorise_log(s, d, f->request.has_name ? f->request.name.text : addr_format(&f->request.address, address),
+		      f->request.port);
+}
+
 static void deny_by_policy(struct udp_flow *f, const struct policy_decision *d)
 {
 	char text[AUDIT_TEXT_MAX];
 
 	note_decision(f, d);
+	log_flow(f, d);
 	deny(f, REASON_POLICY, policy_decision_text(f->association->session->worker->rules->image, d, text, sizeof text));
 }
 
@@ -158,6 +175,7 @@ static void open_flow(struct udp_flow *f, const struct addr *remote, const struc
 	struct worker *w = f->association->session->worker;
 
 	note_decision(f, d);
+	log_flow(f, d);
 	f->remote = *remote;
 	f->source = policy_rule_source(w->rules->image, d->rule);
 	f->opened_us = clock_mono_us();
@@ -191,11 +209,18 @@ static void decide_addresses(struct udp_flow *f, const struct addr *addresses, s
 		}
 }
 
+static void lookup_over(struct udp_flow *f)
+{
+	f->association->nlookups--;
+	f->association->session->worker->udp_lookups--;
+}
+
 static void on_answer(const struct answer *answer, void *arg)
 {
 	struct udp_flow *f = arg;
 
 	f->lookup = NULL;
+	lookup_over(f);
 	if (answer->failure != REASON_NONE) {
 		deny(f, answer->failure, answer->detail);
 		return;
@@ -230,14 +255,18 @@ static void decide(struct udp_flow *f)
 	}
 	f->state = FLOW_RESOLVING;
 	f->lookup = resolver_lookup(w->resolver, &f->request.name, on_answer, f);
-	if (f->lookup == NULL)
+	if (f->lookup == NULL) {
 		deny(f, REASON_FAULT, "out of memory");
+		return;
+	}
+	f->association->nlookups++;
+	w->udp_lookups++;
 }
 
 /* A decision holds for one image, and for the second in which it was made. */
-static bool still_allowed(struct udp_flow *f)
+bool flow_still_allowed(struct udp_flow *f)
 {
-	struct worker *w = f->association->session->worker;
+	const struct worker *w = f->association->session->worker;
 	struct policy_context ctx = authorise_context(w);
 	const char *groups[AUTH_GROUPS_MAX];
 	struct policy_request req;
@@ -249,11 +278,8 @@ static bool still_allowed(struct udp_flow *f)
 	policy_decide_address(&ctx, &req, &f->remote, f->aliases, f->naliases, &d);
 	if (d.verdict != POLICY_ALLOW)
 		return false;
-	f->decided_s = ctx.now;
-	if (f->revision != w->rules->revision) {
-		note_decision(f, &d);
-		f->source = policy_rule_source(w->rules->image, d.rule);
-	}
+	note_decision(f, &d);
+	f->source = policy_rule_source(w->rules->image, d.rule);
 	return true;
 }
 
@@ -273,6 +299,8 @@ void flow_end(struct udp_flow *f, const char *reason)
 		record_event(a->session->worker->recording, &e, NULL);
 	}
 	record_forget(&f->record);
+	if (f->lookup != NULL)
+		lookup_over(f);
 	lookup_cancel(&f->lookup);
 	drop_waiting(f);
 	LIST_REMOVE(f, by_request);
@@ -285,6 +313,31 @@ void flow_end(struct udp_flow *f, const char *reason)
 	free(f);
 }
 
+/* Of those that are denied, the one unused for longest makes room: it owes no record. */
+static bool evict_denied(struct association *a)
+{
+	struct udp_flow *f;
+
+	TAILQ_FOREACH (f, &a->by_age, by_age)
+		if (f->state == FLOW_DENIED) {
+			flow_end(f, "");
+			return true;
+		}
+	return false;
+}
+
+/* A new destination means a decision, a row and maybe a lookup: all of them are bounded. */
+static bool may_add_flow(struct association *a, const struct request *request)
+{
+	const struct worker *w = a->session->worker;
+
+	if (!recording_has_room(w->recording))
+		return false;
+	if (request->has_name && (a->nlookups >= UDP_LOOKUPS_MAX || w->udp_lookups >= UDP_LOOKUPS_ALL))
+		return false;
+	return a->nflows < UDP_FLOWS_MAX || evict_denied(a);
+}
+
 struct udp_flow *flow_find(struct association *a, const struct request *request)
 {
 	struct flow_list *bucket = &a->by_request[request_bucket(request)];
@@ -293,7 +346,7 @@ struct udp_flow *flow_find(struct association *a, const struct request *request)
 	LIST_FOREACH (f, bucket, by_request)
 		if (same_request(&f->request, request))
 			return f;
-	if (a->nflows == UDP_FLOWS_MAX)
+	if (!may_add_flow(a, request))
 		return NULL;
 	f = calloc(1, sizeof *f);
 	if (f == NULL)
@@ -312,9 +365,11 @@ struct udp_flow *flow_find(struct association *a, const struct request *request)
 static void keep(struct udp_flow *f, const uint8_t *data, size_t len)
 {
 	struct association *a = f->association;
+	struct worker *w = a->session->worker;
 	struct waiting_datagram *d;
 
 	if (f->nwaiting == UDP_WAITING_MAX || a->waiting_bytes + len > UDP_WAITING_BYTES_MAX ||
+	    w->udp_waiting_bytes + len > UDP_WAITING_BYTES_ALL ||
 	    (d = malloc(sizeof *d + len)) == NULL) {
 		a->dropped++;
 		return;
@@ -324,6 +379,7 @@ static void keep(struct udp_flow *f, const uint8_t *data, size_t len)
 	STAILQ_INSERT_TAIL(&f->waiting, d, next);
 	f->nwaiting++;
 	a->waiting_bytes += len;
+	w->udp_waiting_bytes += len;
 }
 
 void flow_touch(struct udp_flow *f)
@@ -352,7 +408,7 @@ void flow_take(struct udp_flow *f, const uint8_t *data, size_t len)
 			flow_end(f, "");
 		return;
 	case FLOW_OPEN:
-		if (still_allowed(f)) {
+		if (flow_still_allowed(f)) {
 			udp_send(f, data, len);
 			return;
 		}

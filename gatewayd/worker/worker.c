@@ -199,7 +199,7 @@ static void on_stop(struct child *c)
 	accept_update(w);
 	for (s = TAILQ_FIRST(&w->sessions); s != NULL; s = following) {
 		following = TAILQ_NEXT(s, next);
-		if (s->state == SESSION_RELAYING)
+		if (s->state == SESSION_RELAYING || s->state == SESSION_ASSOCIATED)
 			session_end(s, "gateway is stopping", false);
 		else if (s->state == SESSION_CLOSING)
 			session_drop(s);

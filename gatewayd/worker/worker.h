@@ -64,6 +64,10 @@ struct worker {
 	int reserve_fd; /* given up for a moment when descriptors run out, so that a client can be told */
 	struct session_list sessions;
 	unsigned nsessions, max_sessions;
+	/* Descriptors beyond two a session: attempts to connect side by side, sockets of associations. */
+	unsigned extra_fds, max_extra_fds;
+	unsigned udp_lookups;        /* under way for associations */
+	size_t udp_waiting_bytes;    /* of datagrams that wait, in all associations */
 	uint64_t session_tag; /* high 40 bits of session ids, drawn anew when the low 24 have been counted through */
 	uint64_t session_count;
 	struct counters counters;
@@ -113,6 +117,8 @@ void limits_master_new(struct worker *w);
 void authorise_request(struct session *s);
 /* What decisions are made with, now. */
 struct policy_context authorise_context(const struct worker *w);
+/* A rule's `log`: people want to hear of it at once, besides the audit. */
+void authorise_log(const struct session *s, const struct policy_decision *d, const char *destination, uint16_t port);
 int authorise_take_image(struct worker *w, int fd, uint32_t revision, struct err *why);
 int authorise_take_geo(struct worker *w, int fd, struct err *why);
 /* The addresses of this host, from the supervisor; false if the message is malformed. */
@@ -122,7 +128,7 @@ void authorise_learn_ports(struct worker *w);
 void ruleset_unref(struct ruleset **rules);
 
 /* A BIND's peer has come: asks policy again, with its address. */
-bool authorise_peer(struct session *s, const struct addr *peer);
+void authorise_peer(struct session *s, const struct addr *peer, struct policy_decision *d);
 
 /* bind.c */
 void bind_start(struct session *s);

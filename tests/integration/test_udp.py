@@ -392,3 +392,14 @@ def test_a_log_in_is_needed_where_one_is(gateway):
     g = start(gateway)
     with g.client() as c:
         assert c.greet(socks.NONE) == socks.NO_METHOD
+
+
+def test_a_stop_ends_associations_with_their_rows(gateway, target):
+    g = start(gateway)
+    with g.associate() as a:
+        a.echo("127.0.0.1", target.port, b"hello")
+        assert g.stop() == 0
+    assert not [line for line in g.log().splitlines() if "error" in line]
+    g.start()
+    assert g.row(event="flow-ended")["bytes_up"] == 5
+    assert g.row(event="ended", command="udp")["reason"] == "gateway is stopping"
