@@ -1,9 +1,12 @@
 #include "config.h"
 
+#include <assert.h>
 #include <event2/event.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/log.h"
@@ -189,6 +192,20 @@ static void open_flow(struct udp_flow *f, const struct addr *remote, const struc
 		deny(f, REASON_AUDIT, "the audit does not keep up");
 }
 
+/* Whether the kernel would send there at all: a name's IPv6 address is of no use where there is no IPv6.  Sends nothing. */
+static bool has_way_to(const struct addr *address, uint16_t port)
+{
+	struct endpoint to = {.addr = *address, .port = port};
+	struct sockaddr_storage sa;
+	socklen_t len = endpoint_to_sockaddr(&to, &sa);
+	int fd = socket(sa.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool way = fd >= 0 && connect(fd, (struct sockaddr *)&sa, len) == 0;
+
+	if (fd >= 0)
+		close(fd);
+	return way;
+}
+
 static void decide_addresses(struct udp_flow *f, const struct addr *addresses, size_t n)
 {
 	struct worker *w = f->association->session->worker;
@@ -202,11 +219,20 @@ static void decide_addresses(struct udp_flow *f, const struct addr *addresses, s
 		deny_by_policy(f, &whole);
 		return;
 	}
-	for (size_t i = 0; i < n; i++)
-		if (each[i].verdict == POLICY_ALLOW) {
-			open_flow(f, &addresses[i], &each[i]);
-			return;
+	size_t chosen = n;
+
+	for (size_t i = 0; i < n; i++) {
+		if (each[i].verdict != POLICY_ALLOW)
+			continue;
+		if (n == 1 || has_way_to(&addresses[i], f->request.port)) {
+			chosen = i;
+			break;
 		}
+		if (chosen == n)
+			chosen = i; /* of several without a way, the first */
+	}
+	assert(chosen < n); /* the whole is allowed when one is */
+	open_flow(f, &addresses[chosen], &each[chosen]);
 }
 
 static void lookup_over(struct udp_flow *f)

@@ -191,6 +191,15 @@ def test_a_slow_lookup_holds_nobody_up(gateway, target, dns_server):
         assert [a.receive()[1] for _ in range(3)] == [b"slow %d" % i for i in range(3)]
 
 
+def test_an_address_that_cannot_be_sent_to_is_passed_over(gateway, target, dns_server):
+    """There is no answer to wait for, as TCP has one; but whether there is a way is known at once."""
+    d = dns_server(lambda name, kind, nth: [dns.record(name, dns.A, a) for a in ("255.255.255.255", "127.0.0.1")] if kind == dns.A else [])
+    g = start(gateway, policy="rule all allow to cidr 127.0.0.0/8 255.255.255.255/32\ndefault deny\n", resolver=[d.address])
+    with g.associate() as a:
+        assert a.echo("both.test", target.port, b"x") == ("127.0.0.1", target.port)
+    assert g.row(event="flow")["address"] == "127.0.0.1"
+
+
 def test_rows_of_a_flow(gateway, target):
     g = start(gateway)
     with g.associate() as a:
