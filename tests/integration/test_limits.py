@@ -67,9 +67,10 @@ def test_counts_survive_the_death_of_who_counts(gateway, echo):
 
     def refused():
         with g.session("127.0.0.1", echo.port) as s:
-            return s.code == socks.FAILURE and "as many sessions as it may" in g.rows(event="denied")[-1]["reason"]
+            return s.code == socks.FAILURE
 
     wait.until(refused, "a refusal by the new master")
+    assert "as many sessions as it may" in g.wait_rows(1, event="denied")[0]["reason"]
     close(held)
 
 
