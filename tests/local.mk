@@ -1,5 +1,5 @@
 # What runs the tests: "make check" is unit and integration tests; ./bootstrap check adds sanitizers, lint and fuzzing.
-.PHONY: check-programs check-unit check-integration lint
+.PHONY: check-programs check-unit check-integration check-long lint
 check-programs: $(BUILT_SOURCES) $(check_PROGRAMS)
 
 check-unit: check-programs
@@ -7,6 +7,12 @@ check-unit: check-programs
 
 check-integration: all
 	@$(srcdir)/tests/run-integration.sh $(srcdir) .
+
+# For a night: the engine against its reference on 20 million pairs, from a seed of the day.
+LONG_PAIRS = 20000000
+LONG_SEED = $(shell date +%Y%m%d)000000
+check-long: check-programs
+	POLICY_PAIRS=$(LONG_PAIRS) POLICY_SEED=$(LONG_SEED) ./tests/unit/test_policy_differential
 
 check-local: check-unit check-integration
 

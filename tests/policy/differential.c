@@ -18,9 +18,9 @@
 #include "policy/policy.h"
 #include "tests/policy/reference.h"
 
-#define REQUESTS_EACH 10
-#define LINES_MAX 64
-#define LINE_BYTES 512
+#define REQUESTS_EACH 20
+#define LINES_MAX 256
+#define LINE_BYTES 2048
 
 /* ---- chance --------------------------------------------------------------------------------------------------------
  */
@@ -292,9 +292,38 @@ static void say_values(size_t kind, size_t most)
 	}
 }
 
+/* More values than a condition takes over from a set, most of which no request has. */
+static void say_large(struct policy_text *t, size_t kind)
+{
+	begin_line(t);
+	say("set large-%s %s {", set_kinds[kind], set_kinds[kind]);
+	for (size_t n = 0; n < 70; n++) {
+		switch (kind) {
+		case 0:
+			say(" 198.18.%zu.0/24", n);
+			break;
+		case 1:
+			say(" w%zu.x.example", n);
+			break;
+		case 3:
+			say(" %zu", 30000 + 2 * n);
+			break;
+		default:
+			say(" u%zu", n);
+			break;
+		}
+	}
+	say_values(kind, 3);
+	say(" }");
+}
+
 static void say_of_kind(size_t kind)
 {
-	if (one_in(3))
+	if (kind != 2 && kind != 6 && one_in(6)) {
+		say(" @large-%s", set_kinds[kind]);
+		if (one_in(2))
+			say_values(kind, 2);
+	} else if (one_in(3))
 		say(" @my-%s", set_kinds[kind]);
 	else if (one_in(8))
 		say(" @more-%s", set_kinds[kind]);
@@ -383,13 +412,13 @@ static void say_moment(const char *word)
 		say(" %s \"%s %s\"", word, PICK(dates), PICK(times));
 }
 
-static void say_rule(struct policy_text *t, size_t number)
+static void say_rule(struct policy_text *t, size_t number, size_t conditions)
 {
 	bool allow = !one_in(3);
 
 	begin_line(t);
 	say("rule r%zu%s %s", number, one_in(6) ? " monitor" : "", allow ? "allow" : "deny");
-	for (size_t n = below(4); n > 0; n--)
+	for (size_t n = conditions + below(4 - conditions); n > 0; n--)
 		say_condition();
 	if (one_in(10))
 		say_moment(one_in(2) ? "from" : "until");
@@ -442,10 +471,16 @@ static void make_policy(struct policy_text *t)
 		say_values(kind, 2);
 		say(" @my-%s }", set_kinds[kind]);
 	}
+	for (size_t kind = 0; kind < 6; kind++)
+		if (kind != 2)
+			say_large(t, kind);
 	for (size_t n = 0; n < 3; n++)
 		say_window(t, n);
-	for (size_t n = 0, rules = 1 + below(12); n < rules; n++)
-		say_rule(t, n);
+	/* Now and then many rules that each match little, so that the index has something to tell apart. */
+	bool many = one_in(8);
+
+	for (size_t n = 0, rules = 1 + below(many ? 150 : 12); n < rules; n++)
+		say_rule(t, n, many ? 2 : 0);
 }
 
 static size_t join(const struct policy_text *t, char *text, size_t size)
@@ -687,7 +722,7 @@ static uint64_t setting(const char *name, uint64_t otherwise)
 
 static void test_engine_agrees_with_reference(void **unused)
 {
-	uint64_t seed = setting("POLICY_SEED", 1), pairs = setting("POLICY_PAIRS", 20000);
+	uint64_t seed = setting("POLICY_SEED", 1), pairs = setting("POLICY_PAIRS", 200000);
 	static struct policy_text text;
 	static char joined[LINES_MAX * LINE_BYTES];
 	struct policy_geo geo;

@@ -593,7 +593,7 @@ static void set(struct reference_result *out, enum policy_verdict verdict, enum 
 
 static void monitored(struct reference_result *out, const char *rule, bool allow)
 {
-	if (out->nmonitors == 64)
+	if (out->nmonitors == REFERENCE_MONITORS)
 		return;
 	out->monitors[out->nmonitors] = rule;
 	out->monitor_verdicts[out->nmonitors++] = allow ? POLICY_ALLOW : POLICY_DENY;

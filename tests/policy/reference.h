@@ -19,12 +19,14 @@ struct reference {
 	size_t naliases;
 };
 
+#define REFERENCE_MONITORS 256
+
 struct reference_result {
 	enum policy_verdict verdict;
 	enum policy_reason reason;
 	const char *rule; /* name, or "default" */
-	const char *monitors[64];
-	enum policy_verdict monitor_verdicts[64];
+	const char *monitors[REFERENCE_MONITORS];
+	enum policy_verdict monitor_verdicts[REFERENCE_MONITORS];
 	size_t nmonitors;
 };
 
