@@ -623,9 +623,15 @@ static void conclude(struct eval *ev, const struct policy_decision *d)
 		ev->watch->on_decision(ev->watch, d);
 }
 
+/* Asked about the time ahead of a rule, nobody knows yet whether the verdict hangs on it: somebody who wants to be told
+ * is told when the rule is verified. */
 static bool branch_open(void *arg, const struct img_branch *b)
 {
-	return cond_value(arg, (b->flags & BRANCH_DENY) != 0, b->pred, (b->flags & COND_NEGATED) != 0) != VALUE_FALSE;
+	struct eval *ev = arg;
+
+	if (ev->watch != NULL && of_time(IMAGE_AT(ev->image, SEC_PRED, struct img_pred, b->pred)->kind))
+		return true;
+	return cond_value(ev, (b->flags & BRANCH_DENY) != 0, b->pred, (b->flags & COND_NEGATED) != 0) != VALUE_FALSE;
 }
 
 /* Whoever listens to every rule is told of every rule; otherwise those are left out that are certainly false. */

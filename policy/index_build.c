@@ -20,6 +20,9 @@
 #define VALUES_BUDGET 1000000
 /* A condition is asked ahead of rules if as many have it. */
 #define SHARED_MIN 4
+/* A condition that more than half of this many rules have is asked first. */
+#define COMMON_MIN 32
+#define COMMON_DEPTH_MAX 4
 
 /* The kinds of conditions that tables are made of. */
 enum { BY_NAME, BY_USER, BY_GROUP, BY_CLAIM, BY_LISTENER, BY_PORT, BY_CLIENT, BY_TO, ASPECTS, NO_ASPECT = ASPECTS };
@@ -48,6 +51,11 @@ struct build {
 	struct keys *made; /* of each predicate and its negation */
 	size_t budget;
 	enum index_phase phase;
+	/* Conditions that were asked on the way to the node being made. */
+	struct asked {
+		uint32_t pred, flags;
+	} asked[INDEX_DEPTH_MAX];
+	unsigned nasked;
 };
 
 static uint32_t count_of(const struct build *b, enum image_section s)
@@ -564,11 +572,10 @@ static void make_table(struct build *b, const struct member *members, size_t n, 
 	blob_clear(&placed);
 }
 
-/* A condition that may be asked ahead of its rule: not one on time, of which a verdict that asked it is told. */
+/* A condition that may be asked ahead of its rule: what the traits do not tell already. */
 static bool may_lead(uint32_t kind)
 {
-	return kind != PRED_COMMAND && kind != PRED_METHOD && kind != PRED_BY_NAME && kind != PRED_DURING &&
-	       kind != PRED_FROM && kind != PRED_UNTIL;
+	return kind != PRED_COMMAND && kind != PRED_METHOD && kind != PRED_BY_NAME;
 }
 
 struct leader {
@@ -604,6 +611,14 @@ static struct leader rule_leader(const struct build *b, uint32_t rule, const str
 	};
 }
 
+static bool was_asked(const struct build *b, const struct leader *l)
+{
+	for (unsigned i = 0; i < b->nasked; i++)
+		if (b->asked[i].pred == l->pred && b->asked[i].flags == l->flags)
+			return true;
+	return false;
+}
+
 static struct leader choose_leader(const struct build *b, struct tally *t, uint32_t rule)
 {
 	const struct img_rule *r = &b->rules[rule];
@@ -614,7 +629,7 @@ static struct leader choose_leader(const struct build *b, struct tally *t, uint3
 		const struct img_cond *cond = &b->conds[r->conds.first + c];
 		struct leader l = rule_leader(b, rule, cond);
 
-		if (!may_lead(b->preds[cond->pred].kind))
+		if (!may_lead(b->preds[cond->pred].kind) || was_asked(b, &l))
 			continue;
 		uint32_t count = *tally_of(t, leader_hash(&l));
 
@@ -632,10 +647,11 @@ static bool same_leader(const struct leader *a, const struct leader *b)
 }
 
 /* Rules that no value tells apart: branches by traits and by a condition that many of them share. */
-static void make_branches(struct build *b, const uint32_t *rules, size_t n, struct img_node *node)
+static void make_branches(struct build *b, const uint32_t *rules, size_t n, struct blob *branches,
+			  struct img_node *node)
 {
 	struct leader *leaders = reallocarray(NULL, n + 1, sizeof leaders[0]);
-	struct blob branches = {0}, listed = {0};
+	struct blob listed = {0};
 	struct tally t;
 	size_t conds = 0;
 
@@ -669,36 +685,104 @@ static void make_branches(struct build *b, const uint32_t *rules, size_t n, stru
 			blob_add(&listed, below.data, below.len);
 		} else if (end - i == 1) {
 			branch.ref = REF_RULE | leaders[i].rule;
-			blob_add(&branches, &branch, sizeof branch);
+			blob_add(branches, &branch, sizeof branch);
 		} else {
 			struct img_node child = {.rules = {count_of(b, SEC_CANDIDATE), (uint32_t)(end - i)}};
 
 			append(b, SEC_CANDIDATE, below.data, end - i);
 			branch.ref = append(b, SEC_NODE, &child, 1);
-			blob_add(&branches, &branch, sizeof branch);
+			blob_add(branches, &branch, sizeof branch);
 		}
 		blob_clear(&below);
 	}
-	size_t nbranches = branches.len / sizeof(struct img_branch), nlisted = listed.len / sizeof(uint32_t);
+	size_t nbranches = branches->len / sizeof(struct img_branch), nlisted = listed.len / sizeof(uint32_t);
 
-	node->branches = (struct img_span){append(b, SEC_BRANCH, branches.data, nbranches), (uint32_t)nbranches};
+	node->branches = (struct img_span){append(b, SEC_BRANCH, branches->data, nbranches), (uint32_t)nbranches};
 	node->rules = (struct img_span){append(b, SEC_CANDIDATE, listed.data, nlisted), (uint32_t)nlisted};
-	blob_clear(&branches);
+	blob_clear(branches);
 	blob_clear(&listed);
 	free(leaders);
 }
 
-static void split(struct build *b, const uint32_t *rules, size_t n, unsigned depth, unsigned used,
-		  struct img_node *node)
+static bool has_cond(const struct build *b, uint32_t rule, const struct leader *l)
+{
+	const struct img_rule *r = &b->rules[rule];
+
+	for (uint32_t c = 0; c < r->conds.count; c++) {
+		struct leader one = rule_leader(b, rule, &b->conds[r->conds.first + c]);
+
+		if (one.pred == l->pred && one.flags == l->flags)
+			return true;
+	}
+	return false;
+}
+
+/* The condition that more than half of many rules have. */
+static bool find_common(const struct build *b, const uint32_t *rules, size_t n, struct leader *out)
+{
+	size_t votes = 0, count = 0;
+
+	/* What more than half have in common, the one in the middle or its neighbours are likely to have: try the
+	 * conditions of a few rules and count. */
+	for (size_t probe = 0; probe < 3; probe++) {
+		uint32_t rule = rules[(n - 1) * probe / 2];
+		const struct img_rule *r = &b->rules[rule];
+
+		for (uint32_t c = 0; c < r->conds.count; c++) {
+			struct leader l = rule_leader(b, rule, &b->conds[r->conds.first + c]);
+
+			if (!may_lead(b->preds[l.pred].kind) || was_asked(b, &l))
+				continue;
+			count = 0;
+			for (size_t i = 0; i < n; i++)
+				count += has_cond(b, rules[i], &l);
+			if (count > n / 2 && count > votes) {
+				votes = count;
+				*out = l;
+			}
+		}
+	}
+	return votes > 0;
+}
+
+/* Asks the common condition once, for the rules that have it; the others are left in rules, *n of them. */
+static void split_common(struct build *b, uint32_t *rules, size_t *n, const struct leader *common, unsigned depth,
+			 unsigned used, struct blob *branches)
+{
+	uint32_t *with = reallocarray(NULL, *n, sizeof with[0]);
+	struct img_branch branch = {.traits = TRAITS_ALL, .pred = common->pred, .flags = common->flags};
+	size_t nwith = 0, left = 0;
+
+	if (with == NULL)
+		abort();
+	for (size_t i = 0; i < *n; i++) {
+		if (has_cond(b, rules[i], common))
+			with[nwith++] = rules[i];
+		else
+			rules[left++] = rules[i];
+	}
+	*n = left;
+	b->asked[b->nasked++] = (struct asked){common->pred, common->flags};
+	branch.ref = make_node(b, with, nwith, depth + 1, used);
+	b->nasked--;
+	blob_add(branches, &branch, sizeof branch);
+	free(with);
+}
+
+static void split(struct build *b, const uint32_t *all, size_t n, unsigned depth, unsigned used, struct img_node *node)
 {
 	struct member *members = reallocarray(NULL, n, sizeof members[0]);
-	uint32_t *rest = reallocarray(NULL, n, sizeof rest[0]);
-	struct blob tables = {0};
+	uint32_t *rest = reallocarray(NULL, n, sizeof rest[0]), *rules = reallocarray(NULL, n, sizeof rules[0]);
+	struct blob tables = {0}, branches = {0};
+	struct leader common;
 	struct tally t;
 	size_t nrest = 0;
 
-	if (members == NULL || rest == NULL)
+	if (members == NULL || rest == NULL || rules == NULL)
 		abort();
+	memcpy(rules, all, n * sizeof rules[0]);
+	if (n >= COMMON_MIN && depth < COMMON_DEPTH_MAX && find_common(b, rules, n, &common))
+		split_common(b, rules, &n, &common, depth, used, &branches);
 	tally_make(&t, count_values(b, rules, n, used) + 1);
 	tally_values(b, &t, rules, n, used);
 	for (size_t i = 0; i < n; i++) {
@@ -716,10 +800,11 @@ static void split(struct build *b, const uint32_t *rules, size_t n, unsigned dep
 	size_t ntables = tables.len / sizeof(struct img_table);
 
 	node->tables = (struct img_span){append(b, SEC_TABLE, tables.data, ntables), (uint32_t)ntables};
-	make_branches(b, rest, nrest, node);
+	make_branches(b, rest, nrest, &branches, node);
 	blob_clear(&tables);
 	free(members);
 	free(rest);
+	free(rules);
 }
 
 static uint32_t make_node(struct build *b, const uint32_t *rules, size_t n, unsigned depth, unsigned used)

@@ -10,9 +10,8 @@ check-integration: all
 
 # For a night: the engine against its reference on 20 million pairs, from a seed of the day.
 LONG_PAIRS = 20000000
-LONG_SEED = $(shell date +%Y%m%d)000000
 check-long: check-programs
-	POLICY_PAIRS=$(LONG_PAIRS) POLICY_SEED=$(LONG_SEED) ./tests/unit/test_policy_differential
+	POLICY_PAIRS=$(LONG_PAIRS) POLICY_SEED=$${POLICY_SEED:-$$(date +%Y%m%d)000000000} ./tests/unit/test_policy_differential
 
 check-local: check-unit check-integration
 
