@@ -257,6 +257,7 @@ static void collect_value(const struct ast_value *v, void *arg)
 	struct img_port port;
 	struct err why = {{0}};
 	uint16_t country;
+	uint32_t asn;
 	bool ok = true;
 
 	switch (col->kind) {
@@ -285,6 +286,11 @@ static void collect_value(const struct ast_value *v, void *arg)
 		ok = value_country(v->text, &country, &why) == 0;
 		if (ok)
 			blob_add(&col->items, &country, sizeof country);
+		break;
+	case AST_TO_ASN:
+		ok = value_asn(v->text, &asn, &why) == 0;
+		if (ok)
+			blob_add(&col->items, &asn, sizeof asn);
 		break;
 	case AST_DURING:
 		collect_window(col, v, &why, &ok);
@@ -509,6 +515,7 @@ static const enum pred_kind pred_kinds[AST_CONDITIONS] = {
 	[AST_TO_DOMAIN] = PRED_DOMAIN,
 	[AST_TO_REGEX] = PRED_REGEX,
 	[AST_TO_COUNTRY] = PRED_COUNTRY,
+	[AST_TO_ASN] = PRED_ASN,
 };
 
 /* A set of more values than this is not written out in every condition that names it beside others. */
@@ -602,6 +609,9 @@ static void fill_pred(struct compile *c, const struct ast_clause *clause, struct
 		break;
 	case PRED_COUNTRY:
 		p->a = put_numbers(c, SEC_COUNTRY, &col.items, compare_countries);
+		break;
+	case PRED_ASN:
+		p->a = put_numbers(c, SEC_ASN, &col.items, compare_numbers);
 		break;
 	default:
 		p->a.first = col.bits;
@@ -899,6 +909,8 @@ static uint64_t make_seed(const struct policy_tree *t)
 	for (const struct ast_statement *s = t->first; s != NULL; s = s->next) {
 		for (const struct ast_value *v = s->values.first; v != NULL; v = v->next)
 			crypto_generichash_update(&state, (const uint8_t *)v->text, v->len + 1);
+		if (s->list != NULL && s->list->source != NULL)
+			crypto_generichash_update(&state, (const uint8_t *)s->list->source->text, s->list->source->len);
 		for (const struct ast_clause *c = s->clauses.first; c != NULL; c = c->next)
 			for (const struct ast_value *v = c->values.first; v != NULL; v = v->next)
 				crypto_generichash_update(&state, (const uint8_t *)v->text, v->len + 1);

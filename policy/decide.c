@@ -24,6 +24,7 @@ enum cannot {
 	CANNOT_HEAP_LIMIT,
 	CANNOT_MATCH,
 	CANNOT_COUNTRY,
+	CANNOT_ASN,
 	CANNOT_ZONE,
 	CANNOT_KIND,
 };
@@ -34,6 +35,7 @@ static const char *const cannot_texts[] = {
 	[CANNOT_HEAP_LIMIT] = "a regular expression reached its heap limit",
 	[CANNOT_MATCH] = "a regular expression could not be matched",
 	[CANNOT_COUNTRY] = "there is no sound country data",
+	[CANNOT_ASN] = "there are no sound data of autonomous systems",
 	[CANNOT_ZONE] = "the time zone of a window is not known that far ahead",
 	[CANNOT_KIND] = "the condition is of an unknown kind",
 };
@@ -288,7 +290,7 @@ static enum value cidr_value(struct eval *ev, const struct img_pred *p, bool wid
 	return truth(found);
 }
 
-static bool in_countries(const struct policy_image *i, struct img_span span, uint16_t code)
+static bool in_countries(const struct policy_image *i, struct img_span span, uint32_t code)
 {
 	const uint16_t *c = IMAGE_AT(i, SEC_COUNTRY, uint16_t, span.first);
 
@@ -298,29 +300,54 @@ static bool in_countries(const struct policy_image *i, struct img_span span, uin
 	return false;
 }
 
-static enum value one_country_value(struct eval *ev, const struct img_pred *p, const struct addr *a)
+static bool in_numbers(const struct policy_image *i, struct img_span span, uint32_t number)
 {
-	uint16_t code = ev->nowhere ? VALUE_COUNTRY_UNKNOWN : geo_country(ev->ctx->geo, a);
+	const uint32_t *p = IMAGE_AT(i, SEC_ASN, uint32_t, span.first);
+	uint32_t lo = 0, hi = span.count;
 
-	if (code != VALUE_COUNTRY_UNKNOWN)
-		return truth(in_countries(ev->image, p->a, code));
-	if (in_countries(ev->image, p->a, VALUE_COUNTRY_UNKNOWN))
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (p[mid] < number)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < span.count && p[lo] == number;
+}
+
+static bool in_places(const struct policy_image *i, const struct img_pred *p, uint32_t value)
+{
+	return p->kind == PRED_ASN ? in_numbers(i, p->a, value) : in_countries(i, p->a, value);
+}
+
+static enum value one_place_value(struct eval *ev, const struct img_pred *p, const struct policy_geo *geo,
+				  const struct addr *a)
+{
+	uint32_t value = ev->nowhere ? VALUE_COUNTRY_UNKNOWN : geo_value(geo, a);
+
+	if (value != VALUE_COUNTRY_UNKNOWN)
+		return truth(in_places(ev->image, p, value));
+	if (in_places(ev->image, p, VALUE_COUNTRY_UNKNOWN))
 		return VALUE_TRUE;
 	/* A list that names "unknown" speaks about addresses without a country; any other finds nothing to judge. */
 	return VALUE_ABSENT;
 }
 
-static enum value country_value(struct eval *ev, const struct img_pred *p, bool wide)
+/* The country, or the autonomous system, of the address. */
+static enum value place_value(struct eval *ev, const struct img_pred *p, bool wide)
 {
+	const struct policy_geo *geo = p->kind == PRED_ASN ? ev->ctx->asn : ev->ctx->geo;
+
 	/* Known before any address is: none could be judged, so a lookup would be for nothing. */
-	if (ev->ctx->geo == NULL)
-		return cannot(ev, CANNOT_COUNTRY);
+	if (geo == NULL)
+		return cannot(ev, p->kind == PRED_ASN ? CANNOT_ASN : CANNOT_COUNTRY);
 	if (ev->address == NULL)
 		return VALUE_PERHAPS;
-	enum value v = one_country_value(ev, p, ev->address);
+	enum value v = one_place_value(ev, p, geo, ev->address);
 
 	for (size_t i = 0; wide && v != VALUE_TRUE && i < ev->nforms; i++) {
-		enum value one = one_country_value(ev, p, &ev->forms[1 + i]);
+		enum value one = one_place_value(ev, p, geo, &ev->forms[1 + i]);
 
 		if (one != VALUE_FALSE)
 			v = one;
@@ -385,7 +412,8 @@ static enum value pred_value(struct eval *ev, const struct img_pred *p, bool wid
 	case PRED_CIDR:
 		return cidr_value(ev, p, wide);
 	case PRED_COUNTRY:
-		return country_value(ev, p, wide);
+	case PRED_ASN:
+		return place_value(ev, p, wide);
 	case PRED_DURING:
 		return window_value(ev, p);
 	case PRED_FROM:
@@ -402,7 +430,7 @@ static enum value remembered_value(struct eval *ev, uint32_t pred, bool wide);
 
 static bool of_address(uint32_t kind)
 {
-	return kind == PRED_CIDR || kind == PRED_COUNTRY;
+	return kind == PRED_CIDR || kind == PRED_COUNTRY || kind == PRED_ASN;
 }
 
 static bool of_time(uint32_t kind)

@@ -48,6 +48,7 @@ static const char *pred_word(const struct img_pred *p)
 		[PRED_REGEX] = "to regex",
 		[PRED_CIDR] = "to cidr",
 		[PRED_COUNTRY] = "to country",
+		[PRED_ASN] = "to asn",
 		[PRED_DURING] = "during",
 		[PRED_FROM] = "from",
 		[PRED_UNTIL] = "until",
@@ -142,6 +143,10 @@ static bool value_text(const struct policy_image *i, const struct img_pred *p, u
 		uint16_t code = *IMAGE_AT(i, SEC_COUNTRY, uint16_t, n);
 
 		snprintf(buf, size, code == VALUE_COUNTRY_UNKNOWN ? "unknown" : "%c%c", code >> 8, code & 0xff);
+	} else if (p->kind == PRED_ASN) {
+		uint32_t asn = *IMAGE_AT(i, SEC_ASN, uint32_t, n);
+
+		snprintf(buf, size, asn == VALUE_COUNTRY_UNKNOWN ? "unknown" : "AS%u", asn);
 	} else if (p->kind == PRED_REGEX) {
 		uint32_t pattern = *IMAGE_AT(i, SEC_INDEX, uint32_t, n);
 

@@ -29,6 +29,7 @@ static const size_t record_sizes[SECTION_COUNT] = {
 	[SEC_INDEX] = sizeof(uint32_t),
 	[SEC_PORT] = sizeof(struct img_port),
 	[SEC_COUNTRY] = sizeof(uint16_t),
+	[SEC_ASN] = sizeof(uint32_t),
 	[SEC_WINDOW] = sizeof(struct img_window),
 	[SEC_HOURS] = sizeof(struct img_hours),
 	[SEC_DAY] = sizeof(int32_t),
@@ -213,6 +214,16 @@ static bool countries_sound(const struct check *c, struct img_span span)
 	return true;
 }
 
+static bool numbers_sound(const struct check *c, struct img_span span)
+{
+	const uint32_t *p = IMAGE_AT(&c->image, SEC_ASN, uint32_t, span.first);
+
+	for (uint32_t i = 1; i < span.count; i++)
+		if (p[i] <= p[i - 1])
+			return false;
+	return true;
+}
+
 static bool indexes_sound(const struct check *c, struct img_span span, enum image_section target)
 {
 	const uint32_t *p = IMAGE_AT(&c->image, SEC_INDEX, uint32_t, span.first);
@@ -246,6 +257,8 @@ static bool values_sound(struct check *c, const struct img_pred *p)
 		return ranges_sound(c, p->a, p->b) && ranges_sound(c, p->c, p->d);
 	case PRED_COUNTRY:
 		return span_sound(c, SEC_COUNTRY, p->a) && countries_sound(c, p->a);
+	case PRED_ASN:
+		return span_sound(c, SEC_ASN, p->a) && numbers_sound(c, p->a);
 	case PRED_DURING:
 		return span_sound(c, SEC_INDEX, p->a) && indexes_sound(c, p->a, SEC_WINDOW);
 	case PRED_FROM:

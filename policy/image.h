@@ -39,6 +39,7 @@ enum image_section {
 	SEC_INDEX,	/* uint32_t: patterns or windows of a predicate */
 	SEC_PORT,	/* struct img_port: sorted and disjoint within a predicate */
 	SEC_COUNTRY,	/* uint16_t: sorted within a predicate; 0 is "unknown" */
+	SEC_ASN,	/* uint32_t: sorted within a predicate; 0 is "unknown" */
 	SEC_WINDOW,	/* struct img_window */
 	SEC_HOURS,	/* struct img_hours */
 	SEC_DAY,	/* int32_t: exception days of a window, sorted */
@@ -113,6 +114,7 @@ enum pred_kind {
 	PRED_REGEX,	   /* a: SEC_INDEX of SEC_PATTERN */
 	PRED_CIDR,	   /* a: SEC_RANGE4, b: SEC_RANGE6; c, d: those of its ranges that open the address guard */
 	PRED_COUNTRY,	   /* a: SEC_COUNTRY */
+	PRED_ASN,	   /* a: SEC_ASN */
 	PRED_DURING,	   /* a: SEC_INDEX of SEC_WINDOW */
 	PRED_FROM,	   /* a: one of SEC_INSTANT */
 	PRED_UNTIL,	   /* a: one of SEC_INSTANT */

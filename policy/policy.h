@@ -47,6 +47,18 @@ struct policy_tree;
 /* Parses len bytes of text (any bytes).  Always returns a tree (never NULL) that holds what could be read; compile it
  * only while d->errors is 0.  file_name is only for messages. */
 struct policy_tree *policy_parse(const char *file_name, const char *text, size_t len, struct policy_diagnostics *d);
+/* The same for a policy that names other files (`include`, `set ... file`), whose content the caller provides.  read()
+ * gets the file that names path (file_name, or a name that it gave) and sets *bytes and *name, both malloc'd and taken
+ * over: *name is the file's name in messages, and the same for the same file.  -1 and *why if it cannot.
+ * policy_parse() is this without a provider: there, naming a file is an error. */
+struct policy_provider {
+	int (*read)(void *arg, const char *from, const char *path, char **bytes, size_t *len, char **name,
+		    struct err *why);
+	void *arg;
+};
+
+struct policy_tree *policy_parse_with(const char *file_name, const char *text, size_t len,
+				      const struct policy_provider *provider, struct policy_diagnostics *d);
 void policy_tree_free(struct policy_tree *t);
 /* The canonical form of a tree without errors, comments kept; parsing it gives the same tree.  malloc'd, caller frees.
  */
@@ -94,13 +106,17 @@ int policy_instant_parse(const struct policy_image *image, const char *text, int
 size_t policy_group_count(const struct policy_image *image);
 const char *policy_group_name(const struct policy_image *image, size_t index);
 
-/* Country (later ASN) of address prefixes: a sealed table of its own, made from an mmdb by policy_geo_compile(). */
+/* Country or autonomous system of address prefixes: sealed tables of their own, made from an mmdb; whichever it is, the
+ * same functions verify, open and close it. */
 int policy_geo_compile(const char *mmdb_path, uint8_t **table, size_t *len, struct err *why);
+int policy_asn_compile(const char *mmdb_path, uint8_t **table, size_t *len, struct err *why);
 int policy_geo_verify(const uint8_t *data, size_t len, struct err *why);
 struct policy_geo *policy_geo_open(const uint8_t *data, size_t len, struct err *why);
 void policy_geo_close(struct policy_geo **geo);
 /* False if the address has no country in a sound table. */
 bool policy_geo_country(const struct policy_geo *geo, const struct addr *a, char country[3]);
+/* The number of its autonomous system; 0 if it has none, or if this is no such table. */
+uint32_t policy_geo_asn(const struct policy_geo *geo, const struct addr *a);
 
 /* ---- request ------------------------------------------------------------------------------------------------------
  */
@@ -123,12 +139,14 @@ struct policy_request {
 	uint16_t port;		 /* DST.PORT */
 };
 
-/* What a deciding process knows besides the request.  geo may be NULL: countries cannot be evaluated then. */
+/* What a deciding process knows besides the request.  geo and asn may be NULL: countries and autonomous systems cannot
+ * be evaluated then. */
 struct policy_context {
 	const struct policy_image *image;
-	const struct policy_geo *geo;
-	int64_t now;		  /* wall clock, seconds since the epoch */
-	const struct addr *local; /* addresses of this host; with own_ports they are our own listeners */
+	const struct policy_geo *geo; /* of countries */
+	const struct policy_geo *asn; /* of autonomous systems */
+	int64_t now;		      /* wall clock, seconds since the epoch */
+	const struct addr *local;     /* addresses of this host; with own_ports they are our own listeners */
 	size_t nlocal;
 	const uint16_t *own_ports;
 	size_t nown_ports;

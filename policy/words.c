@@ -17,6 +17,7 @@ static const struct {
 	{"alias", ALIAS, false},
 	{"allow", ALLOW, false},
 	{"answers", ANSWERS, true},
+	{"asn", ASN, false},
 	{"at", AT, false},
 	{"by", BY, false},
 	{"cidr", CIDR, false},
@@ -31,8 +32,10 @@ static const struct {
 	{"during", DURING, false},
 	{"except", EXCEPT, false},
 	{"expect", EXPECT, true},
+	{"file", FILE_, false},
 	{"from", FROM, false},
 	{"group", GROUP, false},
+	{"include", INCLUDE, true},
 	{"internal", INTERNAL, false},
 	{"listener", LISTENER, false},
 	{"log", LOG, false},
@@ -130,9 +133,13 @@ bool words_similar(const char *a, const char *b)
 
 const char *words_near(const char *text)
 {
-	for (size_t i = 0; i < NWORDS; i++)
+	for (size_t i = 0; i < NWORDS; i++) {
+		/* These two never follow a list of names, and look like many a name. */
+		if (words[i].token == ASN || words[i].token == FILE_)
+			continue;
 		if (words_similar(text, words[i].text))
 			return words[i].text;
+	}
 	return NULL;
 }
 

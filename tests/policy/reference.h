@@ -15,6 +15,9 @@ struct reference {
 	bool country_known; /* there is a sound country table */
 	/* Two letters into country, or "" if the address has none. */
 	void (*country_of)(const struct addr *a, char country[3]);
+	bool asn_known;
+	/* The number of its autonomous system, or 0. */
+	unsigned (*asn_of)(const struct addr *a);
 	const struct name *aliases;
 	size_t naliases;
 };
