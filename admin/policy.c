@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <grp.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,7 @@ static const char usage_text[] =
 	"usage: gatewayctl policy check FILE [--json] [--strict] [--geoip DB]\n"
 	"       gatewayctl policy fmt FILE\n"
 	"       gatewayctl policy test FILE\n"
+	"       gatewayctl policy diff [--json] [--at \"YYYY-MM-DD HH:MM\"] OLD NEW\n"
 	"       gatewayctl policy explain --policy FILE [--user U] [--group G]... [--claimed-user U] [--client A]\n"
 	"           [--listener L] [--command connect|bind|udp] [--method none|password|gssapi|socks4] [--port N]\n"
 	"           [--at \"YYYY-MM-DD HH:MM\"] [--resolves A]... [--alias N]... [--geoip DB] [--asn DB]\n"
@@ -268,6 +270,12 @@ static void print_result(const struct options *o, const struct loaded *l, bool f
 		printf("%s: %zu errors, %zu warnings: refused\n", o->file, d->errors, d->warnings);
 }
 
+static bool group_known(const char *group, void *arg)
+{
+	(void)arg;
+	return getgrnam(group) != NULL;
+}
+
 static int check(int argc, char **argv)
 {
 	struct options o;
@@ -277,8 +285,11 @@ static int check(int argc, char **argv)
 	if (read_options(argc, argv, "jsg", &o) != 0)
 		return usage();
 	if (load(o.file, o.geoip, NULL, &l) == 0) {
-		if (l.image != NULL)
+		if (l.image != NULL) {
 			policy_expect(l.tree, l.image, &l.diagnostics);
+			policy_find(l.tree, l.image, clock_wall_us() / 1000000, &l.diagnostics);
+			policy_find_groups(l.tree, l.image, group_known, NULL, &l.diagnostics);
+		}
 		bool fine = l.image != NULL && l.diagnostics.errors == 0 && !(o.strict && l.diagnostics.warnings > 0);
 
 		print_result(&o, &l, fine);
@@ -286,6 +297,23 @@ static int check(int argc, char **argv)
 	}
 	loaded_clear(&l);
 	return rc;
+}
+
+/* The rules that no expectation is decided by; a monitor rule decides nothing. */
+static void print_coverage(const struct options *o, const struct loaded *l, const bool *reached)
+{
+	size_t n = policy_rule_count(l->image), covered = 0, monitors = 0;
+
+	for (size_t i = 0; reached != NULL && i < n; i++) {
+		bool monitor = policy_rule_monitors(l->image, (uint32_t)i);
+
+		covered += reached[i];
+		monitors += monitor;
+		if (!reached[i] && !monitor)
+			printf("%s: no expectation reaches rule %s\n", o->file,
+			       policy_rule_name(l->image, (uint32_t)i));
+	}
+	printf("%s: expectations reach %zu of %zu rules\n", o->file, covered, n - monitors);
 }
 
 static int test(int argc, char **argv)
@@ -300,10 +328,13 @@ static int test(int argc, char **argv)
 		size_t before = l.diagnostics.errors;
 
 		if (l.image != NULL) {
-			size_t total = policy_expect(l.tree, l.image, &l.diagnostics);
+			bool *reached = calloc(policy_rule_count(l.image) + 1, sizeof reached[0]);
+			size_t total = policy_expect_reached(l.tree, l.image, reached, &l.diagnostics);
 			size_t failed = l.diagnostics.errors - before;
 
 			print_diagnostics(&l.diagnostics);
+			print_coverage(&o, &l, reached);
+			free(reached);
 			printf("%s: %zu expectations, %zu failed\n", o.file, total, failed);
 			rc = failed == 0 ? EXIT_FINE : EXIT_REFUSED;
 		} else {
@@ -533,12 +564,71 @@ static int explain(int argc, char **argv)
 	return rc;
 }
 
+/* ---- diff ----------------------------------------------------------------------------------------------------------
+ */
+
+static int compare(const char *at, bool json, const struct loaded *before, const struct loaded *after)
+{
+	struct policy_context a = {.image = before->image, .now = clock_wall_us() / 1000000}, b = a;
+	struct err why;
+	size_t count;
+
+	b.image = after->image;
+	if (at != NULL && policy_instant_parse(after->image, at, &a.now, &why) != 0) {
+		fprintf(stderr, "gatewayctl: --at: %s\n", why.text);
+		return EXIT_USAGE;
+	}
+	b.now = a.now;
+	char *text = policy_diff(&a, &b, json, &count);
+
+	if (text == NULL)
+		return EXIT_REFUSED;
+	fputs(text, stdout);
+	free(text);
+	if (!json)
+		printf("%zu differences found\n", count);
+	return count == 0 ? EXIT_FINE : EXIT_REFUSED;
+}
+
+/* Ends with 0 if nothing differs and 1 if something does, as diff(1). */
+static int diff(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"json", no_argument, NULL, 'j'}, {"at", required_argument, NULL, 'a'}, {NULL, 0, NULL, 0}};
+	struct loaded before, after = {0};
+	const char *at = NULL;
+	bool json = false;
+	int c, rc = EXIT_USAGE;
+
+	optind = 1;
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (c == '?')
+			return usage();
+		json |= c == 'j';
+		if (c == 'a')
+			at = optarg;
+	}
+	if (optind + 2 != argc)
+		return usage();
+	if (load(argv[optind], NULL, NULL, &before) == 0 && load(argv[optind + 1], NULL, NULL, &after) == 0) {
+		if (before.image != NULL && after.image != NULL) {
+			rc = compare(at, json, &before, &after);
+		} else {
+			print_diagnostics(&before.diagnostics);
+			print_diagnostics(&after.diagnostics);
+		}
+	}
+	loaded_clear(&before);
+	loaded_clear(&after);
+	return rc;
+}
+
 int admin_policy(int argc, char **argv)
 {
 	static const struct {
 		const char *word;
 		int (*run)(int argc, char **argv);
-	} verbs[] = {{"check", check}, {"fmt", fmt}, {"test", test}, {"explain", explain}};
+	} verbs[] = {{"check", check}, {"fmt", fmt}, {"test", test}, {"diff", diff}, {"explain", explain}};
 
 	for (size_t i = 0; argc >= 2 && i < sizeof verbs / sizeof verbs[0]; i++)
 		if (strcmp(argv[1], verbs[i].word) == 0)

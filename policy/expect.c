@@ -165,6 +165,12 @@ static void report(const struct policy_tree *t, const struct policy_image *image
 
 size_t policy_expect(const struct policy_tree *t, const struct policy_image *image, struct policy_diagnostics *d)
 {
+	return policy_expect_reached(t, image, NULL, d);
+}
+
+size_t policy_expect_reached(const struct policy_tree *t, const struct policy_image *image, bool *reached,
+			     struct policy_diagnostics *d)
+{
 	size_t count = 0;
 
 	for (const struct ast_statement *s = t->first; s != NULL; s = s->next) {
@@ -180,6 +186,8 @@ size_t policy_expect(const struct policy_tree *t, const struct policy_image *ima
 
 			decide_request(&ctx, &e.request, e.addresses, e.naddresses, e.aliases, e.naliases, &watch,
 				       &decision);
+			if (reached != NULL && decision.rule != POLICY_NO_RULE)
+				reached[decision.rule] = true;
 			report(t, image, s, &e, &decision, watch.used_time, d);
 		} else {
 			diag_error(d, t, "bad-value", &s->at, "%s", e.why.text);

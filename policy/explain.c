@@ -160,7 +160,7 @@ static bool value_text(const struct policy_image *i, const struct img_pred *p, u
 	return true;
 }
 
-static void clock_text(const struct policy_image *i, uint32_t zone, int64_t when, char *buf, size_t size)
+void explain_clock(const struct policy_image *i, uint32_t zone, int64_t when, char *buf, size_t size)
 {
 	static const char *const days[] = {"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"};
 	int64_t shown;
@@ -208,7 +208,7 @@ static const char *cond_text(const struct policy_image *i, const struct img_cond
 		return buf;
 	}
 	if (p->kind == PRED_FROM || p->kind == PRED_UNTIL) {
-		clock_text(i, 0, *IMAGE_AT(i, SEC_INSTANT, int64_t, p->a.first), value, sizeof value);
+		explain_clock(i, 0, *IMAGE_AT(i, SEC_INSTANT, int64_t, p->a.first), value, sizeof value);
 		append(buf, size, " ");
 		append(buf, size, value);
 		return buf;
@@ -259,7 +259,7 @@ static void note_windows(struct telling *t, const struct img_pred *p)
 		const struct img_window *w = IMAGE_AT(i, SEC_WINDOW, struct img_window, window);
 		enum window_state state = window_state(i, window, t->ctx->now);
 
-		clock_text(i, w->zone, window_next_change(i, window, t->ctx->now), when, sizeof when);
+		explain_clock(i, w->zone, window_next_change(i, window, t->ctx->now), when, sizeof when);
 		snprintf(note, sizeof note, "window %s is %s until %s", image_text(i, w->name),
 			 state == WINDOW_OPEN	? "open"
 			 : state == WINDOW_SHUT ? "shut"

@@ -607,6 +607,13 @@ const char *policy_rule_name(const struct policy_image *image, uint32_t rule)
 	return r == NULL ? "default" : image_text(image, r->name);
 }
 
+bool policy_rule_monitors(const struct policy_image *image, uint32_t rule)
+{
+	const struct img_rule *r = rule_at(image, rule);
+
+	return r != NULL && (r->flags & RULE_MONITOR) != 0;
+}
+
 enum policy_log policy_rule_log(const struct policy_image *image, uint32_t rule)
 {
 	const struct img_rule *r = rule_at(image, rule);

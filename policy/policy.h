@@ -67,11 +67,23 @@ char *policy_print(const struct policy_tree *t);
 /* Meaning: unknown sets and windows, duplicate names, impossible values ...  Appends to d. */
 void policy_check(const struct policy_tree *t, struct policy_diagnostics *d);
 
+/* What is allowed but hardly meant, as warnings: rules that never match or never decide, that change nothing, that have
+ * expired; regular expressions that match nearly everything; a denied name that its address passes by.  For a policy
+ * without errors; now is the time to judge by. */
+struct policy_image;
+void policy_find(const struct policy_tree *t, const struct policy_image *image, int64_t now,
+		 struct policy_diagnostics *d);
+/* A warning for every group of the policy that known() does not know. */
+void policy_find_groups(const struct policy_tree *t, const struct policy_image *image,
+			bool (*known)(const char *group, void *arg), void *arg, struct policy_diagnostics *d);
+
 /* Runs the policy's own `expect` lines against its image; appends an error for each that fails.  Returns how many ran.
  */
 struct policy_geo;
-struct policy_image;
 size_t policy_expect(const struct policy_tree *t, const struct policy_image *image, struct policy_diagnostics *d);
+/* The same; sets reached[rule] for each rule that decided an expectation (reached may be NULL). */
+size_t policy_expect_reached(const struct policy_tree *t, const struct policy_image *image, bool *reached,
+			     struct policy_diagnostics *d);
 
 /* Builds the image of a tree without errors.  *image is malloc'd, caller frees.  Appends to d; -1 if errors. */
 int policy_compile(const struct policy_tree *t, uint8_t **image, size_t *len, struct policy_diagnostics *d);
@@ -88,6 +100,8 @@ void policy_image_close(struct policy_image **image);
 size_t policy_rule_count(const struct policy_image *image);
 /* Valid while the image is open.  POLICY_NO_RULE gives "default". */
 const char *policy_rule_name(const struct policy_image *image, uint32_t rule);
+/* True for a monitor rule. */
+bool policy_rule_monitors(const struct policy_image *image, uint32_t rule);
 /* How loud the decision of this rule is (`log`); POLICY_NO_RULE gives POLICY_LOG_INFO. */
 enum policy_log { POLICY_LOG_NONE, POLICY_LOG_INFO, POLICY_LOG_NOTICE, POLICY_LOG_WARNING, POLICY_LOG_ALERT };
 enum policy_log policy_rule_log(const struct policy_image *image, uint32_t rule);
@@ -211,3 +225,9 @@ const char *policy_decision_text(const struct policy_image *image, const struct 
  * address they are ignored.  *d is the decision. */
 char *policy_explain(const struct policy_context *ctx, const struct policy_request *req, const struct addr *addresses,
 		     size_t n, const struct name *aliases, size_t naliases, bool json, struct policy_decision *d);
+
+/* What changes in meaning from one policy to another, around the time of before: for each pair of rules that decide
+ * alike requests differently, one such request.  Made by trying the values of all rules of both: what it tells is so,
+ * what it does not tell may differ where two rules together make a corner that no value stands for.  malloc'd text or
+ * JSON, caller frees; *count is how many. */
+char *policy_diff(const struct policy_context *before, const struct policy_context *after, bool json, size_t *count);
