@@ -12,6 +12,7 @@
 #include "policy/hash.h"
 #include "policy/image.h"
 #include "policy/index_build.h"
+#include "policy/literal.h"
 #include "policy/value.h"
 #include "policy/window.h"
 #include "policy/zone.h"
@@ -518,6 +519,80 @@ static const enum pred_kind pred_kinds[AST_CONDITIONS] = {
 	[AST_TO_ASN] = PRED_ASN,
 };
 
+/* How often each literal of the patterns occurs among them. */
+static struct table count_literals(const struct compile *c, struct img_span patterns)
+{
+	struct table t = {0};
+	uint32_t literals[LITERALS_MAX];
+
+	for (uint32_t i = 0; i < patterns.count; i++) {
+		uint32_t pattern = ((const uint32_t *)c->sections[SEC_INDEX].data)[patterns.first + i];
+		struct img_text text = ((const struct img_text *)c->sections[SEC_PATTERN].data)[pattern];
+		size_t n = literal_read(text_of(c, text), text.len, literals);
+
+		for (size_t k = 0; k < n; k++) {
+			uint32_t one = 1;
+
+			if (table_number(&t, &literals[k], sizeof literals[k], &one))
+				table_place(&t, &literals[k], sizeof literals[k])->number++;
+		}
+	}
+	return t;
+}
+
+/* The rarest of a pattern's literals, the last of several; false if it has none. */
+static bool rarest_literal(const struct compile *c, const struct table *counts, uint32_t pattern, uint32_t *literal)
+{
+	struct img_text text = ((const struct img_text *)c->sections[SEC_PATTERN].data)[pattern];
+	uint32_t literals[LITERALS_MAX], least = UINT32_MAX;
+	size_t n = literal_read(text_of(c, text), text.len, literals);
+
+	for (size_t k = 0; k < n; k++) {
+		uint32_t count = 0;
+
+		table_find(counts, &literals[k], sizeof literals[k], &count);
+		if (count <= least) {
+			least = count;
+			*literal = literals[k];
+		}
+	}
+	return n > 0;
+}
+
+/* Puts each pattern where the name's bytes lead to it, or among those that are always tried. */
+static void put_literals(struct compile *c, struct img_pred *p)
+{
+	uint32_t count = p->a.count + p->a.count / 3 + 1, used = 0;
+	struct img_literal *places = reallocarray(NULL, count, sizeof places[0]);
+	struct table counts = count_literals(c, p->a);
+	struct blob always = {0};
+
+	if (places == NULL)
+		abort();
+	for (uint32_t i = 0; i < count; i++)
+		places[i] = (struct img_literal){.pattern = LITERAL_FREE};
+	for (uint32_t i = 0; i < p->a.count; i++) {
+		uint32_t pattern = ((const uint32_t *)c->sections[SEC_INDEX].data)[p->a.first + i], literal = 0;
+
+		if (!rarest_literal(c, &counts, pattern, &literal)) {
+			blob_add(&always, &pattern, sizeof pattern);
+			continue;
+		}
+		uint32_t at = hash_place(literal_hash(c->seed, literal), count);
+
+		while (places[at].pattern != LITERAL_FREE)
+			at = at + 1 == count ? 0 : at + 1;
+		places[at] = (struct img_literal){literal, pattern};
+		used++;
+	}
+	p->b = (struct img_span){section_count(c, SEC_LITERAL), used == 0 ? 0 : count};
+	blob_add(&c->sections[SEC_LITERAL], places, p->b.count * sizeof places[0]);
+	p->c = put_numbers(c, SEC_INDEX, &always, compare_numbers);
+	table_clear(&counts);
+	free(places);
+	free(always.data);
+}
+
 /* A set of more values than this is not written out in every condition that names it beside others. */
 #define SET_APART 64
 
@@ -601,6 +676,9 @@ static void fill_pred(struct compile *c, const struct ast_clause *clause, struct
 		p->a = put_words(c, &col, &p->b.count);
 		break;
 	case PRED_REGEX:
+		p->a = put_numbers(c, SEC_INDEX, &col.items, compare_numbers);
+		put_literals(c, p);
+		break;
 	case PRED_DURING:
 		p->a = put_numbers(c, SEC_INDEX, &col.items, compare_numbers);
 		break;

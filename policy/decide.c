@@ -14,6 +14,7 @@
 #include "policy/guard.h"
 #include "policy/hash.h"
 #include "policy/index.h"
+#include "policy/literal.h"
 #include "policy/value.h"
 #include "policy/window.h"
 
@@ -233,15 +234,29 @@ static enum value pattern_value(struct eval *ev, uint32_t index, const struct na
 							 : CANNOT_MATCH);
 }
 
+/* Tries the patterns that the name holds the literal of, and those without one. */
 static enum value patterns_value(struct eval *ev, const struct img_pred *p, const struct name *name)
 {
+	const struct img_literal *places = IMAGE_AT(ev->image, SEC_LITERAL, struct img_literal, p->b.first);
 	enum value v = VALUE_FALSE;
 
-	for (uint32_t n = 0; n < p->a.count && v != VALUE_TRUE; n++) {
-		enum value one = pattern_value(ev, *IMAGE_AT(ev->image, SEC_INDEX, uint32_t, p->a.first + n), name);
+	for (uint32_t n = 0; n < p->c.count && v != VALUE_TRUE; n++) {
+		enum value one = pattern_value(ev, *IMAGE_AT(ev->image, SEC_INDEX, uint32_t, p->c.first + n), name);
 
 		if (one != VALUE_FALSE)
 			v = one;
+	}
+	for (size_t i = 0; p->b.count > 0 && i + LITERAL_BYTES <= name->len && v != VALUE_TRUE; i++) {
+		uint32_t literal = literal_at(name->text + i);
+		uint32_t at = hash_place(literal_hash(ev->image->header->seed, literal), p->b.count);
+
+		for (; places[at].pattern != LITERAL_FREE && v != VALUE_TRUE; at = at + 1 == p->b.count ? 0 : at + 1) {
+			enum value one = places[at].literal == literal ? pattern_value(ev, places[at].pattern, name)
+								       : VALUE_FALSE;
+
+			if (one != VALUE_FALSE)
+				v = one;
+		}
 	}
 	return v;
 }

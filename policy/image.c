@@ -27,6 +27,7 @@ static const size_t record_sizes[SECTION_COUNT] = {
 	[SEC_WORD] = sizeof(struct img_word),
 	[SEC_PATTERN] = sizeof(struct img_text),
 	[SEC_INDEX] = sizeof(uint32_t),
+	[SEC_LITERAL] = sizeof(struct img_literal),
 	[SEC_PORT] = sizeof(struct img_port),
 	[SEC_COUNTRY] = sizeof(uint16_t),
 	[SEC_ASN] = sizeof(uint32_t),
@@ -234,6 +235,19 @@ static bool indexes_sound(const struct check *c, struct img_span span, enum imag
 	return true;
 }
 
+static bool literals_sound(const struct check *c, struct img_span span)
+{
+	const struct img_literal *l = IMAGE_AT(&c->image, SEC_LITERAL, struct img_literal, span.first);
+	uint32_t vacant = 0;
+
+	for (uint32_t i = 0; i < span.count; i++) {
+		vacant += l[i].pattern == LITERAL_FREE;
+		if (l[i].pattern != LITERAL_FREE && l[i].pattern >= image_count(&c->image, SEC_PATTERN))
+			return false;
+	}
+	return span.count == 0 || vacant > 0;
+}
+
 static bool values_sound(struct check *c, const struct img_pred *p)
 {
 	switch (p->kind) {
@@ -252,7 +266,9 @@ static bool values_sound(struct check *c, const struct img_pred *p)
 	case PRED_CLIENT:
 		return ranges_sound(c, p->a, p->b);
 	case PRED_REGEX:
-		return span_sound(c, SEC_INDEX, p->a) && indexes_sound(c, p->a, SEC_PATTERN);
+		return span_sound(c, SEC_INDEX, p->a) && indexes_sound(c, p->a, SEC_PATTERN) &&
+		       span_sound(c, SEC_LITERAL, p->b) && literals_sound(c, p->b) && span_sound(c, SEC_INDEX, p->c) &&
+		       indexes_sound(c, p->c, SEC_PATTERN);
 	case PRED_CIDR:
 		return ranges_sound(c, p->a, p->b) && ranges_sound(c, p->c, p->d);
 	case PRED_COUNTRY:

@@ -37,6 +37,7 @@ enum image_section {
 	SEC_WORD,	/* struct img_word: a list or a hash table of a predicate */
 	SEC_PATTERN,	/* struct img_text: each distinct regular expression once */
 	SEC_INDEX,	/* uint32_t: patterns or windows of a predicate */
+	SEC_LITERAL,	/* struct img_literal: a hash table of a predicate */
 	SEC_PORT,	/* struct img_port: sorted and disjoint within a predicate */
 	SEC_COUNTRY,	/* uint16_t: sorted within a predicate; 0 is "unknown" */
 	SEC_ASN,	/* uint32_t: sorted within a predicate; 0 is "unknown" */
@@ -111,7 +112,7 @@ enum pred_kind {
 	PRED_GROUP,	   /* a: SEC_WORD */
 	PRED_CLIENT,	   /* a: SEC_RANGE4, b: SEC_RANGE6 */
 	PRED_DOMAIN,	   /* a: SEC_WORD */
-	PRED_REGEX,	   /* a: SEC_INDEX of SEC_PATTERN */
+	PRED_REGEX,	   /* a: SEC_INDEX of SEC_PATTERN; b: SEC_LITERAL; c: SEC_INDEX of those without one */
 	PRED_CIDR,	   /* a: SEC_RANGE4, b: SEC_RANGE6; c, d: those of its ranges that open the address guard */
 	PRED_COUNTRY,	   /* a: SEC_COUNTRY */
 	PRED_ASN,	   /* a: SEC_ASN */
@@ -147,6 +148,13 @@ struct img_word {
 };
 
 #define WORD_TEXT_MAX (UINT32_MAX >> 2)
+
+/* A pattern and four bytes that a name must hold to match it (see literal.h). */
+#define LITERAL_FREE UINT32_MAX
+
+struct img_literal {
+	uint32_t literal, pattern; /* LITERAL_FREE: free */
+};
 
 struct img_port {
 	uint16_t lo, hi;
@@ -193,6 +201,7 @@ enum index_field {
 	FIELD_USER,
 	FIELD_GROUP,
 	FIELD_CLAIMED_USER,
+	FIELD_LITERAL,
 	FIELD_LISTENER, /* the fields up to here are hashed */
 	FIELD_PORT,
 	FIELD_CLIENT4,

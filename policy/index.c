@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "policy/hash.h"
+#include "policy/literal.h"
 
 #define RULE_OF(ref) ((ref) & ~REF_RULE)
 
@@ -201,6 +202,12 @@ static void look_up_names(struct index_request *r, const struct img_table *t)
 	}
 }
 
+static void look_up_literals(struct index_request *r, const struct img_table *t, const struct name *name)
+{
+	for (size_t i = 0; i + LITERAL_BYTES <= name->len; i++)
+		look_up(r, t, literal_hash(r->image->header->seed, literal_at(name->text + i)));
+}
+
 static void visit_table(struct index_request *r, const struct img_table *t)
 {
 	const struct policy_request *req = r->request;
@@ -218,6 +225,13 @@ static void visit_table(struct index_request *r, const struct img_table *t)
 		break;
 	case FIELD_CLAIMED_USER:
 		look_up_text(r, t, req->claimed_user);
+		break;
+	case FIELD_LITERAL:
+		if (req->name == NULL)
+			break;
+		look_up_literals(r, t, req->name);
+		for (size_t i = 0; i < r->naliases; i++)
+			look_up_literals(r, t, &r->aliases[i]);
 		break;
 	case FIELD_LISTENER:
 		look_up_text(r, t, req->listener);

@@ -10,6 +10,7 @@
 
 #include "policy/hash.h"
 #include "policy/index.h"
+#include "policy/literal.h"
 #include "policy/value.h"
 
 /* Lists this short are not split. */
@@ -25,7 +26,19 @@
 #define COMMON_DEPTH_MAX 4
 
 /* The kinds of conditions that tables are made of. */
-enum { BY_NAME, BY_USER, BY_GROUP, BY_CLAIM, BY_LISTENER, BY_PORT, BY_CLIENT, BY_TO, ASPECTS, NO_ASPECT = ASPECTS };
+enum {
+	BY_NAME,
+	BY_USER,
+	BY_GROUP,
+	BY_CLAIM,
+	BY_LISTENER,
+	BY_LITERAL,
+	BY_PORT,
+	BY_CLIENT,
+	BY_TO,
+	ASPECTS,
+	NO_ASPECT = ASPECTS
+};
 
 /* A value: a hash, or a block of numbers that agree in their first bits. */
 struct key {
@@ -85,7 +98,7 @@ static int aspect_of(uint32_t kind)
 		[PRED_COMMAND] = NO_ASPECT,	[PRED_METHOD] = NO_ASPECT,     [PRED_BY_NAME] = NO_ASPECT,
 		[PRED_PORT] = BY_PORT,		[PRED_LISTENER] = BY_LISTENER, [PRED_USER] = BY_USER,
 		[PRED_CLAIMED_USER] = BY_CLAIM, [PRED_GROUP] = BY_GROUP,       [PRED_CLIENT] = BY_CLIENT,
-		[PRED_DOMAIN] = BY_NAME,	[PRED_REGEX] = NO_ASPECT,      [PRED_CIDR] = BY_TO,
+		[PRED_DOMAIN] = BY_NAME,	[PRED_REGEX] = BY_LITERAL,     [PRED_CIDR] = BY_TO,
 		[PRED_COUNTRY] = NO_ASPECT,	[PRED_ASN] = NO_ASPECT,	       [PRED_DURING] = NO_ASPECT,
 		[PRED_FROM] = NO_ASPECT,	[PRED_UNTIL] = NO_ASPECT,
 	};
@@ -112,6 +125,18 @@ static void add_words(struct build *b, struct keys *k, const struct img_pred *p)
 		if (p->kind == PRED_DOMAIN && (w[i].text & 3) == VALUE_DOMAIN_EXACT)
 			key.hash ^= HASH_EXACT;
 		add_key(b, k, &key);
+	}
+}
+
+static void add_literals(struct build *b, struct keys *k, const struct img_pred *p)
+{
+	const struct img_literal *l = at_of(b, SEC_LITERAL, p->b.first);
+
+	for (uint32_t i = 0; i < p->b.count; i++) {
+		struct key key = {.hash = literal_hash(b->seed, l[i].literal)};
+
+		if (l[i].pattern != LITERAL_FREE)
+			add_key(b, k, &key);
 	}
 }
 
@@ -220,7 +245,7 @@ static const struct keys *keys_of(struct build *b, const struct img_cond *cond)
 		return k->usable ? k : NULL;
 	k->made = true;
 	if (aspect_of(p->kind) == NO_ASPECT || (negated && p->kind != PRED_PORT) || p->sets.count > 0 ||
-	    values > VALUES_MANY)
+	    values > VALUES_MANY || (p->kind == PRED_REGEX && p->c.count > 0))
 		return NULL;
 	k->usable = true;
 	k->first = (uint32_t)(b->keys.len / sizeof(struct key));
@@ -228,6 +253,8 @@ static const struct keys *keys_of(struct build *b, const struct img_cond *cond)
 		add_ports(b, k, p, negated);
 	else if (p->kind == PRED_CLIENT || p->kind == PRED_CIDR)
 		add_ranges(b, k, p);
+	else if (p->kind == PRED_REGEX)
+		add_literals(b, k, p);
 	else
 		add_words(b, k, p);
 	return k;
@@ -539,6 +566,7 @@ static void make_table(struct build *b, const struct member *members, size_t n, 
 		[BY_GROUP] = {FIELD_GROUP, FIELD_GROUP},
 		[BY_CLAIM] = {FIELD_CLAIMED_USER, FIELD_CLAIMED_USER},
 		[BY_LISTENER] = {FIELD_LISTENER, FIELD_LISTENER},
+		[BY_LITERAL] = {FIELD_LITERAL, FIELD_LITERAL},
 		[BY_PORT] = {FIELD_PORT, FIELD_PORT},
 		[BY_CLIENT] = {FIELD_CLIENT4, FIELD_CLIENT6},
 		[BY_TO] = {FIELD_TO4, FIELD_TO6},
