@@ -488,7 +488,7 @@ static double ratio(const struct subject *s, const struct subject *base, int kin
 int main(int argc, char **argv)
 {
 	static struct subject subjects[SHAPES];
-	int rounds = 21, batches = 40;
+	int rounds = 15, batches = 20;
 	size_t n = SHAPES, only = SHAPES;
 
 	for (int i = 1; i < argc; i++) {
