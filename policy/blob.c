@@ -7,6 +7,8 @@
 
 void *blob_add(struct blob *b, const void *bytes, size_t n)
 {
+	if (n == 0)
+		return b->data;
 	if (b->room - b->len < n) {
 		size_t room = b->room * 2 > b->len + n ? b->room * 2 : b->len + n + 64;
 		uint8_t *grown = realloc(b->data, room);
@@ -18,8 +20,6 @@ void *blob_add(struct blob *b, const void *bytes, size_t n)
 	}
 	uint8_t *at = b->data + b->len;
 
-	if (n == 0)
-		return at;
 	if (bytes == NULL)
 		memset(at, 0, n);
 	else

@@ -559,11 +559,22 @@ static bool rarest_literal(const struct compile *c, const struct table *counts, 
 	return n > 0;
 }
 
+/* Where the literal is in a table, or belongs. */
+static uint32_t literal_place(const struct compile *c, const struct img_literal *places, uint32_t count,
+			      uint32_t literal)
+{
+	uint32_t at = hash_place(literal_hash(c->seed, literal), count);
+
+	while (places[at].pattern != LITERAL_FREE && places[at].literal != literal)
+		at = at + 1 == count ? 0 : at + 1;
+	return at;
+}
+
 /* Puts each pattern where the name's bytes lead to it, or among those that are always tried. */
 static void put_literals(struct compile *c, struct img_pred *p)
 {
-	uint32_t count = p->a.count + p->a.count / 3 + 1, used = 0;
-	struct img_literal *places = reallocarray(NULL, count, sizeof places[0]);
+	uint32_t count = p->a.count + p->a.count / 3 + 1, total = count;
+	struct img_literal *places = reallocarray(NULL, (size_t)count + p->a.count, sizeof places[0]);
 	struct table counts = count_literals(c, p->a);
 	struct blob always = {0};
 
@@ -578,15 +589,22 @@ static void put_literals(struct compile *c, struct img_pred *p)
 			blob_add(&always, &pattern, sizeof pattern);
 			continue;
 		}
-		uint32_t at = hash_place(literal_hash(c->seed, literal), count);
+		uint32_t at = literal_place(c, places, count, literal);
 
-		while (places[at].pattern != LITERAL_FREE)
-			at = at + 1 == count ? 0 : at + 1;
-		places[at] = (struct img_literal){literal, pattern};
-		used++;
+		if (places[at].pattern == LITERAL_FREE) {
+			places[at] = (struct img_literal){.literal = literal, .pattern = pattern};
+			continue;
+		}
+		while (places[at].next != 0)
+			at = places[at].next;
+		places[total] = (struct img_literal){.literal = literal, .pattern = pattern};
+		places[at].next = total++;
 	}
-	p->b = (struct img_span){section_count(c, SEC_LITERAL), used == 0 ? 0 : count};
-	blob_add(&c->sections[SEC_LITERAL], places, p->b.count * sizeof places[0]);
+	if (always.len == p->a.count * sizeof(uint32_t))
+		count = total = 0;
+	p->b = (struct img_span){section_count(c, SEC_LITERAL), total};
+	p->d.count = count;
+	blob_add(&c->sections[SEC_LITERAL], places, total * sizeof places[0]);
 	p->c = put_numbers(c, SEC_INDEX, &always, compare_numbers);
 	table_clear(&counts);
 	free(places);

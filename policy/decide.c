@@ -246,24 +246,28 @@ static enum value patterns_value(struct eval *ev, const struct img_pred *p, cons
 		if (one != VALUE_FALSE)
 			v = one;
 	}
-	for (size_t i = 0; p->b.count > 0 && i + LITERAL_BYTES <= name->len && v != VALUE_TRUE; i++) {
-		uint32_t literal = literal_at(name->text + i);
-		uint32_t at = hash_place(literal_hash(ev->image->header->seed, literal), p->b.count);
+	for (size_t i = 0; p->d.count > 0 && i + LITERAL_BYTES <= name->len && v != VALUE_TRUE; i++) {
+		uint32_t literal = literal_at(name->text + i), count = p->d.count;
+		uint32_t at = hash_place(literal_hash(ev->image->header->seed, literal), count);
 
-		for (; places[at].pattern != LITERAL_FREE && v != VALUE_TRUE; at = at + 1 == p->b.count ? 0 : at + 1) {
-			enum value one = places[at].literal == literal ? pattern_value(ev, places[at].pattern, name)
-								       : VALUE_FALSE;
+		while (places[at].pattern != LITERAL_FREE && places[at].literal != literal)
+			at = at + 1 == count ? 0 : at + 1;
+		if (places[at].pattern == LITERAL_FREE)
+			continue;
+		do {
+			enum value one = pattern_value(ev, places[at].pattern, name);
 
 			if (one != VALUE_FALSE)
 				v = one;
-		}
+			at = places[at].next;
+		} while (at != 0 && v != VALUE_TRUE);
 	}
 	return v;
 }
 
 static enum value alias_value(struct eval *ev, const struct img_pred *p, const struct name *alias)
 {
-	struct index_name name;
+	INDEX_AS_IT_IS struct index_name name;
 
 	if (p->kind == PRED_REGEX)
 		return patterns_value(ev, p, alias);
@@ -818,7 +822,7 @@ static void judge_answers(struct eval *ev, const struct addr *addresses, size_t 
 
 void policy_decide_name(const struct policy_context *ctx, const struct policy_request *req, struct policy_decision *d)
 {
-	struct eval ev;
+	INDEX_AS_IT_IS struct eval ev;
 
 	begin(&ev, ctx, req, NULL);
 	judge_name(&ev, d);
@@ -828,7 +832,7 @@ void policy_decide_address(const struct policy_context *ctx, const struct policy
 			   const struct addr *address, const struct name *aliases, size_t naliases,
 			   struct policy_decision *d)
 {
-	struct eval ev;
+	INDEX_AS_IT_IS struct eval ev;
 
 	begin(&ev, ctx, req, NULL);
 	ev.aliases = aliases;
@@ -840,7 +844,7 @@ void policy_decide_answers(const struct policy_context *ctx, const struct policy
 			   const struct addr *addresses, size_t n, const struct name *aliases, size_t naliases,
 			   struct policy_decision *each, struct policy_decision *whole)
 {
-	struct eval ev;
+	INDEX_AS_IT_IS struct eval ev;
 
 	begin(&ev, ctx, req, NULL);
 	ev.aliases = aliases;
@@ -853,7 +857,7 @@ void decide_request(const struct policy_context *ctx, const struct policy_reques
 		    struct policy_decision *d)
 {
 	static const struct addr somewhere = {.family = ADDR_V4};
-	struct eval ev;
+	INDEX_AS_IT_IS struct eval ev;
 
 	begin(&ev, ctx, req, w);
 	if (req->name == NULL) {

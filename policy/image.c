@@ -235,17 +235,21 @@ static bool indexes_sound(const struct check *c, struct img_span span, enum imag
 	return true;
 }
 
-static bool literals_sound(const struct check *c, struct img_span span)
+static bool literals_sound(const struct check *c, struct img_span span, uint32_t table)
 {
 	const struct img_literal *l = IMAGE_AT(&c->image, SEC_LITERAL, struct img_literal, span.first);
 	uint32_t vacant = 0;
 
 	for (uint32_t i = 0; i < span.count; i++) {
-		vacant += l[i].pattern == LITERAL_FREE;
-		if (l[i].pattern != LITERAL_FREE && l[i].pattern >= image_count(&c->image, SEC_PATTERN))
+		bool vacancy = i < table && l[i].pattern == LITERAL_FREE;
+
+		vacant += vacancy;
+		if (!vacancy && l[i].pattern >= image_count(&c->image, SEC_PATTERN))
+			return false;
+		if (l[i].next != 0 && (l[i].next < table || l[i].next <= i || l[i].next >= span.count))
 			return false;
 	}
-	return span.count == 0 || vacant > 0;
+	return table <= span.count && (table > 0 ? vacant > 0 : span.count == 0);
 }
 
 static bool values_sound(struct check *c, const struct img_pred *p)
@@ -267,8 +271,8 @@ static bool values_sound(struct check *c, const struct img_pred *p)
 		return ranges_sound(c, p->a, p->b);
 	case PRED_REGEX:
 		return span_sound(c, SEC_INDEX, p->a) && indexes_sound(c, p->a, SEC_PATTERN) &&
-		       span_sound(c, SEC_LITERAL, p->b) && literals_sound(c, p->b) && span_sound(c, SEC_INDEX, p->c) &&
-		       indexes_sound(c, p->c, SEC_PATTERN);
+		       span_sound(c, SEC_LITERAL, p->b) && literals_sound(c, p->b, p->d.count) &&
+		       span_sound(c, SEC_INDEX, p->c) && indexes_sound(c, p->c, SEC_PATTERN);
 	case PRED_CIDR:
 		return ranges_sound(c, p->a, p->b) && ranges_sound(c, p->c, p->d);
 	case PRED_COUNTRY:

@@ -112,13 +112,14 @@ enum pred_kind {
 	PRED_GROUP,	   /* a: SEC_WORD */
 	PRED_CLIENT,	   /* a: SEC_RANGE4, b: SEC_RANGE6 */
 	PRED_DOMAIN,	   /* a: SEC_WORD */
-	PRED_REGEX,	   /* a: SEC_INDEX of SEC_PATTERN; b: SEC_LITERAL; c: SEC_INDEX of those without one */
-	PRED_CIDR,	   /* a: SEC_RANGE4, b: SEC_RANGE6; c, d: those of its ranges that open the address guard */
-	PRED_COUNTRY,	   /* a: SEC_COUNTRY */
-	PRED_ASN,	   /* a: SEC_ASN */
-	PRED_DURING,	   /* a: SEC_INDEX of SEC_WINDOW */
-	PRED_FROM,	   /* a: one of SEC_INSTANT */
-	PRED_UNTIL,	   /* a: one of SEC_INSTANT */
+	PRED_REGEX,   /* a: SEC_INDEX of SEC_PATTERN; b: SEC_LITERAL, d.count of it the table; c: SEC_INDEX of those
+			 without */
+	PRED_CIDR,    /* a: SEC_RANGE4, b: SEC_RANGE6; c, d: those of its ranges that open the address guard */
+	PRED_COUNTRY, /* a: SEC_COUNTRY */
+	PRED_ASN,     /* a: SEC_ASN */
+	PRED_DURING,  /* a: SEC_INDEX of SEC_WINDOW */
+	PRED_FROM,    /* a: one of SEC_INSTANT */
+	PRED_UNTIL,   /* a: one of SEC_INSTANT */
 	PRED_KINDS
 };
 
@@ -149,11 +150,13 @@ struct img_word {
 
 #define WORD_TEXT_MAX (UINT32_MAX >> 2)
 
-/* A pattern and four bytes that a name must hold to match it (see literal.h). */
+/* A pattern and four bytes that a name must hold to match it (see literal.h).  The first entries of a predicate are a
+ * hash table, of the literals; further patterns of one literal come behind it, each after the one that leads to it. */
 #define LITERAL_FREE UINT32_MAX
 
 struct img_literal {
 	uint32_t literal, pattern; /* LITERAL_FREE: free */
+	uint32_t next;		   /* entry of the predicate; 0: none */
 };
 
 struct img_port {

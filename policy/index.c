@@ -11,8 +11,9 @@
 
 void index_name_read(const struct policy_image *i, const struct name *name, struct index_name *out)
 {
-	uint64_t h = i->header->seed, ends[128];
-	const char *starts[128];
+	INDEX_AS_IT_IS uint64_t ends[128];
+	INDEX_AS_IT_IS const char *starts[128];
+	uint64_t h = i->header->seed;
 	unsigned n = 0;
 
 	for (size_t at = name->len; at > 0; at--) {
@@ -191,7 +192,7 @@ static void look_up_address(struct index_request *r, const struct img_table *t, 
 
 static void look_up_names(struct index_request *r, const struct img_table *t)
 {
-	struct index_name alias;
+	INDEX_AS_IT_IS struct index_name alias;
 
 	if (r->name == NULL)
 		return;

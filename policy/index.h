@@ -21,6 +21,9 @@
 /* Longest way from a root to a rule, and most values of a rule in one table. */
 #define INDEX_DEPTH_MAX 8
 
+/* For large variables of which only what has been set is read: the compiler is told to clear all others. */
+#define INDEX_AS_IT_IS __attribute__((uninitialized))
+
 /* The hashes of a name and of all that stands behind its dots. */
 struct index_name {
 	unsigned count; /* of suffixes, the whole name first; the last is the shortest */

@@ -78,7 +78,8 @@ static uint32_t count_of(const struct build *b, enum image_section s)
 
 static void *at_of(const struct build *b, enum image_section s, uint32_t index)
 {
-	return b->sections[s].data + (size_t)index * image_record_size(s);
+	/* Of an empty section, nothing is read. */
+	return b->sections[s].data == NULL ? NULL : b->sections[s].data + (size_t)index * image_record_size(s);
 }
 
 static uint32_t append(struct build *b, enum image_section s, const void *records, size_t n)
