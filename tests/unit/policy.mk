@@ -56,5 +56,5 @@ tests_unit_test_policy_differential_SOURCES = tests/policy/differential.c tests/
 tests_unit_test_policy_differential_CPPFLAGS = $(POLICY_TEST_CPPFLAGS)
 tests_unit_test_policy_differential_LDADD = $(POLICY_TEST_LIBS)
 
-EXTRA_DIST += tests/policy/good tests/policy/bad tests/policy/make-mmdb.pl packaging/examples/small-office.policy \
+EXTRA_DIST += doc/PERFORMANCE.md tests/policy/good tests/policy/bad tests/policy/make-mmdb.pl packaging/examples/small-office.policy \
 	packaging/examples/bank.policy packaging/examples/build-farm.policy packaging/examples/ai-agent-sandbox.policy
