@@ -1,9 +1,9 @@
 /* Authentication: the messages, the master that never blocks, and the child that may.
  *
  * The master owns the queue and the conversation children's work: it gives each child one conversation at a time, at
- * most a quarter of the children to one user or one client address, and asks for a child's death when its deadline
- * passes.  It has no privilege and no module of PAM in it.  A child runs one PAM conversation to its end and knows
- * nothing else. */
+ * most a quarter of the children and of the queue to one user or one client address, and asks for a child's death when
+ * its deadline passes.  It has no privilege and no module of PAM in it.  A child runs one PAM conversation to its end
+ * and knows nothing else. */
 #pragma once
 
 #include <stdbool.h>
@@ -72,10 +72,11 @@ bool auth_service_valid(const char *service);
 
 struct auth_master_options {
 	unsigned children; /* conversation children that the supervisor keeps, in slots 0 to children - 1; at least 1 */
-	unsigned queue_max;   /* conversations waiting */
+	unsigned queue_max;   /* conversations waiting; a quarter of them, but one at least, of one user or client */
 	unsigned deadline_ms; /* of a conversation, from its start in a child; of one that waits, from its arrival */
-	/* Asks the supervisor to kill and replace the child in a slot: it missed its deadline or broke the protocol.
-	 * Its link is closed before the call, and nothing that it still says is heard. */
+	/* Asks the supervisor to kill and replace the child in a slot: it missed its deadline or takes no question. Its
+	 * link is closed before the call, and nothing that it still says is heard.  Whoever breaks the protocol, child
+	 * or worker, is told of by ipc_on_violation() instead. */
 	void (*kill_child)(uint16_t slot, void *arg);
 	void *arg;
 };
@@ -86,7 +87,7 @@ struct event_base;
 struct auth_master *auth_master_new(struct event_base *base, const struct auth_master_options *options);
 void auth_master_free(struct auth_master **master);
 /* A worker's link (again after its restart): takes over fd.  Whatever came over the slot's former link is dropped.  A
- * worker whose link breaks a rule or does not take its answers is cut off: its asks are dropped, and it sees that. */
+ * worker that breaks a rule or does not take its answers is cut off: its asks are dropped. */
 void auth_master_add_worker(struct auth_master *m, uint16_t slot, int fd);
 /* A conversation child's link (again after its restart): takes over fd. */
 void auth_master_add_child(struct auth_master *m, uint16_t slot, int fd);

@@ -64,8 +64,6 @@ struct auth_master {
 	uint64_t asked, cancelled, killed, verdicts[AUTH_FAILED + 1];
 };
 
-static void worker_drop(struct worker *w);
-
 /* ---- the end of a conversation ----------------------------------------------------------------------------------- */
 
 static void conversation_free(struct conversation *c)
@@ -83,7 +81,7 @@ static void conversation_free(struct conversation *c)
 	free(c);
 }
 
-/* Counts and sends an answer.  A worker that does not read what it asked for is cut off: w may be gone afterwards. */
+/* Counts and sends an answer.  A worker that does not read what it asked for is cut off, a moment later. */
 static void reply(struct worker *w, const struct auth_answer *answer)
 {
 	uint8_t body[ANSWER_BODY_MAX];
@@ -91,10 +89,8 @@ static void reply(struct worker *w, const struct auth_answer *answer)
 
 	w->master->verdicts[answer->verdict]++;
 	auth_put_answer(&writer, answer);
-	if (ipc_send_wire(w->link, IPC_AUTH_ANSWER, &writer) < 0) {
-		log_error("worker/%u does not take its answers: its link is cut", ipc_peer_slot(w->link));
-		worker_drop(w);
-	}
+	if (ipc_send_wire(w->link, IPC_AUTH_ANSWER, &writer) < 0)
+		ipc_reject(w->link, "it does not take its answers");
 }
 
 /* Ends c with the answer, under the id that its worker gave it. */
@@ -134,21 +130,52 @@ static void cancel(struct conversation *c)
 
 /* ---- whose turn it is -------------------------------------------------------------------------------------------- */
 
+/* How much of a thing that all share is for one user, and for one client address. */
+static unsigned quarter_of(unsigned all)
+{
+	return all / 4 > 0 ? all / 4 : 1;
+}
+
+struct uses {
+	unsigned user, client;
+};
+
 /* User names that differ in case only may be one user to PAM, so they share a quota. */
+static void count_use(struct uses *uses, const struct conversation *other, const struct conversation *c)
+{
+	uses->user += strcasecmp(other->ask.user, c->ask.user) == 0;
+	uses->client += addr_equal(&other->ask.client, &c->ask.client);
+}
+
 static bool within_quota(const struct auth_master *m, const struct conversation *c)
 {
-	unsigned quarter = m->options.children / 4 > 0 ? m->options.children / 4 : 1;
-	unsigned of_user = 0, of_client = 0;
+	const unsigned quarter = quarter_of(m->options.children);
+	struct uses running = {0};
 
-	for (unsigned i = 0; i < m->options.children; i++) {
-		const struct conversation *running = m->children[i].running;
+	for (unsigned i = 0; i < m->options.children; i++)
+		if (m->children[i].running != NULL)
+			count_use(&running, m->children[i].running, c);
+	return running.user < quarter && running.client < quarter;
+}
 
-		if (running == NULL)
-			continue;
-		of_user += strcasecmp(running->ask.user, c->ask.user) == 0;
-		of_client += addr_equal(&running->ask.client, &c->ask.client);
+/* True if c may wait; else reason says why not. */
+static bool may_wait(const struct auth_master *m, const struct conversation *c, char *reason, size_t size)
+{
+	const unsigned quarter = quarter_of(m->options.queue_max);
+	const struct conversation *other;
+	struct uses waiting = {0};
+
+	if (m->queued >= m->options.queue_max) {
+		snprintf(reason, size, "the authentication queue is full");
+		return false;
 	}
-	return of_user < quarter && of_client < quarter;
+	TAILQ_FOREACH (other, &m->queue, in_queue)
+		count_use(&waiting, other, c);
+	if (waiting.user < quarter && waiting.client < quarter)
+		return true;
+	snprintf(reason, size, "this %s has %u log-in%s waiting: its share of the authentication queue",
+		 waiting.user >= quarter ? "user" : "client", quarter, quarter == 1 ? "" : "s");
+	return false;
 }
 
 static struct child *idle_child(struct auth_master *m)
@@ -285,6 +312,7 @@ static void enqueue(struct worker *w, const struct auth_ask *ask)
 	struct auth_master *m = w->master;
 	struct child *child = idle_child(m);
 	struct conversation *c = calloc(1, sizeof *c);
+	char reason[AUTH_REASON_MAX + 1];
 
 	if (c == NULL) {
 		refuse(w, ask, "the authentication queue is full: no memory");
@@ -296,10 +324,10 @@ static void enqueue(struct worker *w, const struct auth_ask *ask)
 	/* Who waits already may not use an idle child (schedule), so a newcomer who may does not jump the queue. */
 	bool at_once = child != NULL && within_quota(m, c);
 
-	if (!at_once && m->queued >= m->options.queue_max) {
+	if (!at_once && !may_wait(m, c, reason, sizeof reason)) {
 		auth_ask_wipe(&c->ask);
 		free(c);
-		refuse(w, ask, "the authentication queue is full");
+		refuse(w, ask, reason);
 		return;
 	}
 	TAILQ_INSERT_TAIL(&m->queue, c, in_queue);
@@ -312,7 +340,7 @@ static void enqueue(struct worker *w, const struct auth_ask *ask)
 		deadline_set(c);
 }
 
-/* These two return false if the message is malformed; w may be gone if they return true. */
+/* These two return false if the message is malformed. */
 static bool on_ask(struct worker *w, const struct ipc_message *message)
 {
 	struct wire_reader r = wire_reader_on(message->body, message->len);
@@ -352,11 +380,10 @@ static void on_worker_message(struct ipc *link, struct ipc_message *message, voi
 		     : message->type == IPC_AUTH_CANCEL ? on_cancel(w, message)
 							: false;
 
-	if (!sound) {
-		log_error("worker/%u sent a malformed %s: its link is cut", ipc_peer_slot(link),
-			  ipc_type_name(message->type));
-		worker_drop(w);
-	}
+	if (!sound)
+		ipc_reject(link, message->type == IPC_AUTH_ASK	    ? "a malformed log-in"
+				 : message->type == IPC_AUTH_CANCEL ? "a malformed cancellation"
+								    : "a message that is not for the master");
 }
 
 static void on_worker_gone(struct ipc *link, void *arg)
@@ -394,25 +421,24 @@ static void on_child_message(struct ipc *link, struct ipc_message *message, void
 	struct auth_answer answer;
 
 	if (message->type == IPC_PAM_ANSWER && auth_get_answer(&r, &answer) && child->running != NULL &&
-	    child->running->child_id == answer.id)
+	    child->running->child_id == answer.id) {
 		finish(child->running, &answer);
-	else {
-		log_error("pam/%u sent what it was not asked for (%s): it is killed", ipc_peer_slot(link),
-			  ipc_type_name(message->type));
-		child_kill(child, "the authentication process gave a malformed answer");
-	}
-	schedule(m);
+		schedule(m);
+	} else
+		ipc_reject(link, "an answer that it was not asked for");
 }
 
-/* A child that ended is replaced without a word from us: asking for its death could hit its successor. */
+/* A child that ended is replaced without a word from us: asking for its death could hit its successor.  For the end of
+ * one that broke a rule it has been asked already (ipc_on_violation). */
 static void on_child_gone(struct ipc *link, void *arg)
 {
 	struct child *child = arg;
 	struct auth_master *m = child->master;
 
-	if (ipc_broke_rules(link))
-		child_kill(child, "the authentication process gave a malformed answer");
-	else {
+	if (ipc_broke_rules(link)) {
+		m->killed++;
+		child_drop(child, "the authentication process gave a malformed answer");
+	} else {
 		if (child->running != NULL)
 			log_warning("pam/%u ended during the log-in of \"%s\"", ipc_peer_slot(link),
 				    child->running->ask.user);

@@ -35,6 +35,8 @@ struct header {
 };
 
 #define BATCH_MAX (64 * 1024)
+/* How long to wait when the kernel is short of what no socket event tells of. */
+#define SHORTAGE_MS 10
 
 struct datagram {
 	TAILQ_ENTRY(datagram) next;
@@ -52,7 +54,7 @@ struct ipc {
 	bool broke_rules;
 	bool freed; /* ipc_free() was called inside a handler */
 	bool paused;
-	int depth;  /* handlers running */
+	int depth; /* handlers running */
 	struct event_base *base;
 	ipc_handler *handler;
 	ipc_gone *gone;
@@ -166,7 +168,8 @@ static bool datagram_reserve(struct datagram *d, size_t need)
 	return true;
 }
 
-/* The datagram that a message of `need` bytes joins, or a new one; NULL if memory is short.  Descriptors travel alone. */
+/* The datagram that a message of `need` bytes joins, or a new one; NULL if memory is short.  Descriptors travel alone.
+ */
 static struct datagram *datagram_for(struct ipc *link, size_t need, int nfds)
 {
 	struct datagram *d = TAILQ_LAST(&link->queue, queue);
@@ -191,7 +194,7 @@ int ipc_send(struct ipc *link, enum ipc_type type, const void *body, size_t len,
 
 	assert((unsigned)type < IPC_TYPE_COUNT && len <= table[type].max && nfds <= table[type].fds);
 	assert((table[type].from & (1u << link->self)) && (table[type].to & (1u << link->peer)));
-	if (!link->dead && link->queued + sizeof h + len <= IPC_QUEUE_MAX)
+	if (!link->dead && !link->broke_rules && link->queued + sizeof h + len <= IPC_QUEUE_MAX)
 		d = datagram_for(link, sizeof h + len, nfds);
 	if (d == NULL) {
 		for (int i = 0; i < nfds; i++)
@@ -217,8 +220,10 @@ int ipc_send_wire(struct ipc *link, enum ipc_type type, const struct wire_writer
 	return ipc_send(link, type, body->data, body->len, NULL, 0);
 }
 
-/* One datagram: 1 sent, 0 would block, -1 dead. */
-static int send_datagram(int fd, struct datagram *d)
+/* SHORT: the kernel is short of memory or of descriptors on their way, whether or not the socket is writable. */
+enum sending { SENT, BLOCKED, SHORT, DEAD };
+
+static enum sending send_datagram(int fd, struct datagram *d)
 {
 	union {
 		char bytes[CMSG_SPACE(sizeof(int) * IPC_FDS_MAX)];
@@ -242,43 +247,46 @@ static int send_datagram(int fd, struct datagram *d)
 		ssize_t n = sendmsg(fd, &msg, MSG_NOSIGNAL);
 
 		if (n == (ssize_t)d->len)
-			return 1;
+			return SENT;
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0 && (errno == EAGAIN || errno == ENOBUFS || errno == ETOOMANYREFS))
-			return 0;
-		return -1;
+		if (n < 0 && errno == EAGAIN)
+			return BLOCKED;
+		return n < 0 && (errno == ENOBUFS || errno == ETOOMANYREFS) ? SHORT : DEAD;
 	}
 }
 
-/* 1 all sent, 0 some wait, -1 dead. */
-static int flush_queue(struct ipc *link)
+/* SENT: all; else what became of the first that is left. */
+static enum sending flush_queue(struct ipc *link)
 {
 	struct datagram *d;
 
 	while ((d = TAILQ_FIRST(&link->queue)) != NULL) {
-		int rc = send_datagram(link->fd, d);
+		enum sending rc = send_datagram(link->fd, d);
 
-		if (rc <= 0)
+		if (rc != SENT)
 			return rc;
 		TAILQ_REMOVE(&link->queue, d, next);
 		link->queued -= d->len;
 		datagram_free(d);
 	}
-	return 1;
+	return SENT;
 }
 
 int ipc_flush_blocking(struct ipc *link)
 {
-	for (;;) {
-		int rc = flush_queue(link);
+	while (!link->broke_rules) {
+		enum sending rc = flush_queue(link);
 		struct pollfd p = {.fd = link->fd, .events = POLLOUT};
+		int waited;
 
-		if (rc != 0)
-			return rc < 0 ? -1 : 0;
-		if (poll(&p, 1, -1) < 0 && errno != EINTR)
+		if (rc == SENT || rc == DEAD)
+			return rc == SENT ? 0 : -1;
+		waited = rc == SHORT ? poll(NULL, 0, SHORTAGE_MS) : poll(&p, 1, -1);
+		if (waited < 0 && errno != EINTR)
 			return -1;
 	}
+	return -1;
 }
 
 /* ---- receiving ---------------------------------------------------------------------------------------------- */
@@ -292,14 +300,29 @@ void ipc_on_violation(void (*report)(enum role role, uint16_t slot, void *arg), 
 	violation_arg = arg;
 }
 
-static bool violation(struct ipc *link, const char *what, unsigned type)
+static void blame(struct ipc *link)
 {
 	link->broke_rules = true;
-	log_error("%s/%u sent a message that breaks the protocol (%s, type %u %s): its link is cut", role_name(link->peer),
-		  link->peer_slot, what, type, ipc_type_name((enum ipc_type)type));
 	if (violation_report != NULL)
 		violation_report(link->peer, link->peer_slot, violation_arg);
+}
+
+static bool violation(struct ipc *link, const char *what, unsigned type)
+{
+	log_error("%s/%u sent a message that breaks the protocol (%s, type %u %s): its link is cut",
+		  role_name(link->peer), link->peer_slot, what, type, ipc_type_name((enum ipc_type)type));
+	blame(link);
 	return false;
+}
+
+void ipc_reject(struct ipc *link, const char *why)
+{
+	if (link->dead || link->broke_rules)
+		return;
+	log_error("%s/%u broke the protocol (%s): its link is cut", role_name(link->peer), link->peer_slot, why);
+	blame(link);
+	if (link->base != NULL)
+		event_active(&link->flush_event, EV_TIMEOUT, 1);
 }
 
 /* Takes one message off the datagram after checking it against the table. */
@@ -342,7 +365,8 @@ static ssize_t receive_datagram(struct ipc *link, int *fds, int *nfds)
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
 	ssize_t n;
 
-	/* ECONNRESET is told once, of a peer that ended without reading all; what it had sent is still there behind it. */
+	/* ECONNRESET is told once, of a peer that ended without reading all; what it had sent is still there behind it.
+	 */
 	do
 		n = recvmsg(link->fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 	while (n < 0 && (errno == EINTR || errno == ECONNRESET));
@@ -358,6 +382,16 @@ static ssize_t receive_datagram(struct ipc *link, int *fds, int *nfds)
 			count = (size_t)(IPC_FDS_MAX - *nfds); /* cannot happen: the kernel cut them to our space */
 		memcpy(fds + *nfds, CMSG_DATA(c), count * sizeof(int));
 		*nfds += (int)count;
+	}
+	/* With room left for descriptors, it was this process that had no place for more (recvmsg(2), unix(7)). */
+	bool ours = (msg.msg_flags & MSG_CTRUNC) && *nfds < IPC_FDS_MAX;
+
+	if (ours && !(msg.msg_flags & MSG_TRUNC)) {
+		log_error("no descriptor is free for what %s/%u sent: the link between us is cut",
+			  role_name(link->peer), link->peer_slot);
+		close_fds(fds, *nfds);
+		*nfds = 0;
+		return -2;
 	}
 	if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
 		close_fds(fds, *nfds);
@@ -379,15 +413,20 @@ static ssize_t receive_datagram(struct ipc *link, int *fds, int *nfds)
 static int receive_once(struct ipc *link, ipc_handler *handler, void *arg)
 {
 	int fds[IPC_FDS_MAX], nfds;
-	ssize_t n = receive_datagram(link, fds, &nfds);
 	const uint8_t *at = inbox, *end;
 	uint8_t *copy = NULL;
+
+	if (link->broke_rules)
+		return -1;
+	ssize_t n = receive_datagram(link, fds, &nfds);
 
 	if (n <= 0)
 		return n == -1 ? 0 : -1;
 	/* A handler may receive on another link, into the same inbox: long work happens on a private copy. */
 	copy = malloc((size_t)n);
 	if (copy == NULL) {
+		log_error("no memory for what %s/%u sent: the link between us is cut", role_name(link->peer),
+			  link->peer_slot);
 		explicit_bzero(inbox, (size_t)n);
 		close_fds(fds, nfds);
 		return -1;
@@ -408,6 +447,10 @@ static int receive_once(struct ipc *link, ipc_handler *handler, void *arg)
 		}
 		handler(link, &m, arg);
 		close_fds(m.fds, m.nfds);
+		if (link->broke_rules) {
+			rc = -1;
+			break;
+		}
 	}
 	link->depth--;
 	close_fds(fds, nfds);
@@ -492,18 +535,25 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 static void on_flush(evutil_socket_t fd, short what, void *arg)
 {
 	struct ipc *link = arg;
-	int rc;
+	const struct timeval shortage = {.tv_usec = SHORTAGE_MS * 1000};
+	enum sending rc;
 
 	(void)fd, (void)what;
 	if (link->dead)
 		return;
-	rc = flush_queue(link);
-	if (rc < 0 && (errno == EPIPE || errno == ECONNRESET))
-		drop_queue(link); /* the peer has ended: reading tells so, behind the last that it sent */
-	else if (rc < 0)
+	if (link->broke_rules) {
 		die(link);
-	else if (rc == 0)
+		return;
+	}
+	rc = flush_queue(link);
+	if (rc == DEAD && (errno == EPIPE || errno == ECONNRESET))
+		drop_queue(link); /* the peer has ended: reading tells so, behind the last that it sent */
+	else if (rc == DEAD)
+		die(link);
+	else if (rc == BLOCKED)
 		event_add(&link->write_event, NULL);
+	else if (rc == SHORT)
+		event_add(&link->flush_event, &shortage);
 }
 
 void ipc_attach(struct ipc *link, struct event_base *base, ipc_handler *handler, ipc_gone *gone, void *arg)
@@ -518,7 +568,7 @@ void ipc_attach(struct ipc *link, struct event_base *base, ipc_handler *handler,
 	event_assign(&link->flush_event, base, -1, 0, on_flush, link);
 	if (!link->paused)
 		event_add(&link->read_event, NULL);
-	if (!TAILQ_EMPTY(&link->queue))
+	if (!TAILQ_EMPTY(&link->queue) || link->broke_rules)
 		event_active(&link->flush_event, EV_TIMEOUT, 1);
 }
 

@@ -59,7 +59,11 @@ enum role ipc_peer(const struct ipc *link);
 uint16_t ipc_peer_slot(const struct ipc *link);
 /* True once the peer broke a rule: it may still be alive, unlike one that closed its end. */
 bool ipc_broke_rules(const struct ipc *link);
-/* Called for each peer that breaks a rule, on any link of this process, so that somebody can see to its end. */
+/* For what only a handler can judge, a malformed body say: ends the link as any other broken rule does.  Nothing more
+ * that came is handled, ipc_send() fails, and `gone` is called, in a handler of this link once that has returned, else in
+ * the loop's next turn: never under the caller's feet.  Does nothing to a link that has ended. */
+void ipc_reject(struct ipc *link, const char *why);
+/* Called once for each peer that breaks a rule, on any link of this process, so that somebody can see to its end. */
 void ipc_on_violation(void (*report)(enum role role, uint16_t slot, void *arg), void *arg);
 /* Bytes waiting to be sent. */
 size_t ipc_queued(const struct ipc *link);

@@ -3,6 +3,7 @@
 #include "gatewayd/child.h"
 
 #include <event2/event.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,6 +91,11 @@ int child_main(enum role role, uint16_t slot)
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGINT, SIG_IGN); /* Ctrl-C reaches the whole terminal group; the supervisor decides */
 	signal(SIGHUP, SIG_IGN);
+	if (role != ROLE_PAM)
+		signal(SIGTERM, SIG_IGN); /* sent to the whole group, too: whoever must record first is told by STOP */
+	/* Programs that PAM modules run get nothing of ours. */
+	fcntl(CHILD_FD_SUPERVISOR, F_SETFD, FD_CLOEXEC);
+	fcntl(CHILD_FD_CLOCK, F_SETFD, FD_CLOEXEC);
 	if (privileges_drop(user_of(c.config, role), &why) != 0)
 		log_fatal("%s", why.text);
 	set_limits();

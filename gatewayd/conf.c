@@ -32,7 +32,7 @@ struct option {
 #define DAY_MS (24L * 60 * 60 * 1000)
 
 static const struct option options[] = {
-	OPTION("workers", NUMBER, workers, .min = 1, .max = 64, .number = 2),
+	OPTION("workers", NUMBER, workers, .min = 1, .max = CONFIG_WORKERS_MAX, .number = 2),
 	OPTION("max-sessions", NUMBER, max_sessions, .min = 0, .max = 4000000, .number = 0),
 	OPTION("user", TEXT, user, .text = "gatewayd"),
 	OPTION("pam-user", TEXT, pam_user, .text = "root"),
@@ -48,7 +48,7 @@ static const struct option options[] = {
 	OPTION("pam-config-dir", PATH, pam_config_dir, .text = ""),
 	OPTION("pam-groups-file", PATH, pam_groups_file, .text = ""),
 	OPTION("pam-processes", NUMBER, pam_processes, .min = 1, .max = 256, .number = 8),
-	OPTION("pam-queue", NUMBER, pam_queue, .min = 1, .max = 100000, .number = 1024),
+	OPTION("pam-queue", NUMBER, pam_queue, .min = 1, .max = 100000, .number = 8192),
 	OPTION("pam-timeout", NUMBER, pam_timeout_ms, .min = 1000, .max = 600000, .number = 60000),
 	OPTION("fold-user-case", FLAG, fold_user_case, .number = 0),
 	OPTION("handshake-timeout", NUMBER, handshake_timeout_ms, .min = 100, .max = 600000, .number = 30000),
@@ -403,6 +403,21 @@ struct config *config_parse(const char *file, const char *text, char **errors)
 	cfg_t *cfg = new_parser(file);
 
 	*errors = NULL;
+	/* libconfuse would put in the environment's values: the starter's in the supervisor, none in its children. */
+	const char *dollar = strstr(text, "${");
+
+	if (dollar != NULL) {
+		unsigned line = 1;
+
+		for (const char *at = text; at < dollar; at++)
+			line += *at == '\n';
+		if (asprintf(errors, "%s:%u: ${...} is not expanded here: write the value itself", file, line) < 0)
+			*errors = NULL;
+		config_free(&r.config);
+		if (*errors == NULL)
+			*errors = strdup("out of memory");
+		goto out;
+	}
 	if (r.config == NULL || fp == NULL || cfg == NULL || cfg->filename == NULL) {
 		*errors = strdup(strlen(text) == 0 ? "the configuration file is empty" : "out of memory for the configuration");
 		goto out;

@@ -32,6 +32,7 @@ struct recording {
 	struct recording_callbacks callbacks;
 	struct ipc *link;
 	uint64_t incarnation, sequence;
+	uint64_t sent; /* the highest sequence that any recorder has been given */
 	struct record_list waiting; /* not durable yet, in order */
 	struct record *unsent;      /* the first that this recorder has not been given */
 	size_t count, bytes;
@@ -82,6 +83,8 @@ static void send_unsent(struct recording *r)
 	while (r->link != NULL && r->unsent != NULL && ipc_queued(r->link) < WINDOW_BYTES) {
 		if (ipc_send(r->link, IPC_RECORD, r->unsent->body, r->unsent->len, NULL, 0) != 0)
 			return;
+		if (r->unsent->sequence > r->sent)
+			r->sent = r->unsent->sequence;
 		r->unsent = TAILQ_NEXT(r->unsent, next);
 	}
 }
@@ -118,7 +121,7 @@ static void on_message(struct ipc *link, struct ipc_message *m, void *arg)
 	struct wire_reader in = wire_reader_on(m->body, m->len);
 	uint64_t sequence = wire_get_u64(&in);
 
-	if (!wire_done(&in) || sequence > r->sequence) {
+	if (!wire_done(&in) || sequence > r->sent) {
 		log_error("the recorder acknowledged what it was never given");
 		return;
 	}
@@ -132,6 +135,8 @@ static void on_gone(struct ipc *link, void *arg)
 	(void)link;
 	ipc_free(&r->link);
 	r->unsent = TAILQ_FIRST(&r->waiting);
+	if (r->callbacks.gone != NULL)
+		r->callbacks.gone(r->callbacks.arg);
 }
 
 void recording_link(struct recording *r, int fd)
@@ -153,23 +158,12 @@ bool recording_has_room(const struct recording *r)
 	return r->count < WAITING_MAX && r->bytes < WAITING_BYTES_MAX;
 }
 
-/* What may be refused for want of room; the closing of a granted session may not. */
-static bool may_wait(enum audit_kind kind)
-{
-	return kind == AUDIT_ENDED || kind == AUDIT_CONNECTED;
-}
-
 struct record *record_event(struct recording *r, const struct audit_event *e, void *waiter)
 {
 	static uint8_t body[32768];
 	struct wire_writer out = wire_writer_on(body, sizeof body);
 	struct record *rec;
 
-	if (!may_wait(e->kind) && !recording_has_room(r)) {
-		log_warning("the audit queue is full: no more is accepted, and a %s event is not recorded",
-			    audit_kind_name(e->kind));
-		return NULL;
-	}
 	audit_put_record(&out, r->incarnation, r->sequence + 1, e);
 	rec = out.overflow ? NULL : malloc(sizeof *rec + out.len);
 	if (rec == NULL) {

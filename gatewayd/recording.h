@@ -16,6 +16,8 @@ struct recording_callbacks {
 	void (*durable)(void *waiter);
 	/* Something became durable: there may be room again.  May be NULL. */
 	void (*progress)(void *arg);
+	/* The recorder's link ended.  May be NULL. */
+	void (*gone)(void *arg);
 	/* Another message of the recorder's than its acknowledgements.  May be NULL. */
 	void (*message)(struct ipc_message *m, void *arg);
 	void *arg;
@@ -32,9 +34,9 @@ struct ipc *recording_peer(const struct recording *r);
 
 /* Room for more?  No: new sessions wait, or are refused. */
 bool recording_has_room(const struct recording *r);
-/* Appends an event.  waiter (may be NULL) is told when it is durable, unless record_forget() came first; the handle is for
- * that only, and invalid once the waiter has been told.  NULL: memory is short, or the bound is reached (never for the
- * events that close what was granted). */
+/* Appends an event; whoever would begin something new asks recording_has_room() first: what ends or refuses what has begun
+ * always finds room, and is bounded by it.  waiter (may be NULL) is told when it is durable, unless record_forget() came first; the handle is for
+ * that only, and invalid once the waiter has been told.  NULL: memory is short. */
 struct record *record_event(struct recording *r, const struct audit_event *e, void *waiter);
 void record_forget(struct record **record);
 /* Calls done(arg) once nothing waits any more; maybe at once. */

@@ -15,7 +15,7 @@
 #define BUSY_MS 500
 /* The log is folded into the file when it has this many pages (4 KiB each). */
 #define CHECKPOINT_PAGES 1000
-/* Different senders in one batch; more end the batch with an error, which no gateway of ours reaches. */
+/* Different senders in one batch: the next one has to wait for the next batch. */
 #define BATCH_SENDERS_MAX 256
 
 struct sender {
@@ -25,7 +25,7 @@ struct sender {
 
 struct audit_store {
 	struct db *db;
-	struct db_stmt *insert, *last_of, *set_last, *forget, *count_senders, *bounds;
+	struct db_stmt *insert, *last_of, *set_last, *forget, *newest, *count_senders, *bounds;
 	struct sender batch[BATCH_SENDERS_MAX];
 	size_t nbatch;
 	bool in_batch;
@@ -77,6 +77,7 @@ static int prepare_writer(struct audit_store *s, struct err *why)
 			     "(NULL,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20)"},
 		{&s->set_last, "INSERT INTO sender (incarnation, last, seen) VALUES (?1, ?2, ?3) "
 			       "ON CONFLICT (incarnation) DO UPDATE SET last = excluded.last, seen = excluded.seen"},
+		{&s->newest, "SELECT max(id) FROM event"},
 		{&s->count_senders, "SELECT count(*) FROM sender"},
 		{&s->forget, "DELETE FROM sender WHERE incarnation IN "
 			     "(SELECT incarnation FROM sender ORDER BY seen DESC LIMIT -1 OFFSET ?1)"},
@@ -167,17 +168,19 @@ int audit_store_last(struct audit_store *s, uint64_t incarnation, uint64_t *sequ
 	return rc == DB_FAILED ? -1 : 0;
 }
 
-/* The sender's entry in this batch, made from what is durable when it is new; NULL with *why. */
-static struct sender *sender_of(struct audit_store *s, uint64_t incarnation, struct err *why)
+/* The sender's entry in this batch, or NULL. */
+static struct sender *sender_of(struct audit_store *s, uint64_t incarnation)
 {
 	/* Backwards: the sender of the last record is likely the sender of this one. */
 	for (size_t i = s->nbatch; i-- > 0;)
 		if (s->batch[i].incarnation == incarnation)
 			return &s->batch[i];
-	if (s->nbatch == BATCH_SENDERS_MAX) {
-		err_set(why, "more than %d senders in one batch of audit records", BATCH_SENDERS_MAX);
-		return NULL;
-	}
+	return NULL;
+}
+
+/* A new entry, made from what is durable; NULL with *why.  There must be room. */
+static struct sender *sender_add(struct audit_store *s, uint64_t incarnation, struct err *why)
+{
 	struct sender *new = &s->batch[s->nbatch];
 
 	new->incarnation = incarnation;
@@ -236,9 +239,11 @@ static void bind_event(struct db_stmt *s, const struct audit_event *e)
 int audit_store_append(struct audit_store *s, uint64_t incarnation, uint64_t sequence, const struct audit_event *e,
 		       struct err *why)
 {
-	struct sender *sender = sender_of(s, incarnation, why);
+	struct sender *sender = sender_of(s, incarnation);
 
-	if (sender == NULL)
+	if (sender == NULL && s->nbatch == BATCH_SENDERS_MAX)
+		return AUDIT_APPEND_LATER;
+	if (sender == NULL && (sender = sender_add(s, incarnation, why)) == NULL)
 		return -1;
 	if (sequence <= sender->last)
 		return 0;
@@ -249,24 +254,33 @@ int audit_store_append(struct audit_store *s, uint64_t incarnation, uint64_t seq
 	return 1;
 }
 
-/* Writes down who has sent how far, and forgets those that have been silent the longest. */
+/* The first column of a statement that gives one row. */
+static int read_number(struct db_stmt *stmt, int64_t *number, struct err *why)
+{
+	enum db_step rc = db_step(stmt, why);
+
+	*number = rc == DB_ROW ? db_i64(stmt, 0) : 0;
+	db_reset(stmt);
+	return rc == DB_ROW ? 0 : -1;
+}
+
+/* Writes down who has sent how far, and forgets those that have been silent the longest.  The newest event is what
+ * tells the time: not the row inserted last, which is a sender's after the first one, and another batch's when all that
+ * this one brought was known. */
 static int save_senders(struct audit_store *s, struct err *why)
 {
-	int64_t count = 0;
+	int64_t newest, count;
 
+	if (read_number(s->newest, &newest, why) != 0)
+		return -1;
 	for (size_t i = 0; i < s->nbatch; i++) {
 		db_bind_i64(s->set_last, 1, (int64_t)s->batch[i].incarnation);
 		db_bind_i64(s->set_last, 2, (int64_t)s->batch[i].last);
-		db_bind_i64(s->set_last, 3, db_last_rowid(s->db));
+		db_bind_i64(s->set_last, 3, newest);
 		if (db_run(s->set_last, why) != 0)
 			return -1;
 	}
-	enum db_step rc = db_step(s->count_senders, why);
-
-	if (rc == DB_ROW)
-		count = db_i64(s->count_senders, 0);
-	db_reset(s->count_senders);
-	if (rc != DB_ROW)
+	if (read_number(s->count_senders, &count, why) != 0)
 		return -1;
 	if (count <= AUDIT_SENDERS_MAX)
 		return 0;

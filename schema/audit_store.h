@@ -22,7 +22,9 @@ void audit_store_close(struct audit_store **store);
 
 /* 0 or -1; after -1 anywhere in a batch, audit_store_rollback() and try the whole batch again later. */
 int audit_store_begin(struct audit_store *s, struct err *why);
-/* 1 appended, 0 known already, -1 failed. */
+/* 1 appended, 0 known already, AUDIT_APPEND_LATER: this batch has room for no other sender, it is to be committed and
+ * the record appended in the next one, -1 failed. */
+#define AUDIT_APPEND_LATER 2
 int audit_store_append(struct audit_store *s, uint64_t incarnation, uint64_t sequence, const struct audit_event *e,
 		       struct err *why);
 int audit_store_commit(struct audit_store *s, struct err *why);

@@ -5,7 +5,7 @@ check-programs: $(BUILT_SOURCES) $(check_PROGRAMS)
 check-unit: check-programs
 	@$(srcdir)/tests/run-unit.sh $(check_PROGRAMS)
 
-check-integration: all
+check-integration: $(BUILT_SOURCES) all-am
 	@$(srcdir)/tests/run-integration.sh $(srcdir) .
 
 # For a night: the engine against its reference on 20 million pairs, from a seed of the day.

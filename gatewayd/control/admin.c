@@ -36,6 +36,16 @@ const struct author *admin_author(const struct client *client)
 	return &client->author;
 }
 
+bool admin_is_client(const struct control *c, const struct client *client)
+{
+	const struct client *each;
+
+	LIST_FOREACH (each, &c->clients, next)
+		if (each == client)
+			return true;
+	return false;
+}
+
 static void client_free(struct client *client)
 {
 	struct control *c = client->control;
@@ -98,14 +108,10 @@ static void command_status(struct client *client, const json_t *request)
 
 static void on_reloaded(struct control *c, const struct policy_result *r, void *arg)
 {
-	struct client *client, *asker = NULL;
+	struct client *asker = arg;
 
-	/* It may have left meanwhile. */
-	LIST_FOREACH (client, &c->clients, next)
-		if (client == arg)
-			asker = client;
-	if (asker == NULL)
-		return;
+	if (!admin_is_client(c, asker))
+		return; /* it has left meanwhile */
 	if (r->ok)
 		admin_reply(asker, json_pack("{s:b,s:i,s:O}", "ok", 1, "revision", (int)r->revision, "warnings", r->notes), -1);
 	else
@@ -211,8 +217,13 @@ static void on_connect(evutil_socket_t listen_fd, short what, void *arg)
 
 	(void)what;
 	if (client == NULL) {
+		/* Out of descriptors or memory: the caller waits in the queue, and we do not spin on it. */
 		if (fd >= 0)
 			close(fd);
+		if (fd >= 0 || (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)) {
+			event_del(&c->accept_event);
+			evtimer_add(&c->accept_pause, &(struct timeval){.tv_sec = 1});
+		}
 		return;
 	}
 	client->control = c;
@@ -229,6 +240,15 @@ static void on_connect(evutil_socket_t listen_fd, short what, void *arg)
 	event_add(&client->event, &deadline);
 }
 
+static void on_accept_pause_over(evutil_socket_t fd, short what, void *arg)
+{
+	struct control *c = arg;
+
+	(void)fd, (void)what;
+	if (c->nclients < CLIENTS_MAX)
+		event_add(&c->accept_event, NULL);
+}
+
 void admin_start(struct control *c, int fd)
 {
 	struct stat st;
@@ -240,4 +260,5 @@ void admin_start(struct control *c, int fd)
 	c->socket_fd = fd;
 	event_assign(&c->accept_event, c->child->base, fd, EV_READ | EV_PERSIST, on_connect, c);
 	event_add(&c->accept_event, NULL);
+	evtimer_assign(&c->accept_pause, c->child->base, on_accept_pause_over, c);
 }

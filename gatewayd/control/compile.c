@@ -83,6 +83,11 @@ static void on_compiler(struct control *c, int fd, void *arg)
 	struct wire_writer w = wire_writer_on(body, sizeof body);
 	int source = job->source_fd;
 
+	if (fd < 0) {
+		finish(job, -1, json_pack("[s]", "no compiler could be started; see the log"), 0);
+		return;
+	}
+
 	wire_put_u8(&w, job->gate);
 	wire_put_text(&w, job->name);
 	job->link = ipc_new(fd, ROLE_CONTROL, ROLE_COMPILER, 0);

@@ -17,6 +17,7 @@ static void peer_free(struct peer *p)
 {
 	LIST_REMOVE(p, next);
 	status_peer_gone(p);
+	policy_taken(p);
 	ipc_free(&p->link);
 	free(p);
 }
@@ -36,6 +37,8 @@ static void on_peer_message(struct ipc *link, struct ipc_message *m, void *arg)
 		wire_get_text(&r, fault, sizeof fault);
 		if (wire_done(&r) && fault[0] != '\0')
 			log_error("worker/%u does not take revision %u: %s", (unsigned)p->slot, revision, fault);
+		if (revision == p->control->policy.revision)
+			policy_taken(p);
 	}
 }
 
@@ -67,6 +70,23 @@ static void add_peer(struct control *c, enum role role, uint16_t slot, int fd)
 		policy_send(c, p);
 }
 
+static void spawn_answered(struct control *c, struct spawn *s, int fd)
+{
+	TAILQ_REMOVE(&c->spawns, s, next);
+	s->started(c, fd, s->arg);
+	free(s);
+}
+
+static struct spawn *first_spawn(struct control *c, unsigned role)
+{
+	struct spawn *s;
+
+	TAILQ_FOREACH (s, &c->spawns, next)
+		if (s->role == role)
+			return s;
+	return NULL;
+}
+
 static void on_peer(struct child *child, enum role peer, uint16_t slot, int fd)
 {
 	struct control *c = child->state;
@@ -80,17 +100,13 @@ static void on_peer(struct child *child, enum role peer, uint16_t slot, int fd)
 		recording_link(c->recording, fd);
 		return;
 	}
-	TAILQ_FOREACH (s, &c->spawns, next)
-		if (s->role == peer)
-			break;
+	s = first_spawn(c, peer);
 	if (s == NULL) {
 		log_error("the supervisor sent a %s that nobody asked for", role_name(peer));
 		close(fd);
 		return;
 	}
-	TAILQ_REMOVE(&c->spawns, s, next);
-	s->started(c, fd, s->arg);
-	free(s);
+	spawn_answered(c, s, fd);
 }
 
 void control_spawn(struct control *c, enum role role, void (*started)(struct control *c, int fd, void *arg), void *arg)
@@ -156,6 +172,8 @@ static void log_reload(struct control *c, const struct policy_result *r, void *a
 static void on_message(struct child *child, struct ipc_message *m)
 {
 	struct control *c = child->state;
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+	struct spawn *spawn;
 	uint32_t restarts;
 
 	switch (m->type) {
@@ -167,7 +185,12 @@ static void on_message(struct child *child, struct ipc_message *m)
 		m->fds[0] = -1;
 		if (restarts == 0)
 			control_record(c, AUDIT_START, NULL, c->policy.revision, "gatewayd " PACKAGE_VERSION);
-		policy_start(c);
+		policy_start(c, restarts == 0);
+		break;
+	case IPC_SPAWN_REFUSED:
+		spawn = first_spawn(c, wire_get_u8(&r));
+		if (spawn != NULL)
+			spawn_answered(c, spawn, -1);
 		break;
 	case IPC_RELOAD:
 		policy_reload(c, false, &(struct author){.name = "SIGHUP"}, log_reload, NULL);

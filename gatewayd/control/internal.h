@@ -23,13 +23,14 @@ struct peer {
 	uint16_t slot;
 	struct ipc *link;
 	bool asked; /* its STATUS has not come yet */
+	bool awaited; /* a worker that has been sent the new policy, and has not said that it decides by it */
 };
 
 /* A compiler or reader that has been asked for; in the order of asking. */
 struct spawn {
 	TAILQ_ENTRY(spawn) next;
 	enum role role;
-	void (*started)(struct control *c, int fd, void *arg); /* takes over fd */
+	void (*started)(struct control *c, int fd, void *arg); /* takes over fd; -1: it was refused */
 	void *arg;
 };
 
@@ -65,7 +66,7 @@ struct control {
 	int socket_fd;
 	uid_t owner;
 	gid_t group;     /* of administrators; (gid_t)-1: none */
-	struct event accept_event;
+	struct event accept_event, accept_pause;
 	LIST_HEAD(, client) clients;
 	unsigned nclients;
 	LIST_HEAD(, peer) peers;
@@ -79,6 +80,8 @@ struct control {
 /* admin.c: the socket and its clients. */
 struct client;
 void admin_start(struct control *c, int fd);
+/* True while the client is still there. */
+bool admin_is_client(const struct control *c, const struct client *client);
 /* Sends one JSON object (taken over) and at most one descriptor (taken over; -1: none), and ends the client. */
 void admin_reply(struct client *client, json_t *reply, int fd);
 void admin_refuse(struct client *client, const char *error);
@@ -93,8 +96,11 @@ void control_record(struct control *c, enum audit_kind kind, const struct author
 void control_log_notes(const json_t *notes);
 
 /* policy.c: the revision in force.  done may be called before this returns. */
-void policy_start(struct control *c);
+/* first: of this run of the gateway, not of this process; then everything must be sound. */
+void policy_start(struct control *c, bool first);
 void policy_reload(struct control *c, bool force, const struct author *author, policy_done *done, void *arg);
+/* A worker has taken the policy, or is gone. */
+void policy_taken(struct peer *worker);
 /* From the supervisor: FILE_OPENED, FILE_REFUSED. */
 void policy_file_message(struct control *c, struct ipc_message *m);
 /* A worker that has just been linked gets what is in force. */

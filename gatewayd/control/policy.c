@@ -7,6 +7,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <event2/event.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,7 @@ enum { FILE_POLICY = 0, FILE_GEOIP = 1 };
 struct reload {
 	struct control *control;
 	bool starting; /* nothing is in force yet in this process */
+	bool first;    /* nor ever was in this run */
 	bool force;
 	struct author author;
 	policy_done *done;
@@ -36,10 +38,15 @@ struct reload {
 	bool from_file;   /* text is the file's, and becomes a revision; else it is the store's */
 	uint32_t revision;
 	json_t *notes;
+	bool waiting; /* for the workers to take it */
+	struct event late;
+	int geo_fd; /* a new country table, in force when the reload succeeds; -1: none */
 	int64_t geo_mtime_ns, geo_size;
 };
 
 static void read_policy_file(struct reload *r);
+
+static void take_geo(struct reload *r);
 
 /* ---- the end ------------------------------------------------------------------------------------------------------------ */
 
@@ -51,6 +58,8 @@ static void end(struct reload *r, const char *error)
 	char text[AUDIT_TEXT_MAX];
 
 	c->policy.reload = NULL;
+	if (error == NULL)
+		take_geo(r);
 	if (error != NULL && r->starting) {
 		const char *first = json_string_value(json_array_get(r->notes, 0));
 		char why[1024];
@@ -65,6 +74,8 @@ static void end(struct reload *r, const char *error)
 		control_record(c, AUDIT_POLICY, &r->author, c->policy.revision, text);
 	}
 	r->done(c, &result, r->arg);
+	if (r->geo_fd >= 0)
+		close(r->geo_fd);
 	json_decref(r->notes);
 	free(r->text);
 	free(r);
@@ -88,8 +99,8 @@ static void send_table(struct peer *p, enum ipc_type type, uint32_t revision, in
 {
 	int fd = table_fd < 0 ? -1 : fcntl(table_fd, F_DUPFD_CLOEXEC, 0);
 
-	if (fd >= 0)
-		ipc_send(p->link, type, &revision, type == IPC_POLICY ? sizeof revision : 0, &fd, 1);
+	if (fd >= 0 && ipc_send(p->link, type, &revision, type == IPC_POLICY ? sizeof revision : 0, &fd, 1) == 0)
+		p->awaited |= type == IPC_POLICY;
 	else if (table_fd >= 0)
 		log_error("cannot hand revision %u to worker/%u: %s", revision, (unsigned)p->slot, strerror(errno));
 }
@@ -157,6 +168,59 @@ static int store_revision(struct reload *r)
 	return rc;
 }
 
+/* ---- in force means: every worker decides by it ----------------------------------------------------------------------- */
+
+#define WORKERS_WAIT_S 5
+
+static bool any_awaited(const struct control *c)
+{
+	const struct peer *p;
+
+	LIST_FOREACH (p, &c->peers, next)
+		if (p->awaited)
+			return true;
+	return false;
+}
+
+static void on_workers_late(evutil_socket_t fd, short what, void *arg)
+{
+	struct reload *r = arg;
+	struct peer *p;
+
+	(void)fd, (void)what;
+	LIST_FOREACH (p, &r->control->peers, next)
+		if (p->awaited) {
+			json_array_append_new(r->notes, json_sprintf("worker/%u has not taken revision %u yet", (unsigned)p->slot,
+								     r->control->policy.revision));
+			p->awaited = false;
+		}
+	end(r, NULL);
+}
+
+static void await_workers(struct reload *r)
+{
+	struct timeval wait = {.tv_sec = WORKERS_WAIT_S};
+
+	if (!any_awaited(r->control)) {
+		end(r, NULL);
+		return;
+	}
+	r->waiting = true;
+	evtimer_assign(&r->late, r->control->child->base, on_workers_late, r);
+	evtimer_add(&r->late, &wait);
+}
+
+void policy_taken(struct peer *worker)
+{
+	struct reload *r = worker->control->policy.reload;
+
+	worker->awaited = false;
+	if (r != NULL && r->waiting && !any_awaited(r->control)) {
+		evtimer_del(&r->late);
+		end(r, NULL);
+	}
+}
+
 static void on_policy_compiled(struct control *c, struct compiled *result, void *arg)
 {
 	struct reload *r = arg;
@@ -170,6 +234,7 @@ static void on_policy_compiled(struct control *c, struct compiled *result, void 
 	}
 	if (r->from_file && store_revision(r) != 0)
 		return;
+	take_geo(r);
 	replace_fd(&p->image_fd, &result->fd);
 	p->revision = r->revision;
 	p->rules = result->rules;
@@ -183,7 +248,7 @@ static void on_policy_compiled(struct control *c, struct compiled *result, void 
 	}
 	if (r->starting)
 		child_ready(c->child);
-	end(r, NULL);
+	await_workers(r);
 }
 
 static void compile_text(struct reload *r)
@@ -318,17 +383,27 @@ static void on_policy_file_refused(struct reload *r, const char *why)
 
 /* ---- countries ---------------------------------------------------------------------------------------------------------- */
 
+/* Before the policy's image, which may speak of them. */
+static void take_geo(struct reload *r)
+{
+	struct policy_state *p = &r->control->policy;
+
+	if (r->geo_fd < 0)
+		return;
+	replace_fd(&p->geo_fd, &r->geo_fd);
+	p->geo_mtime_ns = r->geo_mtime_ns;
+	p->geo_size = r->geo_size;
+	send_all(r->control, IPC_GEO, p->geo_fd);
+}
+
 static void on_geo_compiled(struct control *c, struct compiled *result, void *arg)
 {
 	struct reload *r = arg;
 	const char *note = json_string_value(json_array_get(result->notes, 0));
 
 	if (result->fd >= 0) {
-		replace_fd(&c->policy.geo_fd, &result->fd);
-		c->policy.geo_mtime_ns = r->geo_mtime_ns;
-		c->policy.geo_size = r->geo_size;
-		send_all(c, IPC_GEO, c->policy.geo_fd);
-	} else if (r->starting) {
+		replace_fd(&r->geo_fd, &result->fd);
+	} else if (r->first) {
 		fail(r, "geoip-database %s is not usable: %s", c->child->config->geoip_database, note == NULL ? "" : note);
 		return;
 	} else {
@@ -368,7 +443,7 @@ static void on_geoip_file(struct reload *r, int fd)
 
 static void on_geoip_file_refused(struct reload *r, const char *why)
 {
-	if (r->starting) {
+	if (r->first) {
 		fail(r, "%s", why);
 		return;
 	}
@@ -407,13 +482,20 @@ void policy_file_message(struct control *c, struct ipc_message *m)
 		(kind == FILE_POLICY ? on_policy_file : on_geoip_file)(r, m->fds[0]);
 }
 
-static void start(struct control *c, bool starting, bool force, const struct author *author, policy_done *done, void *arg)
+static void start(struct control *c, bool starting, bool first, bool force, const struct author *author, policy_done *done, void *arg)
 {
 	struct reload *r = calloc(1, sizeof *r);
 
 	if (r == NULL)
 		log_fatal("out of memory");
-	*r = (struct reload){.control = c, .starting = starting, .force = force, .author = *author, .done = done, .arg = arg};
+	*r = (struct reload){.control = c,
+			     .starting = starting,
+			     .first = first,
+			     .force = force,
+			     .author = *author,
+			     .done = done,
+			     .arg = arg,
+			     .geo_fd = -1};
 	r->notes = json_array();
 	c->policy.reload = r;
 	ask_for_file(r, c->child->config->geoip_database[0] != '\0' ? FILE_GEOIP : FILE_POLICY);
@@ -426,10 +508,10 @@ static void on_started(struct control *c, const struct policy_result *result, vo
 	log_info("policy revision %u is in force: %zu rules", result->revision, c->policy.rules);
 }
 
-void policy_start(struct control *c)
+void policy_start(struct control *c, bool first)
 {
 	c->policy.warnings = json_array();
-	start(c, true, false, &(struct author){.name = "start"}, on_started, NULL);
+	start(c, true, first, false, &(struct author){.name = "start"}, on_started, NULL);
 }
 
 void policy_reload(struct control *c, bool force, const struct author *author, policy_done *done, void *arg)
@@ -437,7 +519,7 @@ void policy_reload(struct control *c, bool force, const struct author *author, p
 	struct policy_result busy = {.error = "another reload is under way: try again when it is done", .notes = NULL};
 
 	if (c->policy.reload == NULL) {
-		start(c, false, force, author, done, arg);
+		start(c, false, false, force, author, done, arg);
 		return;
 	}
 	busy.revision = c->policy.revision;

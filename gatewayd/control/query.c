@@ -10,16 +10,14 @@
 #include "gatewayd/control/internal.h"
 
 struct query {
+	struct client *client;
 	char *filter;
-	int write_end;
 	struct ipc *link;
 };
 
 static void query_free(struct query *q)
 {
 	ipc_free(&q->link);
-	if (q->write_end >= 0)
-		close(q->write_end);
 	free(q->filter);
 	free(q);
 }
@@ -38,28 +36,34 @@ static void on_reader_gone(struct ipc *link, void *arg)
 static void on_reader(struct control *c, int fd, void *arg)
 {
 	struct query *q = arg;
-	int pipe_fd = q->write_end;
+	bool waits = admin_is_client(c, q->client);
+	int ends[2];
 
+	if (fd < 0 || !waits || pipe2(ends, O_CLOEXEC) != 0) {
+		if (waits)
+			admin_refuse(q->client, "too many queries are being answered: try again when one is done");
+		if (fd >= 0)
+			close(fd);
+		query_free(q);
+		return;
+	}
 	q->link = ipc_new(fd, ROLE_CONTROL, ROLE_READER, 0);
-	q->write_end = -1;
-	ipc_send(q->link, IPC_QUERY, q->filter, strlen(q->filter), &pipe_fd, 1);
+	ipc_send(q->link, IPC_QUERY, q->filter, strlen(q->filter), &ends[1], 1);
 	ipc_attach(q->link, c->child->base, on_reader_message, on_reader_gone, q);
+	admin_reply(q->client, json_pack("{s:b}", "ok", 1), ends[0]);
 }
 
 void query_start(struct client *client, const json_t *filter)
 {
-	struct control *c = admin_control(client);
 	struct query *q = calloc(1, sizeof *q);
-	int ends[2];
 
 	if (q == NULL || !json_is_object(filter) || (q->filter = json_dumps(filter, JSON_COMPACT)) == NULL ||
-	    strlen(q->filter) > ipc_body_max(IPC_QUERY) || pipe2(ends, O_CLOEXEC) != 0) {
+	    strlen(q->filter) > ipc_body_max(IPC_QUERY)) {
 		free(q != NULL ? q->filter : NULL);
 		free(q);
-		admin_refuse(client, "the query has no filter object, or cannot be run now");
+		admin_refuse(client, "the query has no filter object, or one that is too large");
 		return;
 	}
-	q->write_end = ends[1];
-	control_spawn(c, ROLE_READER, on_reader, q);
-	admin_reply(client, json_pack("{s:b}", "ok", 1), ends[0]);
+	q->client = client;
+	control_spawn(admin_control(client), ROLE_READER, on_reader, q);
 }

@@ -69,6 +69,7 @@ static void note_success(struct batch *b)
 
 /* ---- committing -------------------------------------------------------------------------------------------------- */
 
+/* As audit_store_append(). */
 static int append(struct batch *b, const struct record *r, struct err *why)
 {
 	struct wire_reader reader = wire_reader_on(r->body, r->len);
@@ -76,10 +77,10 @@ static int append(struct batch *b, const struct record *r, struct err *why)
 
 	if (!audit_get_record(&reader, &incarnation, &sequence, &b->event))
 		abort(); /* it was checked when it came */
-	return audit_store_append(b->store, incarnation, sequence, &b->event, why) < 0 ? -1 : 0;
+	return audit_store_append(b->store, incarnation, sequence, &b->event, why);
 }
 
-/* One transaction over the first records of the queue; *done is how many. */
+/* One transaction over the first records of the queue; *done is how many, at least one of them. */
 static int commit_some(struct batch *b, unsigned *done, struct err *why)
 {
 	struct record *r;
@@ -90,7 +91,11 @@ static int commit_some(struct batch *b, unsigned *done, struct err *why)
 	STAILQ_FOREACH (r, &b->queue, next) {
 		if (*done == BATCH_COMMIT_MAX)
 			break;
-		if (append(b, r, why) != 0) {
+		int rc = append(b, r, why);
+
+		if (rc == AUDIT_APPEND_LATER)
+			break;
+		if (rc < 0) {
 			audit_store_rollback(b->store);
 			return -1;
 		}

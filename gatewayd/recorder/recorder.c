@@ -74,9 +74,9 @@ static void open_store(struct service *service)
 	if (service->store != NULL)
 		return;
 	snprintf(text, sizeof text,
-		 "the audit in %.120s/audit cannot be opened: %.300s; it must be a writable directory of %s's",
-		 service->child->config->state_dir, why.text,
-		 service->child->config->user[0] != '\0' ? service->child->config->user : "the starting user");
+		 "the audit in %.120s/audit cannot be opened: %.300s; its user must be able to write there, and a "
+		 "damaged file has to be moved away",
+		 service->child->config->state_dir, why.text);
 	child_unusable(service->child, text);
 }
 

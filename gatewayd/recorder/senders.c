@@ -150,31 +150,33 @@ static void on_gone(struct ipc *link, void *arg)
 		r->gone(r->gone_arg);
 }
 
-/* False if the message is not to be believed. */
-static bool take_record(struct sender *s, const struct ipc_message *m)
+static void take_record(struct sender *s, const struct ipc_message *m)
 {
 	struct recorder *r = s->recorder;
 	struct wire_reader reader = wire_reader_on(m->body, m->len);
 	uint64_t incarnation, sequence, durable;
 	struct err why;
 
-	if (!audit_get_record(&reader, &incarnation, &sequence, &r->event))
-		return false;
-	if (s->incarnation != 0 && s->incarnation != incarnation)
-		return false; /* one process, one life, one link */
+	if (!audit_get_record(&reader, &incarnation, &sequence, &r->event)) {
+		ipc_reject(s->link, "a malformed audit record");
+		return;
+	}
+	if (s->incarnation != 0 && s->incarnation != incarnation) {
+		ipc_reject(s->link, "an audit record of another process"); /* one process, one life, one link */
+		return;
+	}
 	/* A process that lives on brings its new recorder what the last one may have committed already. */
 	if (s->incarnation == 0 && audit_store_last(r->store, incarnation, &durable, &why) == 0)
 		s->told = durable;
 	s->incarnation = incarnation;
 	if (sequence <= s->told) {
 		tell(s, s->told);
-		return true;
+		return;
 	}
 	if (sequence > s->wanted)
 		s->wanted = sequence;
 	batch_add(r->batch, m->body, m->len);
 	pause_all(r, batch_full(r->batch));
-	return true;
 }
 
 static void on_message(struct ipc *link, struct ipc_message *m, void *arg)
@@ -185,11 +187,10 @@ static void on_message(struct ipc *link, struct ipc_message *m, void *arg)
 		answer_status(s->recorder, link);
 		return;
 	}
-	if (m->type == IPC_RECORD && take_record(s, m))
-		return;
-	log_error("%s/%u sent an audit record that is malformed or not its own: its link is cut",
-		  role_name(ipc_peer(link)), ipc_peer_slot(link));
-	on_gone(link, s);
+	if (m->type == IPC_RECORD)
+		take_record(s, m);
+	else
+		ipc_reject(link, "a message that no recorder is sent");
 }
 
 void recorder_add(struct recorder *r, struct ipc *link)

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "common/log.h"
 #include "gatewayd/sandbox/landlock.h"
@@ -25,15 +26,13 @@ static const int base_calls[] = {
 	SCMP_SYS(mremap), SCMP_SYS(brk), SCMP_SYS(madvise), SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday), SCMP_SYS(time),
 	SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(getrandom), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask),
 	SCMP_SYS(rt_sigreturn), SCMP_SYS(sigaltstack), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(restart_syscall),
-	SCMP_SYS(fcntl), SCMP_SYS(fstat), SCMP_SYS(lseek), SCMP_SYS(tgkill), SCMP_SYS(getrusage), SCMP_SYS(sched_yield),
-	SCMP_SYS(prlimit64), SCMP_SYS(memfd_create), SCMP_SYS(ftruncate), SCMP_SYS(pread64), SCMP_SYS(dup),
+	SCMP_SYS(fcntl), SCMP_SYS(fstat), SCMP_SYS(lseek), SCMP_SYS(getrusage), SCMP_SYS(sched_yield), SCMP_SYS(memfd_create), SCMP_SYS(ftruncate), SCMP_SYS(pread64), SCMP_SYS(dup),
 	SCMP_SYS(timerfd_settime),
 };
 
 static const int network_calls[] = {
-	SCMP_SYS(accept4), SCMP_SYS(accept), SCMP_SYS(socket), SCMP_SYS(connect), SCMP_SYS(bind), SCMP_SYS(listen),
-	SCMP_SYS(shutdown), SCMP_SYS(setsockopt), SCMP_SYS(getsockopt), SCMP_SYS(getsockname), SCMP_SYS(getpeername),
-	SCMP_SYS(pipe2), SCMP_SYS(splice), SCMP_SYS(ioctl), SCMP_SYS(recvmmsg), SCMP_SYS(sendmmsg),
+	SCMP_SYS(accept4), SCMP_SYS(connect), SCMP_SYS(bind), SCMP_SYS(shutdown), SCMP_SYS(setsockopt), SCMP_SYS(getsockopt),
+	SCMP_SYS(getsockname), SCMP_SYS(getpeername), SCMP_SYS(recvmmsg), SCMP_SYS(sendmmsg),
 };
 
 static const int socket_server_calls[] = {
@@ -42,7 +41,7 @@ static const int socket_server_calls[] = {
 
 static const int read_file_calls[] = {
 	SCMP_SYS(openat), SCMP_SYS(open), SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(newfstatat), SCMP_SYS(statx),
-	SCMP_SYS(access), SCMP_SYS(faccessat), SCMP_SYS(faccessat2), SCMP_SYS(getcwd), SCMP_SYS(readlink),
+	SCMP_SYS(access), SCMP_SYS(faccessat), SCMP_SYS(faccessat2), SCMP_SYS(getcwd), SCMP_SYS(readlink), SCMP_SYS(readlinkat),
 	SCMP_SYS(getdents64), SCMP_SYS(uname), SCMP_SYS(sysinfo), SCMP_SYS(fadvise64),
 };
 
@@ -50,13 +49,20 @@ static const int read_file_calls[] = {
 static const int database_calls[] = {
 	SCMP_SYS(pwrite64), SCMP_SYS(fsync), SCMP_SYS(fdatasync), SCMP_SYS(unlink), SCMP_SYS(unlinkat), SCMP_SYS(fchmod),
 	SCMP_SYS(fchown), SCMP_SYS(geteuid), SCMP_SYS(getuid), SCMP_SYS(fallocate), SCMP_SYS(clock_nanosleep),
-	SCMP_SYS(nanosleep), SCMP_SYS(statfs), SCMP_SYS(fstatfs), SCMP_SYS(rename), SCMP_SYS(chmod),
+	SCMP_SYS(nanosleep), SCMP_SYS(statfs), SCMP_SYS(fstatfs), SCMP_SYS(rename), SCMP_SYS(renameat), SCMP_SYS(renameat2),
+	SCMP_SYS(chmod), SCMP_SYS(fchmodat),
+};
+
+/* SQLite reading files that are open already: it may have to rebuild the index of the log, or to wait for its turn. */
+static const int open_database_calls[] = {
+	SCMP_SYS(pwrite64), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep), SCMP_SYS(geteuid), SCMP_SYS(getuid),
 };
 
 /* Looks for a path, gets EACCES instead of a death: libraries try a file and go on without it. */
 static const int refused_calls[] = {
 	SCMP_SYS(openat), SCMP_SYS(open), SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(statx), SCMP_SYS(access),
-	SCMP_SYS(faccessat), SCMP_SYS(faccessat2), SCMP_SYS(readlink), SCMP_SYS(getcwd), SCMP_SYS(uname), SCMP_SYS(sysinfo),
+	SCMP_SYS(faccessat), SCMP_SYS(faccessat2), SCMP_SYS(readlink), SCMP_SYS(readlinkat), SCMP_SYS(getcwd), SCMP_SYS(uname),
+	SCMP_SYS(sysinfo), SCMP_SYS(ioctl), SCMP_SYS(pipe2),
 };
 
 struct group {
@@ -81,15 +87,38 @@ static const struct profile profiles[ROLE_COUNT] = {
 	[ROLE_CONTROL] = {true, true, NULL,
 			  {GROUP(base_calls), GROUP(read_file_calls), GROUP(database_calls), GROUP(socket_server_calls)}},
 	[ROLE_COMPILER] = {true, false, "/usr/share/zoneinfo", {GROUP(base_calls), GROUP(read_file_calls)}},
-	[ROLE_READER] = {true, true, NULL, {GROUP(base_calls), GROUP(read_file_calls), GROUP(database_calls)}},
+	[ROLE_READER] = {true, false, NULL, {GROUP(base_calls), GROUP(open_database_calls)}},
 };
 
-static bool may_open_files(const struct profile *p)
+static bool uses(const struct profile *p, const int *calls)
 {
 	for (size_t i = 0; i < LENGTH(p->groups); i++)
-		if (p->groups[i].calls == read_file_calls)
+		if (p->groups[i].calls == calls)
 			return true;
 	return false;
+}
+
+/* A worker talks to the network, and to nobody on this host but over the links it was given: a UNIX socket could be the control
+ * socket, whose owner it may be. */
+static int add_socket_rules(scmp_filter_ctx ctx)
+{
+	struct scmp_arg_cmp v4 = SCMP_A0(SCMP_CMP_EQ, AF_INET), v6 = SCMP_A0(SCMP_CMP_EQ, AF_INET6);
+	int rc = 0;
+
+	rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, &v4);
+	rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, &v6);
+	return rc;
+}
+
+/* Signals and limits are for this process alone. */
+static int add_self_rules(scmp_filter_ctx ctx)
+{
+	struct scmp_arg_cmp self = SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()), zero = SCMP_A0(SCMP_CMP_EQ, 0);
+	int rc = 0;
+
+	rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, &self);
+	rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1, &zero);
+	return rc;
 }
 
 /* Memory never becomes executable; fstat(3) is newfstatat(2) with an empty path in glibc. */
@@ -102,8 +131,10 @@ static int add_argument_rules(scmp_filter_ctx ctx, bool files)
 	rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, &no_exec);
 	if (!files) {
 		struct scmp_arg_cmp empty_path = SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH);
+		struct scmp_arg_cmp named_path = SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, 0);
 
 		rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1, &empty_path);
+		rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(newfstatat), 1, &named_path);
 		for (size_t i = 0; i < LENGTH(refused_calls); i++)
 			rc |= seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), refused_calls[i], 0);
 	}
@@ -117,7 +148,9 @@ static int install_filter(const struct profile *p, struct err *why)
 
 	if (ctx == NULL)
 		return err_set(why, "cannot make a system-call filter");
-	rc = add_argument_rules(ctx, may_open_files(p));
+	rc = add_argument_rules(ctx, uses(p, read_file_calls)) | add_self_rules(ctx);
+	if (uses(p, network_calls))
+		rc |= add_socket_rules(ctx);
 	for (size_t g = 0; g < LENGTH(p->groups); g++)
 		for (size_t i = 0; i < p->groups[g].n; i++)
 			rc |= seccomp_rule_add(ctx, SCMP_ACT_ALLOW, p->groups[g].calls[i], 0);

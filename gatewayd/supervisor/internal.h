@@ -49,6 +49,8 @@ struct supervisor {
 	int64_t started_us; /* monotonic */
 	uint16_t next_temporary_slot;
 	int config_fd, clock_fd, control_fd;
+	int state_fd, audit_fd, policy_fd;         /* directories, opened once */
+	struct process *stand_ins[CONFIG_WORKERS_MAX]; /* by slot: who accepts for a missing worker */
 	struct listening *listening;
 	size_t nlistening;
 	struct event term, intr, hup, child, stop_deadline;
@@ -65,20 +67,23 @@ struct process *process_find(struct supervisor *s, enum role role, uint16_t slot
 
 /* links.c: who talks to whom. */
 void links_connect(struct process *p);
-/* A pair between a and b, one end to each. */
-void links_pair(struct process *a, struct process *b);
+/* A pair between a and b, one end to each: 0, or -1 if none could be made. */
+int links_pair(struct process *a, struct process *b);
 
 /* listen.c: the sockets, made once; a missing worker's are served by a sibling. */
 int listen_open(struct supervisor *s, struct err *why);
 int listen_open_control(struct supervisor *s, struct err *why);
 void listen_worker_started(struct process *worker);
-void listen_worker_ready(struct process *worker);
+/* After a worker became ready or died: every slot is served by its own worker, or by one that stands in. */
+void listen_rebalance(struct supervisor *s);
 void listen_worker_gone(struct process *worker);
 void listen_close_all(struct supervisor *s);
 
 /* files.c: what children cannot open themselves. */
-int files_prepare_state(const struct supervisor *s, struct err *why);
+int files_prepare_state(struct supervisor *s, struct err *why);
 void files_send_resolver(const struct process *worker);
+/* The addresses of this host, for the guard of our own listeners. */
+void files_send_local(const struct process *worker);
 /* Opens a configured file for control: a regular file, or why not. */
 int files_open_configured(const struct supervisor *s, unsigned kind, struct err *why);
 

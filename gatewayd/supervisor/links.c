@@ -33,18 +33,17 @@ static void send_peer(struct process *to, const struct process *peer, int fd)
 	ipc_send(to->link, IPC_PEER, body, w.len, &fd, 1);
 }
 
-void links_pair(struct process *a, struct process *b)
+int links_pair(struct process *a, struct process *b)
 {
 	int fds[2];
 
 	if (ipc_pair(fds) != 0) {
-		/* Without the link neither can work: start over, with back-off. */
 		log_error("cannot link %s and %s: %s", role_name(a->role), role_name(b->role), strerror(errno));
-		process_kill(a);
-		return;
+		return -1;
 	}
 	send_peer(a, b, fds[0]);
 	send_peer(b, a, fds[1]);
+	return 0;
 }
 
 void links_connect(struct process *p)
@@ -52,6 +51,9 @@ void links_connect(struct process *p)
 	struct process *other;
 
 	TAILQ_FOREACH (other, &p->sup->processes, next)
-		if (other != p && other->link != NULL && talk(p->role, other->role))
-			links_pair(p, other);
+		if (other != p && other->link != NULL && talk(p->role, other->role) && links_pair(p, other) != 0) {
+			/* Without its links it cannot work: start over, with back-off. */
+			process_kill(p);
+			return;
+		}
 }

@@ -88,8 +88,9 @@ int listen_open(struct supervisor *s, struct err *why)
 /* A socket file that nobody answers is left over from a run that was killed. */
 static bool somebody_answers(const struct sockaddr_un *sun)
 {
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	bool answers = fd >= 0 && connect(fd, (const struct sockaddr *)sun, sizeof *sun) == 0;
+	/* Not blocking: one that hangs with a full queue is there all the same. */
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	bool answers = fd >= 0 && (connect(fd, (const struct sockaddr *)sun, sizeof *sun) == 0 || errno == EAGAIN);
 
 	if (fd >= 0)
 		close(fd);
@@ -114,13 +115,16 @@ int listen_open_control(struct supervisor *s, struct err *why)
 {
 	const char *path = s->config->control_socket;
 	struct sockaddr_un sun = {.sun_family = AF_UNIX};
+	struct stat st;
 	mode_t mask;
 	int fd, rc;
 
 	memcpy(sun.sun_path, path, strlen(path) + 1);
 	if (somebody_answers(&sun))
 		return err_set(why, "another gatewayd answers at %s: stop it first, or set another control-socket", path);
-	unlink(path);
+	if (lstat(path, &st) == 0 && (!S_ISSOCK(st.st_mode) || unlink(path) != 0))
+		return err_set(why, "control-socket %s exists and is no socket left over from a former run: remove it, or set another",
+			       path);
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return err_set_errno(why, "cannot make the control socket");
@@ -170,26 +174,51 @@ void listen_worker_started(struct process *worker)
 	send_share(worker, worker->slot, false);
 }
 
-void listen_worker_ready(struct process *worker)
+static bool serves(const struct process *p)
 {
-	struct process *p;
+	return p != NULL && p->ready && p->link != NULL;
+}
 
-	/* Whoever stood in for it stops; dropping what one does not hold is harmless. */
-	TAILQ_FOREACH (p, &worker->sup->processes, next)
-		if (p != worker && p->role == ROLE_WORKER && p->link != NULL)
-			send_share(p, worker->slot, true);
+/* Who is to accept from a slot's sockets besides their own worker: nobody while that one serves. */
+static struct process *stand_in_for(struct supervisor *s, uint16_t slot)
+{
+	struct process *p, *current = s->stand_ins[slot];
+
+	if (serves(process_find(s, ROLE_WORKER, slot)))
+		return NULL;
+	if (serves(current))
+		return current;
+	TAILQ_FOREACH (p, &s->processes, next)
+		if (p->role == ROLE_WORKER && serves(p))
+			return p;
+	return NULL;
+}
+
+void listen_rebalance(struct supervisor *s)
+{
+	/* The kernel goes on queueing on a missing worker's sockets: a sibling accepts from them meanwhile. */
+	for (uint16_t slot = 0; slot < s->config->workers; slot++) {
+		struct process *next = stand_in_for(s, slot), *current = s->stand_ins[slot];
+
+		if (next == current)
+			continue;
+		if (serves(current))
+			send_share(current, slot, true);
+		if (next != NULL)
+			send_share(next, slot, false);
+		s->stand_ins[slot] = next;
+	}
 }
 
 void listen_worker_gone(struct process *worker)
 {
-	struct process *p;
+	struct supervisor *s = worker->sup;
 
-	/* The kernel goes on queueing on the dead worker's sockets: a sibling accepts from them meanwhile. */
-	TAILQ_FOREACH (p, &worker->sup->processes, next)
-		if (p != worker && p->role == ROLE_WORKER && p->ready) {
-			send_share(p, worker->slot, false);
-			return;
-		}
+	/* What it stood in for is lost with it, also if it comes back before anybody looks. */
+	for (uint16_t slot = 0; slot < s->config->workers; slot++)
+		if (s->stand_ins[slot] == worker)
+			s->stand_ins[slot] = NULL;
+	listen_rebalance(s);
 }
 
 void listen_close_all(struct supervisor *s)

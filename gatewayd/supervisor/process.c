@@ -19,7 +19,7 @@
 #define BACKOFF_FIRST_MS 50
 #define BACKOFF_MAX_MS 10000
 #define HEALTHY_AFTER_US (10 * 1000000LL) /* a process that lived this long starts afresh */
-#define READER_LIFE_MS (10 * 60 * 1000)
+#define READER_LIFE_MS (10 * 60 * 1000 + 10000) /* a little longer than its own limit, which it tells about */
 
 struct process *process_find(struct supervisor *s, enum role role, uint16_t slot)
 {
@@ -31,21 +31,16 @@ struct process *process_find(struct supervisor *s, enum role role, uint16_t slot
 	return NULL;
 }
 
-/* The directory that a role works in: it is opened here, with our rights, and stays usable after the role gave up its own. */
-static void work_directory(const struct process *p, char *path, size_t size)
+/* The directory that a role works in (-1: the root): opened with our rights, it stays usable after the role gave up its own. */
+static int work_directory(const struct process *p)
 {
-	const char *state = p->sup->config->state_dir;
-
 	if (p->role == ROLE_RECORDER || p->role == ROLE_READER)
-		snprintf(path, size, "%s/audit", state);
-	else if (p->role == ROLE_CONTROL)
-		snprintf(path, size, "%s/policy", state);
-	else
-		snprintf(path, size, "/");
+		return p->sup->audit_fd;
+	return p->role == ROLE_CONTROL ? p->sup->policy_fd : -1;
 }
 
 /* Between fork and exec: only async-signal-safe calls. */
-static void become_child(const struct supervisor *s, int link, const char *directory, char *const argv[])
+static void become_child(const struct supervisor *s, int link, int directory, char *const argv[])
 {
 	static char clock_env[] = "GATEWAYD_CLOCK_FD=5", path_env[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
 	static char asan_env[256];
@@ -59,6 +54,8 @@ static void become_child(const struct supervisor *s, int link, const char *direc
 	}
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	if ((directory >= 0 ? fchdir(directory) : chdir("/")) != 0)
+		_exit(EXIT_FATAL);
 	/* Lift everything above the fixed numbers first, so that no dup2 overwrites a source. */
 	int high_link = fcntl(link, F_DUPFD, 100), high_config = fcntl(s->config_fd, F_DUPFD, 100);
 	int high_clock = s->clock_fd < 0 ? -1 : fcntl(s->clock_fd, F_DUPFD, 100);
@@ -68,8 +65,7 @@ static void become_child(const struct supervisor *s, int link, const char *direc
 	    dup2(high_link, CHILD_FD_SUPERVISOR) < 0 || dup2(high_config, CHILD_FD_CONFIG) < 0 ||
 	    (high_clock >= 0 && dup2(high_clock, CHILD_FD_CLOCK) < 0))
 		_exit(EXIT_FATAL);
-	close_range(high_clock >= 0 ? CHILD_FD_FIRST_FREE : CHILD_FD_CLOCK, UINT_MAX, 0);
-	if (chdir(directory) != 0)
+	if (close_range(high_clock >= 0 ? CHILD_FD_FIRST_FREE : CHILD_FD_CLOCK, UINT_MAX, 0) != 0)
 		_exit(EXIT_FATAL);
 	execve("/proc/self/exe", argv, env);
 	_exit(EXIT_FATAL);
@@ -77,17 +73,16 @@ static void become_child(const struct supervisor *s, int link, const char *direc
 
 static pid_t spawn(struct process *p, int link)
 {
-	char role[32], slot[16], directory[PATH_MAX + 16];
+	char role[32], slot[16];
 	char *argv[] = {(char *)(uintptr_t)"gatewayd", role, slot, NULL};
 
 	snprintf(role, sizeof role, "--role=%s", role_name(p->role));
 	snprintf(slot, sizeof slot, "--slot=%u", (unsigned)p->slot);
-	work_directory(p, directory, sizeof directory);
 
 	pid_t pid = fork();
 
 	if (pid == 0)
-		become_child(p->sup, link, directory, argv);
+		become_child(p->sup, link, work_directory(p), argv);
 	return pid;
 }
 
@@ -115,6 +110,7 @@ static void on_link_gone(struct ipc *link, void *arg)
 	(void)link;
 	/* It is dying, or it broke the protocol: either way it ends now, and is reaped. */
 	ipc_free(&p->link);
+	p->ready = false;
 	process_kill(p);
 }
 
@@ -184,6 +180,7 @@ void process_start(struct process *p)
 		start_deadline(p);
 	if (p->role == ROLE_WORKER) {
 		files_send_resolver(p);
+		files_send_local(p);
 		listen_worker_started(p);
 	} else if (p->role == ROLE_CONTROL) {
 		int fd = fcntl(s->control_fd, F_DUPFD_CLOEXEC, 0);
@@ -223,7 +220,7 @@ void process_ended(struct process *p, int status)
 	ipc_free(&p->link);
 	evtimer_del(&p->timer);
 	if (p->temporary) {
-		if (status != 0)
+		if (status != 0 && s->phase <= PHASE_RUNNING)
 			log_warning("%s (pid %d) ended: %s", role_name(p->role), (int)pid, p->last_end);
 		TAILQ_REMOVE(&s->processes, p, next);
 		free(p);

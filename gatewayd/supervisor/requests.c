@@ -11,8 +11,9 @@
 #include "common/text.h"
 #include "gatewayd/supervisor/internal.h"
 
-/* More at a time would only slow each other down. */
-#define TEMPORARY_MAX 8
+/* Counted apart: whoever leaves queries unread must not keep a policy from being compiled. */
+#define READERS_MAX 6
+#define COMPILERS_MAX 4
 
 static void on_ready(struct process *p, struct ipc_message *m)
 {
@@ -29,10 +30,20 @@ static void on_unusable(struct process *p, struct ipc_message *m)
 	supervisor_give_up(p->sup, p, why);
 }
 
+static unsigned count_running(const struct supervisor *s, unsigned role)
+{
+	const struct process *p;
+	unsigned n = 0;
+
+	TAILQ_FOREACH (p, &s->processes, next)
+		n += p->temporary && p->role == role;
+	return n;
+}
+
 static void on_spawn(struct process *control, struct ipc_message *m)
 {
 	struct wire_reader r = wire_reader_on(m->body, m->len);
-	unsigned role = wire_get_u8(&r), running = 0;
+	unsigned role = wire_get_u8(&r);
 	struct supervisor *s = control->sup;
 	struct process *p;
 
@@ -41,29 +52,33 @@ static void on_spawn(struct process *control, struct ipc_message *m)
 		process_kill(control);
 		return;
 	}
-	TAILQ_FOREACH (p, &s->processes, next)
-		running += p->temporary;
-	p = process_add(s, (enum role)role, s->next_temporary_slot++, true);
-	if (running < TEMPORARY_MAX)
-		process_start(p);
-	if (p->link != NULL) {
-		links_pair(control, p);
+	if (count_running(s, role) >= (role == ROLE_READER ? READERS_MAX : COMPILERS_MAX)) {
+		ipc_send(control->link, IPC_SPAWN_REFUSED, m->body, m->len, NULL, 0);
 		return;
 	}
-	/* Control learns it from a link that is dead at once. */
-	int fds[2];
-	uint8_t body[8];
-	struct wire_writer w = wire_writer_on(body, sizeof body);
-
-	wire_put_u8(&w, (uint8_t)role);
-	wire_put_u16(&w, p->slot);
-	if (ipc_pair(fds) == 0) {
-		close(fds[1]);
-		ipc_send(control->link, IPC_PEER, body, w.len, fds, 1);
+	p = process_add(s, (enum role)role, s->next_temporary_slot++, true);
+	process_start(p);
+	if (p->link != NULL && links_pair(control, p) == 0)
+		return;
+	ipc_send(control->link, IPC_SPAWN_REFUSED, m->body, m->len, NULL, 0);
+	if (p->pid > 0) {
+		process_kill(p); /* and forgotten when it is reaped */
+		return;
 	}
 	event_del(&p->timer);
 	TAILQ_REMOVE(&s->processes, p, next);
 	free(p);
+}
+
+/* A link between two that both live can end by a fault of the moment: they get another. */
+static void on_relink(struct process *worker, struct ipc_message *m)
+{
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+	unsigned role = wire_get_u8(&r);
+	struct process *peer = wire_done(&r) && role < ROLE_COUNT ? process_find(worker->sup, (enum role)role, 0) : NULL;
+
+	if (peer != NULL && peer->link != NULL && (role == ROLE_AUTH || role == ROLE_RECORDER || role == ROLE_CONTROL))
+		links_pair(worker, peer);
 }
 
 static void on_file_open(struct process *control, struct ipc_message *m)
@@ -142,6 +157,7 @@ static void on_processes_ask(struct process *control, struct ipc_message *m)
 
 static void (*const handlers[IPC_TYPE_COUNT])(struct process *, struct ipc_message *) = {
 	[IPC_READY] = on_ready,         [IPC_UNUSABLE] = on_unusable, [IPC_SPAWN] = on_spawn,
+	[IPC_RELINK] = on_relink,
 	[IPC_FILE_OPEN] = on_file_open, [IPC_KILL] = on_kill,         [IPC_PROCESSES_ASK] = on_processes_ask,
 };
 

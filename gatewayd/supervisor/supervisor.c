@@ -18,7 +18,7 @@
 #include "gatewayd/privileges.h"
 #include "gatewayd/supervisor/internal.h"
 
-#define STOP_DEADLINE_S 15
+#define STOP_DEADLINE_S 10 /* of each phase */
 
 /* ---- stopping: workers first, so that they can record; the recorder last, so that it can write -------------- */
 
@@ -49,7 +49,8 @@ static bool any_running(const struct supervisor *s)
 static void send_stop(struct supervisor *s)
 {
 	const struct process *recorder = process_find(s, ROLE_RECORDER, 0);
-	bool recorded = recorder != NULL && recorder->pid > 0;
+	/* After a start that failed, one that is not ready never will be, and nobody was granted anything yet. */
+	bool recorded = recorder != NULL && recorder->pid > 0 && (recorder->ready || s->exit_code == 0);
 	struct process *p;
 
 	TAILQ_FOREACH (p, &s->processes, next) {
@@ -57,7 +58,7 @@ static void send_stop(struct supervisor *s)
 			continue;
 		/* A conversation may block for as long as its module likes, and holds nothing worth waiting for.  Without a
 		 * recorder, the others would wait in vain for somebody to take their records. */
-		if (p->role == ROLE_PAM || p->link == NULL || !recorded)
+		if (p->role == ROLE_PAM || p->temporary || p->link == NULL || !recorded)
 			process_kill(p);
 		else
 			ipc_send(p->link, IPC_STOP, NULL, 0, NULL, 0);
@@ -72,6 +73,7 @@ void supervisor_check_phase(struct supervisor *s)
 			return;
 		}
 		s->phase++;
+		evtimer_add(&s->stop_deadline, &(struct timeval){.tv_sec = STOP_DEADLINE_S});
 		send_stop(s);
 	}
 }
@@ -92,11 +94,14 @@ static void stop_all(struct supervisor *s, int exit_code)
 static void on_stop_deadline(evutil_socket_t fd, short what, void *arg)
 {
 	struct supervisor *s = arg;
+	struct timeval again = {.tv_sec = STOP_DEADLINE_S};
 	struct process *p;
 
 	(void)fd, (void)what;
+	/* Only those whose turn it is: the healthy ones after them still have records to write. */
+	evtimer_add(&s->stop_deadline, &again);
 	TAILQ_FOREACH (p, &s->processes, next)
-		if (p->pid > 0) {
+		if (p->pid > 0 && belongs(p->role, s->phase)) {
 			log_error("%s/%u does not stop and is killed", role_name(p->role), (unsigned)p->slot);
 			process_kill(p);
 		}
@@ -136,7 +141,7 @@ void supervisor_child_ready(struct process *p)
 
 	p->ready = true;
 	if (p->role == ROLE_WORKER)
-		listen_worker_ready(p);
+		listen_rebalance(s);
 	if (s->phase != PHASE_STARTING)
 		return;
 	TAILQ_FOREACH (other, &s->processes, next)
@@ -178,10 +183,12 @@ static void on_hangup(evutil_socket_t sig, short what, void *arg)
 	TAILQ_FOREACH (p, &s->processes, next) {
 		if (p->link == NULL)
 			continue;
-		if (p->role == ROLE_CONTROL)
+		if (p->role == ROLE_CONTROL) {
 			ipc_send(p->link, IPC_RELOAD, NULL, 0, NULL, 0);
-		else if (p->role == ROLE_WORKER)
+		} else if (p->role == ROLE_WORKER) {
 			files_send_resolver(p);
+			files_send_local(p);
+		}
 	}
 }
 

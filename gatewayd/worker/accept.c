@@ -16,7 +16,7 @@
 #include "gatewayd/worker/worker.h"
 
 #define BATCH 64
-/* Descriptors that are not for sessions: links, listeners, resolver, logs. */
+/* Descriptors that are not for sessions: links, resolver, logs. */
 #define DESCRIPTOR_RESERVE 64
 #define PAUSE_US 100000
 
@@ -37,6 +37,13 @@ static void take(struct acceptor *a, int fd, const struct sockaddr *sa, socklen_
 	struct session *s;
 
 	w->counters.accepted++;
+	/* At the limit a client is turned away at once: in the queue it would only wait for somebody else to leave. */
+	if (w->nsessions >= w->max_sessions) {
+		w->counters.turned_away++;
+		log_warning("%u sessions are open: more are turned away", w->nsessions);
+		close(fd);
+		return;
+	}
 	if (!endpoint_from_sockaddr(sa, len, &client) || !client_allowed(a->listener, &client.addr)) {
 		close(fd);
 		return;
@@ -88,7 +95,7 @@ static void on_acceptable(evutil_socket_t listen_fd, short what, void *arg)
 
 static bool may_accept(const struct worker *w)
 {
-	return w->rules != NULL && !w->stopping && w->nsessions < w->max_sessions && recording_has_room(w->recording) &&
+	return w->rules != NULL && w->local != NULL && !w->stopping && recording_has_room(w->recording) &&
 	       !evtimer_pending(&w->accept_pause, NULL);
 }
 
@@ -113,10 +120,25 @@ static void on_pause_over(evutil_socket_t fd, short what, void *arg)
 	accept_update(arg);
 }
 
+static struct acceptor *accept_find(struct worker *w, uint16_t listener, uint16_t address, uint16_t slot)
+{
+	struct acceptor *a;
+
+	TAILQ_FOREACH (a, &w->acceptors, next)
+		if (a->listener_index == listener && a->address_index == address && a->slot == slot)
+			return a;
+	return NULL;
+}
+
 void accept_add(struct worker *w, uint16_t listener, uint16_t address, uint16_t slot, int fd)
 {
-	struct acceptor *a = calloc(1, sizeof *a);
+	struct acceptor *a = NULL;
 
+	if (accept_find(w, listener, address, slot) != NULL) {
+		close(fd); /* we serve it already */
+		return;
+	}
+	a = calloc(1, sizeof *a);
 	if (a == NULL || listener >= w->config->nlisteners) {
 		log_error("cannot take listener %u", (unsigned)listener);
 		close(fd);
@@ -137,11 +159,8 @@ void accept_add(struct worker *w, uint16_t listener, uint16_t address, uint16_t 
 
 void accept_remove(struct worker *w, uint16_t listener, uint16_t address, uint16_t slot)
 {
-	struct acceptor *a;
+	struct acceptor *a = accept_find(w, listener, address, slot);
 
-	TAILQ_FOREACH (a, &w->acceptors, next)
-		if (a->listener_index == listener && a->address_index == address && a->slot == slot)
-			break;
 	if (a == NULL)
 		return;
 	event_del(&a->event);
@@ -154,11 +173,14 @@ void accept_remove(struct worker *w, uint16_t listener, uint16_t address, uint16
 static unsigned session_limit(const struct worker *w)
 {
 	struct rlimit files;
-	rlim_t limit;
+	rlim_t limit, reserve = DESCRIPTOR_RESERVE;
 
 	if (getrlimit(RLIMIT_NOFILE, &files) != 0)
 		files.rlim_cur = 1024;
-	limit = files.rlim_cur > 2 * DESCRIPTOR_RESERVE ? (files.rlim_cur - DESCRIPTOR_RESERVE) / 2 : DESCRIPTOR_RESERVE / 2;
+	/* Our own listeners, and a missing sibling's. */
+	for (size_t i = 0; i < w->config->nlisteners; i++)
+		reserve += 2 * w->config->listeners[i].naddresses;
+	limit = files.rlim_cur > 2 * reserve ? (files.rlim_cur - reserve) / 2 : reserve / 4;
 	if (limit > 4000000)
 		limit = 4000000;
 	if (w->config->max_sessions > limit)

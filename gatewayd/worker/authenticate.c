@@ -54,6 +54,7 @@ static void on_gone(struct ipc *link, void *arg)
 
 	(void)link;
 	ipc_free(&w->auth);
+	worker_link_lost(w);
 	while ((setup = LIST_FIRST(&w->asking)) != NULL) {
 		stop_waiting(setup);
 		session_refuse(setup->session, REASON_LOGIN_FAILED, "the authenticator ended");

@@ -2,7 +2,6 @@
 #include "config.h"
 
 #include <event2/event.h>
-#include <ifaddrs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -228,31 +227,38 @@ int authorise_take_geo(struct worker *w, int fd, struct err *why)
 	return 0;
 }
 
-/* Which addresses lead back to our own listeners. */
-void authorise_learn_local(struct worker *w)
+/* ---- our own listeners -------------------------------------------------------------------------------------------------- */
+
+bool authorise_take_local(struct worker *w, const struct ipc_message *m)
 {
-	struct ifaddrs *list, *i;
-	size_t n = 0, ports = 0;
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+	uint32_t count = wire_get_u32(&r);
+	struct addr *local = count > m->len ? NULL : calloc(count + 1, sizeof *local);
+
+	if (local == NULL)
+		return false;
+	for (uint32_t i = 0; i < count; i++)
+		wire_get_addr(&r, &local[i]);
+	if (!wire_done(&r)) {
+		free(local);
+		return false;
+	}
+	free(w->local);
+	w->local = local;
+	w->nlocal = count;
+	return true;
+}
+
+void authorise_learn_ports(struct worker *w)
+{
+	size_t ports = 0;
 
 	for (size_t k = 0; k < w->config->nlisteners; k++)
 		ports += w->config->listeners[k].naddresses;
 	w->own_ports = calloc(ports, sizeof *w->own_ports);
-	for (size_t k = 0; w->own_ports != NULL && k < w->config->nlisteners; k++)
+	if (w->own_ports == NULL)
+		log_fatal("out of memory for the listeners' ports");
+	for (size_t k = 0; k < w->config->nlisteners; k++)
 		for (size_t a = 0; a < w->config->listeners[k].naddresses; a++)
 			w->own_ports[w->nown_ports++] = w->config->listeners[k].addresses[a].port;
-	if (getifaddrs(&list) != 0)
-		log_fatal("cannot list this host's addresses: without them a client could reach the gateway through itself");
-	for (i = list; i != NULL; i = i->ifa_next)
-		n++;
-	w->local = calloc(n + 1, sizeof *w->local);
-	if (w->local == NULL || w->own_ports == NULL)
-		log_fatal("out of memory for this host's addresses");
-	for (i = list; i != NULL; i = i->ifa_next) {
-		struct endpoint ep;
-		socklen_t len = sizeof(struct sockaddr_in6);
-
-		if (i->ifa_addr != NULL && endpoint_from_sockaddr(i->ifa_addr, len, &ep))
-			w->local[w->nlocal++] = ep.addr;
-	}
-	freeifaddrs(list);
 }

@@ -113,7 +113,9 @@ static void try_next(struct session *s)
 {
 	struct setup *setup = s->setup;
 
-	while (setup->next_candidate < setup->ncandidates && clock_mono_us() < setup->connect_deadline_us) {
+	/* The first is always tried, also when the machine slept in between. */
+	while (setup->next_candidate < setup->ncandidates &&
+	       (setup->next_candidate == 0 || clock_mono_us() < setup->connect_deadline_us)) {
 		enum reason failure = begin(s, &setup->candidates[setup->next_candidate++]);
 
 		if (failure == REASON_NONE) {

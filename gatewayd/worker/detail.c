@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <string.h>
 
+#include "common/log.h"
 #include "common/text.h"
 #include "gatewayd/worker/session.h"
 #include "gatewayd/worker/worker.h"
@@ -52,17 +53,27 @@ static void set_unless_empty(json_t *object, const char *key, json_t *list)
 	json_decref(list);
 }
 
+static bool dump(const json_t *root, struct audit_event *e)
+{
+	size_t len = json_dumpb(root, e->detail, sizeof e->detail - 1, JSON_COMPACT);
+
+	e->detail[len < sizeof e->detail ? len : 0] = '\0';
+	return len < sizeof e->detail;
+}
+
 void detail_write(const struct session *s, const struct policy_image *image, const struct policy_decision *d, struct audit_event *e)
 {
 	json_t *root = json_object();
-	size_t len = 0;
 
 	set_unless_empty(root, "candidates", candidates(s, image));
 	set_unless_empty(root, "groups", groups(s));
 	set_unless_empty(root, "monitors", monitors(image, d));
-	if (json_object_size(root) > 0)
-		len = json_dumpb(root, e->detail, sizeof e->detail - 1, JSON_COMPACT);
-	/* 64 candidates, 64 groups and 8 monitors with the longest names may be more than fits: then none is told. */
-	e->detail[len < sizeof e->detail ? len : 0] = '\0';
+	/* Whatever does not fit, the candidates do: 64 addresses and names of rules, of 63 bytes each. */
+	if (json_object_size(root) > 0 && !dump(root, e)) {
+		json_object_del(root, "monitors");
+		json_object_set_new(root, "groups", json_string("too many to tell"));
+		if (!dump(root, e))
+			log_error("the detail of a record is too long");
+	}
 	json_decref(root);
 }

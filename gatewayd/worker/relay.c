@@ -190,6 +190,8 @@ void relay_start(struct session *s, const uint8_t *early, size_t len)
 	int one = 1;
 
 	setsockopt(s->client_fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	/* A client that vanished after its last byte would otherwise hold the session for the whole idle limit. */
+	setsockopt(s->client_fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
 	event_del(&s->client_read);
 	event_assign(&s->client_read, base, s->client_fd, EV_READ | EV_PERSIST, on_client_readable, s);
 	event_assign(&s->client_write, base, s->client_fd, EV_WRITE, on_client_writable, s);

@@ -33,7 +33,10 @@ struct lookup {
 	void *arg;
 	struct event deliver;
 	struct answer *answer; /* once it is there */
+	STAILQ_ENTRY(lookup) next; /* while it waits for other name servers */
 };
+
+#define SERVERS_TEXT_MAX (CONFIG_RESOLVERS_MAX * (ENDPOINT_TEXT_MAX + 1))
 
 struct resolver {
 	struct event_base *base;
@@ -41,6 +44,11 @@ struct resolver {
 	LIST_HEAD(, watched) watched;
 	struct event timer;
 	struct hosts *hosts; /* NULL: not used */
+	char servers[SERVERS_TEXT_MAX];
+	/* c-ares takes no other servers while queries run: new ones wait until those are through. */
+	bool changing;
+	unsigned running;
+	STAILQ_HEAD(, lookup) waiting;
 };
 
 /* ---- c-ares and the loop ------------------------------------------------------------------------------------- */
@@ -106,15 +114,37 @@ static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writa
 
 /* ---- configuration --------------------------------------------------------------------------------------------- */
 
+static void ask(struct lookup *l);
+static void lookup_free(struct lookup *l);
+
+static int apply_servers(struct resolver *r)
+{
+	struct lookup *l;
+	int rc = ares_set_servers_ports_csv(r->channel, r->servers);
+
+	r->changing = false;
+	while ((l = STAILQ_FIRST(&r->waiting)) != NULL) {
+		STAILQ_REMOVE_HEAD(&r->waiting, next);
+		ask(l);
+	}
+	if (rc != ARES_SUCCESS)
+		log_error("cannot use the name servers %s: %s", r->servers, ares_strerror(rc));
+	return rc;
+}
+
 static int set_servers(struct resolver *r, const struct endpoint *servers, size_t n)
 {
-	char csv[CONFIG_RESOLVERS_MAX * (ENDPOINT_TEXT_MAX + 1)] = "", text[ENDPOINT_TEXT_MAX];
+	char csv[SERVERS_TEXT_MAX] = "", text[ENDPOINT_TEXT_MAX];
 	size_t used = 0;
 
 	for (size_t i = 0; i < n && i < CONFIG_RESOLVERS_MAX; i++)
 		used += (size_t)snprintf(csv + used, sizeof csv - used, "%s%s", i == 0 ? "" : ",",
 					 endpoint_format(&servers[i], text));
-	return ares_set_servers_ports_csv(r->channel, csv);
+	if (strcmp(csv, r->servers) == 0)
+		return ARES_SUCCESS;
+	memcpy(r->servers, csv, sizeof csv);
+	r->changing = true;
+	return r->running == 0 ? apply_servers(r) : ARES_SUCCESS;
 }
 
 struct resolver *resolver_new(struct event_base *base, const struct config *config, struct err *why)
@@ -140,6 +170,7 @@ struct resolver *resolver_new(struct event_base *base, const struct config *conf
 	}
 	r->base = base;
 	LIST_INIT(&r->watched);
+	STAILQ_INIT(&r->waiting);
 	evtimer_assign(&r->timer, base, on_timer, r);
 	options.sock_state_cb_data = r;
 	options.servers = &localhost; /* until the real ones are set below */
@@ -162,8 +193,14 @@ struct resolver *resolver_new(struct event_base *base, const struct config *conf
 
 void resolver_free(struct resolver **r)
 {
+	struct lookup *l;
+
 	if (*r == NULL)
 		return;
+	while ((l = STAILQ_FIRST(&(*r)->waiting)) != NULL) {
+		STAILQ_REMOVE_HEAD(&(*r)->waiting, next);
+		lookup_free(l);
+	}
 	ares_destroy((*r)->channel);
 	evtimer_del(&(*r)->timer);
 	hosts_free(&(*r)->hosts);
@@ -191,8 +228,7 @@ void resolver_use_system(struct resolver *r, int resolv_conf_fd, int hosts_fd)
 	/* resolv.conf(5): without a nameserver line, the name server of this host. */
 	if (n == 0)
 		servers[n++] = (struct endpoint){.addr = addr_v4(INADDR_LOOPBACK), .port = 53};
-	if (set_servers(r, servers, n) != ARES_SUCCESS)
-		log_error("cannot use the name servers of resolv.conf");
+	set_servers(r, servers, n);
 	hosts_free(&r->hosts);
 	r->hosts = hosts_parse(hosts.data, hosts.len);
 	sealed_unmap(&conf);
@@ -220,10 +256,14 @@ static void on_deliver(evutil_socket_t fd, short what, void *arg)
 	struct lookup *l = arg;
 	lookup_done *done = l->done;
 
+	struct resolver *r = l->resolver;
+
 	(void)fd, (void)what;
 	if (done != NULL)
 		done(l->answer, l->arg);
 	lookup_free(l);
+	if (r->changing && r->running == 0)
+		apply_servers(r);
 }
 
 static bool add_alias(struct answer *a, const struct lookup *l, const char *text)
@@ -284,6 +324,7 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
 	struct lookup *l = arg;
 
 	(void)timeouts;
+	l->resolver->running--;
 	if (status == ARES_SUCCESS && ai != NULL)
 		read_answer(l, ai);
 	else if (status == ARES_ENOTFOUND || status == ARES_ENODATA)
@@ -292,10 +333,20 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
 		fail(l->answer, REASON_LOOKUP_FAILED, ares_strerror(status));
 	if (ai != NULL)
 		ares_freeaddrinfo(ai);
-	if (status == ARES_EDESTRUCTION)
+	if (status == ARES_EDESTRUCTION) {
 		lookup_free(l);
-	else
-		event_active(&l->deliver, EV_TIMEOUT, 1);
+		return;
+	}
+	event_active(&l->deliver, EV_TIMEOUT, 1);
+	/* Not here, inside of c-ares: when the answer is delivered. */
+}
+
+static void ask(struct lookup *l)
+{
+	struct ares_addrinfo_hints hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = ARES_AI_NOSORT};
+
+	l->resolver->running++;
+	ares_getaddrinfo(l->resolver->channel, l->name.text, NULL, &hints, on_answer, l);
 }
 
 static bool find_in_hosts(struct lookup *l)
@@ -315,7 +366,6 @@ static bool find_in_hosts(struct lookup *l)
 
 struct lookup *resolver_lookup(struct resolver *r, const struct name *name, lookup_done *done, void *arg)
 {
-	struct ares_addrinfo_hints hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = ARES_AI_NOSORT};
 	struct lookup *l = calloc(1, sizeof *l);
 
 	if (l != NULL)
@@ -333,7 +383,10 @@ struct lookup *resolver_lookup(struct resolver *r, const struct name *name, look
 		event_active(&l->deliver, EV_TIMEOUT, 1);
 		return l;
 	}
-	ares_getaddrinfo(r->channel, l->name.text, NULL, &hints, on_answer, l);
+	if (r->changing)
+		STAILQ_INSERT_TAIL(&r->waiting, l, next);
+	else
+		ask(l);
 	return l;
 }
 

@@ -109,9 +109,11 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 
 /* ---- birth and death --------------------------------------------------------------------------------------------- */
 
-/* 40 random bits for this process life, and a count: unique without asking anybody. */
+/* 40 random bits and a count: unique without asking anybody. */
 static uint64_t next_id(struct worker *w)
 {
+	if ((w->session_count & 0xffffff) == 0xffffff)
+		w->session_tag = worker_random_tag();
 	return w->session_tag | (++w->session_count & 0xffffff);
 }
 

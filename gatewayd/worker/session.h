@@ -133,5 +133,5 @@ void session_free_setup(struct session *s);
 void session_event(const struct session *s, enum audit_kind kind, struct audit_event *e);
 const char *session_method(const struct session *s);
 
-/* Starts the timer of the current state; it ends the session or moves it on (session_timer.c says how). */
+/* Starts the timer of the current state; it ends the session or moves it on (session.c says how). */
 void session_arm(struct session *s, int64_t after_us);

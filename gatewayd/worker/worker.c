@@ -47,8 +47,8 @@ static void take_policy(struct worker *w, struct ipc_message *m)
 static void send_status(struct worker *w)
 {
 	const struct counters *c = &w->counters;
-	json_t *status = json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "sessions", (json_int_t)w->nsessions,
-				   "accepted", (json_int_t)c->accepted, "granted", (json_int_t)c->granted, "failed",
+	json_t *status = json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "sessions", (json_int_t)w->nsessions,
+				   "accepted", (json_int_t)c->accepted, "turned_away", (json_int_t)c->turned_away, "granted", (json_int_t)c->granted, "failed",
 				   (json_int_t)c->failed, "denied", (json_int_t)c->denied, "login_failed",
 				   (json_int_t)c->login_failed, "bytes_up", (json_int_t)c->bytes_up, "bytes_down",
 				   (json_int_t)c->bytes_down, "audit_waiting",
@@ -89,6 +89,43 @@ static void on_control_gone(struct ipc *link, void *arg)
 
 	(void)link;
 	ipc_free(&w->control); /* the policy in hand goes on deciding */
+	worker_link_lost(w);
+}
+
+/* ---- lost links ------------------------------------------------------------------------------------------------------ */
+
+#define RELINK_S 2
+
+static void ask_for(struct worker *w, uint8_t role, const struct ipc *link)
+{
+	if (link == NULL)
+		ipc_send(w->child->supervisor, IPC_RELINK, &role, sizeof role, NULL, 0);
+}
+
+/* A peer that was restarted has been linked by now; one that lives, but lost its link to us, has not. */
+static void on_relink(evutil_socket_t fd, short what, void *arg)
+{
+	struct worker *w = arg;
+
+	(void)fd, (void)what;
+	ask_for(w, ROLE_AUTH, w->auth);
+	ask_for(w, ROLE_RECORDER, recording_peer(w->recording));
+	ask_for(w, ROLE_CONTROL, w->control);
+	if (w->auth == NULL || recording_peer(w->recording) == NULL || w->control == NULL)
+		worker_link_lost(w);
+}
+
+void worker_link_lost(struct worker *w)
+{
+	struct timeval wait = {.tv_sec = RELINK_S};
+
+	if (!evtimer_pending(&w->relink_timer, NULL))
+		evtimer_add(&w->relink_timer, &wait);
+}
+
+static void on_recorder_gone(void *arg)
+{
+	worker_link_lost(arg);
 }
 
 /* ---- the supervisor ----------------------------------------------------------------------------------------------- */
@@ -119,6 +156,12 @@ static void on_message(struct child *c, struct ipc_message *m)
 	struct worker *w = c->state;
 	struct wire_reader r = wire_reader_on(m->body, m->len);
 
+	if (m->type == IPC_LOCAL) {
+		if (!authorise_take_local(w, m))
+			log_fatal("the supervisor sent malformed addresses");
+		accept_update(w);
+		return;
+	}
 	if (m->type == IPC_RESOLVER) {
 		if (m->nfds == 2)
 			resolver_use_system(w->resolver, m->fds[0], m->fds[1]);
@@ -171,7 +214,7 @@ static void on_stop(struct child *c)
 	recording_drain(w->recording, on_drained, c);
 }
 
-static uint64_t random_tag(void)
+uint64_t worker_random_tag(void)
 {
 	uint64_t tag;
 
@@ -192,13 +235,14 @@ int worker_main(struct child *c)
 	w->child = c;
 	w->config = c->config;
 	w->base = c->base;
-	w->session_tag = random_tag();
+	w->session_tag = worker_random_tag();
 	TAILQ_INIT(&w->sessions);
 	LIST_INIT(&w->asking);
 	w->recording = recording_new(w->base, ROLE_WORKER,
-				     &(struct recording_callbacks){.durable = on_durable, .progress = on_progress, .arg = w});
+				     &(struct recording_callbacks){.durable = on_durable, .progress = on_progress, .gone = on_recorder_gone, .arg = w});
 	accept_init(w);
-	authorise_learn_local(w);
+	authorise_learn_ports(w);
+	evtimer_assign(&w->relink_timer, w->base, on_relink, w);
 	w->resolver = resolver_new(w->base, w->config, &why);
 	if (w->resolver == NULL)
 		log_fatal("%s", why.text);

@@ -33,7 +33,7 @@ struct ruleset {
 };
 
 struct counters {
-	uint64_t accepted, granted, failed, denied, login_failed, bytes_up, bytes_down;
+	uint64_t accepted, turned_away, granted, failed, denied, login_failed, bytes_up, bytes_down;
 };
 
 #define RELAY_BUFFER (64 * 1024)
@@ -43,6 +43,7 @@ struct worker {
 	const struct config *config;
 	struct event_base *base;
 	struct ipc *auth, *control;
+	struct event relink_timer; /* runs while a link is missing */
 	LIST_HEAD(, setup) asking; /* log-ins that wait for the authenticator */
 	struct resolver *resolver;
 	struct recording *recording;
@@ -51,7 +52,7 @@ struct worker {
 	struct ruleset *rules; /* NULL: none yet, nothing is served */
 	struct sealed geo_bytes;
 	struct policy_geo *geo;
-	struct addr *local; /* addresses of this host, for the guard of our own listeners */
+	struct addr *local; /* addresses of this host, for the guard of our own listeners; NULL: not known yet */
 	size_t nlocal;
 	uint16_t *own_ports;
 	size_t nown_ports;
@@ -62,11 +63,16 @@ struct worker {
 	int reserve_fd; /* given up for a moment when descriptors run out, so that a client can be told */
 	struct session_list sessions;
 	unsigned nsessions, max_sessions;
-	uint64_t session_tag; /* high 40 bits of session ids of this process life */
+	uint64_t session_tag; /* high 40 bits of session ids, drawn anew when the low 24 have been counted through */
 	uint64_t session_count;
 	struct counters counters;
 	uint8_t buffer[RELAY_BUFFER]; /* every read of the relay lands here first */
 };
+
+/* worker.c: a link has ended; if the supervisor sends none in its place soon, it is asked for one. */
+void worker_link_lost(struct worker *w);
+/* For the high 40 bits of session ids; the rest is zero. */
+uint64_t worker_random_tag(void);
 
 /* accept.c */
 void accept_add(struct worker *w, uint16_t listener, uint16_t address, uint16_t slot, int fd);
@@ -93,7 +99,9 @@ void authenticate_cancel(struct session *s);
 void authorise_request(struct session *s);
 int authorise_take_image(struct worker *w, int fd, uint32_t revision, struct err *why);
 int authorise_take_geo(struct worker *w, int fd, struct err *why);
-void authorise_learn_local(struct worker *w);
+/* The addresses of this host, from the supervisor; false if the message is malformed. */
+bool authorise_take_local(struct worker *w, const struct ipc_message *m);
+void authorise_learn_ports(struct worker *w);
 
 void ruleset_unref(struct ruleset **rules);
 

@@ -1,11 +1,12 @@
 # Every tests/fuzz/fuzz_*.c on its corpus, then FUZZ_SECONDS on its own inventions.  fuzz-long is for a night.
 FUZZ_SECONDS = 10
-FUZZED_FILES = $(common_libcommon_a_SOURCES) $(policy_libpolicy_a_SOURCES) schema/audit_event.c auth/message.c
+FUZZED_FILES = $(common_libcommon_a_SOURCES) $(policy_libpolicy_a_SOURCES) schema/audit_event.c auth/message.c \
+	gatewayd/conf.c gatewayd/worker/socks5.c gatewayd/worker/hosts.c
 
 .PHONY: fuzz-quick fuzz-long
 fuzz-quick: $(BUILT_SOURCES) policy/libpolicy.a
-	@CLANG='$(CLANG)' LIBS='$(POLICY_LIBS) $(EVENT_LIBS)' \
-	CPPFLAGS='-Ipolicy $(PCRE2_CFLAGS) $(SODIUM_CFLAGS) $(EVENT_CFLAGS)' \
+	@CLANG='$(CLANG)' LIBS='$(POLICY_LIBS) $(EVENT_LIBS) $(CONFUSE_LIBS)' \
+	CPPFLAGS='-Ipolicy $(PCRE2_CFLAGS) $(SODIUM_CFLAGS) $(EVENT_CFLAGS) $(CONFUSE_CFLAGS)' \
 	$(srcdir)/tests/fuzz/run.sh $(srcdir) $(FUZZ_SECONDS) $(FUZZED_FILES)
 
 fuzz-long:

@@ -9,7 +9,6 @@ shift 2
 flags="-std=gnu11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -w"
 dir=tests/fuzz
 mkdir -p $dir/obj
-passed=0 failed=0
 
 # find_source SOURCE: generated files are in the build directory, the others in the source directory.
 find_source() {
@@ -18,7 +17,7 @@ find_source() {
 	if [ -f "$srcdir/$c" ]; then echo "$srcdir/$c"; else echo "$c"; fi
 }
 
-newest=$(find "$srcdir"/common "$srcdir"/policy "$srcdir"/schema "$srcdir"/auth -name '*.h' -newer $dir/obj.stamp 2>/dev/null | head -n 1)
+newest=$(find "$srcdir"/common "$srcdir"/policy "$srcdir"/schema "$srcdir"/auth "$srcdir"/gatewayd -name '*.h' -newer $dir/obj.stamp 2>/dev/null | head -n 1)
 [ -f $dir/obj.stamp ] && [ -z "$newest" ] || rm -f $dir/obj/*.o
 compile() {
 	local object="$dir/obj/$(echo "$1" | tr / _).o" source
@@ -34,7 +33,9 @@ touch $dir/obj.stamp
 rm -f $dir/libfuzzed.a
 ar crs $dir/libfuzzed.a $dir/obj/*.o
 
-for target in "$srcdir"/tests/fuzz/fuzz_*.c; do
+# Builds and runs one target; "ok NAME" or "failed NAME" goes to the list of results.
+fuzz() {
+	local target=$1 name corpus work
 	name=$(basename "$target" .c)
 	corpus="$srcdir/tests/fuzz/corpus/$name"
 	work=$dir/$name.corpus
@@ -44,13 +45,19 @@ for target in "$srcdir"/tests/fuzz/fuzz_*.c; do
 	if $CLANG $flags -fsanitize=fuzzer -I. -I"$srcdir" $CPPFLAGS "$target" -o $dir/"$name" $dir/libfuzzed.a $LIBS &&
 		$dir/"$name" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -artifact_prefix=$dir/"$name"- \
 			-print_final_stats=0 "$work" $corpus >$dir/"$name".log 2>&1; then
-		passed=$((passed + 1))
-		echo "$name: $(grep -c . < <(ls "$work")) inputs kept, $(sed -n 's/^Done \([0-9]* runs\).*/\1/p' $dir/"$name".log)"
+		echo "$name: $(find "$work" -type f | wc -l) inputs kept, $(sed -n 's/^Done \([0-9]* runs\).*/\1/p' $dir/"$name".log)"
+		echo "ok $name" >>$dir/results
 	else
-		failed=$((failed + 1))
 		echo "$name: FAILED"
-		tail -n 40 $dir/"$name".log 2>/dev/null
+		tail -n 40 $dir/"$name".log
+		echo "failed $name" >>$dir/results
 	fi
-done
+}
+export -f fuzz
+export seconds LIBS
+: >$dir/results
+# Two at a time: each target is one thread.
+printf '%s\n' "$srcdir"/tests/fuzz/fuzz_*.c | xargs -P 2 -I {} bash -c 'fuzz {}'
+passed=$(grep -c '^ok' $dir/results) failed=$(grep -c '^failed' $dir/results)
 echo "fuzz: $passed passed, $failed failed"
-[ "$passed" -gt 0 ] && [ "$failed" = 0 ]
+[ "$failed" = 0 ] && [ "$passed" -gt 0 ]

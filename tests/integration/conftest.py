@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(items):
     if os.geteuid() != 0:
         for item in items:
             if item.get_closest_marker("root"):
-                item.add_marker(pytest.mark.skip(reason="only root can see privileges dropped"))
+                item.add_marker(pytest.mark.skip(reason="only root sees privileges dropped, and into processes that are closed to others"))
 
 
 def pytest_configure(config):
@@ -70,10 +70,12 @@ def shared():
     """One gateway for tests that only look at what it answers: methods none and password, IPv6 where there is any, and a
     resolver that knows no name."""
     d = dns.Scripted(lambda name, kind, nth: 3)
-    g = Gateway(ipv6=True, listener_methods=["password", "none"], resolver=[d.address]).start()
-    yield g
-    g.close()
-    d.close()
+    g = Gateway(ipv6=True, listener_methods=["password", "none"], resolver=[d.address])
+    try:
+        yield g.start()
+    finally:
+        d.close()
+        g.close()
 
 
 def _factory(kind):

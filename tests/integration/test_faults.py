@@ -7,18 +7,7 @@ import threading
 import pytest
 
 from harness import servers, socks, wait
-
-
-def try_session(g, echo):
-    """True if a whole session works now."""
-    try:
-        with g.session("127.0.0.1", echo.port, timeout=15) as c:
-            if c.code != socks.OK:
-                return False
-            c.echo(b"hello")
-            return True
-    except (OSError, AssertionError):
-        return False
+from harness.processes import serves
 
 
 def replaced(g, role, old):
@@ -36,7 +25,7 @@ def test_killed_process_comes_back(gateway, echo, role):
         old = g.pids(role)
         os.kill(old[0], signal.SIGKILL)
         wait.until(lambda: replaced(g, role, old), f"a new {role}")
-        wait.until(lambda: try_session(g, echo), f"service after the end of a {role}")
+        wait.until(lambda: serves(g, echo), f"service after the end of a {role}")
     assert g.process.poll() is None
 
 
@@ -134,7 +123,7 @@ def test_start_after_kill_of_everything(gateway, echo):
             os.kill(pid, signal.SIGKILL)
         g.process.wait(10)
     g.start()
-    assert try_session(g, echo)
+    assert serves(g, echo)
     assert len({r["session"] for r in g.wait_rows(2, event="open")}) == 2
 
 
@@ -186,7 +175,7 @@ def test_recorder_stopped_too_long_refuses(gateway, echo):
             assert c.code == socks.FAILURE
     finally:
         os.kill(recorder, signal.SIGCONT)
-    wait.until(lambda: try_session(g, echo), "service when the recorder goes on")
+    wait.until(lambda: serves(g, echo), "service when the recorder goes on")
 
 
 def test_payload_waits_for_the_row(gateway, server):

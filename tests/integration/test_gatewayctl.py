@@ -13,7 +13,7 @@ def test_status(gateway, echo):
     with g.session("127.0.0.1", echo.port) as c:
         c.echo(b"x")
         s = g.status()
-        roles = [p["role"] for p in s["processes"]]
+        roles = [p["role"] for p in s["processes"] if p["role"] not in ("reader", "compiler")]
         assert sorted(set(roles)) == ["auth", "control", "pam", "recorder", "supervisor", "worker"]
         assert (roles.count("worker"), roles.count("pam")) == (2, 3)
         text = g.ctl("status").out

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from harness import servers, socks, wait
+from harness.gateway import sanitized
 
 pytestmark = pytest.mark.load
 
@@ -82,6 +83,7 @@ def resident_kib(pid):
         return next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
 
 
+@pytest.mark.root
 def test_descriptors_and_memory_return(gateway, echo):
     g = gateway()
     workers = g.pids("worker")
@@ -113,16 +115,9 @@ def test_descriptors_and_memory_return(gateway, echo):
     for _ in range(3):
         load()
     wait.until(lambda: settled(workers) <= start, lambda: f"{start} descriptors in workers, not {settled(workers)}")
-    if "AddressSanitizer" not in os.environ.get("ASAN_OPTIONS", "") and not sanitized():
+    if not sanitized():
         assert sum(resident_kib(p) for p in workers) < after_first + 4096
     assert g.pids("worker") == workers
-
-
-def sanitized():
-    from harness.gateway import BUILD
-
-    with open(os.path.join(BUILD, "gatewayd", "gatewayd"), "rb") as f:
-        return b"__asan_init" in f.read()
 
 
 def test_few_descriptors(gateway, echo):
@@ -165,8 +160,11 @@ def test_max_sessions(gateway, echo):
     clients = [g.session("127.0.0.1", echo.port) for _ in range(5)]
     assert all(c.code == socks.OK for c in clients)
     late = g.client()
-    late.send(socks.greeting(socks.PASSWORD) + socks.login("ann", "ann-pass") + socks.request("127.0.0.1", echo.port))
-    assert late.silent_for(0.5) or late.receive_all() == b""
+    try:  # turned away at once, not left waiting in a queue for somebody else to go
+        late.send(socks.greeting(socks.PASSWORD))
+        assert late.receive_all() == b""
+    except ConnectionError:
+        pass
     for c in clients:
         c.echo(b"x")
         c.close()

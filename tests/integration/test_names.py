@@ -31,8 +31,8 @@ class Fixture:
 def names():
     f = Fixture()
     yield f
-    f.gateway.close()
     f.resolver.close()
+    f.gateway.close()
 
 
 @pytest.mark.parametrize("name", [b"good.test", b"GOOD.test", b"a.Good.TEST", b"good.test.", b"a_b.good.test", b"x--y.good.test",

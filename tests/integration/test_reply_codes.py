@@ -14,10 +14,12 @@ def judge():
     from harness.gateway import Gateway
 
     resolver = dns.Dnsmasq("--host-record=known.test,127.0.0.1")
-    g = Gateway(POLICY, resolver=[resolver.address], connect_timeout=500).start()
-    yield g
-    g.close()
-    resolver.close()
+    g = Gateway(POLICY, resolver=[resolver.address], connect_timeout=500)
+    try:
+        yield g.start()
+    finally:
+        resolver.close()
+        g.close()
 
 
 def ask(g, host, port, command=socks.CONNECT):

@@ -7,17 +7,7 @@ import socket
 import pytest
 
 from harness.gateway import BUILD
-
-
-def refused(g, *words):
-    """gatewayd -c CONF fails: the only error line has these words."""
-    code, lines = g.run("-c", g.conf)
-    assert code > 0, lines
-    lines = [line for line in lines if " info: " not in line and " debug: " not in line and line.strip()]
-    assert len(lines) == 1, lines
-    for word in words:
-        assert word in lines[0], (word, lines[0])
-    return lines[0]
+from harness.starts import refused
 
 
 @pytest.fixture

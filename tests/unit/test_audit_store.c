@@ -188,6 +188,80 @@ static void test_senders_are_forgotten(void **state)
 	audit_store_close(&s);
 }
 
+/* An incarnation is any 64 bits, and must not be taken for the time when the next sender of its batch was seen. */
+static void test_a_live_sender_is_not_forgotten(void **state)
+{
+	struct audit_event e = {.kind = AUDIT_START};
+	struct audit_store *s = must_open(AUDIT_WRITE);
+	const uint64_t low = (uint64_t)INT64_MIN, live = 7, silent = 8;
+	uint64_t last;
+
+	(void)state;
+	add(s, silent, 1, &e);
+	for (uint64_t i = 1; i <= AUDIT_SENDERS_MAX; i++) {
+		assert_int_equal(audit_store_begin(s, &why), 0);
+		assert_int_equal(audit_store_append(s, low + i, 1, &e, &why), 1);
+		assert_int_equal(audit_store_append(s, live, i, &e, &why), 1);
+		assert_int_equal(audit_store_commit(s, &why), 0);
+	}
+	assert_int_equal(audit_store_last(s, live, &last, &why), 0);
+	assert_int_equal(last, AUDIT_SENDERS_MAX);
+	assert_int_equal(audit_store_last(s, silent, &last, &why), 0);
+	assert_int_equal(last, 0);
+	audit_store_close(&s);
+}
+
+/* Nor for the time of a batch that adds no row, because all in it is durable already. */
+static void test_a_sender_that_repeats_is_not_forgotten(void **state)
+{
+	struct audit_event e = {.kind = AUDIT_START};
+	struct audit_store *s = must_open(AUDIT_WRITE);
+	const uint64_t low = (uint64_t)INT64_MIN, live = 7;
+	uint64_t last;
+
+	(void)state;
+	add(s, live, 1, &e);
+	for (uint64_t i = 1; i <= AUDIT_SENDERS_MAX; i++) {
+		add(s, low + i, 1, &e);
+		assert_int_equal(audit_store_begin(s, &why), 0);
+		assert_int_equal(audit_store_append(s, live, 1, &e, &why), 0);
+		assert_int_equal(audit_store_commit(s, &why), 0);
+	}
+	assert_int_equal(audit_store_last(s, live, &last, &why), 0);
+	assert_int_equal(last, 1);
+	audit_store_close(&s);
+}
+
+/* A batch takes so many senders and no more; who is turned away is welcome in the next. */
+static void test_a_batch_ends_at_its_last_sender(void **state)
+{
+	struct audit_event e = {.kind = AUDIT_START};
+	struct audit_store *s = must_open(AUDIT_WRITE);
+	const uint64_t senders = 1000;
+	uint64_t last, batches = 0, i = 1;
+
+	(void)state;
+	while (i <= senders) {
+		int rc = 1;
+
+		assert_int_equal(audit_store_begin(s, &why), 0);
+		for (; i <= senders && (rc = audit_store_append(s, i, 1, &e, &why)) == 1; i++)
+			;
+		assert_int_equal(rc, i > senders ? 1 : AUDIT_APPEND_LATER);
+		if (i <= senders) /* who is in it may go on */
+			assert_int_equal(audit_store_append(s, i - 1, 2, &e, &why), 1);
+		assert_int_equal(audit_store_commit(s, &why), 0);
+		batches++;
+	}
+	assert_true(batches > 1 && batches < 10);
+	for (i = 1; i <= senders; i++) {
+		assert_int_equal(audit_store_last(s, i, &last, &why), 0);
+		assert_true(last >= 1);
+	}
+	assert_int_equal(count(s), senders + batches - 1);
+	audit_store_close(&s);
+}
+
 static void test_every_field(void **state)
 {
 	struct audit_event in = event("ann", "a.example", 1795635001123456);
@@ -535,6 +609,9 @@ int main(void)
 		TEST(test_dedupe),
 		TEST(test_rollback),
 		TEST(test_senders_are_forgotten),
+		TEST(test_a_live_sender_is_not_forgotten),
+		TEST(test_a_sender_that_repeats_is_not_forgotten),
+		TEST(test_a_batch_ends_at_its_last_sender),
 		TEST(test_every_field),
 		TEST(test_hostile_bytes_in_every_text),
 		TEST(test_destinations),

@@ -24,6 +24,7 @@
 struct gateway {
 	struct event_base *base;
 	struct auth_master *master;
+	unsigned violations_of[ROLE_COUNT];
 	unsigned kills;
 	uint16_t last_kill;
 	bool impatient;
@@ -52,6 +53,14 @@ static void on_kill(uint16_t slot, void *arg)
 	g->last_kill = slot;
 }
 
+static void on_violation(enum role role, uint16_t slot, void *arg)
+{
+	struct gateway *g = arg;
+
+	(void)slot;
+	g->violations_of[role]++;
+}
+
 static struct gateway *gateway_new(unsigned children, unsigned queue_max, unsigned deadline_ms)
 {
 	struct gateway *g = calloc(1, sizeof *g);
@@ -62,6 +71,7 @@ static struct gateway *gateway_new(unsigned children, unsigned queue_max, unsign
 					      .arg = g};
 
 	assert_non_null(g);
+	ipc_on_violation(on_violation, g);
 	g->base = event_base_new();
 	g->master = auth_master_new(g->base, &options);
 	return g;
@@ -482,11 +492,15 @@ static void test_queue_full(void **state)
 	struct child *c = child_new(g, 0);
 
 	(void)state;
-	for (unsigned i = 1; i <= 4; i++)
-		ask(w, i, "bob", i);
+	for (unsigned i = 1; i <= 4; i++) {
+		char user[8];
+
+		snprintf(user, sizeof user, "u%u", i);
+		ask(w, i, user, i);
+	}
 	wait_for(g, w->n == 1);
 	assert_answer(w, 0, 4, AUTH_FAILED, "queue is full");
-	assert_string_equal(w->answers[0].user, "bob");
+	assert_string_equal(w->answers[0].user, "u4");
 	assert_int_equal(status(g, "failed"), 1);
 	for (unsigned i = 1; i <= 3; i++) {
 		wait_for(g, c->n == i);
@@ -496,6 +510,64 @@ static void test_queue_full(void **state)
 	}
 	worker_free(w);
 	child_free(c);
+	gateway_free(g);
+}
+
+/* Eight places: two for one user (in any case of letters), two for one client; others find room behind them. */
+static void queue_share(bool by_user)
+{
+	struct gateway *g = gateway_new(1, 8, LONG_MS);
+	struct worker *w = worker_new(g, 0);
+
+	for (unsigned i = 0; i < 5; i++) {
+		char user[8];
+
+		snprintf(user, sizeof user, "u%u", i);
+		ask(w, i, by_user ? (i % 2 ? "bob" : "BOB") : user, by_user ? i : 77);
+	}
+	wait_for(g, w->n == 3);
+	for (unsigned i = 0; i < 3; i++)
+		assert_answer(w, i, 2 + i, AUTH_FAILED,
+			      by_user ? "this user has 2 log-ins waiting" : "this client has 2 log-ins waiting");
+	assert_int_equal(status(g, "queued"), 2);
+	ask(w, 100, "ann", 50);
+	wait_for(g, status(g, "queued") == 3);
+	cancel(w, 0); /* a place is free again for the same one */
+	wait_for(g, status(g, "queued") == 2);
+	ask(w, 101, by_user ? "Bob" : "dan", by_user ? 51 : 77);
+	wait_for(g, status(g, "queued") == 3);
+	assert_int_equal(w->n, 3);
+	worker_free(w);
+	gateway_free(g);
+}
+
+static void test_queue_share_of_a_user(void **state)
+{
+	(void)state;
+	queue_share(true);
+}
+
+static void test_queue_share_of_a_client(void **state)
+{
+	(void)state;
+	queue_share(false);
+}
+
+/* With fewer than four places everybody may still use one. */
+static void test_queue_share_is_at_least_one(void **state)
+{
+	struct gateway *g = gateway_new(1, 3, LONG_MS);
+	struct worker *w = worker_new(g, 0);
+
+	(void)state;
+	ask(w, 1, "bob", 1);
+	ask(w, 2, "bob", 2);
+	ask(w, 3, "ann", 1);
+	ask(w, 4, "cat", 4);
+	wait_for(g, w->n == 2 && status(g, "queued") == 2);
+	assert_answer(w, 0, 2, AUTH_FAILED, "this user has 1 log-in waiting");
+	assert_answer(w, 1, 3, AUTH_FAILED, "this client has 1 log-in waiting");
+	worker_free(w);
 	gateway_free(g);
 }
 
@@ -793,6 +865,7 @@ static void test_hostile_workers(void **state)
 		misbehave(fd, (enum hostile_worker)how);
 		wait_for(g, cut(fd));
 		assert_int_equal(status(g, "queued"), 0);
+		assert_int_equal(g->violations_of[ROLE_WORKER], how + 1); /* its end is asked for, once */
 		close(fd);
 	}
 	grant(c);
@@ -835,6 +908,7 @@ static void test_deaf_worker(void **state)
 	ask(w, 1, "ann", 1);
 	wait_for(g, w->n == 1);
 	assert_answer(w, 0, 1, AUTH_FAILED, "queue is full");
+	assert_int_equal(g->violations_of[ROLE_WORKER], 1);
 	close(fd);
 	worker_free(w);
 	gateway_free(g);
@@ -901,7 +975,9 @@ static void test_hostile_children(void **state)
 			assert_answer(w, before, (uint64_t)how, AUTH_OK, "");
 		else if (how != CHILD_UNASKED)
 			assert_answer(w, before, (uint64_t)how, AUTH_FAILED, "authentication process");
-		assert_int_equal(g->kills, ++kills);
+		/* Its end is asked for once, though it broke the protocol in two ways. */
+		assert_int_equal(g->violations_of[ROLE_PAM] + g->kills, ++kills);
+		assert_int_equal(status(g, "killed"), kills);
 		close(fd);
 	}
 	grant(sound);
@@ -938,6 +1014,9 @@ int main(void)
 		cmocka_unit_test(test_quota_of_a_client),
 		cmocka_unit_test(test_quota_is_at_least_one),
 		cmocka_unit_test(test_queue_full),
+		cmocka_unit_test(test_queue_share_of_a_user),
+		cmocka_unit_test(test_queue_share_of_a_client),
+		cmocka_unit_test(test_queue_share_is_at_least_one),
 		cmocka_unit_test(test_no_queue),
 		cmocka_unit_test(test_deadline_kills),
 		cmocka_unit_test(test_deadline_of_waiting),

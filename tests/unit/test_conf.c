@@ -72,7 +72,7 @@ static void defaults(void **state)
 	assert_string_equal(config->pam_config_dir, "");
 	assert_string_equal(config->pam_groups_file, "");
 	assert_int_equal(config->pam_processes, 8);
-	assert_int_equal(config->pam_queue, 1024);
+	assert_int_equal(config->pam_queue, 8192);
 	assert_int_equal(config->pam_timeout_ms, 60000);
 	assert_false(config->fold_user_case);
 	assert_int_equal(config->handshake_timeout_ms, 30000);

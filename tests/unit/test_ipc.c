@@ -13,8 +13,12 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "common/ipc.h"
@@ -32,13 +36,26 @@ struct end {
 	size_t lens[16];
 	int fds[16];
 	size_t nfds;
-	bool keep_fds, free_in_handler, free_in_gone, pause_in_handler, answer;
+	bool keep_fds, free_in_handler, free_in_gone, pause_in_handler, answer, reject_in_handler;
 };
 
 static struct event_base *base;
 static struct end a, b; /* a: the supervisor; b: a worker */
 static bool timed_out;
 static int fds_before;
+
+/* Stands in for the C library's: with `shortage` set, the kernel has no room for any message. */
+static volatile int shortage;
+static unsigned sendings;
+
+ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+	sendings++;
+	if (shortage == 0)
+		return syscall(SYS_sendmsg, fd, msg, flags);
+	errno = shortage;
+	return -1;
+}
 
 static int open_fds(void)
 {
@@ -100,8 +117,27 @@ static void on_message(struct ipc *link, struct ipc_message *m, void *arg)
 		ipc_pause(link, true);
 	if (e->answer)
 		ipc_send(link, IPC_READY, NULL, 0, NULL, 0);
+	if (e->reject_in_handler) {
+		ipc_reject(link, "its body is malformed");
+		ipc_reject(link, "and again");
+		assert_true(ipc_broke_rules(link));
+		assert_int_equal(e->gone, 0); /* the handler may go on with what is the link's */
+	}
 	if (e->free_in_handler)
 		ipc_free(&e->link);
+}
+
+/* Who was reported to have broken a rule. */
+static unsigned reports;
+static enum role reported_role;
+static uint16_t reported_slot;
+
+static void on_violation(enum role role, uint16_t slot, void *arg)
+{
+	assert_ptr_equal(arg, &reports);
+	reports++;
+	reported_role = role;
+	reported_slot = slot;
 }
 
 static void on_gone(struct ipc *link, void *arg)
@@ -126,6 +162,9 @@ static int setup(void **state)
 	(void)state;
 	clear(&a);
 	clear(&b);
+	shortage = 0;
+	reports = 0;
+	ipc_on_violation(on_violation, &reports);
 	base = event_base_new();
 	fds_before = open_fds();
 	if (base == NULL || ipc_pair(fds) != 0)
@@ -334,6 +373,55 @@ static void the_queue_is_bounded(void **state)
 		;
 	assert_int_equal(ipc_send(link, IPC_FILE_OPENED, NULL, 0, &fd, 1), -1);
 	assert_int_equal(fcntl(fd, F_GETFD), -1);
+	ipc_free(&link);
+	close(fds[1]);
+}
+
+/* The kernel is short of something that the socket does not tell us about: it is asked again, but not all the time. */
+static void a_shortage_is_waited_out(void **state)
+{
+	const int shortages[] = {ENOBUFS, ETOOMANYREFS};
+	const struct timeval while_short = {.tv_usec = 200000};
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		shortage = shortages[i];
+		sendings = 0;
+		send_value(a.link, i);
+		event_base_loopexit(base, &while_short);
+		event_base_dispatch(base);
+		assert_in_range(sendings, 2, 50);
+		assert_int_equal(a.gone, 0);
+		shortage = 0;
+		UNTIL(b.count == i + 1);
+		assert_int_equal(b.values[i], i);
+	}
+}
+
+static void on_shortage_over(int signal)
+{
+	(void)signal;
+	shortage = 0;
+}
+
+static void a_shortage_is_waited_out_without_a_loop(void **state)
+{
+	const struct itimerval while_short = {.it_value.tv_usec = 200000};
+	int fds[2];
+	char body[64];
+
+	(void)state;
+	assert_int_equal(ipc_pair(fds), 0);
+	struct ipc *link = ipc_new(fds[0], ROLE_SUPERVISOR, ROLE_WORKER, 0);
+
+	send_value(link, 1);
+	shortage = ENOBUFS;
+	sendings = 0;
+	signal(SIGALRM, on_shortage_over);
+	assert_int_equal(setitimer(ITIMER_REAL, &while_short, NULL), 0);
+	assert_int_equal(ipc_flush_blocking(link), 0);
+	assert_in_range(sendings, 2, 50);
+	assert_int_equal(recv(fds[1], body, sizeof body, MSG_DONTWAIT), 8 + 4);
 	ipc_free(&link);
 	close(fds[1]);
 }
@@ -554,12 +642,21 @@ static size_t raw_message(uint8_t *out, uint16_t type, uint16_t nfds, uint32_t l
 	return sizeof h + body;
 }
 
+static void assert_reported_once(void)
+{
+	settle();
+	assert_int_equal(reports, 1);
+	assert_int_equal(reported_role, ROLE_WORKER);
+	assert_int_equal(reported_slot, 7);
+}
+
 /* The link is cut, `handled` messages having been handled before. */
 static void assert_cut(unsigned handled)
 {
 	UNTIL(a.gone == 1);
 	assert_int_equal(a.count, handled);
 	assert_true(ipc_broke_rules(a.link));
+	assert_reported_once();
 	assert_int_equal(ipc_send(a.link, IPC_STOP, NULL, 0, NULL, 0), -1);
 }
 
@@ -708,6 +805,107 @@ static void a_claimed_descriptor_that_is_not_there_is_cut(void **state)
 	assert_true(ipc_broke_rules(a.link));
 }
 
+/* Descriptors that came may find no place here: that is not the peer's doing. */
+static void a_want_of_descriptors_is_no_fault_of_the_peer(void **state)
+{
+	struct rlimit limit, none;
+
+	(void)state;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	none = limit;
+	none.rlim_cur = 0;
+	raw_send(raw, raw_message(raw, IPC_READY, 0, 0, 0), 1);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	settle();
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_int_equal(a.gone, 1);
+	assert_int_equal(a.count, 0);
+	assert_false(ipc_broke_rules(a.link));
+	assert_int_equal(reports, 0);
+}
+
+/* ---- bodies that only a handler can judge -------------------------------------------------------------------------- */
+
+static void a_message_may_be_rejected(void **state)
+{
+	(void)state;
+	a.reject_in_handler = true;
+	raw_message(raw, IPC_READY, 0, 0, 0);
+	raw_send(raw, raw_message(raw + 8, IPC_READY, 0, 0, 0) + 8, 0);
+	raw_send(raw, raw_message(raw, IPC_READY, 0, 0, 0), 0);
+	assert_cut(1); /* neither what is behind it in the datagram nor the next one is handled */
+	settle();
+	assert_int_equal(a.gone, 1);
+	ipc_reject(a.link, "it is dead already");
+	assert_reported_once();
+}
+
+static void a_rejected_link_may_be_freed_in_its_handler(void **state)
+{
+	(void)state;
+	a.reject_in_handler = a.free_in_handler = true;
+	raw_send(raw, raw_message(raw, IPC_READY, 0, 0, 0), 0);
+	UNTIL(a.link == NULL);
+	assert_reported_once();
+	assert_int_equal(a.gone, 0);
+}
+
+static void a_rejected_link_may_be_freed_in_gone(void **state)
+{
+	(void)state;
+	a.reject_in_handler = a.free_in_gone = true;
+	raw_send(raw, raw_message(raw, IPC_READY, 0, 0, 0), 0);
+	UNTIL(a.link == NULL);
+	assert_reported_once();
+	assert_int_equal(a.gone, 1);
+}
+
+/* Not only in its handler: what a peer does not do shows elsewhere. */
+static void a_peer_may_be_rejected_at_any_time(void **state)
+{
+	(void)state;
+	ipc_pause(a.link, true);
+	raw_send(raw, raw_message(raw, IPC_READY, 0, 0, 0), 0);
+	ipc_reject(a.link, "it does not read");
+	assert_int_equal(a.gone, 0); /* not under the caller's feet */
+	assert_int_equal(ipc_send(a.link, IPC_STOP, NULL, 0, NULL, 0), -1);
+	assert_cut(0);
+}
+
+static void a_rejected_link_may_be_freed_at_once(void **state)
+{
+	(void)state;
+	ipc_reject(a.link, "it does not read");
+	ipc_free(&a.link);
+	assert_reported_once();
+	assert_int_equal(a.gone, 0);
+}
+
+static void a_blocking_link_may_be_rejected(void **state)
+{
+	int fds[2];
+	static struct end e;
+
+	(void)state;
+	clear(&e);
+	assert_int_equal(ipc_pair(fds), 0);
+	e.link = ipc_new(fds[0], ROLE_SUPERVISOR, ROLE_WORKER, 7);
+	e.reject_in_handler = true;
+	raw_message(raw, IPC_READY, 0, 0, 0);
+	raw_message(raw + 8, IPC_READY, 0, 0, 0);
+	assert_int_equal(send(fds[1], raw, 16, MSG_NOSIGNAL), 16);
+	assert_int_equal(ipc_receive_blocking(e.link, on_message, &e), -1);
+	assert_int_equal(e.count, 1);
+	assert_true(ipc_broke_rules(e.link));
+	assert_reported_once();
+	assert_int_equal(ipc_receive_blocking(e.link, on_message, &e), -1);
+	assert_int_equal(ipc_flush_blocking(e.link), -1);
+	assert_int_equal(ipc_send(e.link, IPC_STOP, NULL, 0, NULL, 0), -1);
+	assert_reported_once();
+	ipc_free(&e.link);
+	close(fds[1]);
+}
+
 /* Nothing that a peer can send does more than end its link; the seed is fixed, so that a failure is found again. */
 static void random_datagrams_only_end_the_link(void **state)
 {
@@ -750,6 +948,8 @@ int main(void)
 		TEST(a_dead_link_closes_what_it_is_given),
 		TEST(unsent_descriptors_are_closed),
 		TEST(the_queue_is_bounded),
+		TEST(a_shortage_is_waited_out),
+		TEST(a_shortage_is_waited_out_without_a_loop),
 		TEST(a_paused_link_reads_nothing),
 		TEST(a_pause_is_felt_by_the_sender),
 		TEST(a_link_may_be_paused_before_it_joins),
@@ -777,6 +977,13 @@ int main(void)
 		RAW(an_empty_datagram_ends_the_link),
 		RAW(an_empty_datagram_with_descriptors_leaks_none),
 		RAW(a_claimed_descriptor_that_is_not_there_is_cut),
+		RAW(a_want_of_descriptors_is_no_fault_of_the_peer),
+		RAW(a_message_may_be_rejected),
+		RAW(a_rejected_link_may_be_freed_in_its_handler),
+		RAW(a_rejected_link_may_be_freed_in_gone),
+		RAW(a_peer_may_be_rejected_at_any_time),
+		RAW(a_rejected_link_may_be_freed_at_once),
+		RAW(a_blocking_link_may_be_rejected),
 		RAW(random_datagrams_only_end_the_link),
 	};
 

@@ -267,18 +267,31 @@ static void test_resent_to_a_successor(void **state)
 	ipc_free(&p.link);
 }
 
+static unsigned reports;
+
+static void on_violation(enum role role, uint16_t slot, void *arg)
+{
+	(void)slot, (void)arg;
+	assert_int_equal(role, ROLE_WORKER);
+	reports++;
+}
+
 static void test_bad_senders_are_cut(void **state)
 {
 	struct peer good, bad, liar;
 
 	(void)state;
+	reports = 0;
+	ipc_on_violation(on_violation, NULL);
 	peer_open(&good, ROLE_WORKER);
 	peer_open(&bad, ROLE_WORKER);
 	peer_open(&liar, ROLE_WORKER);
 	assert_int_equal(ipc_send(bad.link, IPC_RECORD, "garbage", 7, NULL, 0), 0);
 	send_record(&liar, 5, 1, 0);
 	send_record(&liar, 6, 1, 0); /* somebody else's */
+	send_record(&liar, 6, 2, 0);
 	UNTIL(bad.gone && liar.gone);
+	assert_int_equal(reports, 2); /* neither is left to live without its recorder */
 	send_record(&good, 9, 1, 0);
 	UNTIL(good.recorded == 1);
 	assert_int_equal(rows(), 2);
@@ -401,6 +414,32 @@ static void test_locked_by_a_stranger(void **state)
 	ipc_free(&control.link);
 }
 
+/* While nothing can be written, workers come and go: there is no number of them that can never be written. */
+static void test_many_lives_in_a_failure(void **state)
+{
+	struct audit_store *stranger = audit_store_open("audit.db", AUDIT_WRITE, &why);
+	const uint64_t lives = 600;
+	struct peer p, control;
+
+	(void)state;
+	assert_non_null(stranger);
+	peer_open(&control, ROLE_CONTROL);
+	assert_int_equal(audit_store_begin(stranger, &why), 0);
+	for (uint64_t i = 1; i <= lives; i++) {
+		peer_open(&p, ROLE_WORKER);
+		send_record(&p, i, 1, 0);
+		assert_int_equal(ipc_flush_blocking(p.link), 0);
+		ipc_free(&p.link);
+		UNTIL(recorder_links(fx.recorder) == 1);
+	}
+	assert_int_equal(status_number(&control, "queued"), lives);
+	audit_store_rollback(stranger);
+	UNTIL(rows() == lives);
+	assert_true(status_is(&control, "ok"));
+	audit_store_close(&stranger);
+	ipc_free(&control.link);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -414,6 +453,7 @@ int main(void)
 		TEST(test_full_disk),
 		TEST(test_back_pressure),
 		TEST(test_locked_by_a_stranger),
+		TEST(test_many_lives_in_a_failure),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -585,6 +585,26 @@ static void an_answer_of_other_owners_alone_is_none(void **state)
 	assert_int_equal(answer.naddresses, 0);
 }
 
+static void say_broken_chain(const uint8_t *query, size_t len, uint16_t type)
+{
+	(void)len;
+	begin(query, 0);
+	put_cname("www.example", "one.example");
+	if (type == 1)
+		put_a("elsewhere.example", 0xcb007107);
+	send_answer();
+}
+
+/* Policy saw www.example and one.example, and would connect to a third. */
+static void an_address_at_the_end_of_no_chain_is_not_used(void **state)
+{
+	(void)state;
+	patient();
+	dns.answer = say_broken_chain;
+	look_up("www.example");
+	assert_false(has_address("203.0.113.7"));
+}
+
 static void say_wrong_id(const uint8_t *query, size_t len, uint16_t type)
 {
 	(void)len;
@@ -678,6 +698,61 @@ static void the_hosts_file_goes_first(void **state)
 	assert_true(has_address("192.0.2.77"));
 }
 
+/* c-ares refuses other servers while it asks, so a change has to wait, and to come. */
+static uint8_t held[512];
+static size_t held_len;
+
+static void hold(const uint8_t *query, size_t len, uint16_t type)
+{
+	(void)type;
+	if (held_len == 0 && len <= sizeof held) {
+		memcpy(held, query, len);
+		held_len = len;
+	}
+}
+
+static void other_servers_are_asked_after_the_query_in_flight(void **state)
+{
+	int conf = sealed("nameserver 127.77.77.77\n"), hosts = sealed("");
+	struct name first = name_of("first.example"), second = name_of("second.example");
+	unsigned asked;
+
+	(void)state;
+	config.resolver_timeout_ms = 1000;
+	new_resolver();
+	dns.answer = hold;
+	held_len = 0;
+	answers = 0;
+	assert_non_null(resolver_lookup(resolver, &first, on_answer, &answer));
+	UNTIL(held_len > 0);
+	resolver_use_system(resolver, conf, hosts);
+	/* Asked for while the first is in flight: waits, and goes to the new server alone. */
+	assert_non_null(resolver_lookup(resolver, &second, on_answer, &answer));
+	UNTIL(answers == 2);
+	for (asked = 0; asked < dns.queries && asked < 64; asked++)
+		assert_string_equal(dns.asked[asked], "first.example");
+	look_up("third.example");
+	assert_int_equal(dns.queries, asked);
+	assert_int_equal(answer.naddresses, 0);
+
+	/* Nobody is told when all ends while they wait, nor who gave up before. */
+	int other = sealed("nameserver 127.77.77.78\n");
+	struct lookup *given_up;
+
+	assert_non_null(resolver_lookup(resolver, &first, on_answer, &answer));
+	resolver_use_system(resolver, other, hosts);
+	close(other);
+	assert_non_null(resolver_lookup(resolver, &second, on_answer, &answer));
+	given_up = resolver_lookup(resolver, &second, on_answer, &answer);
+	assert_non_null(given_up);
+	lookup_cancel(&given_up);
+	answers = 0;
+	resolver_free(&resolver);
+	assert_int_equal(answers, 0);
+	close(conf);
+	close(hosts);
+}
+
 /* ---- a real server ---------------------------------------------------------------------------------------------------------- */
 
 extern char **environ;
@@ -743,10 +818,12 @@ int main(void)
 		TEST(an_alias_that_is_no_host_name_refuses_the_name),
 		TEST(a_record_of_another_owner_is_not_used),
 		TEST(an_answer_of_other_owners_alone_is_none),
+		TEST(an_address_at_the_end_of_no_chain_is_not_used),
 		TEST(an_answer_with_another_id_is_ignored),
 		TEST(an_answer_to_another_question_is_ignored),
 		TEST(garbage_is_no_answer),
 		TEST(the_hosts_file_goes_first),
+		TEST(other_servers_are_asked_after_the_query_in_flight),
 		TEST(a_real_server_is_understood),
 	};
 

@@ -79,20 +79,20 @@ class Scripted:
     """A resolver over UDP and TCP. answer(name, kind, nth) gives a list of record(...), an RCODE as an int,
     bytes to send as they are ("ID" is put before them), or None for no answer."""
 
-    def __init__(self, answer):
+    def __init__(self, answer, host="127.0.0.1", port=None):
         self._answer = answer
         self.asked = []
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.port = ports.free()
-        self._udp.bind(("127.0.0.1", self.port))
-        self._tcp = socket.create_server(("127.0.0.1", self.port))
+        self.host, self.port = host, port or ports.free()
+        self._udp.bind((self.host, self.port))
+        self._tcp = socket.create_server((self.host, self.port))
         self._closed = False
         for loop in (self._serve_udp, self._serve_tcp):
             threading.Thread(target=loop, daemon=True).start()
 
     @property
     def address(self):
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def names(self):
         return [name for name, _ in self.asked]
@@ -152,6 +152,6 @@ class Scripted:
             except OSError:
                 pass
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-            s.sendto(b"end", ("127.0.0.1", self.port))
+            s.sendto(b"end", (self.host, self.port))
         self._udp.close()
         self._tcp.close()

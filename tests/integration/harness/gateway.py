@@ -32,6 +32,12 @@ GROUPS = {"staff": ["ann"], "hr": ["bob"]}
 _REPORTS = re.compile(r"ERROR: \w+Sanitizer|runtime error:|SUMMARY: \w+Sanitizer|Assertion .* failed|stack smashing|\*\*\* buffer overflow")
 
 
+def sanitized():
+    """True for a build with sanitizers, whose runtime needs more memory and more system calls than ours."""
+    with open(os.path.join(BUILD, "gatewayd", "gatewayd"), "rb") as f:
+        return b"__asan_init" in f.read()
+
+
 def crypt(passwords):
     """SHA-512 crypt(3) of each password, with few rounds: tests log in thousands of times."""
     script = 'while (<STDIN>) { chomp; print crypt($_, q($6$rounds=1000$gatewaydtest$)), "\\n" }'
@@ -58,6 +64,7 @@ class Gateway:
         self._closed = False
         self.expected_exit = 0
         self.allowed_reports = None
+        self.prefix = []  # of the command line: a program that ends by executing its arguments
         self.state = self.path("state")
         self.socket = self.path("control.sock")
         self.conf = self.path("gatewayd.conf")
@@ -163,7 +170,7 @@ class Gateway:
         with open(self.path("log"), "ab") as log:
             self._log_start = log.tell()
             self.process = subprocess.Popen(
-                self.command("-c", self.conf), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment(),
+                [*self.prefix, *self.command("-c", self.conf)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment(),
                 preexec_fn=self._limit if self._limits else None, start_new_session=True, cwd="/",
             )
         return self
@@ -272,8 +279,8 @@ class Gateway:
         return self.status()["revision"]
 
     def pids(self, role=None):
-        """{pid: role} of the processes beside the supervisor, or the pids of a role."""
-        processes = {p["pid"]: p["role"] for p in self.status()["processes"]}
+        """{pid: role} of the lasting processes, or the pids of a role: a reader or compiler may be gone before one looks."""
+        processes = {p["pid"]: p["role"] for p in self.status()["processes"] if p["role"] not in ("reader", "compiler")}
         return processes if role is None else sorted(pid for pid, r in processes.items() if r == role)
 
     def rows(self, *arguments, **equal):

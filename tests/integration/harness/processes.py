@@ -1,0 +1,66 @@
+"""A gateway's processes, seen from outside: also those that status does not tell of, or not yet."""
+
+import os
+import signal
+
+from . import socks
+
+
+def children(pid):
+    """{pid: command line} of a process's children."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry}/stat", encoding="latin-1") as f:
+                state, parent = f.read().rsplit(")", 1)[1].split()[:2]
+            if int(parent) != pid or state in "ZX":
+                continue
+            with open(f"/proc/{entry}/cmdline", "rb") as f:
+                found[int(entry)] = f.read().decode("latin-1").replace("\0", " ").strip()
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
+
+
+def of_role(g, role, slot=None):
+    """Pids of a role, of one slot of it; from the kernel, so also when control cannot tell."""
+    wanted = f"--role={role}" + ("" if slot is None else f" --slot={slot}")
+    return sorted(pid for pid, line in children(g.process.pid).items() if wanted in line + " " and (slot is None or line.endswith(wanted)))
+
+
+def kill(pid):
+    """kill -9, of what may have ended already."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def status(pid):
+    with open(f"/proc/{pid}/status", encoding="utf-8") as f:
+        return dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+
+
+def confined(pid):
+    """True if it is filtered, gains no privileges, has no capabilities, and is not root."""
+    s = status(pid)
+    caps = [int(s[c], 16) for c in ("CapInh", "CapPrm", "CapEff", "CapAmb")]
+    return s["Seccomp"] == "2" and s["NoNewPrivs"] == "1" and not any(caps) and "0" not in s["Uid"].split() + s["Gid"].split()
+
+
+def descriptors(pid):
+    return sorted(os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
+
+
+def serves(g, echo):
+    """True if a whole session works now."""
+    try:
+        with g.session("127.0.0.1", echo.port, timeout=15) as c:
+            if c.code != socks.OK:
+                return False
+            c.echo(b"hello")
+            return True
+    except (OSError, AssertionError):
+        return False
