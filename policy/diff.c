@@ -15,6 +15,7 @@
 /* So that comparing ends soon, whatever the lists hold. */
 #define DECISIONS_MAX 6000000
 #define TOLD_MAX 1000
+#define PEOPLE_MAX 24
 
 struct diff {
 	struct policy_context before, after;
@@ -24,6 +25,9 @@ struct diff {
 		uint32_t before, after;
 	} pairs[TOLD_MAX];
 	size_t npairs;
+	/* Who the first allow rules of both are for: what a rule says of a destination matters to them. */
+	struct sample people[PEOPLE_MAX];
+	size_t npeople;
 };
 
 static void judge(const struct policy_context *ctx, const struct sample *s, struct policy_decision *d)
@@ -109,6 +113,20 @@ static void compare_kin(struct diff *f, const struct sample *s)
 	struct sample kin = *s;
 
 	compare(f, s);
+	for (size_t i = 0; i < f->npeople && s->request.ngroups == 0; i++) {
+		const struct sample *who = &f->people[i];
+
+		memcpy(kin.groups, who->groups, sizeof kin.groups);
+		kin.request.groups = kin.groups;
+		kin.request.ngroups = who->request.ngroups;
+		kin.request.user = who->request.user;
+		kin.request.client = who->request.client;
+		kin.request.port = who->request.port;
+		if (s->request.name != NULL)
+			kin.request.name = &kin.name;
+		compare(f, &kin);
+	}
+	kin = *s;
 	kin.request.groups = kin.groups;
 	if (s->request.name != NULL)
 		kin.request.name = &kin.name;
@@ -204,6 +222,15 @@ static void print_difference(FILE *out, const json_t *one)
 		json_string_value(json_object_get(before, "text")), json_string_value(json_object_get(after, "text")));
 }
 
+static void find_people(struct diff *f, const struct policy_image *i, size_t most)
+{
+	const struct img_rule *rules = image_section(i, SEC_RULE);
+
+	for (uint32_t r = 0; r < image_count(i, SEC_RULE) && f->npeople < most; r++)
+		if ((rules[r].flags & RULE_ALLOW) != 0)
+			sample_make(i, r, UINT32_MAX, 0, &f->people[f->npeople++]);
+}
+
 char *policy_diff(const struct policy_context *before, const struct policy_context *after, bool json, size_t *count)
 {
 	struct diff *f = calloc(1, sizeof *f);
@@ -219,6 +246,8 @@ char *policy_diff(const struct policy_context *before, const struct policy_conte
 	f->before = *before;
 	f->after = *after;
 	f->told = json_array();
+	find_people(f, before->image, PEOPLE_MAX / 2);
+	find_people(f, after->image, PEOPLE_MAX);
 	compare_rules(f, before->image, before->now);
 	compare_rules(f, after->image, before->now);
 	*count = json_array_size(f->told);

@@ -161,6 +161,9 @@ static void test_differences_are_of_meaning(void **unused)
 		"rule a allow to cidr 10.0.0.0/8\n", "rule a allow to cidr 10.0.0.0/9\n", 1,
 		"allow -> deny: user somebody client 192.0.2.77 listener main method password command connect to "
 		"10.255.255.255");
+	/* Who a new denial is for, another rule says. */
+	assert_differs("rule a allow group staff port 443\n",
+		       "rule no deny to domain .bad.example\nrule a allow group staff port 443\n", 1, "to bad.example");
 	assert_differs("window w { mon-fri 08:00-18:00 }\nrule a allow port 1\n",
 		       "window w { mon-fri 20:00-22:00 }\nrule a allow port 1\nrule b allow port 2 during w\n", 1,
 		       "port 2 at \"Fri 2026-11-20 20:00 UTC\"");
