@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <grp.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,16 +21,18 @@
 enum { EXIT_FINE = 0, EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 
 #define POLICY_BYTES_MAX ((size_t)64 << 20)
+#define LIST_BYTES_MAX ((size_t)256 << 20)
 #define LIST_MAX 64
 
 static const char usage_text[] =
 	"usage: gatewayctl policy check FILE [--json] [--strict] [--geoip DB]\n"
 	"       gatewayctl policy fmt FILE\n"
 	"       gatewayctl policy test FILE\n"
+	"       gatewayctl policy diff [--json] [--at \"YYYY-MM-DD HH:MM\"] OLD NEW\n"
 	"       gatewayctl policy explain --policy FILE [--user U] [--group G]... [--claimed-user U] [--client A]\n"
 	"           [--listener L] [--command connect|bind|udp] [--method none|password|gssapi|socks4] [--port N]\n"
-	"           [--at \"YYYY-MM-DD HH:MM\"] [--resolves A]... [--alias N]... [--geoip DB] [--json] "
-	"NAME-OR-ADDRESS\n";
+	"           [--at \"YYYY-MM-DD HH:MM\"] [--resolves A]... [--alias N]... [--geoip DB] [--asn DB]\n"
+	"           [--json] NAME-OR-ADDRESS\n";
 
 static int usage(void)
 {
@@ -43,20 +46,22 @@ static int usage(void)
 struct loaded {
 	struct policy_tree *tree;
 	struct policy_diagnostics diagnostics;
-	uint8_t *data, *geo_data;
-	size_t len, geo_len;
+	uint8_t *data, *geo_data, *asn_data;
+	size_t len;
 	struct policy_image *image;
-	struct policy_geo *geo;
+	struct policy_geo *geo, *asn;
 };
 
 static void loaded_clear(struct loaded *l)
 {
 	policy_image_close(&l->image);
 	policy_geo_close(&l->geo);
+	policy_geo_close(&l->asn);
 	policy_tree_free(l->tree);
 	policy_diagnostics_free(&l->diagnostics);
 	free(l->data);
 	free(l->geo_data);
+	free(l->asn_data);
 }
 
 static int complain(const char *path, const char *what)
@@ -65,33 +70,21 @@ static int complain(const char *path, const char *what)
 	return -1;
 }
 
-/* Reads the whole of a regular file or pipe ("-" is standard input). */
-static int read_file(const char *path, char **text, size_t *len)
+static int read_all(int fd, size_t max, char **text, size_t *len, struct err *why)
 {
-	int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	size_t room = 0;
-	struct stat st;
 	ssize_t n;
 
 	*text = NULL;
 	*len = 0;
-	if (fd < 0)
-		return complain(path, strerror(errno));
-	if (fstat(fd, &st) != 0 || S_ISDIR(st.st_mode) || S_ISBLK(st.st_mode) ||
-	    (S_ISCHR(st.st_mode) && !isatty(fd) && strcmp(path, "-") != 0)) {
-		close(fd);
-		return complain(path, "this is no file with a policy");
-	}
 	for (;;) {
 		if (room - *len < 65536) {
 			room = room == 0 ? 65536 : room * 2;
 			char *grown = realloc(*text, room);
 
-			if (grown == NULL || *len > POLICY_BYTES_MAX) {
-				close(fd);
+			if (grown == NULL || *len > max) {
 				free(grown == NULL ? *text : grown);
-				*text = NULL;
-				return complain(path, "the policy is too large");
+				return err_set(why, "the file is too large");
 			}
 			*text = grown;
 		}
@@ -100,42 +93,95 @@ static int read_file(const char *path, char **text, size_t *len)
 			break;
 		*len += (size_t)n;
 	}
-	int saved = errno;
-
-	close(fd);
-	if (n < 0) {
-		free(*text);
-		*text = NULL;
-		return complain(path, strerror(saved));
-	}
-	return 0;
+	if (n == 0)
+		return 0;
+	err_set(why, "%s", strerror(errno));
+	free(*text);
+	return -1;
 }
 
-static int load_geo(const char *path, struct loaded *l)
+/* Reads the whole of a regular file or pipe ("-" is standard input). */
+static int read_file(const char *path, char **text, size_t *len)
+{
+	int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	struct err why;
+	struct stat st;
+
+	if (fd < 0)
+		return complain(path, strerror(errno));
+	if (fstat(fd, &st) != 0 || S_ISDIR(st.st_mode) || S_ISBLK(st.st_mode) ||
+	    (S_ISCHR(st.st_mode) && !isatty(fd) && strcmp(path, "-") != 0)) {
+		close(fd);
+		return complain(path, "this is no file with a policy");
+	}
+	int rc = read_all(fd, POLICY_BYTES_MAX, text, len, &why);
+
+	close(fd);
+	return rc == 0 ? 0 : complain(path, why.text);
+}
+
+/* Gives the policy the files it names: with the caller's rights, relative to the file that names them. */
+static int provide(void *arg, const char *from, const char *path, char **bytes, size_t *len, char **name,
+		   struct err *why)
+{
+	const char *slash = strrchr(from, '/');
+	struct stat st;
+	int rc;
+
+	(void)arg;
+	if (path[0] == '/' || slash == NULL)
+		rc = asprintf(name, "%s", path);
+	else
+		rc = asprintf(name, "%.*s/%s", (int)(slash - from), from, path);
+	if (rc < 0)
+		return err_set(why, "there is no memory left");
+	/* A pipe without a writer must not keep anybody waiting. */
+	int fd = open(*name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+
+	if (fd < 0)
+		rc = err_set(why, "%s: %s", *name, strerror(errno));
+	else if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+		rc = err_set(why, "%s is no regular file", *name);
+	else
+		rc = read_all(fd, LIST_BYTES_MAX, bytes, len, why);
+	if (fd >= 0)
+		close(fd);
+	if (rc != 0)
+		free(*name);
+	return rc != 0 ? -1 : 0;
+}
+
+static int load_geo(const char *path, int (*compile)(const char *, uint8_t **, size_t *, struct err *), uint8_t **data,
+		    struct policy_geo **geo)
 {
 	struct err why;
+	size_t len;
 
-	if (policy_geo_compile(path, &l->geo_data, &l->geo_len, &why) != 0 ||
-	    policy_geo_verify(l->geo_data, l->geo_len, &why) != 0)
+	if (compile(path, data, &len, &why) != 0 || policy_geo_verify(*data, len, &why) != 0)
 		return complain(path, why.text);
-	l->geo = policy_geo_open(l->geo_data, l->geo_len, &why);
-	return l->geo == NULL ? complain(path, why.text) : 0;
+	*geo = policy_geo_open(*data, len, &why);
+	return *geo == NULL ? complain(path, why.text) : 0;
 }
 
 /* Parses and checks; if that finds no error, makes and opens the image.  -1 only if there is no text to speak about. */
-static int load(const char *path, const char *geoip, struct loaded *l)
+static int load(const char *path, const char *geoip, const char *asn, struct loaded *l)
 {
 	struct err why;
 	char *text;
 	size_t len;
 
+	static const struct policy_provider provider = {.read = provide};
+
 	*l = (struct loaded){0};
 	if (read_file(path, &text, &len) != 0)
 		return -1;
-	l->tree = policy_parse(strcmp(path, "-") == 0 ? "standard input" : path, text, len, &l->diagnostics);
+	l->tree = policy_parse_with(strcmp(path, "-") == 0 ? "standard input" : path, text, len, &provider,
+				    &l->diagnostics);
 	free(text);
 	policy_check(l->tree, &l->diagnostics);
-	if (geoip != NULL && load_geo(geoip, l) != 0)
+	if (geoip != NULL && load_geo(geoip, policy_geo_compile, &l->geo_data, &l->geo) != 0)
+		return -1;
+	if (asn != NULL && load_geo(asn, policy_asn_compile, &l->asn_data, &l->asn) != 0)
 		return -1;
 	if (l->diagnostics.errors > 0 || policy_compile(l->tree, &l->data, &l->len, &l->diagnostics) != 0)
 		return 0;
@@ -224,6 +270,12 @@ static void print_result(const struct options *o, const struct loaded *l, bool f
 		printf("%s: %zu errors, %zu warnings: refused\n", o->file, d->errors, d->warnings);
 }
 
+static bool group_known(const char *group, void *arg)
+{
+	(void)arg;
+	return getgrnam(group) != NULL;
+}
+
 static int check(int argc, char **argv)
 {
 	struct options o;
@@ -232,9 +284,12 @@ static int check(int argc, char **argv)
 
 	if (read_options(argc, argv, "jsg", &o) != 0)
 		return usage();
-	if (load(o.file, o.geoip, &l) == 0) {
-		if (l.image != NULL)
+	if (load(o.file, o.geoip, NULL, &l) == 0) {
+		if (l.image != NULL) {
 			policy_expect(l.tree, l.image, &l.diagnostics);
+			policy_find(l.tree, l.image, clock_wall_us() / 1000000, &l.diagnostics);
+			policy_find_groups(l.tree, l.image, group_known, NULL, &l.diagnostics);
+		}
 		bool fine = l.image != NULL && l.diagnostics.errors == 0 && !(o.strict && l.diagnostics.warnings > 0);
 
 		print_result(&o, &l, fine);
@@ -242,6 +297,23 @@ static int check(int argc, char **argv)
 	}
 	loaded_clear(&l);
 	return rc;
+}
+
+/* The rules that no expectation is decided by; a monitor rule decides nothing. */
+static void print_coverage(const struct options *o, const struct loaded *l, const bool *reached)
+{
+	size_t n = policy_rule_count(l->image), covered = 0, monitors = 0;
+
+	for (size_t i = 0; reached != NULL && i < n; i++) {
+		bool monitor = policy_rule_monitors(l->image, (uint32_t)i);
+
+		covered += reached[i];
+		monitors += monitor;
+		if (!reached[i] && !monitor)
+			printf("%s: no expectation reaches rule %s\n", o->file,
+			       policy_rule_name(l->image, (uint32_t)i));
+	}
+	printf("%s: expectations reach %zu of %zu rules\n", o->file, covered, n - monitors);
 }
 
 static int test(int argc, char **argv)
@@ -252,14 +324,17 @@ static int test(int argc, char **argv)
 
 	if (read_options(argc, argv, "", &o) != 0)
 		return usage();
-	if (load(o.file, NULL, &l) == 0) {
+	if (load(o.file, NULL, NULL, &l) == 0) {
 		size_t before = l.diagnostics.errors;
 
 		if (l.image != NULL) {
-			size_t total = policy_expect(l.tree, l.image, &l.diagnostics);
+			bool *reached = calloc(policy_rule_count(l.image) + 1, sizeof reached[0]);
+			size_t total = policy_expect_reached(l.tree, l.image, reached, &l.diagnostics);
 			size_t failed = l.diagnostics.errors - before;
 
 			print_diagnostics(&l.diagnostics);
+			print_coverage(&o, &l, reached);
+			free(reached);
 			printf("%s: %zu expectations, %zu failed\n", o.file, total, failed);
 			rc = failed == 0 ? EXIT_FINE : EXIT_REFUSED;
 		} else {
@@ -278,7 +353,7 @@ static int fmt(int argc, char **argv)
 
 	if (read_options(argc, argv, "", &o) != 0)
 		return usage();
-	if (load(o.file, NULL, &l) == 0) {
+	if (load(o.file, NULL, NULL, &l) == 0) {
 		if (l.diagnostics.errors == 0) {
 			char *text = policy_print(l.tree);
 
@@ -298,7 +373,7 @@ static int fmt(int argc, char **argv)
 
 /* The request on the command line, as text; words of the language are read by the policy library itself. */
 struct question {
-	const char *policy, *geoip, *at, *target;
+	const char *policy, *geoip, *asn, *at, *target;
 	struct policy_request request;
 	bool method_said, json;
 	const char *groups[LIST_MAX];
@@ -396,6 +471,9 @@ static int take_option(struct question *q, int c, const char *value)
 	case 'G':
 		q->geoip = value;
 		return 0;
+	case 'S':
+		q->asn = value;
+		return 0;
 	case 'j':
 		q->json = true;
 		return 0;
@@ -406,21 +484,15 @@ static int take_option(struct question *q, int c, const char *value)
 
 static int read_question(int argc, char **argv, struct question *q)
 {
-	static const struct option options[] = {{"policy", required_argument, NULL, 'P'},
-						{"user", required_argument, NULL, 'u'},
-						{"group", required_argument, NULL, 'g'},
-						{"claimed-user", required_argument, NULL, 'U'},
-						{"client", required_argument, NULL, 'c'},
-						{"listener", required_argument, NULL, 'l'},
-						{"command", required_argument, NULL, 'C'},
-						{"method", required_argument, NULL, 'm'},
-						{"port", required_argument, NULL, 'p'},
-						{"at", required_argument, NULL, 'a'},
-						{"resolves", required_argument, NULL, 'r'},
-						{"alias", required_argument, NULL, 'A'},
-						{"geoip", required_argument, NULL, 'G'},
-						{"json", no_argument, NULL, 'j'},
-						{NULL, 0, NULL, 0}};
+	static const struct option options[] = {
+		{"policy", required_argument, NULL, 'P'},   {"user", required_argument, NULL, 'u'},
+		{"group", required_argument, NULL, 'g'},    {"claimed-user", required_argument, NULL, 'U'},
+		{"client", required_argument, NULL, 'c'},   {"listener", required_argument, NULL, 'l'},
+		{"command", required_argument, NULL, 'C'},  {"method", required_argument, NULL, 'm'},
+		{"port", required_argument, NULL, 'p'},	    {"at", required_argument, NULL, 'a'},
+		{"resolves", required_argument, NULL, 'r'}, {"alias", required_argument, NULL, 'A'},
+		{"geoip", required_argument, NULL, 'G'},    {"asn", required_argument, NULL, 'S'},
+		{"json", no_argument, NULL, 'j'},	    {NULL, 0, NULL, 0}};
 	const char *why = "";
 	int c;
 
@@ -451,7 +523,7 @@ static int read_question(int argc, char **argv, struct question *q)
 
 static int answer(const struct question *q, const struct loaded *l)
 {
-	struct policy_context ctx = {.image = l->image, .geo = l->geo, .now = clock_wall_us() / 1000000};
+	struct policy_context ctx = {.image = l->image, .geo = l->geo, .asn = l->asn, .now = clock_wall_us() / 1000000};
 	struct policy_decision d;
 	struct err why;
 
@@ -481,7 +553,7 @@ static int explain(int argc, char **argv)
 		free(q);
 		return usage();
 	}
-	if (load(q->policy, q->geoip, &l) == 0) {
+	if (load(q->policy, q->geoip, q->asn, &l) == 0) {
 		if (l.image != NULL)
 			rc = answer(q, &l);
 		else
@@ -492,12 +564,71 @@ static int explain(int argc, char **argv)
 	return rc;
 }
 
+/* ---- diff ----------------------------------------------------------------------------------------------------------
+ */
+
+static int compare(const char *at, bool json, const struct loaded *before, const struct loaded *after)
+{
+	struct policy_context a = {.image = before->image, .now = clock_wall_us() / 1000000}, b = a;
+	struct err why;
+	size_t count;
+
+	b.image = after->image;
+	if (at != NULL && policy_instant_parse(after->image, at, &a.now, &why) != 0) {
+		fprintf(stderr, "gatewayctl: --at: %s\n", why.text);
+		return EXIT_USAGE;
+	}
+	b.now = a.now;
+	char *text = policy_diff(&a, &b, json, &count);
+
+	if (text == NULL)
+		return EXIT_REFUSED;
+	fputs(text, stdout);
+	free(text);
+	if (!json)
+		printf("%zu differences found\n", count);
+	return count == 0 ? EXIT_FINE : EXIT_REFUSED;
+}
+
+/* Ends with 0 if nothing differs and 1 if something does, as diff(1). */
+static int diff(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"json", no_argument, NULL, 'j'}, {"at", required_argument, NULL, 'a'}, {NULL, 0, NULL, 0}};
+	struct loaded before, after = {0};
+	const char *at = NULL;
+	bool json = false;
+	int c, rc = EXIT_USAGE;
+
+	optind = 1;
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (c == '?')
+			return usage();
+		json |= c == 'j';
+		if (c == 'a')
+			at = optarg;
+	}
+	if (optind + 2 != argc)
+		return usage();
+	if (load(argv[optind], NULL, NULL, &before) == 0 && load(argv[optind + 1], NULL, NULL, &after) == 0) {
+		if (before.image != NULL && after.image != NULL) {
+			rc = compare(at, json, &before, &after);
+		} else {
+			print_diagnostics(&before.diagnostics);
+			print_diagnostics(&after.diagnostics);
+		}
+	}
+	loaded_clear(&before);
+	loaded_clear(&after);
+	return rc;
+}
+
 int admin_policy(int argc, char **argv)
 {
 	static const struct {
 		const char *word;
 		int (*run)(int argc, char **argv);
-	} verbs[] = {{"check", check}, {"fmt", fmt}, {"test", test}, {"explain", explain}};
+	} verbs[] = {{"check", check}, {"fmt", fmt}, {"test", test}, {"diff", diff}, {"explain", explain}};
 
 	for (size_t i = 0; argc >= 2 && i < sizeof verbs / sizeof verbs[0]; i++)
 		if (strcmp(argv[1], verbs[i].word) == 0)

@@ -57,11 +57,59 @@ void policy_tree_free(struct policy_tree *t)
 {
 	if (t == NULL)
 		return;
+	struct ast_source *sources = t->sources;
+
+	for (struct ast_statement *st = t->first; st != NULL; st = st->next)
+		if (st->list != NULL)
+			free(st->list->entries);
 	for (struct ast_chunk *c = t->chunks, *next; c != NULL; c = next) {
 		next = c->next;
 		free(c);
 	}
+	for (struct ast_source *src = sources, *next; src != NULL; src = next) {
+		next = src->next;
+		free(src->name);
+		free(src->text);
+		free(src);
+	}
 	free(t);
+}
+
+struct ast_source *ast_source_new(struct policy_tree *t, const struct ast_source *from, char *name, char *text,
+				  size_t len)
+{
+	struct ast_source *s = calloc(1, sizeof *s);
+
+	if (s == NULL)
+		abort();
+	*s = (struct ast_source){.next = t->sources,
+				 .from = from,
+				 .depth = from == NULL ? 1 : from->depth + 1,
+				 .name = name,
+				 .text = text,
+				 .len = len};
+	t->sources = s;
+	t->nsources++;
+	t->source_bytes += len;
+	return s;
+}
+
+void ast_each_entry(const struct ast_list *list, void (*each)(const struct ast_value *v, void *arg), void *arg)
+{
+	char text[AST_ENTRY_MAX + 1];
+	/* Quoted: an entry is never a misspelt word of the language. */
+	struct ast_value v = {.text = text, .quoted = true, .at = {.source = list->source}};
+
+	for (size_t i = 0; i < list->count; i++) {
+		const struct ast_entry *e = &list->entries[i];
+
+		memcpy(text, list->source->text + e->offset, e->len);
+		text[e->len] = '\0';
+		v.len = e->len;
+		v.at.offset = e->offset;
+		v.at.length = e->len;
+		each(&v, arg);
+	}
 }
 
 struct ast_value *ast_value_new(struct policy_tree *t, const char *text, size_t len, const struct ast_place *at)
@@ -109,6 +157,7 @@ struct ast_statement *ast_statement_append(struct policy_tree *t, enum ast_state
 
 	s->kind = kind;
 	s->at = *at;
+	s->order = t->nstatements++;
 	s->end_line = end->line;
 	if (t->last == NULL)
 		t->first = s;
@@ -147,7 +196,7 @@ static int compare_statements(const void *left, const void *right)
 	const struct ast_statement *b = *(const struct ast_statement *const *)right;
 	int order = compare_key(a->kind, a->name->text, b);
 
-	return order != 0 ? order : a->at.offset < b->at.offset ? -1 : a->at.offset > b->at.offset;
+	return order != 0 ? order : a->order < b->order ? -1 : a->order > b->order;
 }
 
 void ast_index(struct policy_tree *t)
@@ -227,6 +276,8 @@ void ast_each_value(const struct policy_tree *t, const struct ast_values *list, 
 		if (next == v.nseen)
 			break;
 		current = &v.seen[next]->values;
+		if (v.seen[next]->list != NULL)
+			ast_each_entry(v.seen[next]->list, each, arg);
 	}
 	free(v.seen);
 }
@@ -268,6 +319,7 @@ static const struct {
 	[AST_TO_DOMAIN] = {"to domain", AST_SET_DOMAIN},
 	[AST_TO_REGEX] = {"to regex", AST_SET_REGEX},
 	[AST_TO_COUNTRY] = {"to country", AST_SET_COUNTRY},
+	[AST_TO_ASN] = {"to asn", AST_SET_ASN},
 	[AST_FROM] = {"from", -1},
 	[AST_UNTIL] = {"until", -1},
 	[AST_SOURCE] = {"source", -1},
@@ -281,12 +333,13 @@ static const struct {
 	[AST_ALIAS] = {"alias", -1},
 	[AST_AT] = {"at", -1},
 	[AST_IN_COUNTRY] = {"country", -1},
+	[AST_IN_ASN] = {"asn", -1},
 	[AST_BY_RULE] = {"rule", -1},
 };
 
 static const char *const set_words[] = {
 	[AST_SET_CIDR] = "cidr", [AST_SET_DOMAIN] = "domain", [AST_SET_REGEX] = "regex",     [AST_SET_PORT] = "port",
-	[AST_SET_USER] = "user", [AST_SET_GROUP] = "group",   [AST_SET_COUNTRY] = "country",
+	[AST_SET_USER] = "user", [AST_SET_GROUP] = "group",   [AST_SET_COUNTRY] = "country", [AST_SET_ASN] = "asn",
 };
 
 const char *ast_clause_word(enum ast_clause_kind kind)

@@ -9,11 +9,34 @@
 
 #include "policy/policy.h"
 
+/* A file that the policy includes, or a list that a set is read from. */
+struct ast_source {
+	struct ast_source *next;
+	const struct ast_source *from; /* that includes it; NULL: the policy's own text */
+	unsigned depth;
+	char *name, *text; /* owned by the tree */
+	size_t len;
+};
+
 struct ast_place {
-	size_t offset;	       /* into the text */
-	unsigned line, column; /* from 1; columns are bytes */
+	const struct ast_source *source; /* NULL: the policy's own text */
+	size_t offset;			 /* into the text */
+	unsigned line, column; /* from 1; columns are bytes; 0 in a list, where they are counted when asked for */
 	unsigned length;       /* bytes, at least 1 */
 };
+
+/* The entries of a list, in the order of its lines. */
+struct ast_list {
+	const struct ast_source *source;
+	const char *path; /* as the policy says it */
+	struct ast_entry {
+		uint32_t offset, len;
+	} * entries; /* owned by the tree */
+	size_t count;
+};
+
+/* No entry of a list is longer. */
+#define AST_ENTRY_MAX 4096
 
 /* A word, a quoted string or an @reference. */
 struct ast_value {
@@ -47,6 +70,7 @@ enum ast_clause_kind {
 	AST_TO_DOMAIN,
 	AST_TO_REGEX,
 	AST_TO_COUNTRY,
+	AST_TO_ASN,
 	AST_CONDITIONS, /* count of the kinds above */
 	AST_FROM = AST_CONDITIONS,
 	AST_UNTIL,
@@ -62,6 +86,7 @@ enum ast_clause_kind {
 	AST_ALIAS,
 	AST_AT,
 	AST_IN_COUNTRY,
+	AST_IN_ASN,
 	AST_BY_RULE,
 	AST_CLAUSE_KINDS
 };
@@ -85,7 +110,8 @@ enum ast_set_kind {
 	AST_SET_PORT,
 	AST_SET_USER,
 	AST_SET_GROUP,
-	AST_SET_COUNTRY
+	AST_SET_COUNTRY,
+	AST_SET_ASN
 };
 
 enum ast_statement_kind {
@@ -97,19 +123,22 @@ enum ast_statement_kind {
 	AST_WINDOW,
 	AST_RULE,
 	AST_EXPECT,
+	AST_INCLUDE,
 };
 
 struct ast_statement {
 	struct ast_statement *next;
 	enum ast_statement_kind kind;
 	struct ast_place at;
+	unsigned order;		    /* among all statements, those of included files too */
 	unsigned end_line;	    /* line of its last token */
 	bool monitor;		    /* rule */
 	bool allow;		    /* rule, default, expect */
 	enum ast_set_kind set_kind; /* set */
 	struct ast_value *name;	    /* set, window, rule */
 	struct ast_value *zone;	    /* window, tz; NULL: the policy's */
-	struct ast_values values;   /* set, window, nat64, answers */
+	struct ast_values values;   /* set, window, nat64, answers, include */
+	struct ast_list *list;	    /* set from a file; NULL */
 	struct ast_values except;   /* window */
 	struct ast_clauses clauses; /* rule, expect */
 };
@@ -129,7 +158,10 @@ struct policy_tree {
 	const char *text; /* a copy, for excerpts */
 	size_t len;
 	struct ast_statement *first, *last;
-	struct ast_remark *remarks, *last_remark;
+	struct ast_remark *remarks, *last_remark; /* of the policy's own text */
+	struct ast_source *sources;
+	size_t nsources, source_bytes;
+	unsigned nstatements;
 	const struct ast_statement **index; /* those with a name, by kind and name; made when parsing ends */
 	size_t nindex;
 	bool damaged; /* statements are missing: do not complain about what they would have defined */
@@ -145,6 +177,12 @@ struct ast_clause *ast_clause_new(struct policy_tree *t, enum ast_clause_kind ki
 void ast_clauses_append(struct ast_clauses *list, struct ast_clause *c);
 struct ast_statement *ast_statement_append(struct policy_tree *t, enum ast_statement_kind kind,
 					   const struct ast_place *at, const struct ast_place *end);
+/* Takes over name and text, which are malloc'd. */
+struct ast_source *ast_source_new(struct policy_tree *t, const struct ast_source *from, char *name, char *text,
+				  size_t len);
+/* Calls each for every entry, with a value that lives as long as the call. */
+void ast_each_entry(const struct ast_list *list, void (*each)(const struct ast_value *v, void *arg), void *arg);
+
 void ast_remark_append(struct policy_tree *t, const char *text, size_t len, unsigned line, bool alone);
 
 /* Makes ast_find() fast; call once, when the tree is complete. */
@@ -160,7 +198,7 @@ const char *ast_zone(const struct policy_tree *t);
 const char *ast_clause_word(enum ast_clause_kind kind);
 const char *ast_set_word(enum ast_set_kind kind);
 /* Calls each for every value of the list, with the values of a referenced set of that kind in place of the reference;
- * a set that is met twice counts once. */
+ * a set that is met twice counts once.  A value lives as long as the call. */
 void ast_each_value(const struct policy_tree *t, const struct ast_values *list, int set_kind,
 		    void (*each)(const struct ast_value *v, void *arg), void *arg);
 /* The kind of set that a condition takes values from; -1 if it takes none. */

@@ -90,6 +90,7 @@ static void check_set_value(struct check *c, enum ast_set_kind kind, const struc
 	struct name name;
 	unsigned flags;
 	uint16_t lo, hi;
+	uint32_t asn;
 
 	switch (kind) {
 	case AST_SET_CIDR:
@@ -114,6 +115,10 @@ static void check_set_value(struct check *c, enum ast_set_kind kind, const struc
 		break;
 	case AST_SET_COUNTRY:
 		check_country(c, v);
+		break;
+	case AST_SET_ASN:
+		if (value_asn(v->text, &asn, &why) != 0)
+			bad_value(c, v, &why);
 		break;
 	}
 }
@@ -150,7 +155,7 @@ static void check_reference(struct check *c, int kind, const struct ast_value *v
 		diag_error(c->d, c->tree, "wrong-set", &v->at,
 			   "@%s is a set of kind '%s'; a set of kind '%s' is needed here", QUOTE(v, shown),
 			   ast_set_word(set->set_kind), ast_set_word((enum ast_set_kind)kind));
-	} else if (before != NULL && set->at.offset >= before->at.offset) {
+	} else if (before != NULL && set->order >= before->order) {
 		diag_error(c->d, c->tree, "set-order", &v->at, "a set can only hold sets that are defined above it");
 	}
 }
@@ -226,10 +231,24 @@ static void check_nat64(struct check *c, const struct ast_statement *s)
 	}
 }
 
+struct entries {
+	struct check *c;
+	const struct ast_statement *set;
+};
+
+static void check_entry(const struct ast_value *v, void *arg)
+{
+	const struct entries *e = arg;
+
+	check_set_value(e->c, e->set->set_kind, v, true);
+}
+
 static void check_set(struct check *c, const struct ast_statement *s)
 {
 	check_name(c, s, "set");
-	if (s->values.count == 0)
+	if (s->list != NULL)
+		ast_each_entry(s->list, check_entry, &(struct entries){c, s});
+	if (s->values.count == 0 && (s->list == NULL || s->list->count == 0))
 		diag_warning(c->d, c->tree, "empty-set", &s->at, "this set is empty: nothing is ever in it");
 	for (const struct ast_value *v = s->values.first; v != NULL; v = v->next) {
 		if (v->set)
@@ -397,6 +416,7 @@ static void check_expect_value(struct check *c, const struct ast_clause *clause,
 	struct addr address;
 	struct name name;
 	uint16_t lo, hi;
+	uint32_t asn;
 
 	if (v->set) {
 		check_reference(c, -1, v, NULL);
@@ -423,6 +443,10 @@ static void check_expect_value(struct check *c, const struct ast_clause *clause,
 		break;
 	case AST_IN_COUNTRY:
 		check_country(c, v);
+		break;
+	case AST_IN_ASN:
+		if (value_asn(v->text, &asn, &why) != 0)
+			bad_value(c, v, &why);
 		break;
 	case AST_BY_RULE:
 		if (strcmp(v->text, "default") != 0 && ast_find(c->tree, AST_RULE, v->text) == NULL)
@@ -501,6 +525,8 @@ static void check_statement(struct check *c, const struct ast_statement *s)
 	case AST_EXPECT:
 		check_expect(c, s);
 		break;
+	case AST_INCLUDE:
+		break; /* what it includes stands behind it */
 	}
 }
 

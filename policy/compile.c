@@ -2,47 +2,23 @@
  * searches; the conditions of a rule are put in the order of their kinds, which is from cheap to dear, time last. */
 #include "config.h"
 
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "policy/blob.h"
 #include "policy/diag.h"
 #include "policy/guard.h"
+#include "policy/hash.h"
 #include "policy/image.h"
+#include "policy/index_build.h"
+#include "policy/literal.h"
 #include "policy/value.h"
 #include "policy/window.h"
 #include "policy/zone.h"
 
 /* ---- memory --------------------------------------------------------------------------------------------------------
  */
-
-struct blob {
-	uint8_t *data;
-	size_t len, room;
-};
-
-/* Appends n bytes (zeros if bytes is NULL) and returns where they are.  Without memory the compiler process ends. */
-static void *blob_add(struct blob *b, const void *bytes, size_t n)
-{
-	if (b->room - b->len < n) {
-		size_t room = b->room * 2 > b->len + n ? b->room * 2 : b->len + n + 64;
-		uint8_t *grown = realloc(b->data, room);
-
-		if (grown == NULL)
-			abort();
-		b->data = grown;
-		b->room = room;
-	}
-	uint8_t *at = b->data + b->len;
-
-	if (n == 0)
-		return at;
-	if (bytes == NULL)
-		memset(at, 0, n);
-	else
-		memcpy(at, bytes, n);
-	b->len += n;
-	return at;
-}
 
 /* Numbers for texts: equal texts get the number that the first was given. */
 struct table {
@@ -107,6 +83,16 @@ static bool table_number(struct table *t, const void *key, size_t len, uint32_t 
 	return false;
 }
 
+static bool table_find(const struct table *t, const void *key, size_t len, uint32_t *number)
+{
+	const struct slot *s = t->size == 0 ? NULL : table_place(t, key, len);
+
+	if (s == NULL || !s->taken)
+		return false;
+	*number = s->number;
+	return true;
+}
+
 static void table_clear(struct table *t)
 {
 	free(t->keys.data);
@@ -120,7 +106,9 @@ struct compile {
 	const struct policy_tree *tree;
 	struct policy_diagnostics *d;
 	struct blob sections[SECTION_COUNT];
-	struct table texts, preds, patterns, windows, zones;
+	struct table texts, preds, patterns, windows, zones, set_sizes;
+	uint64_t seed;	    /* of the hashes of names */
+	bool too_large;	    /* more text than words can point to */
 	struct blob groups; /* struct img_text, in any order */
 	struct prefix nat64[GUARD_NAT64_MAX];
 	size_t nnat64;
@@ -168,6 +156,8 @@ struct collect {
 	enum ast_clause_kind kind;
 	struct blob items;
 	struct blob openings; /* struct value_range: see guard.h */
+	struct blob words;    /* flags, text, NUL; again and again */
+	size_t nwords;
 	unsigned bits;
 };
 
@@ -188,25 +178,33 @@ static void collect_range(struct collect *col, const struct ast_value *v, struct
 		guard_openings(&r, col->c->nat64, col->c->nnat64, collect_opening, &col->openings);
 }
 
+static void add_word(struct collect *col, unsigned flags, const char *text, size_t len)
+{
+	uint8_t byte = (uint8_t)flags;
+
+	blob_add(&col->words, &byte, 1);
+	blob_add(&col->words, text, len + 1);
+	col->nwords++;
+}
+
 static void collect_word(struct collect *col, const struct ast_value *v)
 {
-	struct img_text t = text_add(col->c, v->text, v->len);
+	add_word(col, 0, v->text, v->len);
+	if (col->kind == AST_GROUP) {
+		struct img_text t = text_add(col->c, v->text, v->len);
 
-	blob_add(&col->items, &t, sizeof t);
-	if (col->kind == AST_GROUP)
 		blob_add(&col->c->groups, &t, sizeof t);
+	}
 }
 
 static void collect_domain(struct collect *col, const struct ast_value *v, struct err *why, bool *ok)
 {
-	struct img_domain d = {0};
 	struct name name;
+	unsigned flags;
 
-	*ok = value_domain(v->text, &name, &d.flags, why) == 0;
-	if (!*ok)
-		return;
-	d.name = text_add(col->c, name.text, name.len);
-	blob_add(&col->items, &d, sizeof d);
+	*ok = value_domain(v->text, &name, &flags, why) == 0;
+	if (*ok)
+		add_word(col, flags, name.text, name.len);
 }
 
 static void collect_pattern(struct collect *col, const struct ast_value *v)
@@ -260,6 +258,7 @@ static void collect_value(const struct ast_value *v, void *arg)
 	struct img_port port;
 	struct err why = {{0}};
 	uint16_t country;
+	uint32_t asn;
 	bool ok = true;
 
 	switch (col->kind) {
@@ -288,6 +287,11 @@ static void collect_value(const struct ast_value *v, void *arg)
 		ok = value_country(v->text, &country, &why) == 0;
 		if (ok)
 			blob_add(&col->items, &country, sizeof country);
+		break;
+	case AST_TO_ASN:
+		ok = value_asn(v->text, &asn, &why) == 0;
+		if (ok)
+			blob_add(&col->items, &asn, sizeof asn);
 		break;
 	case AST_DURING:
 		collect_window(col, v, &why, &ok);
@@ -328,11 +332,6 @@ static int compare_numbers(const void *a, const void *b)
 static int compare_texts(const void *a, const void *b, void *arg)
 {
 	return strcmp(text_of(arg, *(const struct img_text *)a), text_of(arg, *(const struct img_text *)b));
-}
-
-static int compare_domains(const void *a, const void *b, void *arg)
-{
-	return compare_texts(&((const struct img_domain *)a)->name, &((const struct img_domain *)b)->name, arg);
 }
 
 static uint32_t v4_number(const struct addr *a)
@@ -406,22 +405,59 @@ static struct img_span put_texts(struct compile *c, enum image_section s, struct
 	return span;
 }
 
-static struct img_span put_domains(struct compile *c, struct blob *items)
+static const char *word_text(const struct compile *c, const struct img_word *w)
 {
-	struct img_domain *d = (struct img_domain *)items->data;
-	struct img_span span = {.first = section_count(c, SEC_DOMAIN)};
-	size_t n = items->len / sizeof *d;
+	return (const char *)c->sections[SEC_TEXT].data + (w->text >> 2);
+}
 
-	if (n > 0)
-		qsort_r(d, n, sizeof *d, compare_domains, c);
-	for (size_t i = 0; i < n; i++) {
-		struct img_domain merged = d[i];
+/* Where text is in a table of words, or belongs. */
+static struct img_word *word_place(const struct compile *c, struct img_word *words, uint32_t count, uint64_t hash,
+				   const char *text)
+{
+	uint32_t at = count > WORDS_LISTED ? hash_place(hash, count) : 0;
 
-		while (i + 1 < n && d[i + 1].name.offset == merged.name.offset)
-			merged.flags |= d[++i].flags;
-		section_add(c, SEC_DOMAIN, &merged);
+	while (words[at].text != WORD_FREE &&
+	       (words[at].tag != hash_tag(hash) || strcmp(word_text(c, &words[at]), text) != 0))
+		at = at + 1 == count ? 0 : at + 1;
+	return &words[at];
+}
+
+/* The words as a list or a hash table, each once; *distinct is how many. */
+static struct img_span put_words(struct compile *c, const struct collect *col, uint32_t *distinct)
+{
+	uint32_t count = (uint32_t)(col->nwords <= WORDS_LISTED ? col->nwords : col->nwords + col->nwords / 3 + 1);
+	struct img_word *words = reallocarray(NULL, (size_t)count + 1, sizeof words[0]);
+	const char *p = (const char *)col->words.data;
+
+	if (words == NULL)
+		abort();
+	for (uint32_t i = 0; i <= count; i++)
+		words[i] = (struct img_word){.text = WORD_FREE};
+	*distinct = 0;
+	for (size_t i = 0; i < col->nwords; i++) {
+		unsigned flags = (unsigned char)*p++;
+		size_t len = strlen(p);
+		uint64_t hash = hash_text(c->seed, p, len);
+		struct img_word *w = word_place(c, words, count, hash, p);
+
+		if (w->text == WORD_FREE) {
+			size_t at = c->sections[SEC_TEXT].len;
+
+			if (at >= WORD_TEXT_MAX - len)
+				c->too_large = true;
+			*w = (struct img_word){.tag = hash_tag(hash), .text = (uint32_t)at << 2};
+			blob_add(&c->sections[SEC_TEXT], p, len + 1);
+			++*distinct;
+		}
+		w->text |= flags;
+		p += len + 1;
 	}
-	span.count = section_count(c, SEC_DOMAIN) - span.first;
+	if (count <= WORDS_LISTED)
+		count = *distinct;
+	struct img_span span = {section_count(c, SEC_WORD), count};
+
+	blob_add(&c->sections[SEC_WORD], words, count * sizeof words[0]);
+	free(words);
 	return span;
 }
 
@@ -480,14 +516,170 @@ static const enum pred_kind pred_kinds[AST_CONDITIONS] = {
 	[AST_TO_DOMAIN] = PRED_DOMAIN,
 	[AST_TO_REGEX] = PRED_REGEX,
 	[AST_TO_COUNTRY] = PRED_COUNTRY,
+	[AST_TO_ASN] = PRED_ASN,
 };
+
+/* How often each literal of the patterns occurs among them. */
+static struct table count_literals(const struct compile *c, struct img_span patterns)
+{
+	struct table t = {0};
+	uint32_t literals[LITERALS_MAX];
+
+	for (uint32_t i = 0; i < patterns.count; i++) {
+		uint32_t pattern = ((const uint32_t *)c->sections[SEC_INDEX].data)[patterns.first + i];
+		struct img_text text = ((const struct img_text *)c->sections[SEC_PATTERN].data)[pattern];
+		size_t n = literal_read(text_of(c, text), text.len, literals);
+
+		for (size_t k = 0; k < n; k++) {
+			uint32_t one = 1;
+
+			if (table_number(&t, &literals[k], sizeof literals[k], &one))
+				table_place(&t, &literals[k], sizeof literals[k])->number++;
+		}
+	}
+	return t;
+}
+
+/* The rarest of a pattern's literals, the last of several; false if it has none. */
+static bool rarest_literal(const struct compile *c, const struct table *counts, uint32_t pattern, uint32_t *literal)
+{
+	struct img_text text = ((const struct img_text *)c->sections[SEC_PATTERN].data)[pattern];
+	uint32_t literals[LITERALS_MAX], least = UINT32_MAX;
+	size_t n = literal_read(text_of(c, text), text.len, literals);
+
+	for (size_t k = 0; k < n; k++) {
+		uint32_t count = 0;
+
+		table_find(counts, &literals[k], sizeof literals[k], &count);
+		if (count <= least) {
+			least = count;
+			*literal = literals[k];
+		}
+	}
+	return n > 0;
+}
+
+/* Where the literal is in a table, or belongs. */
+static uint32_t literal_place(const struct compile *c, const struct img_literal *places, uint32_t count,
+			      uint32_t literal)
+{
+	uint32_t at = hash_place(literal_hash(c->seed, literal), count);
+
+	while (places[at].pattern != LITERAL_FREE && places[at].literal != literal)
+		at = at + 1 == count ? 0 : at + 1;
+	return at;
+}
+
+/* Puts each pattern where the name's bytes lead to it, or among those that are always tried. */
+static void put_literals(struct compile *c, struct img_pred *p)
+{
+	uint32_t count = p->a.count + p->a.count / 3 + 1, total = count;
+	struct img_literal *places = reallocarray(NULL, (size_t)count + p->a.count, sizeof places[0]);
+	struct table counts = count_literals(c, p->a);
+	struct blob always = {0};
+
+	if (places == NULL)
+		abort();
+	for (uint32_t i = 0; i < count; i++)
+		places[i] = (struct img_literal){.pattern = LITERAL_FREE};
+	for (uint32_t i = 0; i < p->a.count; i++) {
+		uint32_t pattern = ((const uint32_t *)c->sections[SEC_INDEX].data)[p->a.first + i], literal = 0;
+
+		if (!rarest_literal(c, &counts, pattern, &literal)) {
+			blob_add(&always, &pattern, sizeof pattern);
+			continue;
+		}
+		uint32_t at = literal_place(c, places, count, literal);
+
+		if (places[at].pattern == LITERAL_FREE) {
+			places[at] = (struct img_literal){.literal = literal, .pattern = pattern};
+			continue;
+		}
+		while (places[at].next != 0)
+			at = places[at].next;
+		places[total] = (struct img_literal){.literal = literal, .pattern = pattern};
+		places[at].next = total++;
+	}
+	if (always.len == p->a.count * sizeof(uint32_t))
+		count = total = 0;
+	p->b = (struct img_span){section_count(c, SEC_LITERAL), total};
+	p->d.count = count;
+	blob_add(&c->sections[SEC_LITERAL], places, total * sizeof places[0]);
+	p->c = put_numbers(c, SEC_INDEX, &always, compare_numbers);
+	table_clear(&counts);
+	free(places);
+	free(always.data);
+}
+
+/* A set of more values than this is not written out in every condition that names it beside others. */
+#define SET_APART 64
+
+static uint32_t condition_pred(struct compile *c, const struct ast_clause *clause);
+
+static void count_value(const struct ast_value *v, void *arg)
+{
+	(void)v;
+	++*(uint32_t *)arg;
+}
+
+static uint32_t set_size(struct compile *c, const struct ast_value *set, int kind)
+{
+	struct ast_value alone = *set;
+	struct ast_values list = {.first = &alone, .last = &alone, .count = 1};
+	uint32_t size = 0;
+
+	alone.next = NULL;
+	if (!table_find(&c->set_sizes, set->text, set->len, &size)) {
+		ast_each_value(c->tree, &list, kind, count_value, &size);
+		table_number(&c->set_sizes, set->text, set->len, &size);
+	}
+	return size;
+}
+
+/* The values of a condition without the large sets among them, which are predicates of their own (numbers in apart).
+ * The list is a copy. */
+static struct ast_values own_values(struct compile *c, const struct ast_clause *clause, struct blob *apart)
+{
+	int kind = ast_clause_set_kind(clause->kind);
+	struct ast_values own = {0};
+
+	for (const struct ast_value *v = clause->values.first; v != NULL; v = v->next) {
+		struct ast_value *copy = malloc(sizeof *copy);
+
+		if (copy == NULL)
+			abort();
+		*copy = *v;
+		copy->next = NULL;
+		if (clause->values.count == 1 || !v->set || set_size(c, v, kind) <= SET_APART) {
+			ast_values_append(&own, copy);
+			continue;
+		}
+		struct ast_clause alone = {.kind = clause->kind, .values = {.first = copy, .last = copy, .count = 1}};
+		uint32_t number = condition_pred(c, &alone);
+
+		blob_add(apart, &number, sizeof number);
+		free(copy);
+	}
+	return own;
+}
+
+static void free_values(struct ast_values *list)
+{
+	for (struct ast_value *v = list->first, *next; v != NULL; v = next) {
+		next = v->next;
+		free(v);
+	}
+}
 
 static void fill_pred(struct compile *c, const struct ast_clause *clause, struct img_pred *p)
 {
 	struct collect col = {.c = c, .kind = clause->kind};
+	struct blob apart = {0};
+	struct ast_values values;
 
 	p->kind = pred_kinds[clause->kind];
-	ast_each_value(c->tree, &clause->values, ast_clause_set_kind(clause->kind), collect_value, &col);
+	values = own_values(c, clause, &apart);
+	ast_each_value(c->tree, &values, ast_clause_set_kind(clause->kind), collect_value, &col);
 	switch ((enum pred_kind)p->kind) {
 	case PRED_CLIENT:
 	case PRED_CIDR:
@@ -498,12 +690,13 @@ static void fill_pred(struct compile *c, const struct ast_clause *clause, struct
 	case PRED_USER:
 	case PRED_CLAIMED_USER:
 	case PRED_GROUP:
-		p->a = put_texts(c, SEC_WORD, &col.items);
-		break;
 	case PRED_DOMAIN:
-		p->a = put_domains(c, &col.items);
+		p->a = put_words(c, &col, &p->b.count);
 		break;
 	case PRED_REGEX:
+		p->a = put_numbers(c, SEC_INDEX, &col.items, compare_numbers);
+		put_literals(c, p);
+		break;
 	case PRED_DURING:
 		p->a = put_numbers(c, SEC_INDEX, &col.items, compare_numbers);
 		break;
@@ -513,18 +706,25 @@ static void fill_pred(struct compile *c, const struct ast_clause *clause, struct
 	case PRED_COUNTRY:
 		p->a = put_numbers(c, SEC_COUNTRY, &col.items, compare_countries);
 		break;
+	case PRED_ASN:
+		p->a = put_numbers(c, SEC_ASN, &col.items, compare_numbers);
+		break;
 	default:
 		p->a.first = col.bits;
 		break;
 	}
+	p->sets = put_numbers(c, SEC_INDEX, &apart, compare_numbers);
+	free(apart.data);
+	free_values(&values);
 	free(col.items.data);
 	free(col.openings.data);
+	free(col.words.data);
 }
 
 /* The predicate's number; conditions that are written alike share one. */
 static uint32_t condition_pred(struct compile *c, const struct ast_clause *clause)
 {
-	uint32_t number = section_count(c, SEC_PRED);
+	uint32_t number = 0;
 	struct img_pred p = {0};
 	struct blob key = {0};
 
@@ -533,8 +733,11 @@ static uint32_t condition_pred(struct compile *c, const struct ast_clause *claus
 		blob_add(&key, v->set ? "@" : "=", 1);
 		blob_add(&key, v->text, v->len + 1);
 	}
-	if (!table_number(&c->preds, key.data, key.len, &number)) {
+	if (!table_find(&c->preds, key.data, key.len, &number)) {
+		/* Sets of its own come first. */
 		fill_pred(c, clause, &p);
+		number = section_count(c, SEC_PRED);
+		table_number(&c->preds, key.data, key.len, &number);
 		section_add(c, SEC_PRED, &p);
 	}
 	free(key.data);
@@ -753,14 +956,16 @@ static void add_settings(struct compile *c, const struct ast_statement *s)
 static int assemble(struct compile *c, uint8_t **image, size_t *len)
 {
 	size_t total = (sizeof(struct img_header) + 7) & ~(size_t)7;
-	struct img_header h = {.magic = IMAGE_MAGIC, .version = IMAGE_VERSION, .answers_all = c->answers_all};
+	struct img_header h = {
+		.magic = IMAGE_MAGIC, .version = IMAGE_VERSION, .answers_all = c->answers_all, .seed = c->seed};
 
+	index_build(c->sections, c->seed, h.roots);
 	for (int s = 0; s < SECTION_COUNT; s++) {
 		h.sections[s].offset = (uint32_t)total;
 		h.sections[s].count = section_count(c, (enum image_section)s);
 		total += (c->sections[s].len + 7) & ~(size_t)7;
-		if (total > UINT32_MAX) {
-			diag_error(c->d, c->tree, "too-large", NULL, "the policy needs more than 4 GB");
+		if (total > UINT32_MAX || c->too_large) {
+			diag_error(c->d, c->tree, "too-large", NULL, "the compiled policy would be too large");
 			return -1;
 		}
 	}
@@ -786,11 +991,36 @@ static void clear(struct compile *c)
 	table_clear(&c->patterns);
 	table_clear(&c->windows);
 	table_clear(&c->zones);
+	table_clear(&c->set_sizes);
+}
+
+/* Made of every value in the policy: nobody can choose names that collide without knowing all the others, and theirs.
+ */
+static uint64_t make_seed(const struct policy_tree *t)
+{
+	crypto_generichash_state state;
+	uint64_t seed;
+
+	crypto_generichash_init(&state, NULL, 0, crypto_generichash_BYTES_MIN);
+	for (const struct ast_statement *s = t->first; s != NULL; s = s->next) {
+		for (const struct ast_value *v = s->values.first; v != NULL; v = v->next)
+			crypto_generichash_update(&state, (const uint8_t *)v->text, v->len + 1);
+		if (s->list != NULL && s->list->source != NULL)
+			crypto_generichash_update(&state, (const uint8_t *)s->list->source->text, s->list->source->len);
+		for (const struct ast_clause *c = s->clauses.first; c != NULL; c = c->next)
+			for (const struct ast_value *v = c->values.first; v != NULL; v = v->next)
+				crypto_generichash_update(&state, (const uint8_t *)v->text, v->len + 1);
+	}
+	uint8_t sum[crypto_generichash_BYTES_MIN];
+
+	crypto_generichash_final(&state, sum, sizeof sum);
+	memcpy(&seed, sum, sizeof seed);
+	return seed;
 }
 
 int policy_compile(const struct policy_tree *t, uint8_t **image, size_t *len, struct policy_diagnostics *d)
 {
-	struct compile c = {.tree = t, .d = d};
+	struct compile c = {.tree = t, .d = d, .seed = make_seed(t)};
 	size_t errors = d->errors;
 	int rc = -1;
 

@@ -6,11 +6,15 @@
 #include "policy/decide.h"
 
 #include <assert.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "policy/geo_priv.h"
 #include "policy/guard.h"
+#include "policy/hash.h"
+#include "policy/index.h"
+#include "policy/literal.h"
 #include "policy/value.h"
 #include "policy/window.h"
 
@@ -21,6 +25,7 @@ enum cannot {
 	CANNOT_HEAP_LIMIT,
 	CANNOT_MATCH,
 	CANNOT_COUNTRY,
+	CANNOT_ASN,
 	CANNOT_ZONE,
 	CANNOT_KIND,
 };
@@ -31,6 +36,7 @@ static const char *const cannot_texts[] = {
 	[CANNOT_HEAP_LIMIT] = "a regular expression reached its heap limit",
 	[CANNOT_MATCH] = "a regular expression could not be matched",
 	[CANNOT_COUNTRY] = "there is no sound country data",
+	[CANNOT_ASN] = "there are no sound data of autonomous systems",
 	[CANNOT_ZONE] = "the time zone of a window is not known that far ahead",
 	[CANNOT_KIND] = "the condition is of an unknown kind",
 };
@@ -39,15 +45,17 @@ struct eval {
 	const struct policy_context *ctx;
 	const struct policy_image *image;
 	const struct policy_request *req;
-	const struct addr *address; /* NULL: not known yet */
-	bool nowhere;		    /* *address stands for a public address in no set and no country */
-	struct addr forms[GUARD_FORMS_MAX];
-	size_t nforms;
+	const struct addr *address;		/* NULL: not known yet */
+	bool nowhere;				/* *address stands for a public address in no set and no country */
+	struct addr forms[1 + GUARD_FORMS_MAX]; /* *address, and what it embeds */
+	size_t nforms;				/* of the latter */
 	const struct name *aliases;
 	size_t naliases;
 	uint32_t request_stamp, address_stamp;
 	enum cannot cannot; /* why the last condition that could not be evaluated could not */
 	struct decide_watch *watch;
+	struct index_request candidates;
+	struct index_name name; /* of the request, if it has one */
 };
 
 /* ---- tables --------------------------------------------------------------------------------------------------------
@@ -69,53 +77,45 @@ static bool in_ports(const struct policy_image *i, struct img_span span, uint16_
 	return lo < span.count && p[lo].lo <= port;
 }
 
-static bool in_words(const struct policy_image *i, struct img_span span, const char *word)
+static const char *word_text(const struct policy_image *i, const struct img_word *w)
 {
-	const struct img_text *w = IMAGE_AT(i, SEC_WORD, struct img_text, span.first);
-	uint32_t lo = 0, hi = span.count;
-
-	while (lo < hi) {
-		uint32_t mid = lo + (hi - lo) / 2;
-		int order = strcmp(word, image_text(i, w[mid]));
-
-		if (order == 0)
-			return true;
-		if (order > 0)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return false;
+	return (const char *)image_section(i, SEC_TEXT) + (w->text >> 2);
 }
 
-/* The flags of a listed domain, 0 if it is not listed. */
-static uint32_t domain_flags(const struct policy_image *i, struct img_span span, const char *name)
+/* The entry of text, or NULL.  A free place ends the search in a hash table, the count in a list. */
+static const struct img_word *find_word(const struct policy_image *i, struct img_span span, const char *text,
+					uint64_t hash)
 {
-	const struct img_domain *d = IMAGE_AT(i, SEC_DOMAIN, struct img_domain, span.first);
-	uint32_t lo = 0, hi = span.count;
+	const struct img_word *w = IMAGE_AT(i, SEC_WORD, struct img_word, span.first);
+	uint32_t at = span.count > WORDS_LISTED ? hash_place(hash, span.count) : 0, tag = hash_tag(hash);
 
-	while (lo < hi) {
-		uint32_t mid = lo + (hi - lo) / 2;
-		int order = strcmp(name, image_text(i, d[mid].name));
-
-		if (order == 0)
-			return d[mid].flags;
-		if (order > 0)
-			lo = mid + 1;
-		else
-			hi = mid;
+	for (uint32_t n = 0; n < span.count && w[at].text != WORD_FREE; n++) {
+		if (w[at].tag == tag && strcmp(word_text(i, &w[at]), text) == 0)
+			return &w[at];
+		at = at + 1 == span.count ? 0 : at + 1;
 	}
-	return 0;
+	return NULL;
+}
+
+static bool in_words(const struct policy_image *i, struct img_span span, const char *word)
+{
+	return find_word(i, span, word, hash_text(i->header->seed, word, strlen(word))) != NULL;
 }
 
 /* Looks up the name and then whatever stands behind each of its dots. */
-static bool in_domains(const struct policy_image *i, struct img_span span, const struct name *name)
+static bool in_domains(const struct policy_image *i, struct img_span span, const struct index_name *name)
 {
-	if ((domain_flags(i, span, name->text) & VALUE_DOMAIN_EXACT) != 0)
-		return true;
-	for (const char *dot = strchr(name->text, '.'); dot != NULL; dot = strchr(dot + 1, '.'))
-		if ((domain_flags(i, span, dot + 1) & VALUE_DOMAIN_BELOW) != 0)
+	const struct img_word *words = IMAGE_AT(i, SEC_WORD, struct img_word, span.first);
+
+	/* All of them wait for memory at once, rather than one after the other. */
+	for (unsigned n = 0; span.count > WORDS_LISTED && n < name->count; n++)
+		__builtin_prefetch(&words[hash_place(name->hash[n], span.count)]);
+	for (unsigned n = 0; n < name->count; n++) {
+		const struct img_word *w = find_word(i, span, name->text[n], name->hash[n]);
+
+		if (w != NULL && (w->text & (n == 0 ? VALUE_DOMAIN_EXACT : VALUE_DOMAIN_BELOW)) != 0)
 			return true;
+	}
 	return false;
 }
 
@@ -234,19 +234,45 @@ static enum value pattern_value(struct eval *ev, uint32_t index, const struct na
 							 : CANNOT_MATCH);
 }
 
-static enum value name_value(struct eval *ev, const struct img_pred *p, const struct name *name)
+/* Tries the patterns that the name holds the literal of, and those without one. */
+static enum value patterns_value(struct eval *ev, const struct img_pred *p, const struct name *name)
 {
+	const struct img_literal *places = IMAGE_AT(ev->image, SEC_LITERAL, struct img_literal, p->b.first);
 	enum value v = VALUE_FALSE;
 
-	if (p->kind == PRED_DOMAIN)
-		return truth(in_domains(ev->image, p->a, name));
-	for (uint32_t n = 0; n < p->a.count && v != VALUE_TRUE; n++) {
-		enum value one = pattern_value(ev, *IMAGE_AT(ev->image, SEC_INDEX, uint32_t, p->a.first + n), name);
+	for (uint32_t n = 0; n < p->c.count && v != VALUE_TRUE; n++) {
+		enum value one = pattern_value(ev, *IMAGE_AT(ev->image, SEC_INDEX, uint32_t, p->c.first + n), name);
 
 		if (one != VALUE_FALSE)
 			v = one;
 	}
+	for (size_t i = 0; p->d.count > 0 && i + LITERAL_BYTES <= name->len && v != VALUE_TRUE; i++) {
+		uint32_t literal = literal_at(name->text + i), count = p->d.count;
+		uint32_t at = hash_place(literal_hash(ev->image->header->seed, literal), count);
+
+		while (places[at].pattern != LITERAL_FREE && places[at].literal != literal)
+			at = at + 1 == count ? 0 : at + 1;
+		if (places[at].pattern == LITERAL_FREE)
+			continue;
+		do {
+			enum value one = pattern_value(ev, places[at].pattern, name);
+
+			if (one != VALUE_FALSE)
+				v = one;
+			at = places[at].next;
+		} while (at != 0 && v != VALUE_TRUE);
+	}
 	return v;
+}
+
+static enum value alias_value(struct eval *ev, const struct img_pred *p, const struct name *alias)
+{
+	INDEX_AS_IT_IS struct index_name name;
+
+	if (p->kind == PRED_REGEX)
+		return patterns_value(ev, p, alias);
+	index_name_read(ev->image, alias, &name);
+	return truth(in_domains(ev->image, p->a, &name));
 }
 
 /* wide: also for each alias, which by name are not known yet. */
@@ -254,14 +280,15 @@ static enum value names_value(struct eval *ev, const struct img_pred *p, bool wi
 {
 	if (ev->req->name == NULL)
 		return VALUE_ABSENT;
-	enum value v = name_value(ev, p, ev->req->name);
+	enum value v = p->kind == PRED_REGEX ? patterns_value(ev, p, ev->req->name)
+					     : truth(in_domains(ev->image, p->a, &ev->name));
 
 	if (!wide || v == VALUE_TRUE)
 		return v;
 	if (ev->address == NULL)
 		return v == VALUE_FALSE ? VALUE_PERHAPS : v;
 	for (size_t i = 0; i < ev->naliases && v != VALUE_TRUE; i++) {
-		enum value one = name_value(ev, p, &ev->aliases[i]);
+		enum value one = alias_value(ev, p, &ev->aliases[i]);
 
 		if (one != VALUE_FALSE)
 			v = one;
@@ -278,11 +305,11 @@ static enum value cidr_value(struct eval *ev, const struct img_pred *p, bool wid
 	bool found = in_ranges(ev->image, p->a, p->b, ev->address);
 
 	for (size_t i = 0; wide && !found && i < ev->nforms; i++)
-		found = in_ranges(ev->image, p->a, p->b, &ev->forms[i]);
+		found = in_ranges(ev->image, p->a, p->b, &ev->forms[1 + i]);
 	return truth(found);
 }
 
-static bool in_countries(const struct policy_image *i, struct img_span span, uint16_t code)
+static bool in_countries(const struct policy_image *i, struct img_span span, uint32_t code)
 {
 	const uint16_t *c = IMAGE_AT(i, SEC_COUNTRY, uint16_t, span.first);
 
@@ -292,34 +319,72 @@ static bool in_countries(const struct policy_image *i, struct img_span span, uin
 	return false;
 }
 
-static enum value one_country_value(struct eval *ev, const struct img_pred *p, const struct addr *a)
+static bool in_numbers(const struct policy_image *i, struct img_span span, uint32_t number)
 {
-	uint16_t code = ev->nowhere ? VALUE_COUNTRY_UNKNOWN : geo_country(ev->ctx->geo, a);
+	const uint32_t *p = IMAGE_AT(i, SEC_ASN, uint32_t, span.first);
+	uint32_t lo = 0, hi = span.count;
 
-	if (code != VALUE_COUNTRY_UNKNOWN)
-		return truth(in_countries(ev->image, p->a, code));
-	if (in_countries(ev->image, p->a, VALUE_COUNTRY_UNKNOWN))
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (p[mid] < number)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < span.count && p[lo] == number;
+}
+
+static bool in_places(const struct policy_image *i, const struct img_pred *p, uint32_t value)
+{
+	return p->kind == PRED_ASN ? in_numbers(i, p->a, value) : in_countries(i, p->a, value);
+}
+
+static enum value one_place_value(struct eval *ev, const struct img_pred *p, const struct policy_geo *geo,
+				  const struct addr *a)
+{
+	uint32_t value = ev->nowhere ? VALUE_COUNTRY_UNKNOWN : geo_value(geo, a);
+
+	if (value != VALUE_COUNTRY_UNKNOWN)
+		return truth(in_places(ev->image, p, value));
+	if (in_places(ev->image, p, VALUE_COUNTRY_UNKNOWN))
 		return VALUE_TRUE;
 	/* A list that names "unknown" speaks about addresses without a country; any other finds nothing to judge. */
 	return VALUE_ABSENT;
 }
 
-static enum value country_value(struct eval *ev, const struct img_pred *p, bool wide)
+/* The country, or the autonomous system, of the address. */
+static enum value place_value(struct eval *ev, const struct img_pred *p, bool wide)
 {
+	const struct policy_geo *geo = p->kind == PRED_ASN ? ev->ctx->asn : ev->ctx->geo;
+
 	/* Known before any address is: none could be judged, so a lookup would be for nothing. */
-	if (ev->ctx->geo == NULL)
-		return cannot(ev, CANNOT_COUNTRY);
+	if (geo == NULL)
+		return cannot(ev, p->kind == PRED_ASN ? CANNOT_ASN : CANNOT_COUNTRY);
 	if (ev->address == NULL)
 		return VALUE_PERHAPS;
-	enum value v = one_country_value(ev, p, ev->address);
+	enum value v = one_place_value(ev, p, geo, ev->address);
 
 	for (size_t i = 0; wide && v != VALUE_TRUE && i < ev->nforms; i++) {
-		enum value one = one_country_value(ev, p, &ev->forms[i]);
+		enum value one = one_place_value(ev, p, geo, &ev->forms[1 + i]);
 
 		if (one != VALUE_FALSE)
 			v = one;
 	}
 	return v;
+}
+
+/* A window's state does not change within a second, in which there are many requests. */
+static enum window_state known_state(struct eval *ev, uint32_t window)
+{
+	struct window_memo *memo = &ev->image->windows[window];
+
+	if (!memo->known || memo->now != ev->ctx->now) {
+		memo->state = (uint8_t)window_state(ev->image, window, ev->ctx->now);
+		memo->now = ev->ctx->now;
+		memo->known = true;
+	}
+	return (enum window_state)memo->state;
 }
 
 static enum value window_value(struct eval *ev, const struct img_pred *p)
@@ -328,7 +393,7 @@ static enum value window_value(struct eval *ev, const struct img_pred *p)
 
 	for (uint32_t n = 0; n < p->a.count; n++) {
 		uint32_t window = *IMAGE_AT(ev->image, SEC_INDEX, uint32_t, p->a.first + n);
-		enum window_state state = window_state(ev->image, window, ev->ctx->now);
+		enum window_state state = known_state(ev, window);
 
 		if (state == WINDOW_OPEN)
 			return VALUE_TRUE;
@@ -366,7 +431,8 @@ static enum value pred_value(struct eval *ev, const struct img_pred *p, bool wid
 	case PRED_CIDR:
 		return cidr_value(ev, p, wide);
 	case PRED_COUNTRY:
-		return country_value(ev, p, wide);
+	case PRED_ASN:
+		return place_value(ev, p, wide);
 	case PRED_DURING:
 		return window_value(ev, p);
 	case PRED_FROM:
@@ -379,9 +445,11 @@ static enum value pred_value(struct eval *ev, const struct img_pred *p, bool wid
 	return cannot(ev, CANNOT_KIND);
 }
 
+static enum value remembered_value(struct eval *ev, uint32_t pred, bool wide);
+
 static bool of_address(uint32_t kind)
 {
-	return kind == PRED_CIDR || kind == PRED_COUNTRY;
+	return kind == PRED_CIDR || kind == PRED_COUNTRY || kind == PRED_ASN;
 }
 
 static bool of_time(uint32_t kind)
@@ -398,6 +466,25 @@ static bool looks_wide(uint32_t kind, bool deny, bool negated)
 	return (kind == PRED_DOMAIN || kind == PRED_REGEX) && deny && !negated;
 }
 
+/* The value of a predicate and of its sets together: true if one is, else what one cannot say, else false. */
+static enum value whole_value(struct eval *ev, const struct img_pred *p, bool wide)
+{
+	enum value v = pred_value(ev, p, wide);
+	enum cannot why = ev->cannot;
+
+	for (uint32_t i = 0; i < p->sets.count && v != VALUE_TRUE; i++) {
+		uint32_t set = *IMAGE_AT(ev->image, SEC_INDEX, uint32_t, p->sets.first + i);
+		enum value one = remembered_value(ev, set, wide);
+
+		if (one != VALUE_FALSE) {
+			v = one;
+			why = ev->cannot;
+		}
+	}
+	ev->cannot = why;
+	return v;
+}
+
 static enum value remembered_value(struct eval *ev, uint32_t pred, bool wide)
 {
 	const struct img_pred *p = IMAGE_AT(ev->image, SEC_PRED, struct img_pred, pred);
@@ -405,7 +492,7 @@ static enum value remembered_value(struct eval *ev, uint32_t pred, bool wide)
 	uint32_t stamp = of_address(p->kind) ? ev->address_stamp : ev->request_stamp;
 
 	if (memo->stamp != stamp) {
-		memo->value = (uint8_t)pred_value(ev, p, wide);
+		memo->value = (uint8_t)whole_value(ev, p, wide);
 		memo->cannot = (uint8_t)ev->cannot;
 		memo->stamp = stamp;
 	}
@@ -414,11 +501,10 @@ static enum value remembered_value(struct eval *ev, uint32_t pred, bool wide)
 }
 
 /* What the condition comes to in its rule: absent is false, or, negated, true in a deny rule only. */
-static enum value cond_value(struct eval *ev, const struct img_rule *rule, const struct img_cond *cond)
+static enum value cond_value(struct eval *ev, bool deny, uint32_t pred, bool negated)
 {
-	const struct img_pred *p = IMAGE_AT(ev->image, SEC_PRED, struct img_pred, cond->pred);
-	bool deny = (rule->flags & RULE_ALLOW) == 0, negated = (cond->flags & COND_NEGATED) != 0;
-	enum value v = remembered_value(ev, cond->pred, looks_wide(p->kind, deny, negated));
+	const struct img_pred *p = IMAGE_AT(ev->image, SEC_PRED, struct img_pred, pred);
+	enum value v = remembered_value(ev, pred, looks_wide(p->kind, deny, negated));
 
 	if (v == VALUE_ABSENT)
 		return truth(negated && deny);
@@ -448,7 +534,7 @@ static enum value rule_value(struct eval *ev, uint32_t index)
 	for (uint32_t i = 0; i < rule->conds.count && v != VALUE_FALSE; i++) {
 		const struct img_cond *cond = IMAGE_AT(ev->image, SEC_COND, struct img_cond, rule->conds.first + i);
 
-		v = cond_value(ev, rule, cond);
+		v = cond_value(ev, (rule->flags & RULE_ALLOW) == 0, cond->pred, (cond->flags & COND_NEGATED) != 0);
 		note_time(ev, rule, cond, perhaps);
 		if (v == VALUE_CANNOT) {
 			stuck = true;
@@ -477,9 +563,18 @@ static bool rule_opens(struct eval *ev, const struct img_rule *rule)
 		const struct img_cond *cond = IMAGE_AT(ev->image, SEC_COND, struct img_cond, rule->conds.first + i);
 		const struct img_pred *p = IMAGE_AT(ev->image, SEC_PRED, struct img_pred, cond->pred);
 
-		if (p->kind == PRED_CIDR && (cond->flags & COND_NEGATED) == 0 &&
-		    in_ranges(ev->image, p->c, p->d, ev->address))
+		if (p->kind != PRED_CIDR || (cond->flags & COND_NEGATED) != 0)
+			continue;
+		if (in_ranges(ev->image, p->c, p->d, ev->address))
 			return true;
+		for (uint32_t n = 0; n < p->sets.count; n++) {
+			const struct img_pred *set =
+				IMAGE_AT(ev->image, SEC_PRED, struct img_pred,
+					 *IMAGE_AT(ev->image, SEC_INDEX, uint32_t, p->sets.first + n));
+
+			if (in_ranges(ev->image, set->c, set->d, ev->address))
+				return true;
+		}
 	}
 	return false;
 }
@@ -550,7 +645,15 @@ static uint32_t next_stamp(const struct policy_image *image)
 static void begin(struct eval *ev, const struct policy_context *ctx, const struct policy_request *req,
 		  struct decide_watch *w)
 {
-	*ev = (struct eval){.ctx = ctx, .image = ctx->image, .req = req, .watch = w};
+	/* The tables of names, which are large, are left as they are. */
+	memset(ev, 0, offsetof(struct eval, forms));
+	memset(&ev->nforms, 0, offsetof(struct eval, candidates) - offsetof(struct eval, nforms));
+	ev->ctx = ctx;
+	ev->image = ctx->image;
+	ev->req = req;
+	ev->watch = w;
+	if (req->name != NULL)
+		index_name_read(ctx->image, req->name, &ev->name);
 	ev->request_stamp = next_stamp(ctx->image);
 	ev->address_stamp = ev->request_stamp;
 }
@@ -567,13 +670,54 @@ static void conclude(struct eval *ev, const struct policy_decision *d)
 		ev->watch->on_decision(ev->watch, d);
 }
 
+/* Asked about the time ahead of a rule, nobody knows yet whether the verdict hangs on it: somebody who wants to be told
+ * is told when the rule is verified. */
+static bool branch_open(void *arg, const struct img_branch *b)
+{
+	struct eval *ev = arg;
+
+	if (ev->watch != NULL && of_time(IMAGE_AT(ev->image, SEC_PRED, struct img_pred, b->pred)->kind))
+		return true;
+	return cond_value(ev, (b->flags & BRANCH_DENY) != 0, b->pred, (b->flags & COND_NEGATED) != 0) != VALUE_FALSE;
+}
+
+/* Whoever listens to every rule is told of every rule; otherwise those are left out that are certainly false. */
+static bool listened_to(const struct eval *ev)
+{
+	return ev->watch != NULL && ev->watch->on_rule != NULL;
+}
+
+static uint32_t first_rule(struct eval *ev, enum index_phase phase)
+{
+	struct index_request *c = &ev->candidates;
+
+	if (listened_to(ev))
+		return image_count(ev->image, SEC_RULE) > 0 ? 0 : POLICY_NO_RULE;
+	c->image = ev->image;
+	c->request = ev->req;
+	c->name = ev->req->name == NULL ? NULL : &ev->name;
+	c->aliases = ev->aliases;
+	c->naliases = phase == INDEX_BY_NAME ? 0 : ev->naliases;
+	c->addresses = ev->forms;
+	c->naddresses = phase == INDEX_BY_NAME || ev->nowhere ? 0 : 1 + ev->nforms;
+	c->open = branch_open;
+	c->arg = ev;
+	index_find(c, phase);
+	return index_next(c);
+}
+
+static uint32_t next_rule(struct eval *ev, uint32_t rule)
+{
+	if (listened_to(ev))
+		return rule + 1 < image_count(ev->image, SEC_RULE) ? rule + 1 : POLICY_NO_RULE;
+	return index_next(&ev->candidates);
+}
+
 /* With its addresses unknown, a rule perhaps decides.  The name is looked up only if an allow rule stands among those
  * that perhaps do and the first that certainly does. */
 static void walk_by_name(struct eval *ev, struct policy_decision *d)
 {
-	uint32_t n = image_count(ev->image, SEC_RULE);
-
-	for (uint32_t i = 0; i < n; i++) {
+	for (uint32_t i = first_rule(ev, INDEX_BY_NAME); i != POLICY_NO_RULE; i = next_rule(ev, i)) {
 		const struct img_rule *rule = IMAGE_AT(ev->image, SEC_RULE, struct img_rule, i);
 		bool allow = (rule->flags & RULE_ALLOW) != 0;
 		enum value v = rule_value(ev, i);
@@ -596,9 +740,7 @@ static void walk_by_name(struct eval *ev, struct policy_decision *d)
 
 static void walk_by_address(struct eval *ev, struct policy_decision *d)
 {
-	uint32_t n = image_count(ev->image, SEC_RULE);
-
-	for (uint32_t i = 0; i < n; i++) {
+	for (uint32_t i = first_rule(ev, INDEX_BY_ADDRESS); i != POLICY_NO_RULE; i = next_rule(ev, i)) {
 		const struct img_rule *rule = IMAGE_AT(ev->image, SEC_RULE, struct img_rule, i);
 		enum value v = rule_value(ev, i);
 		bool allow = (rule->flags & RULE_ALLOW) != 0 && v == VALUE_TRUE;
@@ -639,8 +781,9 @@ static void judge_address(struct eval *ev, const struct addr *address, struct po
 	}
 	ev->address = address;
 	ev->address_stamp = next_stamp(ev->image);
+	ev->forms[0] = *address;
 	ev->nforms = guard_embedded(address, image_section(ev->image, SEC_NAT64), image_count(ev->image, SEC_NAT64),
-				    ev->forms);
+				    ev->forms + 1);
 	announce(ev);
 	walk_by_address(ev, d);
 	conclude(ev, d);
@@ -679,7 +822,7 @@ static void judge_answers(struct eval *ev, const struct addr *addresses, size_t 
 
 void policy_decide_name(const struct policy_context *ctx, const struct policy_request *req, struct policy_decision *d)
 {
-	struct eval ev;
+	INDEX_AS_IT_IS struct eval ev;
 
 	begin(&ev, ctx, req, NULL);
 	judge_name(&ev, d);
@@ -689,7 +832,7 @@ void policy_decide_address(const struct policy_context *ctx, const struct policy
 			   const struct addr *address, const struct name *aliases, size_t naliases,
 			   struct policy_decision *d)
 {
-	struct eval ev;
+	INDEX_AS_IT_IS struct eval ev;
 
 	begin(&ev, ctx, req, NULL);
 	ev.aliases = aliases;
@@ -701,7 +844,7 @@ void policy_decide_answers(const struct policy_context *ctx, const struct policy
 			   const struct addr *addresses, size_t n, const struct name *aliases, size_t naliases,
 			   struct policy_decision *each, struct policy_decision *whole)
 {
-	struct eval ev;
+	INDEX_AS_IT_IS struct eval ev;
 
 	begin(&ev, ctx, req, NULL);
 	ev.aliases = aliases;
@@ -714,7 +857,7 @@ void decide_request(const struct policy_context *ctx, const struct policy_reques
 		    struct policy_decision *d)
 {
 	static const struct addr somewhere = {.family = ADDR_V4};
-	struct eval ev;
+	INDEX_AS_IT_IS struct eval ev;
 
 	begin(&ev, ctx, req, w);
 	if (req->name == NULL) {

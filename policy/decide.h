@@ -25,3 +25,6 @@ struct decide_watch {
 void decide_request(const struct policy_context *ctx, const struct policy_request *req, const struct addr *addresses,
 		    size_t n, const struct name *aliases, size_t naliases, struct decide_watch *w,
 		    struct policy_decision *d);
+
+/* What the zone's clock shows: "Fri 2026-11-20 10:00 Europe/Berlin". */
+void explain_clock(const struct policy_image *i, uint32_t zone, int64_t when, char *buf, size_t size);

@@ -85,13 +85,15 @@ const char *diag_quote(const char *text, size_t len, char buf[DIAG_QUOTE_MAX])
 /* The part of the source line around at; sets where the caret goes and how long it is, in characters of the excerpt. */
 static char *excerpt(const struct policy_tree *t, const struct ast_place *at, unsigned *caret, unsigned *caret_len)
 {
+	const char *text = at->source == NULL ? t->text : at->source->text;
+	size_t len = at->source == NULL ? t->len : at->source->len;
 	size_t start = at->offset, end = at->offset, used = 0;
 
-	if (at->line == 0 || at->offset > t->len)
+	if (at->line == 0 || at->offset > len)
 		return NULL;
-	while (start > 0 && t->text[start - 1] != '\n' && at->offset - start < EXCERPT_BEFORE)
+	while (start > 0 && text[start - 1] != '\n' && at->offset - start < EXCERPT_BEFORE)
 		start--;
-	while (end < t->len && t->text[end] != '\n' && end - at->offset < EXCERPT_AFTER)
+	while (end < len && text[end] != '\n' && end - at->offset < EXCERPT_AFTER)
 		end++;
 	char *out = malloc((end - start) * 4 + 8);
 
@@ -107,7 +109,7 @@ static char *excerpt(const struct policy_tree *t, const struct ast_place *at, un
 
 		if (i == at->offset)
 			*caret = width;
-		size_t took = put_printable(out, &used, t->text + i, end - i);
+		size_t took = put_printable(out, &used, text + i, end - i);
 		unsigned shown = took > 1 ? 1 : (unsigned)(used - was);
 
 		width += shown;
@@ -121,6 +123,23 @@ static char *excerpt(const struct policy_tree *t, const struct ast_place *at, un
 		*caret_len = 1;
 	out[used] = '\0';
 	return out;
+}
+
+/* The place of an entry of a list, whose lines are counted only now. */
+static struct ast_place counted(const struct ast_place *at)
+{
+	struct ast_place place = *at;
+
+	if (at->source == NULL || at->line != 0)
+		return place;
+	place.line = place.column = 1;
+	for (size_t i = 0; i < at->offset && i < at->source->len; i++) {
+		bool ends = at->source->text[i] == '\n';
+
+		place.line += ends;
+		place.column = ends ? 1 : place.column + 1;
+	}
+	return place;
 }
 
 void diag_add(struct policy_diagnostics *d, const struct policy_tree *t, enum policy_severity severity,
@@ -140,6 +159,9 @@ void diag_add(struct policy_diagnostics *d, const struct policy_tree *t, enum po
 
 	if (full || at == NULL)
 		at = &nowhere;
+	struct ast_place place = counted(at);
+
+	at = &place;
 	va_start(ap, format);
 	vsnprintf(message, sizeof message, format, ap);
 	va_end(ap);
@@ -152,7 +174,7 @@ void diag_add(struct policy_diagnostics *d, const struct policy_tree *t, enum po
 
 	*item = (struct policy_diagnostic){.severity = full ? POLICY_ERROR : severity,
 					   .code = full ? "too-many" : code,
-					   .file = xstrdup(t->file),
+					   .file = xstrdup(at->source == NULL ? t->file : at->source->name),
 					   .line = at->line,
 					   .column = at->column};
 	item->message = xstrdup(full ? "more errors follow and are not shown" : message);

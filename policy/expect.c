@@ -21,7 +21,7 @@ struct expectation {
 	struct addr *addresses;
 	struct name *aliases;
 	size_t naddresses, naliases;
-	struct policy_geo geo;
+	struct policy_geo geo, asn;
 	const struct ast_clause *at, *by_rule;
 	int64_t now;
 	struct err why;
@@ -74,7 +74,7 @@ static int read_clause(const struct ast_clause *c, const struct policy_image *im
 {
 	const struct ast_value *v = c->values.first;
 	struct policy_request *r = &e->request;
-	uint16_t high;
+	uint16_t high, country;
 
 	switch (c->kind) {
 	case AST_CLIENT:
@@ -104,7 +104,12 @@ static int read_clause(const struct ast_clause *c, const struct policy_image *im
 	case AST_ALIAS:
 		return read_aliases(c, e);
 	case AST_IN_COUNTRY:
-		return value_country(v->text, &e->geo.country, &e->why);
+		if (value_country(v->text, &country, &e->why) != 0)
+			return -1;
+		e->geo.value = country;
+		return 0;
+	case AST_IN_ASN:
+		return value_asn(v->text, &e->asn.value, &e->why);
 	case AST_AT:
 		e->at = c;
 		return policy_instant_parse(image, v->text, &e->now, &e->why);
@@ -118,7 +123,9 @@ static int read_clause(const struct ast_clause *c, const struct policy_image *im
 
 static int read_expectation(const struct ast_statement *s, const struct policy_image *image, struct expectation *e)
 {
-	*e = (struct expectation){.request = {.command = POLICY_CONNECT, .port = DEFAULT_PORT}, .geo = {.fixed = true}};
+	*e = (struct expectation){.request = {.command = POLICY_CONNECT, .port = DEFAULT_PORT},
+				  .geo = {.fixed = true},
+				  .asn = {.fixed = true}};
 	for (const struct ast_clause *c = s->clauses.first; c != NULL; c = c->next)
 		if (read_clause(c, image, e) != 0)
 			return -1;
@@ -158,6 +165,12 @@ static void report(const struct policy_tree *t, const struct policy_image *image
 
 size_t policy_expect(const struct policy_tree *t, const struct policy_image *image, struct policy_diagnostics *d)
 {
+	return policy_expect_reached(t, image, NULL, d);
+}
+
+size_t policy_expect_reached(const struct policy_tree *t, const struct policy_image *image, bool *reached,
+			     struct policy_diagnostics *d)
+{
 	size_t count = 0;
 
 	for (const struct ast_statement *s = t->first; s != NULL; s = s->next) {
@@ -169,10 +182,12 @@ size_t policy_expect(const struct policy_tree *t, const struct policy_image *ima
 			continue;
 		count++;
 		if (read_expectation(s, image, &e) == 0) {
-			struct policy_context ctx = {.image = image, .geo = &e.geo, .now = e.now};
+			struct policy_context ctx = {.image = image, .geo = &e.geo, .asn = &e.asn, .now = e.now};
 
 			decide_request(&ctx, &e.request, e.addresses, e.naddresses, e.aliases, e.naliases, &watch,
 				       &decision);
+			if (reached != NULL && decision.rule != POLICY_NO_RULE)
+				reached[decision.rule] = true;
 			report(t, image, s, &e, &decision, watch.used_time, d);
 		} else {
 			diag_error(d, t, "bad-value", &s->at, "%s", e.why.text);

@@ -48,6 +48,7 @@ static const char *pred_word(const struct img_pred *p)
 		[PRED_REGEX] = "to regex",
 		[PRED_CIDR] = "to cidr",
 		[PRED_COUNTRY] = "to country",
+		[PRED_ASN] = "to asn",
 		[PRED_DURING] = "during",
 		[PRED_FROM] = "from",
 		[PRED_UNTIL] = "until",
@@ -78,10 +79,37 @@ static void range_text(const struct addr *lo, const struct addr *hi, char *buf, 
 		snprintf(buf, size, "%s-%s", addr_format(lo, a), addr_format(hi, b));
 }
 
+/* The n-th word, free places not counted. */
+static bool word_text(const struct policy_image *i, const struct img_pred *p, uint32_t n, char *buf, size_t size)
+{
+	const struct img_word *w = IMAGE_AT(i, SEC_WORD, struct img_word, p->a.first), *end = w + p->a.count;
+	static const char *const prefixes[] = {"", "", "*.", "."};
+
+	for (; w < end; w++)
+		if (w->text != WORD_FREE && n-- == 0) {
+			snprintf(buf, size, "%s%s", prefixes[w->text & 3],
+				 (const char *)image_section(i, SEC_TEXT) + (w->text >> 2));
+			return true;
+		}
+	return false;
+}
+
+/* How many values a predicate has, those of its sets included. */
+static uint32_t value_count(const struct policy_image *i, const struct img_pred *p)
+{
+	bool words = p->kind == PRED_DOMAIN || (p->kind >= PRED_LISTENER && p->kind <= PRED_GROUP);
+	bool ranges = p->kind == PRED_CIDR || p->kind == PRED_CLIENT;
+	uint32_t total = words ? p->b.count : p->a.count + (ranges ? p->b.count : 0);
+
+	for (uint32_t n = 0; n < p->sets.count; n++)
+		total += value_count(i, IMAGE_AT(i, SEC_PRED, struct img_pred,
+						 *IMAGE_AT(i, SEC_INDEX, uint32_t, p->sets.first + n)));
+	return total;
+}
+
 /* The n-th value of a predicate with tables; false if there is none. */
 static bool value_text(const struct policy_image *i, const struct img_pred *p, uint32_t n, char *buf, size_t size)
 {
-	const char *prefix = "";
 	struct addr lo, hi;
 
 	if (p->kind == PRED_CIDR || p->kind == PRED_CLIENT) {
@@ -104,6 +132,8 @@ static bool value_text(const struct policy_image *i, const struct img_pred *p, u
 	}
 	if (n >= p->a.count)
 		return false;
+	if (p->kind == PRED_DOMAIN || (p->kind >= PRED_LISTENER && p->kind <= PRED_GROUP))
+		return word_text(i, p, n, buf, size);
 	n += p->a.first;
 	if (p->kind == PRED_PORT) {
 		const struct img_port *port = IMAGE_AT(i, SEC_PORT, struct img_port, n);
@@ -113,27 +143,24 @@ static bool value_text(const struct policy_image *i, const struct img_pred *p, u
 		uint16_t code = *IMAGE_AT(i, SEC_COUNTRY, uint16_t, n);
 
 		snprintf(buf, size, code == VALUE_COUNTRY_UNKNOWN ? "unknown" : "%c%c", code >> 8, code & 0xff);
-	} else if (p->kind == PRED_DOMAIN) {
-		const struct img_domain *d = IMAGE_AT(i, SEC_DOMAIN, struct img_domain, n);
+	} else if (p->kind == PRED_ASN) {
+		uint32_t asn = *IMAGE_AT(i, SEC_ASN, uint32_t, n);
 
-		prefix = d->flags == VALUE_DOMAIN_BELOW ? "*." : d->flags == VALUE_DOMAIN_EXACT ? "" : ".";
-		snprintf(buf, size, "%s%s", prefix, image_text(i, d->name));
+		snprintf(buf, size, asn == VALUE_COUNTRY_UNKNOWN ? "unknown" : "AS%u", asn);
 	} else if (p->kind == PRED_REGEX) {
 		uint32_t pattern = *IMAGE_AT(i, SEC_INDEX, uint32_t, n);
 
 		snprintf(buf, size, "\"%s\"", image_text(i, *IMAGE_AT(i, SEC_PATTERN, struct img_text, pattern)));
-	} else if (p->kind == PRED_DURING) {
+	} else {
 		const struct img_window *w =
 			IMAGE_AT(i, SEC_WINDOW, struct img_window, *IMAGE_AT(i, SEC_INDEX, uint32_t, n));
 
 		snprintf(buf, size, "%s", image_text(i, w->name));
-	} else {
-		snprintf(buf, size, "%s", image_text(i, *IMAGE_AT(i, SEC_WORD, struct img_text, n)));
 	}
 	return true;
 }
 
-static void clock_text(const struct policy_image *i, uint32_t zone, int64_t when, char *buf, size_t size)
+void explain_clock(const struct policy_image *i, uint32_t zone, int64_t when, char *buf, size_t size)
 {
 	static const char *const days[] = {"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"};
 	int64_t shown;
@@ -172,7 +199,7 @@ static void bits_text(const struct img_pred *p, char *buf, size_t size)
 static const char *cond_text(const struct policy_image *i, const struct img_cond *cond, char *buf, size_t size)
 {
 	const struct img_pred *p = IMAGE_AT(i, SEC_PRED, struct img_pred, cond->pred);
-	uint32_t total = p->a.count + (p->kind == PRED_CIDR || p->kind == PRED_CLIENT ? p->b.count : 0);
+	uint32_t total = value_count(i, p), told = 0;
 	char value[128];
 
 	snprintf(buf, size, "%s%s", (cond->flags & COND_NEGATED) != 0 ? "not " : "", pred_word(p));
@@ -181,16 +208,16 @@ static const char *cond_text(const struct policy_image *i, const struct img_cond
 		return buf;
 	}
 	if (p->kind == PRED_FROM || p->kind == PRED_UNTIL) {
-		clock_text(i, 0, *IMAGE_AT(i, SEC_INSTANT, int64_t, p->a.first), value, sizeof value);
+		explain_clock(i, 0, *IMAGE_AT(i, SEC_INSTANT, int64_t, p->a.first), value, sizeof value);
 		append(buf, size, " ");
 		append(buf, size, value);
 		return buf;
 	}
-	for (uint32_t n = 0; n < VALUES_MAX && value_text(i, p, n, value, sizeof value); n++) {
+	for (; told < VALUES_MAX && value_text(i, p, told, value, sizeof value); told++) {
 		append(buf, size, " ");
 		append(buf, size, value);
 	}
-	if (total > VALUES_MAX) {
+	if (total > told) {
 		snprintf(value, sizeof value, " ... (%u in all)", total);
 		append(buf, size, value);
 	}
@@ -232,7 +259,7 @@ static void note_windows(struct telling *t, const struct img_pred *p)
 		const struct img_window *w = IMAGE_AT(i, SEC_WINDOW, struct img_window, window);
 		enum window_state state = window_state(i, window, t->ctx->now);
 
-		clock_text(i, w->zone, window_next_change(i, window, t->ctx->now), when, sizeof when);
+		explain_clock(i, w->zone, window_next_change(i, window, t->ctx->now), when, sizeof when);
 		snprintf(note, sizeof note, "window %s is %s until %s", image_text(i, w->name),
 			 state == WINDOW_OPEN	? "open"
 			 : state == WINDOW_SHUT ? "shut"

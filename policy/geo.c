@@ -1,5 +1,6 @@
-/* Countries.  policy_geo_compile() is the only function of the library that reads a file, and the only one that meets a
- * database that somebody else wrote: it walks the search tree once, with a budget, in address order. */
+/* Countries and autonomous systems.  Making a table is the only thing of the library that reads a file, and the only
+ * one that meets a database that somebody else wrote: it walks the search tree once, with a budget, in address order.
+ */
 #include "config.h"
 
 #include "policy/geo_priv.h"
@@ -30,13 +31,13 @@ static int header_check(const uint8_t *data, size_t len, struct err *why)
 	const struct geo_header *h = (const struct geo_header *)data;
 
 	if (len < sizeof *h || ((uintptr_t)data & 7) != 0 || memcmp(h->magic, GEO_MAGIC, sizeof h->magic) != 0)
-		return err_set(why, "this is no country table");
+		return err_set(why, "this is no table of countries or autonomous systems");
 	if (h->version != GEO_VERSION)
-		return err_set(why, "the country table has version %u; this program reads version %u", h->version,
+		return err_set(why, "the geo table has version %u; this program reads version %u", h->version,
 			       GEO_VERSION);
 	if (h->len != len || len - sizeof *h != (uint64_t)h->count4 * sizeof(struct geo_step4) +
 							(uint64_t)h->count6 * sizeof(struct geo_step6))
-		return err_set(why, "the country table is cut short or has more bytes than it should");
+		return err_set(why, "the geo table is cut short or has more bytes than it should");
 	return 0;
 }
 
@@ -44,13 +45,18 @@ static void locate(const uint8_t *data, struct policy_geo *g)
 {
 	const struct geo_header *h = (const struct geo_header *)data;
 
-	*g = (struct policy_geo){.count4 = h->count4, .count6 = h->count6};
+	*g = (struct policy_geo){.count4 = h->count4, .count6 = h->count6, .kind = (enum geo_kind)h->kind};
 	g->steps4 = (const struct geo_step4 *)(data + sizeof *h);
 	g->steps6 = (const struct geo_step6 *)(data + sizeof *h + g->count4 * sizeof(struct geo_step4));
 }
 
-static bool code_sound(uint16_t code)
+static bool code_sound(enum geo_kind kind, uint32_t code)
 {
+	if (kind == GEO_ASN)
+		return true;
+	if (code > UINT16_MAX)
+		return false;
+
 	uint8_t a = (uint8_t)(code >> 8), b = (uint8_t)code;
 
 	return code == 0 || (a >= 'A' && a <= 'Z' && b >= 'A' && b <= 'Z');
@@ -60,13 +66,14 @@ static bool steps_sound(const struct policy_geo *g)
 {
 	static const uint8_t zero[16];
 
-	if (g->count4 == 0 || g->count6 == 0 || g->steps4[0].from != 0 || memcmp(g->steps6[0].from, zero, 16) != 0)
+	if ((g->kind != GEO_COUNTRY && g->kind != GEO_ASN) || g->count4 == 0 || g->count6 == 0 ||
+	    g->steps4[0].from != 0 || memcmp(g->steps6[0].from, zero, 16) != 0)
 		return false;
 	for (size_t i = 0; i < g->count4; i++)
-		if (!code_sound(g->steps4[i].country) || (i > 0 && g->steps4[i].from <= g->steps4[i - 1].from))
+		if (!code_sound(g->kind, g->steps4[i].value) || (i > 0 && g->steps4[i].from <= g->steps4[i - 1].from))
 			return false;
 	for (size_t i = 0; i < g->count6; i++)
-		if (!code_sound(g->steps6[i].country) ||
+		if (!code_sound(g->kind, g->steps6[i].value) ||
 		    (i > 0 && memcmp(g->steps6[i].from, g->steps6[i - 1].from, 16) <= 0))
 			return false;
 	return true;
@@ -82,7 +89,7 @@ int policy_geo_verify(const uint8_t *data, size_t len, struct err *why)
 	sum(data, len, computed);
 	locate(data, &g);
 	if (memcmp(computed, ((const struct geo_header *)data)->sum, sizeof computed) != 0 || !steps_sound(&g))
-		return err_set(why, "the country table is damaged");
+		return err_set(why, "the geo table is damaged");
 	return 0;
 }
 
@@ -93,7 +100,7 @@ struct policy_geo *policy_geo_open(const uint8_t *data, size_t len, struct err *
 	struct policy_geo *g = malloc(sizeof *g);
 
 	if (g == NULL) {
-		err_set(why, "there is no memory left to open the country table");
+		err_set(why, "there is no memory left to open the geo table");
 		return NULL;
 	}
 	locate(data, g);
@@ -106,7 +113,7 @@ void policy_geo_close(struct policy_geo **geo)
 	*geo = NULL;
 }
 
-static uint16_t find4(const struct policy_geo *g, const struct addr *a)
+static uint32_t find4(const struct policy_geo *g, const struct addr *a)
 {
 	uint32_t n =
 		(uint32_t)a->bytes[0] << 24 | (uint32_t)a->bytes[1] << 16 | (uint32_t)a->bytes[2] << 8 | a->bytes[3];
@@ -120,10 +127,10 @@ static uint16_t find4(const struct policy_geo *g, const struct addr *a)
 		else
 			hi = mid;
 	}
-	return lo == 0 ? 0 : g->steps4[lo - 1].country;
+	return lo == 0 ? 0 : g->steps4[lo - 1].value;
 }
 
-static uint16_t find6(const struct policy_geo *g, const struct addr *a)
+static uint32_t find6(const struct policy_geo *g, const struct addr *a)
 {
 	size_t lo = 0, hi = g->count6;
 
@@ -135,24 +142,29 @@ static uint16_t find6(const struct policy_geo *g, const struct addr *a)
 		else
 			hi = mid;
 	}
-	return lo == 0 ? 0 : g->steps6[lo - 1].country;
+	return lo == 0 ? 0 : g->steps6[lo - 1].value;
 }
 
-uint16_t geo_country(const struct policy_geo *geo, const struct addr *a)
+uint32_t geo_value(const struct policy_geo *geo, const struct addr *a)
 {
 	if (geo->fixed)
-		return geo->country;
+		return geo->value;
 	return a->family == ADDR_V4 ? find4(geo, a) : a->family == ADDR_V6 ? find6(geo, a) : 0;
 }
 
 bool policy_geo_country(const struct policy_geo *geo, const struct addr *a, char country[3])
 {
-	uint16_t code = geo_country(geo, a);
+	uint32_t code = geo->kind == GEO_ASN ? 0 : geo_value(geo, a);
 
 	country[0] = (char)(code >> 8);
 	country[1] = (char)code;
 	country[2] = '\0';
 	return code != 0;
+}
+
+uint32_t policy_geo_asn(const struct policy_geo *geo, const struct addr *a)
+{
+	return geo->kind == GEO_ASN ? geo_value(geo, a) : 0;
 }
 
 /* ---- the table in the making ---------------------------------------------------------------------------------------
@@ -161,13 +173,14 @@ bool policy_geo_country(const struct policy_geo *geo, const struct addr *a, char
 /* Country by position of a data record: databases share few hundred records among their million prefixes. */
 struct known {
 	uint32_t record; /* position + 1; 0 is a free place */
-	uint16_t country;
+	uint32_t value;
 };
 
 #define KNOWN_PLACES 65536u /* a power of two; when most are taken, records are read again */
 
 struct build {
 	MMDB_s db;
+	enum geo_kind kind;
 	struct geo_step4 *steps4;
 	struct geo_step6 *steps6;
 	size_t count4, room4, count6, room6;
@@ -188,20 +201,20 @@ struct visit {
 
 static int out_of_memory(struct build *b)
 {
-	return err_set(b->why, "there is no memory left to read the country database");
+	return err_set(b->why, "there is no memory left to read the database");
 }
 
 static int damaged(struct build *b, const char *what)
 {
-	return err_set(b->why, "the country database is damaged: %s", what);
+	return err_set(b->why, "the database is damaged: %s", what);
 }
 
-static int put_step4(struct build *b, uint32_t from, uint16_t country)
+static int put_step4(struct build *b, uint32_t from, uint32_t value)
 {
-	if (b->count4 > 0 && b->steps4[b->count4 - 1].country == country)
+	if (b->count4 > 0 && b->steps4[b->count4 - 1].value == value)
 		return 0;
 	if (b->count4 > 0 && b->steps4[b->count4 - 1].from == from) {
-		b->steps4[b->count4 - 1].country = country;
+		b->steps4[b->count4 - 1].value = value;
 		return 0;
 	}
 	if (b->count4 == b->room4) {
@@ -213,13 +226,13 @@ static int put_step4(struct build *b, uint32_t from, uint16_t country)
 		b->steps4 = grown;
 		b->room4 = room;
 	}
-	b->steps4[b->count4++] = (struct geo_step4){.from = from, .country = country};
+	b->steps4[b->count4++] = (struct geo_step4){.from = from, .value = value};
 	return 0;
 }
 
-static int put_step6(struct build *b, const uint8_t from[16], uint16_t country)
+static int put_step6(struct build *b, const uint8_t from[16], uint32_t value)
 {
-	if (b->count6 > 0 && b->steps6[b->count6 - 1].country == country)
+	if (b->count6 > 0 && b->steps6[b->count6 - 1].value == value)
 		return 0;
 	if (b->count6 == b->room6) {
 		size_t room = b->room6 == 0 ? 1024 : b->room6 * 2;
@@ -232,7 +245,7 @@ static int put_step6(struct build *b, const uint8_t from[16], uint16_t country)
 	}
 	struct geo_step6 *s = &b->steps6[b->count6++];
 
-	*s = (struct geo_step6){.country = country};
+	*s = (struct geo_step6){.value = value};
 	memcpy(s->from, from, 16);
 	return 0;
 }
@@ -248,7 +261,7 @@ static bool take_code(MMDB_entry_s *entry, uint16_t *country, const char *const 
 		return false;
 	uint16_t code = (uint16_t)((uint8_t)data.utf8_string[0] << 8 | (uint8_t)data.utf8_string[1]);
 
-	if (!code_sound(code))
+	if (!code_sound(GEO_COUNTRY, code))
 		return false;
 	*country = code;
 	return true;
@@ -271,20 +284,33 @@ static uint16_t read_country(MMDB_entry_s *entry)
 	return country;
 }
 
-static uint16_t record_country(struct build *b, MMDB_entry_s *entry)
+/* Where they keep the number of an autonomous system. */
+static uint32_t read_asn(MMDB_entry_s *entry)
+{
+	static const char *const paths[][2] = {{"autonomous_system_number", NULL}, {"asn", NULL}};
+	MMDB_entry_data_s data;
+
+	for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++)
+		if (MMDB_aget_value(entry, &data, paths[i]) == MMDB_SUCCESS && data.has_data &&
+		    data.type == MMDB_DATA_TYPE_UINT32)
+			return data.uint32;
+	return 0;
+}
+
+static uint32_t record_value(struct build *b, MMDB_entry_s *entry)
 {
 	uint32_t key = entry->offset + 1, at = (key * 2654435761u) >> 16;
 
 	for (; b->known[at].record != 0; at = (at + 1) & (KNOWN_PLACES - 1))
 		if (b->known[at].record == key)
-			return b->known[at].country;
-	uint16_t country = read_country(entry);
+			return b->known[at].value;
+	uint32_t value = b->kind == GEO_ASN ? read_asn(entry) : read_country(entry);
 
 	if (key != 0 && b->nknown < KNOWN_PLACES / 2) {
 		b->nknown++;
-		b->known[at] = (struct known){.record = key, .country = country};
+		b->known[at] = (struct known){.record = key, .value = value};
 	}
-	return country;
+	return value;
 }
 
 static bool in_v4_subtree(const struct build *b, const struct visit *v)
@@ -294,8 +320,8 @@ static bool in_v4_subtree(const struct build *b, const struct visit *v)
 	return b->db.metadata.ip_version == 4 || (v->depth >= 96 && memcmp(v->bits, zero, 12) == 0);
 }
 
-/* The country of everything below v, which the tree does not divide further. */
-static int put_leaf(struct build *b, const struct visit *v, uint16_t country)
+/* The value of everything below v, which the tree does not divide further. */
+static int put_leaf(struct build *b, const struct visit *v, uint32_t value)
 {
 	static const uint8_t zero[16], after_v4[16] = {[11] = 1};
 	uint32_t v4 = 0;
@@ -304,12 +330,12 @@ static int put_leaf(struct build *b, const struct visit *v, uint16_t country)
 		const uint8_t *p = v->bits + (b->db.metadata.ip_version == 4 ? 0 : 12);
 
 		v4 = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-		return put_step4(b, v4, country);
+		return put_step4(b, v4, value);
 	}
 	if (memcmp(v->bits, zero, 16) != 0)
-		return put_step6(b, v->bits, country);
+		return put_step6(b, v->bits, value);
 	/* A leaf above ::/96 holds IPv4 and more. */
-	return put_step4(b, 0, country) != 0 ? -1 : put_step6(b, after_v4, country);
+	return put_step4(b, 0, value) != 0 ? -1 : put_step6(b, after_v4, value);
 }
 
 /* True for a second way to the IPv4 tree: databases hang it up again under ::ffff:0:0/96, 2002::/16 and 2001::/32.
@@ -367,7 +393,7 @@ static int walk(struct build *b)
 			rc = put_leaf(b, &v, 0);
 			break;
 		case MMDB_RECORD_TYPE_DATA:
-			rc = put_leaf(b, &v, record_country(b, &v.entry));
+			rc = put_leaf(b, &v, record_value(b, &v.entry));
 			break;
 		default:
 			rc = damaged(b, "a record of its tree points nowhere");
@@ -381,6 +407,7 @@ static int assemble(struct build *b, uint8_t **table, size_t *len)
 	size_t bytes4 = b->count4 * sizeof *b->steps4, bytes6 = b->count6 * sizeof *b->steps6;
 	struct geo_header h = {.magic = GEO_MAGIC,
 			       .version = GEO_VERSION,
+			       .kind = b->kind,
 			       .len = sizeof h + bytes4 + bytes6,
 			       .count4 = (uint32_t)b->count4,
 			       .count6 = (uint32_t)b->count6};
@@ -397,13 +424,13 @@ static int assemble(struct build *b, uint8_t **table, size_t *len)
 	return 0;
 }
 
-int policy_geo_compile(const char *mmdb_path, uint8_t **table, size_t *len, struct err *why)
+static int compile(enum geo_kind kind, const char *mmdb_path, uint8_t **table, size_t *len, struct err *why)
 {
-	struct build b = {.why = why};
+	struct build b = {.why = why, .kind = kind};
 	int rc = MMDB_open(mmdb_path, MMDB_MODE_MMAP, &b.db);
 
 	if (rc != MMDB_SUCCESS)
-		return err_set(why, "the country database %s cannot be opened: %s", mmdb_path, MMDB_strerror(rc));
+		return err_set(why, "the database %s cannot be opened: %s", mmdb_path, MMDB_strerror(rc));
 	b.known = calloc(KNOWN_PLACES, sizeof b.known[0]);
 	if (b.known == NULL)
 		rc = out_of_memory(&b);
@@ -418,4 +445,14 @@ int policy_geo_compile(const char *mmdb_path, uint8_t **table, size_t *len, stru
 	free(b.steps6);
 	MMDB_close(&b.db);
 	return rc;
+}
+
+int policy_geo_compile(const char *mmdb_path, uint8_t **table, size_t *len, struct err *why)
+{
+	return compile(GEO_COUNTRY, mmdb_path, table, len, why);
+}
+
+int policy_asn_compile(const char *mmdb_path, uint8_t **table, size_t *len, struct err *why)
+{
+	return compile(GEO_ASN, mmdb_path, table, len, why);
 }

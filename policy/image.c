@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "policy/guard.h"
+#include "policy/index.h"
 #include "policy/value.h"
 
 /* No text in an image is longer, so that checking overlapping texts stays linear. */
@@ -23,12 +24,13 @@ static const size_t record_sizes[SECTION_COUNT] = {
 	[SEC_PRED] = sizeof(struct img_pred),
 	[SEC_RANGE4] = sizeof(struct img_range4),
 	[SEC_RANGE6] = sizeof(struct img_range6),
-	[SEC_WORD] = sizeof(struct img_text),
-	[SEC_DOMAIN] = sizeof(struct img_domain),
+	[SEC_WORD] = sizeof(struct img_word),
 	[SEC_PATTERN] = sizeof(struct img_text),
 	[SEC_INDEX] = sizeof(uint32_t),
+	[SEC_LITERAL] = sizeof(struct img_literal),
 	[SEC_PORT] = sizeof(struct img_port),
 	[SEC_COUNTRY] = sizeof(uint16_t),
+	[SEC_ASN] = sizeof(uint32_t),
 	[SEC_WINDOW] = sizeof(struct img_window),
 	[SEC_HOURS] = sizeof(struct img_hours),
 	[SEC_DAY] = sizeof(int32_t),
@@ -37,6 +39,14 @@ static const size_t record_sizes[SECTION_COUNT] = {
 	[SEC_INSTANT] = sizeof(int64_t),
 	[SEC_NAT64] = sizeof(struct prefix),
 	[SEC_GROUP] = sizeof(struct img_text),
+	[SEC_NODE] = sizeof(struct img_node),
+	[SEC_CANDIDATE] = sizeof(uint32_t),
+	[SEC_TABLE] = sizeof(struct img_table),
+	[SEC_BRANCH] = sizeof(struct img_branch),
+	[SEC_SLOT] = sizeof(struct img_slot),
+	[SEC_STEP4] = sizeof(struct img_step4),
+	[SEC_STEP6] = sizeof(struct img_step6),
+	[SEC_CHAIN] = sizeof(struct img_chain),
 };
 
 size_t image_record_size(enum image_section s)
@@ -90,6 +100,7 @@ void image_seal(uint8_t *data, size_t len)
 struct check {
 	struct policy_image image;
 	uint64_t used[SECTION_COUNT];
+	uint8_t *depth; /* of each node; 0: nothing has led to it yet */
 };
 
 static bool span_sound(struct check *c, enum image_section s, struct img_span span)
@@ -138,7 +149,7 @@ static bool sections_sound(const uint8_t *data, size_t len)
 	return h->answers_all <= 1;
 }
 
-static bool words_sound(const struct check *c, enum image_section s, struct img_span span)
+static bool texts_sound(const struct check *c, enum image_section s, struct img_span span)
 {
 	const struct img_text *w = IMAGE_AT(&c->image, s, struct img_text, span.first);
 
@@ -151,18 +162,21 @@ static bool words_sound(const struct check *c, enum image_section s, struct img_
 	return true;
 }
 
-static bool domains_sound(const struct check *c, struct img_span span)
+/* A word ends with the NUL that ends its text or, at the latest, with the last byte of all text. */
+static bool words_sound(const struct check *c, struct img_span span, bool domains)
 {
-	const struct img_domain *d = IMAGE_AT(&c->image, SEC_DOMAIN, struct img_domain, span.first);
+	const struct img_word *w = IMAGE_AT(&c->image, SEC_WORD, struct img_word, span.first);
+	uint32_t bytes = image_count(&c->image, SEC_TEXT), vacant = 0;
 
 	for (uint32_t i = 0; i < span.count; i++) {
-		if (!text_sound(c, d[i].name) || d[i].flags == 0 ||
-		    d[i].flags > (VALUE_DOMAIN_EXACT | VALUE_DOMAIN_BELOW))
-			return false;
-		if (i > 0 && strcmp(image_text(&c->image, d[i - 1].name), image_text(&c->image, d[i].name)) >= 0)
+		if (w[i].text == WORD_FREE) {
+			vacant++;
+			continue;
+		}
+		if (w[i].text >> 2 >= bytes || domains != ((w[i].text & 3) != 0))
 			return false;
 	}
-	return true;
+	return span.count == 0 || span.count <= WORDS_LISTED ? vacant == 0 : vacant > 0;
 }
 
 static bool ranges_sound(struct check *c, struct img_span v4, struct img_span v6)
@@ -201,6 +215,16 @@ static bool countries_sound(const struct check *c, struct img_span span)
 	return true;
 }
 
+static bool numbers_sound(const struct check *c, struct img_span span)
+{
+	const uint32_t *p = IMAGE_AT(&c->image, SEC_ASN, uint32_t, span.first);
+
+	for (uint32_t i = 1; i < span.count; i++)
+		if (p[i] <= p[i - 1])
+			return false;
+	return true;
+}
+
 static bool indexes_sound(const struct check *c, struct img_span span, enum image_section target)
 {
 	const uint32_t *p = IMAGE_AT(&c->image, SEC_INDEX, uint32_t, span.first);
@@ -211,7 +235,24 @@ static bool indexes_sound(const struct check *c, struct img_span span, enum imag
 	return true;
 }
 
-static bool pred_sound(struct check *c, const struct img_pred *p)
+static bool literals_sound(const struct check *c, struct img_span span, uint32_t table)
+{
+	const struct img_literal *l = IMAGE_AT(&c->image, SEC_LITERAL, struct img_literal, span.first);
+	uint32_t vacant = 0;
+
+	for (uint32_t i = 0; i < span.count; i++) {
+		bool vacancy = i < table && l[i].pattern == LITERAL_FREE;
+
+		vacant += vacancy;
+		if (!vacancy && l[i].pattern >= image_count(&c->image, SEC_PATTERN))
+			return false;
+		if (l[i].next != 0 && (l[i].next < table || l[i].next <= i || l[i].next >= span.count))
+			return false;
+	}
+	return table <= span.count && (table > 0 ? vacant > 0 : span.count == 0);
+}
+
+static bool values_sound(struct check *c, const struct img_pred *p)
 {
 	switch (p->kind) {
 	case PRED_COMMAND:
@@ -224,17 +265,20 @@ static bool pred_sound(struct check *c, const struct img_pred *p)
 	case PRED_USER:
 	case PRED_CLAIMED_USER:
 	case PRED_GROUP:
-		return span_sound(c, SEC_WORD, p->a) && words_sound(c, SEC_WORD, p->a);
+	case PRED_DOMAIN:
+		return span_sound(c, SEC_WORD, p->a) && words_sound(c, p->a, p->kind == PRED_DOMAIN);
 	case PRED_CLIENT:
 		return ranges_sound(c, p->a, p->b);
-	case PRED_DOMAIN:
-		return span_sound(c, SEC_DOMAIN, p->a) && domains_sound(c, p->a);
 	case PRED_REGEX:
-		return span_sound(c, SEC_INDEX, p->a) && indexes_sound(c, p->a, SEC_PATTERN);
+		return span_sound(c, SEC_INDEX, p->a) && indexes_sound(c, p->a, SEC_PATTERN) &&
+		       span_sound(c, SEC_LITERAL, p->b) && literals_sound(c, p->b, p->d.count) &&
+		       span_sound(c, SEC_INDEX, p->c) && indexes_sound(c, p->c, SEC_PATTERN);
 	case PRED_CIDR:
 		return ranges_sound(c, p->a, p->b) && ranges_sound(c, p->c, p->d);
 	case PRED_COUNTRY:
 		return span_sound(c, SEC_COUNTRY, p->a) && countries_sound(c, p->a);
+	case PRED_ASN:
+		return span_sound(c, SEC_ASN, p->a) && numbers_sound(c, p->a);
 	case PRED_DURING:
 		return span_sound(c, SEC_INDEX, p->a) && indexes_sound(c, p->a, SEC_WINDOW);
 	case PRED_FROM:
@@ -243,6 +287,20 @@ static bool pred_sound(struct check *c, const struct img_pred *p)
 	default:
 		return false;
 	}
+}
+
+static bool pred_sound(struct check *c, const struct img_pred *p)
+{
+	if (!values_sound(c, p) || !span_sound(c, SEC_INDEX, p->sets) || !indexes_sound(c, p->sets, SEC_PRED))
+		return false;
+	for (uint32_t i = 0; i < p->sets.count; i++) {
+		const struct img_pred *set = IMAGE_AT(&c->image, SEC_PRED, struct img_pred,
+						      *IMAGE_AT(&c->image, SEC_INDEX, uint32_t, p->sets.first + i));
+
+		if (set->kind != p->kind || set->sets.count > 0)
+			return false;
+	}
+	return true;
 }
 
 static bool rule_sound(struct check *c, const struct img_rule *r)
@@ -321,6 +379,13 @@ static bool pattern_sound(const struct check *c, const struct img_text *t)
 	return text_sound(c, *t);
 }
 
+static bool text_ends(const struct check *c)
+{
+	uint32_t bytes = image_count(&c->image, SEC_TEXT);
+
+	return bytes == 0 || ((const char *)image_section(&c->image, SEC_TEXT))[bytes - 1] == '\0';
+}
+
 static bool records_sound(struct check *c)
 {
 	struct img_span groups = {0, image_count(&c->image, SEC_GROUP)};
@@ -330,8 +395,123 @@ static bool records_sound(struct check *c)
 	EVERY(c, SEC_PATTERN, struct img_text, pattern_sound);
 	EVERY(c, SEC_WINDOW, struct img_window, window_sound);
 	EVERY(c, SEC_ZONE, struct img_zone, zone_sound);
-	return words_sound(c, SEC_GROUP, groups) && nat64_sound(c) && image_count(&c->image, SEC_ZONE) > 0 &&
-	       image_count(&c->image, SEC_RULE) < POLICY_NO_RULE;
+	return texts_sound(c, SEC_GROUP, groups) && nat64_sound(c) && image_count(&c->image, SEC_ZONE) > 0 &&
+	       image_count(&c->image, SEC_RULE) < REF_NONE && text_ends(c);
+}
+
+/* ---- verification of the index -------------------------------------------------------------------------------------
+ */
+
+/* Every node hangs below one place, which comes before it: a way down ends, and soon. */
+static bool ref_sound(struct check *c, uint32_t ref, uint32_t from, unsigned depth)
+{
+	if ((ref & REF_RULE) != 0)
+		return (ref & ~REF_RULE) < image_count(&c->image, SEC_RULE);
+	if (ref >= image_count(&c->image, SEC_NODE) || (from != REF_NONE && ref <= from) || c->depth[ref] != 0 ||
+	    depth >= INDEX_DEPTH_MAX)
+		return false;
+	c->depth[ref] = (uint8_t)(depth + 1);
+	return true;
+}
+
+static bool slots_sound(struct check *c, const struct img_table *t, uint32_t node)
+{
+	uint32_t vacant = 0;
+
+	for (uint32_t i = 0; i < t->places.count; i++) {
+		const struct img_slot *s = IMAGE_AT(&c->image, SEC_SLOT, struct img_slot, t->places.first + i);
+
+		vacant += s->ref == REF_NONE;
+		if (s->ref != REF_NONE && !ref_sound(c, s->ref, node, c->depth[node]))
+			return false;
+	}
+	return vacant > 0;
+}
+
+/* The block around another comes before it. */
+static bool chains_sound(struct check *c, const struct img_table *t, uint32_t node)
+{
+	for (uint32_t i = 0; i < t->chains.count; i++) {
+		const struct img_chain *link = IMAGE_AT(&c->image, SEC_CHAIN, struct img_chain, t->chains.first + i);
+
+		if (!ref_sound(c, link->ref, node, c->depth[node]))
+			return false;
+		if (link->outer != CHAIN_END && (link->outer < t->chains.first || link->outer >= t->chains.first + i))
+			return false;
+	}
+	return true;
+}
+
+static bool steps_sound(const struct check *c, const struct img_table *t)
+{
+	bool six = t->field >= FIELD_CLIENT6;
+
+	for (uint32_t i = 0; i < t->places.count; i++) {
+		const struct img_step4 *s4 = IMAGE_AT(&c->image, SEC_STEP4, struct img_step4, t->places.first + i);
+		const struct img_step6 *s6 = IMAGE_AT(&c->image, SEC_STEP6, struct img_step6, t->places.first + i);
+		uint32_t chain = six ? s6->chain : s4->chain;
+
+		if (chain != CHAIN_END && (chain < t->chains.first || chain - t->chains.first >= t->chains.count))
+			return false;
+		if (i > 0 && (six ? memcmp(s6[-1].from, s6->from, 16) >= 0 : s4[-1].from >= s4->from))
+			return false;
+	}
+	return true;
+}
+
+static bool table_sound(struct check *c, const struct img_table *t, uint32_t node)
+{
+	if (t->field >= FIELD_COUNT)
+		return false;
+	if (t->field <= FIELD_LISTENER)
+		return span_sound(c, SEC_SLOT, t->places) && slots_sound(c, t, node);
+	return span_sound(c, t->field >= FIELD_CLIENT6 ? SEC_STEP6 : SEC_STEP4, t->places) &&
+	       span_sound(c, SEC_CHAIN, t->chains) && chains_sound(c, t, node) && steps_sound(c, t);
+}
+
+static bool branch_sound(struct check *c, const struct img_branch *b, uint32_t node)
+{
+	return (b->pred == BRANCH_ALWAYS || b->pred < image_count(&c->image, SEC_PRED)) &&
+	       b->flags <= (COND_NEGATED | BRANCH_DENY) && ref_sound(c, b->ref, node, c->depth[node]);
+}
+
+static bool node_sound(struct check *c, uint32_t node)
+{
+	const struct img_node *n = IMAGE_AT(&c->image, SEC_NODE, struct img_node, node);
+
+	if (c->depth[node] == 0 || !span_sound(c, SEC_CANDIDATE, n->rules) || !span_sound(c, SEC_TABLE, n->tables) ||
+	    !span_sound(c, SEC_BRANCH, n->branches))
+		return false;
+	for (uint32_t i = 0; i < n->rules.count; i++) {
+		const uint32_t *rule = IMAGE_AT(&c->image, SEC_CANDIDATE, uint32_t, n->rules.first + i);
+
+		if (*rule >= image_count(&c->image, SEC_RULE) || (i > 0 && *rule <= rule[-1]))
+			return false;
+	}
+	for (uint32_t i = 0; i < n->tables.count; i++)
+		if (!table_sound(c, IMAGE_AT(&c->image, SEC_TABLE, struct img_table, n->tables.first + i), node))
+			return false;
+	for (uint32_t i = 0; i < n->branches.count; i++)
+		if (!branch_sound(c, IMAGE_AT(&c->image, SEC_BRANCH, struct img_branch, n->branches.first + i), node))
+			return false;
+	return true;
+}
+
+static bool index_sound(struct check *c)
+{
+	uint32_t nodes = image_count(&c->image, SEC_NODE);
+	bool sound = nodes < REF_NONE;
+
+	c->depth = calloc((size_t)nodes + 1, 1);
+	for (int p = 0; sound && p < INDEX_PHASES; p++) {
+		uint32_t root = c->image.header->roots[p];
+
+		sound = c->depth != NULL && (root == REF_NONE || ref_sound(c, root, REF_NONE, 0));
+	}
+	for (uint32_t i = 0; sound && i < nodes; i++)
+		sound = node_sound(c, i);
+	free(c->depth);
+	return sound;
 }
 
 int policy_image_verify(const uint8_t *data, size_t len, struct err *why)
@@ -344,7 +524,7 @@ int policy_image_verify(const uint8_t *data, size_t len, struct err *why)
 	sum(data, len, computed);
 	if (memcmp(computed, c.image.header->sum, sizeof computed) != 0)
 		return err_set(why, "the policy image is damaged (checksum)");
-	if (!sections_sound(data, len) || !records_sound(&c))
+	if (!sections_sound(data, len) || !records_sound(&c) || !index_sound(&c))
 		return err_set(why, "the policy image is damaged (a record points outside or is out of order)");
 	return 0;
 }
@@ -366,10 +546,12 @@ struct policy_image *policy_image_open(const uint8_t *data, size_t len, struct e
 	i->patterns = calloc((size_t)patterns + 1, sizeof i->patterns[0]);
 	i->broken = calloc((size_t)patterns + 1, sizeof i->broken[0]);
 	i->memo = calloc((size_t)image_count(i, SEC_PRED) + 1, 2 * sizeof i->memo[0]);
+	i->windows = calloc((size_t)image_count(i, SEC_WINDOW) + 1, sizeof i->windows[0]);
+	i->cursors = calloc(INDEX_CURSORS, sizeof i->cursors[0]);
 	i->match_data = pcre2_match_data_create(1, NULL);
 	i->match_context = pcre2_match_context_create(NULL);
-	if (i->patterns == NULL || i->broken == NULL || i->memo == NULL || i->match_data == NULL ||
-	    i->match_context == NULL)
+	if (i->patterns == NULL || i->broken == NULL || i->memo == NULL || i->windows == NULL || i->cursors == NULL ||
+	    i->match_data == NULL || i->match_context == NULL)
 		goto fail;
 	pcre2_set_match_limit(i->match_context, IMAGE_REGEX_MATCH_LIMIT);
 	pcre2_set_depth_limit(i->match_context, IMAGE_REGEX_DEPTH_LIMIT);
@@ -392,6 +574,8 @@ void policy_image_close(struct policy_image **image)
 	free(i->patterns);
 	free(i->broken);
 	free(i->memo);
+	free(i->windows);
+	free(i->cursors);
 	pcre2_match_data_free(i->match_data);
 	pcre2_match_context_free(i->match_context);
 	free(i);
@@ -441,6 +625,13 @@ const char *policy_rule_name(const struct policy_image *image, uint32_t rule)
 	const struct img_rule *r = rule_at(image, rule);
 
 	return r == NULL ? "default" : image_text(image, r->name);
+}
+
+bool policy_rule_monitors(const struct policy_image *image, uint32_t rule)
+{
+	const struct img_rule *r = rule_at(image, rule);
+
+	return r != NULL && (r->flags & RULE_MONITOR) != 0;
 }
 
 enum policy_log policy_rule_log(const struct policy_image *image, uint32_t rule)

@@ -17,7 +17,7 @@
 #include "policy/policy.h"
 
 #define IMAGE_MAGIC "GWPOLICY"
-#define IMAGE_VERSION 1
+#define IMAGE_VERSION 2
 #define IMAGE_SUM_BYTES 32
 
 /* Limits of one match of one pattern against one name (at most 253 bytes): ordinary patterns need a few hundred steps.
@@ -34,12 +34,13 @@ enum image_section {
 	SEC_PRED,	/* struct img_pred */
 	SEC_RANGE4,	/* struct img_range4: sorted and disjoint within a predicate */
 	SEC_RANGE6,	/* struct img_range6: the same */
-	SEC_WORD,	/* struct img_text: sorted within a predicate */
-	SEC_DOMAIN,	/* struct img_domain: sorted within a predicate */
+	SEC_WORD,	/* struct img_word: a list or a hash table of a predicate */
 	SEC_PATTERN,	/* struct img_text: each distinct regular expression once */
 	SEC_INDEX,	/* uint32_t: patterns or windows of a predicate */
+	SEC_LITERAL,	/* struct img_literal: a hash table of a predicate */
 	SEC_PORT,	/* struct img_port: sorted and disjoint within a predicate */
 	SEC_COUNTRY,	/* uint16_t: sorted within a predicate; 0 is "unknown" */
+	SEC_ASN,	/* uint32_t: sorted within a predicate; 0 is "unknown" */
 	SEC_WINDOW,	/* struct img_window */
 	SEC_HOURS,	/* struct img_hours */
 	SEC_DAY,	/* int32_t: exception days of a window, sorted */
@@ -48,6 +49,14 @@ enum image_section {
 	SEC_INSTANT,	/* int64_t */
 	SEC_NAT64,	/* struct prefix */
 	SEC_GROUP,	/* struct img_text: every group the policy mentions */
+	SEC_NODE,	/* struct img_node: the index; see index.h */
+	SEC_CANDIDATE,	/* uint32_t: rules of a node, ascending */
+	SEC_TABLE,	/* struct img_table: of a node */
+	SEC_BRANCH,	/* struct img_branch: of a node */
+	SEC_SLOT,	/* struct img_slot: a hash table of a table */
+	SEC_STEP4,	/* struct img_step4: ascending within a table */
+	SEC_STEP6,	/* struct img_step6: the same */
+	SEC_CHAIN,	/* struct img_chain */
 	SECTION_COUNT
 };
 
@@ -59,11 +68,16 @@ struct img_text {
 	uint32_t offset, len;
 };
 
+/* By name, with the addresses unknown, and by address. */
+enum index_phase { INDEX_BY_NAME, INDEX_BY_ADDRESS, INDEX_PHASES };
+
 struct img_header {
 	char magic[8];
 	uint32_t version;
 	uint32_t answers_all;
 	uint64_t len;
+	uint64_t seed;		      /* of the hashes */
+	uint32_t roots[INDEX_PHASES]; /* references, see index.h */
 	uint8_t sum[IMAGE_SUM_BYTES]; /* of the whole block, these bytes being zero */
 	struct {
 		uint32_t offset, count; /* bytes from the start of the block; records */
@@ -97,19 +111,24 @@ enum pred_kind {
 	PRED_CLAIMED_USER, /* a: SEC_WORD */
 	PRED_GROUP,	   /* a: SEC_WORD */
 	PRED_CLIENT,	   /* a: SEC_RANGE4, b: SEC_RANGE6 */
-	PRED_DOMAIN,	   /* a: SEC_DOMAIN */
-	PRED_REGEX,	   /* a: SEC_INDEX of SEC_PATTERN */
-	PRED_CIDR,	   /* a: SEC_RANGE4, b: SEC_RANGE6; c, d: those of its ranges that open the address guard */
-	PRED_COUNTRY,	   /* a: SEC_COUNTRY */
-	PRED_DURING,	   /* a: SEC_INDEX of SEC_WINDOW */
-	PRED_FROM,	   /* a: one of SEC_INSTANT */
-	PRED_UNTIL,	   /* a: one of SEC_INSTANT */
+	PRED_DOMAIN,	   /* a: SEC_WORD */
+	PRED_REGEX,   /* a: SEC_INDEX of SEC_PATTERN; b: SEC_LITERAL, d.count of it the table; c: SEC_INDEX of those
+			 without */
+	PRED_CIDR,    /* a: SEC_RANGE4, b: SEC_RANGE6; c, d: those of its ranges that open the address guard */
+	PRED_COUNTRY, /* a: SEC_COUNTRY */
+	PRED_ASN,     /* a: SEC_ASN */
+	PRED_DURING,  /* a: SEC_INDEX of SEC_WINDOW */
+	PRED_FROM,    /* a: one of SEC_INSTANT */
+	PRED_UNTIL,   /* a: one of SEC_INSTANT */
 	PRED_KINDS
 };
 
 struct img_pred {
 	uint32_t kind;
 	struct img_span a, b, c, d;
+	/* SEC_INDEX of SEC_PRED: large sets of the same kind that count as if their values stood here.  They have none
+	 * of their own. */
+	struct img_span sets;
 };
 
 struct img_range4 {
@@ -120,9 +139,24 @@ struct img_range6 {
 	uint8_t lo[16], hi[16];
 };
 
-struct img_domain {
-	struct img_text name;
-	uint32_t flags; /* VALUE_DOMAIN_* */
+/* Up to WORDS_LISTED words are listed; more are a hash table with free places in it (see hash.h). */
+#define WORDS_LISTED 8
+#define WORD_FREE UINT32_MAX
+
+struct img_word {
+	uint32_t tag;
+	uint32_t text; /* offset << 2 | VALUE_DOMAIN_* flags; WORD_FREE */
+};
+
+#define WORD_TEXT_MAX (UINT32_MAX >> 2)
+
+/* A pattern and four bytes that a name must hold to match it (see literal.h).  The first entries of a predicate are a
+ * hash table, of the literals; further patterns of one literal come behind it, each after the one that leads to it. */
+#define LITERAL_FREE UINT32_MAX
+
+struct img_literal {
+	uint32_t literal, pattern; /* LITERAL_FREE: free */
+	uint32_t next;		   /* entry of the predicate; 0: none */
 };
 
 struct img_port {
@@ -155,6 +189,72 @@ struct img_transition {
 	uint32_t pad;
 };
 
+/* ---- the index: see index.h ---- */
+
+/* A reference is a node, a rule (REF_RULE set) or nothing. */
+#define REF_RULE 0x80000000u
+#define REF_NONE 0x7fffffffu
+
+struct img_node {
+	struct img_span rules, tables, branches;
+};
+
+enum index_field {
+	FIELD_NAME,
+	FIELD_USER,
+	FIELD_GROUP,
+	FIELD_CLAIMED_USER,
+	FIELD_LITERAL,
+	FIELD_LISTENER, /* the fields up to here are hashed */
+	FIELD_PORT,
+	FIELD_CLIENT4,
+	FIELD_TO4,
+	FIELD_CLIENT6, /* the fields from here on have steps of 16 bytes */
+	FIELD_TO6,
+	FIELD_COUNT
+};
+
+struct img_table {
+	uint32_t field;
+	struct img_span places; /* SEC_SLOT, SEC_STEP4 or SEC_STEP6 */
+	struct img_span chains; /* SEC_CHAIN: those of the steps */
+};
+
+struct img_slot {
+	uint32_t tag, ref; /* REF_NONE: free */
+};
+
+/* From here up to the next step, these blocks hold. */
+#define CHAIN_END UINT32_MAX
+
+struct img_step4 {
+	uint32_t from, chain;
+};
+
+struct img_step6 {
+	uint8_t from[16];
+	uint32_t chain;
+};
+
+/* A block, and the one around it, which comes before it. */
+struct img_chain {
+	uint32_t ref, outer;
+};
+
+#define BRANCH_ALWAYS UINT32_MAX
+
+struct img_branch {
+	uint32_t traits; /* what a request may be, see index.h */
+	uint32_t pred;	 /* and this condition must not be false; BRANCH_ALWAYS */
+	uint32_t flags;	 /* COND_NEGATED, BRANCH_DENY */
+	uint32_t ref;
+};
+
+#define BRANCH_DENY 2u
+
+/* Places with candidates that a request can have; with more, every rule is verified. */
+#define INDEX_CURSORS 4096
+
 /* A predicate's value and the request, or address of a request, it was found for. */
 struct image_memo {
 	uint32_t stamp;
@@ -172,6 +272,15 @@ struct policy_image {
 	pcre2_match_context *match_context;
 	struct image_memo *memo; /* one a predicate and side */
 	uint32_t stamp;
+	struct window_memo {
+		int64_t now;
+		uint8_t state;
+		bool known;
+	} * windows;
+	struct index_cursor {
+		uint32_t rule;	  /* next */
+		uint32_t at, end; /* what follows it in SEC_CANDIDATE */
+	} * cursors;		  /* INDEX_CURSORS */
 };
 
 size_t image_record_size(enum image_section s);

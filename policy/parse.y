@@ -34,6 +34,8 @@ static void policy_yyerror(const struct ast_place *at, void *scanner, struct par
 static struct ast_clause *clause(struct parser *p, enum ast_clause_kind kind, const struct ast_place *at,
 				 struct ast_values values);
 static struct ast_values one(struct ast_value *v);
+static struct ast_list *read_list(struct parser *p, const struct ast_value *path);
+static void include(struct parser *p, const struct ast_value *path);
 }
 
 %union {
@@ -49,10 +51,10 @@ static struct ast_values one(struct ast_value *v);
 %token END 0 "end of file"
 %token EOL "end of line"
 %token <value> WORD "a word" STRING "a quoted text" REFERENCE "an @set"
-%token ALIAS "alias" ALLOW "allow" ANSWERS "answers" AT "at" BY "by" CIDR "cidr" CLAIMED_USER "claimed-user"
+%token ALIAS "alias" ALLOW "allow" ANSWERS "answers" ASN "asn" AT "at" BY "by" CIDR "cidr" CLAIMED_USER "claimed-user"
 %token CLIENT "client" COMMAND "command" COMMENT "comment" COUNTRY "country" DEFAULT "default" DENY "deny"
-%token DOMAIN "domain" DURING "during" EXCEPT "except" EXPECT "expect" FROM "from" GROUP "group"
-%token INTERNAL "internal" LISTENER "listener" LOG "log" METHOD "method" MONITOR "monitor"
+%token DOMAIN "domain" DURING "during" EXCEPT "except" EXPECT "expect" FILE_ "file" FROM "from" GROUP "group"
+%token INCLUDE "include" INTERNAL "internal" LISTENER "listener" LOG "log" METHOD "method" MONITOR "monitor"
 %token NAT64_PREFIX "nat64-prefix" NOT "not" OWNER "owner" PORT "port" REGEX "regex" RESOLVES "resolves"
 %token RULE "rule" SET "set" SOURCE "source" STRENGTH "strength" TICKET "ticket" TO "to" TZ "tz" UNTIL "until"
 %token USER "user" WINDOW "window"
@@ -101,6 +103,19 @@ statement:
 		s->name = $2;
 		s->set_kind = $3;
 		s->values = $5;
+	}
+	| SET plain set_kind FILE_ plain EOL {
+		struct ast_statement *s = ast_statement_append(parser->tree, AST_SET, &@1, &@6);
+
+		s->name = $2;
+		s->set_kind = $3;
+		s->list = read_list(parser, $5);
+	}
+	| INCLUDE plain EOL {
+		struct ast_statement *s = ast_statement_append(parser->tree, AST_INCLUDE, &@1, &@3);
+
+		s->values = one($2);
+		include(parser, $2);
 	}
 	| WINDOW plain tz_opt '{' values_opt except_opt '}' EOL {
 		struct ast_statement *s = ast_statement_append(parser->tree, AST_WINDOW, &@1, &@7);
@@ -181,6 +196,7 @@ set_kind:
 	| USER { $$ = AST_SET_USER; }
 	| GROUP { $$ = AST_SET_GROUP; }
 	| COUNTRY { $$ = AST_SET_COUNTRY; }
+	| ASN { $$ = AST_SET_ASN; }
 	;
 
 rule_clauses:
@@ -226,6 +242,7 @@ to_word:
 	| DOMAIN { $$ = AST_TO_DOMAIN; }
 	| REGEX { $$ = AST_TO_REGEX; }
 	| COUNTRY { $$ = AST_TO_COUNTRY; }
+	| ASN { $$ = AST_TO_ASN; }
 	;
 
 option_word:
@@ -263,6 +280,7 @@ expect_one:
 	| TO { $$ = AST_TO; }
 	| AT { $$ = AST_AT; }
 	| COUNTRY { $$ = AST_IN_COUNTRY; }
+	| ASN { $$ = AST_IN_ASN; }
 	| RULE { $$ = AST_BY_RULE; }
 	;
 
@@ -303,11 +321,14 @@ static const char *shown(const struct parser *p, const struct ast_place *at, yys
 {
 	if (token == YYSYMBOL_EOL)
 		return "the end of the line";
-	if (token == YYSYMBOL_YYEOF || at->offset + at->length > p->tree->len)
+	const char *source = p->source == NULL ? p->tree->text : p->source->text;
+	size_t len = p->source == NULL ? p->tree->len : p->source->len;
+
+	if (token == YYSYMBOL_YYEOF || at->offset + at->length > len)
 		return "the end of the file";
 	char text[DIAG_QUOTE_MAX];
 
-	snprintf(buf, DIAG_QUOTE_MAX, "'%.180s'", diag_quote(p->tree->text + at->offset, at->length, text));
+	snprintf(buf, DIAG_QUOTE_MAX, "'%.180s'", diag_quote(source + at->offset, at->length, text));
 	return buf;
 }
 
@@ -363,24 +384,158 @@ static int yyreport_syntax_error(const yypcontext_t *context, void *scanner, str
 	return 0;
 }
 
-struct policy_tree *policy_parse(const char *file_name, const char *text, size_t len, struct policy_diagnostics *d)
+/* ---- files ------------------------------------------------------------------------------------------------------- */
+
+static struct ast_source *fetch(struct parser *p, const struct ast_value *path)
+{
+	const struct ast_source *from = p->source;
+	char *bytes = NULL, *name = NULL;
+	struct err why = {{0}};
+	size_t len = 0;
+
+	if (p->provider == NULL)
+		err_set(&why, "this policy is read without the files it names: only gatewayctl reads them");
+	else if (p->tree->nsources >= PARSE_SOURCES_MAX)
+		err_set(&why, "a policy reads at most %d other files", PARSE_SOURCES_MAX);
+	else if (p->provider->read(p->provider->arg, from == NULL ? p->tree->file : from->name, path->text, &bytes, &len,
+				   &name, &why) == 0) {
+		if (len <= PARSE_SOURCE_BYTES_MAX - p->tree->source_bytes)
+			return ast_source_new(p->tree, from, name, bytes, len);
+		err_set(&why, "the files of a policy have at most %zu MB together", PARSE_SOURCE_BYTES_MAX >> 20);
+		free(bytes);
+		free(name);
+	}
+	diag_error(p->diagnostics, p->tree, "file", &path->at, "%s", why.text);
+	p->tree->damaged = true;
+	return NULL;
+}
+
+/* One entry: what is left of a line without its remark and the blanks around. */
+static void read_entry(struct parser *p, struct ast_list *list, size_t start, size_t end, size_t *room)
+{
+	const char *text = list->source->text;
+	const char *remark = end > start ? memchr(text + start, '#', end - start) : NULL;
+	struct ast_place at = {.source = list->source, .offset = start, .length = 1};
+
+	/* In a regular expression, '#' may stand for itself: a remark there begins its line. */
+	if (remark != NULL && (remark == text + start || remark[-1] == ' ' || remark[-1] == '\t'))
+		end = (size_t)(remark - text);
+	while (end > start && (text[end - 1] == ' ' || text[end - 1] == '\t' || text[end - 1] == '\r'))
+		end--;
+	while (start < end && (text[start] == ' ' || text[start] == '\t'))
+		start++;
+	if (start == end)
+		return;
+	at.offset = start;
+	if (end - start > AST_ENTRY_MAX) {
+		diag_error(p->diagnostics, p->tree, "bad-value", &at, "an entry of a list has at most %d bytes",
+			   AST_ENTRY_MAX);
+		return;
+	}
+	for (size_t i = start; i < end; i++) {
+		unsigned char c = (unsigned char)text[i];
+
+		if (c < 0x20 || c == 0x7f) {
+			at.offset = i;
+			diag_error(p->diagnostics, p->tree, "control-byte", &at, "this line holds the control byte \\x%02x", c);
+			return;
+		}
+	}
+	if (list->count == *room) {
+		*room = *room == 0 ? 64 : *room * 2;
+		list->entries = reallocarray(list->entries, *room, sizeof list->entries[0]);
+		if (list->entries == NULL)
+			abort();
+	}
+	list->entries[list->count++] = (struct ast_entry){.offset = (uint32_t)start, .len = (uint32_t)(end - start)};
+}
+
+static struct ast_list *read_list(struct parser *p, const struct ast_value *path)
+{
+	struct ast_list *list = ast_alloc(p->tree, sizeof *list);
+	const struct ast_source *s = fetch(p, path);
+	size_t room = 0;
+
+	list->path = path->text;
+	list->source = s;
+	for (size_t at = 0; s != NULL && at < s->len;) {
+		const char *line_end = memchr(s->text + at, '\n', s->len - at);
+		size_t end = line_end == NULL ? s->len : (size_t)(line_end - s->text);
+
+		read_entry(p, list, at, end, &room);
+		at = end + 1;
+	}
+	return list;
+}
+
+static void parse_text(struct parser *p, const char *text, size_t len)
+{
+	void *scanner = NULL;
+
+	if (policy_yylex_init_extra(p, &scanner) != 0)
+		abort();
+	policy_yy_scan_bytes(text, (int)len, scanner);
+	if (policy_yyparse(scanner, p) != 0)
+		p->tree->damaged = true;
+	policy_yylex_destroy(scanner);
+}
+
+static struct parser fresh(struct policy_tree *t, struct policy_diagnostics *d, const struct policy_provider *provider,
+			   const struct ast_source *source)
+{
+	return (struct parser){.tree = t,
+			       .diagnostics = d,
+			       .provider = provider,
+			       .source = source,
+			       .next = {.source = source, .line = 1, .column = 1},
+			       .line_empty = true};
+}
+
+/* Statements of the file stand where it is included.  The depth is bounded, and so is the stack. */
+static void include(struct parser *p, const struct ast_value *path)
+{
+	const struct ast_source *s = fetch(p, path);
+
+	if (s == NULL)
+		return;
+	for (const struct ast_source *outer = p->source; outer != NULL; outer = outer->from) {
+		if (strcmp(outer->name, s->name) == 0) {
+			diag_error(p->diagnostics, p->tree, "include-loop", &path->at, "this file includes itself");
+			p->tree->damaged = true;
+			return;
+		}
+	}
+	if (strcmp(p->tree->file, s->name) == 0 || s->depth > PARSE_DEPTH_MAX || s->len > PARSE_TEXT_MAX) {
+		diag_error(p->diagnostics, p->tree, s->len > PARSE_TEXT_MAX ? "too-long" : "include-loop", &path->at,
+			   s->len > PARSE_TEXT_MAX       ? "this file is too long for a policy"
+			   : s->depth > PARSE_DEPTH_MAX ? "files include files too deeply"
+							 : "this file includes itself");
+		p->tree->damaged = true;
+		return;
+	}
+	struct parser inner = fresh(p->tree, p->diagnostics, p->provider, s);
+
+	parse_text(&inner, s->text, s->len);
+}
+
+struct policy_tree *policy_parse_with(const char *file_name, const char *text, size_t len,
+				      const struct policy_provider *provider, struct policy_diagnostics *d)
 {
 	bool too_long = len > PARSE_TEXT_MAX;
 	struct policy_tree *t = ast_tree_new(file_name, text, too_long ? 0 : len);
-	struct parser p = {.tree = t, .diagnostics = d, .next = {.line = 1, .column = 1}, .line_empty = true};
-	void *scanner = NULL;
+	struct parser p = fresh(t, d, provider, NULL);
 
 	if (too_long) {
 		diag_error(d, t, "too-long", NULL, "the policy has %zu bytes; at most %u are read", len, PARSE_TEXT_MAX);
 		t->damaged = true;
 		return t;
 	}
-	if (policy_yylex_init_extra(&p, &scanner) != 0)
-		abort();
-	policy_yy_scan_bytes(t->text, (int)len, scanner);
-	if (policy_yyparse(scanner, &p) != 0)
-		t->damaged = true;
-	policy_yylex_destroy(scanner);
+	parse_text(&p, t->text, len);
 	ast_index(t);
 	return t;
+}
+
+struct policy_tree *policy_parse(const char *file_name, const char *text, size_t len, struct policy_diagnostics *d)
+{
+	return policy_parse_with(file_name, text, len, NULL, d);
 }

@@ -5,12 +5,18 @@
 
 /* A policy of 100,000 rules is about 10 MB. */
 #define PARSE_TEXT_MAX (64u << 20)
+/* Of everything that a policy includes or reads lists from. */
+#define PARSE_SOURCES_MAX 1000
+#define PARSE_SOURCE_BYTES_MAX ((size_t)256 << 20)
+#define PARSE_DEPTH_MAX 16
 
 struct parser {
 	struct policy_tree *tree;
 	struct policy_diagnostics *diagnostics;
-	struct ast_place next;	 /* where the next token starts */
-	struct ast_place filler; /* of the token being read */
+	const struct policy_provider *provider; /* NULL: there are no other files */
+	const struct ast_source *source;	/* being read; NULL: the policy's own text */
+	struct ast_place next;			/* where the next token starts */
+	struct ast_place filler;		/* of the token being read */
 	unsigned braces;
 	bool line_empty; /* no token yet on this line */
 	bool ended;	 /* the end of the last line has been given */

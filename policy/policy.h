@@ -47,6 +47,18 @@ struct policy_tree;
 /* Parses len bytes of text (any bytes).  Always returns a tree (never NULL) that holds what could be read; compile it
  * only while d->errors is 0.  file_name is only for messages. */
 struct policy_tree *policy_parse(const char *file_name, const char *text, size_t len, struct policy_diagnostics *d);
+/* The same for a policy that names other files (`include`, `set ... file`), whose content the caller provides.  read()
+ * gets the file that names path (file_name, or a name that it gave) and sets *bytes and *name, both malloc'd and taken
+ * over: *name is the file's name in messages, and the same for the same file.  -1 and *why if it cannot.
+ * policy_parse() is this without a provider: there, naming a file is an error. */
+struct policy_provider {
+	int (*read)(void *arg, const char *from, const char *path, char **bytes, size_t *len, char **name,
+		    struct err *why);
+	void *arg;
+};
+
+struct policy_tree *policy_parse_with(const char *file_name, const char *text, size_t len,
+				      const struct policy_provider *provider, struct policy_diagnostics *d);
 void policy_tree_free(struct policy_tree *t);
 /* The canonical form of a tree without errors, comments kept; parsing it gives the same tree.  malloc'd, caller frees.
  */
@@ -55,11 +67,23 @@ char *policy_print(const struct policy_tree *t);
 /* Meaning: unknown sets and windows, duplicate names, impossible values ...  Appends to d. */
 void policy_check(const struct policy_tree *t, struct policy_diagnostics *d);
 
+/* What is allowed but hardly meant, as warnings: rules that never match or never decide, that change nothing, that have
+ * expired; regular expressions that match nearly everything; a denied name that its address passes by.  For a policy
+ * without errors; now is the time to judge by. */
+struct policy_image;
+void policy_find(const struct policy_tree *t, const struct policy_image *image, int64_t now,
+		 struct policy_diagnostics *d);
+/* A warning for every group of the policy that known() does not know. */
+void policy_find_groups(const struct policy_tree *t, const struct policy_image *image,
+			bool (*known)(const char *group, void *arg), void *arg, struct policy_diagnostics *d);
+
 /* Runs the policy's own `expect` lines against its image; appends an error for each that fails.  Returns how many ran.
  */
 struct policy_geo;
-struct policy_image;
 size_t policy_expect(const struct policy_tree *t, const struct policy_image *image, struct policy_diagnostics *d);
+/* The same; sets reached[rule] for each rule that decided an expectation (reached may be NULL). */
+size_t policy_expect_reached(const struct policy_tree *t, const struct policy_image *image, bool *reached,
+			     struct policy_diagnostics *d);
 
 /* Builds the image of a tree without errors.  *image is malloc'd, caller frees.  Appends to d; -1 if errors. */
 int policy_compile(const struct policy_tree *t, uint8_t **image, size_t *len, struct policy_diagnostics *d);
@@ -76,6 +100,8 @@ void policy_image_close(struct policy_image **image);
 size_t policy_rule_count(const struct policy_image *image);
 /* Valid while the image is open.  POLICY_NO_RULE gives "default". */
 const char *policy_rule_name(const struct policy_image *image, uint32_t rule);
+/* True for a monitor rule. */
+bool policy_rule_monitors(const struct policy_image *image, uint32_t rule);
 /* How loud the decision of this rule is (`log`); POLICY_NO_RULE gives POLICY_LOG_INFO. */
 enum policy_log { POLICY_LOG_NONE, POLICY_LOG_INFO, POLICY_LOG_NOTICE, POLICY_LOG_WARNING, POLICY_LOG_ALERT };
 enum policy_log policy_rule_log(const struct policy_image *image, uint32_t rule);
@@ -94,13 +120,17 @@ int policy_instant_parse(const struct policy_image *image, const char *text, int
 size_t policy_group_count(const struct policy_image *image);
 const char *policy_group_name(const struct policy_image *image, size_t index);
 
-/* Country (later ASN) of address prefixes: a sealed table of its own, made from an mmdb by policy_geo_compile(). */
+/* Country or autonomous system of address prefixes: sealed tables of their own, made from an mmdb; whichever it is, the
+ * same functions verify, open and close it. */
 int policy_geo_compile(const char *mmdb_path, uint8_t **table, size_t *len, struct err *why);
+int policy_asn_compile(const char *mmdb_path, uint8_t **table, size_t *len, struct err *why);
 int policy_geo_verify(const uint8_t *data, size_t len, struct err *why);
 struct policy_geo *policy_geo_open(const uint8_t *data, size_t len, struct err *why);
 void policy_geo_close(struct policy_geo **geo);
 /* False if the address has no country in a sound table. */
 bool policy_geo_country(const struct policy_geo *geo, const struct addr *a, char country[3]);
+/* The number of its autonomous system; 0 if it has none, or if this is no such table. */
+uint32_t policy_geo_asn(const struct policy_geo *geo, const struct addr *a);
 
 /* ---- request ------------------------------------------------------------------------------------------------------
  */
@@ -123,12 +153,14 @@ struct policy_request {
 	uint16_t port;		 /* DST.PORT */
 };
 
-/* What a deciding process knows besides the request.  geo may be NULL: countries cannot be evaluated then. */
+/* What a deciding process knows besides the request.  geo and asn may be NULL: countries and autonomous systems cannot
+ * be evaluated then. */
 struct policy_context {
 	const struct policy_image *image;
-	const struct policy_geo *geo;
-	int64_t now;		  /* wall clock, seconds since the epoch */
-	const struct addr *local; /* addresses of this host; with own_ports they are our own listeners */
+	const struct policy_geo *geo; /* of countries */
+	const struct policy_geo *asn; /* of autonomous systems */
+	int64_t now;		      /* wall clock, seconds since the epoch */
+	const struct addr *local;     /* addresses of this host; with own_ports they are our own listeners */
 	size_t nlocal;
 	const uint16_t *own_ports;
 	size_t nown_ports;
@@ -193,3 +225,9 @@ const char *policy_decision_text(const struct policy_image *image, const struct 
  * address they are ignored.  *d is the decision. */
 char *policy_explain(const struct policy_context *ctx, const struct policy_request *req, const struct addr *addresses,
 		     size_t n, const struct name *aliases, size_t naliases, bool json, struct policy_decision *d);
+
+/* What changes in meaning from one policy to another, around the time of before: for each pair of rules that decide
+ * alike requests differently, one such request.  Made by trying the values of all rules of both: what it tells is so,
+ * what it does not tell may differ where two rules together make a corner that no value stands for.  malloc'd text or
+ * JSON, caller frees; *count is how many. */
+char *policy_diff(const struct policy_context *before, const struct policy_context *after, bool json, size_t *count);

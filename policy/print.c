@@ -167,11 +167,21 @@ static void put_clause(struct printer *p, const struct ast_clause *c)
 	}
 }
 
+/* Always in quotes: a path looks like one. */
+static void put_path(struct printer *p, const char *path)
+{
+	put(p, "file \"");
+	for (const char *c = path; *c != '\0'; c++)
+		fprintf(p->out, *c == '"' ? "\\%c" : "%c", *c);
+	put(p, "\"");
+}
+
 static void put_statement(struct printer *p, const struct ast_statement *s)
 {
 	static const char *const words[] = {
-		[AST_TZ] = "tz ",   [AST_ANSWERS] = "answers", [AST_NAT64] = "nat64-prefix", [AST_DEFAULT] = "default",
-		[AST_SET] = "set ", [AST_WINDOW] = "window ",  [AST_RULE] = "rule ",	     [AST_EXPECT] = "expect",
+		[AST_TZ] = "tz ",	   [AST_ANSWERS] = "answers", [AST_NAT64] = "nat64-prefix",
+		[AST_DEFAULT] = "default", [AST_SET] = "set ",	      [AST_WINDOW] = "window ",
+		[AST_RULE] = "rule ",	   [AST_EXPECT] = "expect",   [AST_INCLUDE] = "include",
 	};
 
 	put(p, words[s->kind]);
@@ -183,10 +193,13 @@ static void put_statement(struct printer *p, const struct ast_statement *s)
 		put(p, " ");
 		put(p, ast_set_word(s->set_kind));
 		put(p, " ");
-		put_list(p, s);
+		if (s->list != NULL)
+			put_path(p, s->list->path);
+		else
+			put_list(p, s);
 	} else if (s->kind == AST_WINDOW) {
 		put_window(p, s);
-	} else if (s->kind == AST_ANSWERS || s->kind == AST_NAT64) {
+	} else if (s->kind == AST_ANSWERS || s->kind == AST_NAT64 || s->kind == AST_INCLUDE) {
 		for (const struct ast_value *v = s->values.first; v != NULL; v = v->next) {
 			put(p, " ");
 			put_value(p, v);
@@ -210,6 +223,8 @@ char *policy_print(const struct policy_tree *t)
 	if (p.out == NULL)
 		abort();
 	for (const struct ast_statement *s = t->first; s != NULL; s = s->next) {
+		if (s->at.source != NULL)
+			continue; /* of an included file */
 		put_remarks(&p, s->at.line, "");
 		put_statement(&p, s);
 		/* Remarks inside a statement that is printed on one line follow it. */

@@ -205,6 +205,25 @@ bool value_country_assigned(uint16_t code)
 	return false;
 }
 
+int value_asn(const char *text, uint32_t *number, struct err *why)
+{
+	unsigned n;
+
+	*number = VALUE_COUNTRY_UNKNOWN;
+	if (strcmp(text, "unknown") == 0)
+		return 0;
+	if ((text[0] == 'A' || text[0] == 'a') && (text[1] == 'S' || text[1] == 's'))
+		text += 2;
+	uint64_t value = 0;
+
+	for (n = 0; text[n] >= '0' && text[n] <= '9' && n < 11; n++)
+		value = value * 10 + (unsigned)(text[n] - '0');
+	if (n == 0 || text[n] != '\0' || value == 0 || value > UINT32_MAX)
+		return err_set(why, "an autonomous system is a number like 64500 or AS64500, or the word unknown");
+	*number = (uint32_t)value;
+	return 0;
+}
+
 struct choice {
 	const char *word;
 	int value;

@@ -38,6 +38,8 @@ int value_port(const char *text, uint16_t *lo, uint16_t *hi, struct err *why);
 int value_country(const char *text, uint16_t *code, struct err *why);
 /* False for two letters that ISO 3166-1 has not assigned (XK, in wide use, counts as assigned). */
 bool value_country_assigned(uint16_t code);
+/* "64500", "AS64500" or "unknown" (0): RFC 6793 numbers. */
+int value_asn(const char *text, uint32_t *number, struct err *why);
 int value_method(const char *text, enum policy_method *out, struct err *why);
 /* A bit for each method that is at least as strong: 1 << enum policy_method. */
 int value_strength(const char *text, unsigned *methods, struct err *why);

@@ -2,6 +2,7 @@
 
 #include "policy/words.h"
 
+#include <stdint.h>
 #include <string.h>
 
 #include "policy/ast.h"
@@ -16,6 +17,7 @@ static const struct {
 	{"alias", ALIAS, false},
 	{"allow", ALLOW, false},
 	{"answers", ANSWERS, true},
+	{"asn", ASN, false},
 	{"at", AT, false},
 	{"by", BY, false},
 	{"cidr", CIDR, false},
@@ -30,8 +32,10 @@ static const struct {
 	{"during", DURING, false},
 	{"except", EXCEPT, false},
 	{"expect", EXPECT, true},
+	{"file", FILE_, false},
 	{"from", FROM, false},
 	{"group", GROUP, false},
+	{"include", INCLUDE, true},
 	{"internal", INTERNAL, false},
 	{"listener", LISTENER, false},
 	{"log", LOG, false},
@@ -61,7 +65,8 @@ static const struct {
 int words_token(const char *text, size_t len)
 {
 	for (size_t i = 0; i < NWORDS; i++)
-		if (strlen(words[i].text) == len && memcmp(words[i].text, text, len) == 0)
+		if (len > 0 && words[i].text[0] == text[0] && strlen(words[i].text) == len &&
+		    memcmp(words[i].text, text, len) == 0)
 			return words[i].token;
 	return 0;
 }
@@ -101,23 +106,40 @@ static unsigned distance(const char *a, size_t la, const char *b, size_t lb)
 	return row[la % 3][lb];
 }
 
+static uint32_t letters(const char *text)
+{
+	uint32_t seen = 0;
+
+	for (; *text != '\0'; text++)
+		seen |= 1u << (*text & 31);
+	return seen;
+}
+
 bool words_similar(const char *a, const char *b)
 {
 	size_t la = strlen(a), lb = strlen(b);
-	size_t shorter = la < lb ? la : lb;
+	size_t shorter = la < lb ? la : lb, longer = la + lb - shorter;
+	unsigned most = shorter >= 5 ? 2 : 1;
 
-	if (la > SIMILAR_MAX || lb > SIMILAR_MAX || shorter < 3)
+	if (longer > SIMILAR_MAX || shorter < 3 || longer - shorter > most)
+		return false;
+	/* An edit adds or takes away at most one letter each: most pairs of words need no closer look. */
+	if ((unsigned)__builtin_popcount(letters(a) ^ letters(b)) > 2 * most)
 		return false;
 	unsigned n = distance(a, la, b, lb);
 
-	return n > 0 && n <= (shorter >= 5 ? 2u : 1u);
+	return n > 0 && n <= most;
 }
 
 const char *words_near(const char *text)
 {
-	for (size_t i = 0; i < NWORDS; i++)
+	for (size_t i = 0; i < NWORDS; i++) {
+		/* These two never follow a list of names, and look like many a name. */
+		if (words[i].token == ASN || words[i].token == FILE_)
+			continue;
 		if (words_similar(text, words[i].text))
 			return words[i].text;
+	}
 	return NULL;
 }
 

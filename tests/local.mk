@@ -1,5 +1,5 @@
 # What runs the tests: "make check" is unit and integration tests; ./bootstrap check adds sanitizers, lint and fuzzing.
-.PHONY: check-programs check-unit check-integration check-interop interop-table lint
+.PHONY: check-programs check-unit check-integration check-interop interop-table check-long lint
 check-programs: $(BUILT_SOURCES) $(check_PROGRAMS)
 
 check-unit: check-programs
@@ -16,6 +16,11 @@ interop-table: $(BUILT_SOURCES) all-am
 	@INTEROP_TABLE=$(srcdir)/doc/INTEROP.md $(srcdir)/tests/run-interop.sh $(srcdir) .
 
 check-local: check-unit check-integration check-interop
+
+# For a night: the engine against its reference on 20 million pairs, from a seed of the day.
+LONG_PAIRS = 20000000
+check-long: check-programs
+	POLICY_PAIRS=$(LONG_PAIRS) POLICY_SEED=$${POLICY_SEED:-$$(date +%Y%m%d)000000000} ./tests/unit/test_policy_differential
 
 lint:
 	@$(srcdir)/packaging/lint/lint.sh $(srcdir)

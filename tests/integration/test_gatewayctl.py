@@ -53,7 +53,9 @@ def test_example_policies_are_sound(gateway):
     assert policies
     for f in policies:
         done = g.ctl("policy", "check", os.path.join(examples, f))
-        assert "warning:" not in done.out + done.err and "0 warnings" in done.out + done.err, (f, done.out, done.err)
+        # The examples' groups are not those of this machine; nothing else may be wrong with them.
+        others = [line for line in (done.out + done.err).splitlines() if "warning:" in line and "[unknown-group]" not in line]
+        assert not others, (f, others)
 
 
 def test_unknown_commands(gateway):

@@ -18,9 +18,9 @@
 #include "policy/policy.h"
 #include "tests/policy/reference.h"
 
-#define REQUESTS_EACH 10
-#define LINES_MAX 64
-#define LINE_BYTES 512
+#define REQUESTS_EACH 20
+#define LINES_MAX 256
+#define LINE_BYTES 2048
 
 /* ---- chance --------------------------------------------------------------------------------------------------------
  */
@@ -156,6 +156,7 @@ static const char *const ranges[] = {"192.0.2.0/24",
 				     "127.0.0.1-127.0.0.9",
 				     "100.64.0.0-100.127.255.255"};
 static const char *const countries[] = {"DE", "FR", "kp", "unknown", "ZZ"};
+static const char *const asns[] = {"64500", "AS64501", "unknown", "4200000000"};
 static const char *const users[] = {"ann", "bob", "eve"};
 static const char *const groups[] = {"hr", "eng", "\"ops team\""};
 static const char *const raw_groups[] = {"hr", "eng", "ops team"};
@@ -219,9 +220,25 @@ static void make_geo(struct policy_geo *geo)
 		struct addr a = address(from[i]);
 
 		memcpy(steps6[i].from, a.bytes, 16);
-		steps6[i].country = codes[i];
+		steps6[i].value = codes[i];
 	}
-	*geo = (struct policy_geo){.steps4 = steps4, .count4 = 9, .steps6 = steps6, .count6 = 5};
+	*geo = (struct policy_geo){.kind = GEO_COUNTRY, .steps4 = steps4, .count4 = 9, .steps6 = steps6, .count6 = 5};
+}
+
+/* Autonomous systems: a table of two for IPv4, one for IPv6. */
+static unsigned asn_of(const struct addr *a)
+{
+	if (a->family == ADDR_V6)
+		return a->bytes[0] == 0x20 ? 64501 : 0;
+	return a->bytes[0] < 128 ? 0 : a->bytes[0] < 198 ? 64500 : a->bytes[0] < 224 ? 4200000000 : 0;
+}
+
+static void make_asn(struct policy_geo *asn)
+{
+	static const struct geo_step4 steps4[] = {{0}, {128u << 24, 64500}, {198u << 24, 4200000000}, {224u << 24, 0}};
+	static const struct geo_step6 steps6[] = {{{0}, 0}, {{0x20}, 64501}, {{0x21}, 0}};
+
+	*asn = (struct policy_geo){.kind = GEO_ASN, .steps4 = steps4, .count4 = 4, .steps6 = steps6, .count6 = 3};
 }
 
 /* ---- a random policy -----------------------------------------------------------------------------------------------
@@ -263,7 +280,7 @@ static void begin_line(struct policy_text *t)
 	for (size_t n_ = 1 + below(most); n_ > 0; n_--)                                                                \
 	say(" %s", PICK(list))
 
-static const char *const set_kinds[] = {"cidr", "domain", "regex", "port", "user", "group", "country"};
+static const char *const set_kinds[] = {"cidr", "domain", "regex", "port", "user", "group", "country", "asn"};
 
 static void say_values(size_t kind, size_t most)
 {
@@ -286,15 +303,47 @@ static void say_values(size_t kind, size_t most)
 	case 5:
 		SAY_SOME(groups, most);
 		break;
-	default:
+	case 6:
 		SAY_SOME(countries, most);
+		break;
+	default:
+		SAY_SOME(asns, most);
 		break;
 	}
 }
 
+/* More values than a condition takes over from a set, most of which no request has. */
+static void say_large(struct policy_text *t, size_t kind)
+{
+	begin_line(t);
+	say("set large-%s %s {", set_kinds[kind], set_kinds[kind]);
+	for (size_t n = 0; n < 70; n++) {
+		switch (kind) {
+		case 0:
+			say(" 198.18.%zu.0/24", n);
+			break;
+		case 1:
+			say(" w%zu.x.example", n);
+			break;
+		case 3:
+			say(" %zu", 30000 + 2 * n);
+			break;
+		default:
+			say(" u%zu", n);
+			break;
+		}
+	}
+	say_values(kind, 3);
+	say(" }");
+}
+
 static void say_of_kind(size_t kind)
 {
-	if (one_in(3))
+	if (kind < 6 && kind != 2 && one_in(6)) {
+		say(" @large-%s", set_kinds[kind]);
+		if (one_in(2))
+			say_values(kind, 2);
+	} else if (one_in(3))
 		say(" @my-%s", set_kinds[kind]);
 	else if (one_in(8))
 		say(" @more-%s", set_kinds[kind]);
@@ -310,7 +359,7 @@ static void say_condition(void)
 				 *const windows[] = {"w0", "w1", "w2"};
 
 	say(one_in(4) ? " not" : "");
-	switch (below(16)) {
+	switch (below(17)) {
 	case 0:
 		say(" client");
 		say_of_kind(0);
@@ -363,6 +412,10 @@ static void say_condition(void)
 		say(" to country");
 		say_of_kind(6);
 		break;
+	case 16:
+		say(" to asn");
+		say_of_kind(7);
+		break;
 	case 13:
 	case 14:
 		say(" to domain");
@@ -383,13 +436,13 @@ static void say_moment(const char *word)
 		say(" %s \"%s %s\"", word, PICK(dates), PICK(times));
 }
 
-static void say_rule(struct policy_text *t, size_t number)
+static void say_rule(struct policy_text *t, size_t number, size_t conditions)
 {
 	bool allow = !one_in(3);
 
 	begin_line(t);
 	say("rule r%zu%s %s", number, one_in(6) ? " monitor" : "", allow ? "allow" : "deny");
-	for (size_t n = below(4); n > 0; n--)
+	for (size_t n = conditions + below(4 - conditions); n > 0; n--)
 		say_condition();
 	if (one_in(10))
 		say_moment(one_in(2) ? "from" : "until");
@@ -432,7 +485,7 @@ static void make_policy(struct policy_text *t)
 		begin_line(t);
 		say("nat64-prefix %s", one_in(2) ? "2001:db8:64::/96" : "2001:db8::/32");
 	}
-	for (size_t kind = 0; kind < 7; kind++) {
+	for (size_t kind = 0; kind < 8; kind++) {
 		begin_line(t);
 		say("set my-%s %s {", set_kinds[kind], set_kinds[kind]);
 		say_values(kind, 4);
@@ -442,10 +495,16 @@ static void make_policy(struct policy_text *t)
 		say_values(kind, 2);
 		say(" @my-%s }", set_kinds[kind]);
 	}
+	for (size_t kind = 0; kind < 6; kind++)
+		if (kind != 2)
+			say_large(t, kind);
 	for (size_t n = 0; n < 3; n++)
 		say_window(t, n);
-	for (size_t n = 0, rules = 1 + below(12); n < rules; n++)
-		say_rule(t, n);
+	/* Now and then many rules that each match little, so that the index has something to tell apart. */
+	bool many = one_in(8);
+
+	for (size_t n = 0, rules = 1 + below(many ? 150 : 12); n < rules; n++)
+		say_rule(t, n, many ? 2 : 0);
 }
 
 static size_t join(const struct policy_text *t, char *text, size_t size)
@@ -469,7 +528,7 @@ struct question {
 	struct addr answers[4];
 	size_t nanswers;
 	int64_t now;
-	bool country_known;
+	bool country_known, asn_known;
 	struct addr local[2];
 };
 
@@ -502,7 +561,7 @@ static void make_question(struct question *q)
 	struct policy_request *r = &q->request;
 	static const char *const listeners[] = {"main", "guest"};
 
-	*q = (struct question){.now = some_time(), .country_known = !one_in(8)};
+	*q = (struct question){.now = some_time(), .country_known = !one_in(8), .asn_known = !one_in(8)};
 	r->command = (enum policy_command)(1 + below(3));
 	r->method = (enum policy_method)below(4);
 	r->port = PICK(port_numbers);
@@ -624,9 +683,11 @@ static bool told(const char *what, const struct compiled *c, const struct policy
 
 static bool agree(const struct compiled *c, const struct question *q, const struct policy_geo *geo, bool quiet)
 {
+	struct policy_geo asn;
 	static const uint16_t own_ports[] = {1080};
 	struct policy_context ctx = {.image = c->image,
 				     .geo = q->country_known ? geo : NULL,
+				     .asn = q->asn_known ? &asn : NULL,
 				     .now = q->now,
 				     .local = q->local,
 				     .nlocal = 2,
@@ -641,11 +702,14 @@ static bool agree(const struct compiled *c, const struct question *q, const stru
 				.nown_ports = 1,
 				.country_known = q->country_known,
 				.country_of = country_of,
+				.asn_known = q->asn_known,
+				.asn_of = asn_of,
 				.aliases = q->aliases,
 				.naliases = q->naliases};
 	struct policy_decision d, each[4];
 	struct reference_result r;
 
+	make_asn(&asn);
 	if (q->request.name == NULL) {
 		policy_decide_address(&ctx, &q->request, &q->request.address, NULL, 0, &d);
 		reference_by_address(&ref, &q->request.address, &r);
@@ -687,7 +751,7 @@ static uint64_t setting(const char *name, uint64_t otherwise)
 
 static void test_engine_agrees_with_reference(void **unused)
 {
-	uint64_t seed = setting("POLICY_SEED", 1), pairs = setting("POLICY_PAIRS", 20000);
+	uint64_t seed = setting("POLICY_SEED", 1), pairs = setting("POLICY_PAIRS", 200000);
 	static struct policy_text text;
 	static char joined[LINES_MAX * LINE_BYTES];
 	struct policy_geo geo;

@@ -163,6 +163,15 @@ static enum answer ask_country(const char *value, const void *arg)
 	return yes_if(strcasecmp(value, country) == 0);
 }
 
+static enum answer ask_asn(const char *value, const void *arg)
+{
+	unsigned number = ref->asn_of(arg);
+
+	if (number == 0)
+		return strcmp(value, "unknown") == 0 ? YES : ABSENT;
+	return yes_if((unsigned)atoi(strncasecmp(value, "as", 2) == 0 ? value + 2 : value) == number);
+}
+
 /* An allow rule sees the outer address only; a deny rule, or a negated condition, every form. */
 static enum answer ask_address(const struct ast_clause *c, bool deny, enum answer (*ask)(const char *, const void *))
 {
@@ -170,6 +179,8 @@ static enum answer ask_address(const struct ast_clause *c, bool deny, enum answe
 	enum answer sum = NO;
 
 	if (c->kind == AST_TO_COUNTRY && !ref->country_known)
+		return CANNOT;
+	if (c->kind == AST_TO_ASN && !ref->asn_known)
 		return CANNOT;
 	if (target == NULL)
 		return PERHAPS;
@@ -436,6 +447,8 @@ static enum answer plain_answer(const struct ast_clause *c, bool deny)
 		return ask_address(c, deny, ask_range);
 	case AST_TO_COUNTRY:
 		return ask_address(c, deny, ask_country);
+	case AST_TO_ASN:
+		return ask_address(c, deny, ask_asn);
 	case AST_TO_DOMAIN:
 		return ask_name(c, deny, ask_domain);
 	case AST_TO_REGEX:
@@ -593,7 +606,7 @@ static void set(struct reference_result *out, enum policy_verdict verdict, enum 
 
 static void monitored(struct reference_result *out, const char *rule, bool allow)
 {
-	if (out->nmonitors == 64)
+	if (out->nmonitors == REFERENCE_MONITORS)
 		return;
 	out->monitors[out->nmonitors] = rule;
 	out->monitor_verdicts[out->nmonitors++] = allow ? POLICY_ALLOW : POLICY_DENY;

@@ -15,16 +15,21 @@ struct reference {
 	bool country_known; /* there is a sound country table */
 	/* Two letters into country, or "" if the address has none. */
 	void (*country_of)(const struct addr *a, char country[3]);
+	bool asn_known;
+	/* The number of its autonomous system, or 0. */
+	unsigned (*asn_of)(const struct addr *a);
 	const struct name *aliases;
 	size_t naliases;
 };
+
+#define REFERENCE_MONITORS 256
 
 struct reference_result {
 	enum policy_verdict verdict;
 	enum policy_reason reason;
 	const char *rule; /* name, or "default" */
-	const char *monitors[64];
-	enum policy_verdict monitor_verdicts[64];
+	const char *monitors[REFERENCE_MONITORS];
+	enum policy_verdict monitor_verdicts[REFERENCE_MONITORS];
 	size_t nmonitors;
 };
 

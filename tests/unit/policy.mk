@@ -1,6 +1,6 @@
 POLICY_TESTS = tests/unit/test_addr tests/unit/test_name tests/unit/test_policy_parse tests/unit/test_policy_decide \
 	tests/unit/test_policy_window tests/unit/test_policy_image tests/unit/test_policy_geo tests/unit/test_policy_files \
-	tests/unit/test_policy_differential
+	tests/unit/test_policy_sources tests/unit/test_policy_literal tests/unit/test_policy_findings tests/unit/test_policy_differential
 check_PROGRAMS += $(POLICY_TESTS)
 POLICY_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CMOCKA_CFLAGS) $(PCRE2_CFLAGS) $(SODIUM_CFLAGS) \
 	-DPOLICY_SOURCE_DIR='"$(abs_top_srcdir)"'
@@ -39,10 +39,22 @@ tests_unit_test_policy_files_SOURCES = tests/unit/test_policy_files.c $(POLICY_F
 tests_unit_test_policy_files_CPPFLAGS = $(POLICY_TEST_CPPFLAGS)
 tests_unit_test_policy_files_LDADD = $(POLICY_TEST_LIBS)
 
+tests_unit_test_policy_sources_SOURCES = tests/unit/test_policy_sources.c $(POLICY_FIXTURE)
+tests_unit_test_policy_sources_CPPFLAGS = $(POLICY_TEST_CPPFLAGS)
+tests_unit_test_policy_sources_LDADD = $(POLICY_TEST_LIBS)
+
+tests_unit_test_policy_findings_SOURCES = tests/unit/test_policy_findings.c $(POLICY_FIXTURE)
+tests_unit_test_policy_findings_CPPFLAGS = $(POLICY_TEST_CPPFLAGS)
+tests_unit_test_policy_findings_LDADD = $(POLICY_TEST_LIBS)
+
+tests_unit_test_policy_literal_SOURCES = tests/unit/test_policy_literal.c
+tests_unit_test_policy_literal_CPPFLAGS = $(POLICY_TEST_CPPFLAGS)
+tests_unit_test_policy_literal_LDADD = $(POLICY_TEST_LIBS)
+
 # POLICY_PAIRS and POLICY_SEED in the environment choose how many and which.
 tests_unit_test_policy_differential_SOURCES = tests/policy/differential.c tests/policy/reference.c tests/policy/reference.h
 tests_unit_test_policy_differential_CPPFLAGS = $(POLICY_TEST_CPPFLAGS)
 tests_unit_test_policy_differential_LDADD = $(POLICY_TEST_LIBS)
 
-EXTRA_DIST += tests/policy/good tests/policy/bad tests/policy/make-mmdb.pl packaging/examples/small-office.policy \
+EXTRA_DIST += doc/PERFORMANCE.md tests/policy/good tests/policy/bad tests/policy/make-mmdb.pl packaging/examples/small-office.policy \
 	packaging/examples/bank.policy packaging/examples/build-farm.policy packaging/examples/ai-agent-sandbox.policy

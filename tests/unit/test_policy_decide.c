@@ -27,8 +27,8 @@ struct ask {
 };
 
 static const struct geo_step4 atlas4[] = {
-	{.from = 0}, {.from = 0xc0000200, .country = 'D' << 8 | 'E'}, {.from = 0xc0000300}};
-static const struct geo_step6 atlas6[] = {{.country = 0}};
+	{.from = 0}, {.from = 0xc0000200, .value = 'D' << 8 | 'E'}, {.from = 0xc0000300}};
+static const struct geo_step6 atlas6[] = {{.value = 0}};
 static const struct policy_geo atlas = {.steps4 = atlas4, .count4 = 3, .steps6 = atlas6, .count6 = 1};
 
 /* Decides as the gateway does: by name, then, if the name may be looked up, by each address.  *resolved tells whether

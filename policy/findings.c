@@ -1,0 +1,481 @@
+/* What a sound policy most likely does not mean: rules that cannot decide, or decide nothing new.  A rule is said to be
+ * shadowed only if that is proven, condition by condition; what no proof is found for is not mentioned. */
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "policy/ast.h"
+#include "policy/diag.h"
+#include "policy/hash.h"
+#include "policy/index.h"
+#include "policy/sample.h"
+#include "policy/value.h"
+
+struct findings {
+	const struct policy_tree *tree;
+	const struct policy_image *image;
+	int64_t now;
+	struct policy_diagnostics *d;
+	const struct ast_statement **statements; /* of each rule */
+	const struct img_rule *rules;
+	const struct img_cond *conds;
+	const struct img_pred *preds;
+	uint32_t n;
+};
+
+/* No rule is held against more of those before it, or behind it. */
+#define HELD_MAX 200
+#define BEHIND_MAX 50
+/* Larger lists are compared by name only. */
+#define SUBSET_MAX 100000
+
+/* ---- one condition within another ----------------------------------------------------------------------------------
+ */
+
+static bool word_in(const struct policy_image *i, const struct img_pred *p, const struct img_word *w)
+{
+	const struct img_word *words = IMAGE_AT(i, SEC_WORD, struct img_word, p->a.first);
+	const char *texts = image_section(i, SEC_TEXT), *text = texts + (w->text >> 2);
+	unsigned need = w->text & 3;
+
+	for (const char *at = text;; at++) {
+		uint64_t h = hash_text(i->header->seed, at, strlen(at));
+		uint32_t place = p->a.count > WORDS_LISTED ? hash_place(h, p->a.count) : 0;
+
+		for (uint32_t n = 0; n < p->a.count && words[place].text != WORD_FREE; n++) {
+			unsigned has = words[place].text & 3;
+
+			/* What is below a name covers all of a name further down. */
+			if (strcmp(texts + (words[place].text >> 2), at) == 0 &&
+			    (at == text ? (need & ~has) == 0 : (has & VALUE_DOMAIN_BELOW) != 0))
+				return true;
+			place = place + 1 == p->a.count ? 0 : place + 1;
+		}
+		if (p->kind != PRED_DOMAIN || (at = strchr(at, '.')) == NULL)
+			return false;
+	}
+}
+
+static bool words_within(const struct policy_image *i, const struct img_pred *in, const struct img_pred *out)
+{
+	const struct img_word *w = IMAGE_AT(i, SEC_WORD, struct img_word, in->a.first);
+
+	for (uint32_t n = 0; n < in->a.count; n++)
+		if (w[n].text != WORD_FREE && !word_in(i, out, &w[n]))
+			return false;
+	return true;
+}
+
+static bool ranges_within(const struct policy_image *i, const struct img_pred *in, const struct img_pred *out)
+{
+	const struct img_range4 *a = IMAGE_AT(i, SEC_RANGE4, struct img_range4, in->a.first);
+	const struct img_range4 *b = IMAGE_AT(i, SEC_RANGE4, struct img_range4, out->a.first);
+	const struct img_range6 *a6 = IMAGE_AT(i, SEC_RANGE6, struct img_range6, in->b.first);
+	const struct img_range6 *b6 = IMAGE_AT(i, SEC_RANGE6, struct img_range6, out->b.first);
+	uint32_t at = 0;
+
+	for (uint32_t n = 0; n < in->a.count; n++) {
+		while (at < out->a.count && b[at].hi < a[n].hi)
+			at++;
+		if (at == out->a.count || b[at].lo > a[n].lo)
+			return false;
+	}
+	at = 0;
+	for (uint32_t n = 0; n < in->b.count; n++) {
+		while (at < out->b.count && memcmp(b6[at].hi, a6[n].hi, 16) < 0)
+			at++;
+		if (at == out->b.count || memcmp(b6[at].lo, a6[n].lo, 16) > 0)
+			return false;
+	}
+	return true;
+}
+
+static bool ports_within(const struct policy_image *i, const struct img_pred *in, const struct img_pred *out)
+{
+	const struct img_port *a = IMAGE_AT(i, SEC_PORT, struct img_port, in->a.first);
+	const struct img_port *b = IMAGE_AT(i, SEC_PORT, struct img_port, out->a.first);
+	uint32_t at = 0;
+
+	for (uint32_t n = 0; n < in->a.count; n++) {
+		while (at < out->a.count && b[at].hi < a[n].hi)
+			at++;
+		if (at == out->a.count || b[at].lo > a[n].lo)
+			return false;
+	}
+	return true;
+}
+
+static bool ports_apart(const struct policy_image *i, const struct img_pred *x, const struct img_pred *y)
+{
+	const struct img_port *a = IMAGE_AT(i, SEC_PORT, struct img_port, x->a.first);
+	const struct img_port *b = IMAGE_AT(i, SEC_PORT, struct img_port, y->a.first);
+	uint32_t m = 0, n = 0;
+
+	while (m < x->a.count && n < y->a.count) {
+		if (a[m].hi < b[n].lo)
+			m++;
+		else if (b[n].hi < a[m].lo)
+			n++;
+		else
+			return false;
+	}
+	return true;
+}
+
+static bool numbers_within(const struct policy_image *i, enum image_section s, const struct img_pred *in,
+			   const struct img_pred *out)
+{
+	size_t size = image_record_size(s);
+	const uint8_t *records = image_section(i, s);
+
+	for (uint32_t m = 0; m < in->a.count; m++) {
+		uint32_t n = 0;
+
+		while (n < out->a.count &&
+		       memcmp(records + (in->a.first + m) * size, records + (out->a.first + n) * size, size) != 0)
+			n++;
+		if (n == out->a.count)
+			return false;
+	}
+	return true;
+}
+
+/* True if every value of in is one of out. */
+static bool within(const struct findings *f, const struct img_pred *in, const struct img_pred *out)
+{
+	if (in == out)
+		return true;
+	if (in->kind != out->kind || in->sets.count > 0 || out->sets.count > 0)
+		return false;
+	if (in->a.count > SUBSET_MAX || in->b.count > SUBSET_MAX)
+		return false;
+	switch ((enum pred_kind)in->kind) {
+	case PRED_COMMAND:
+	case PRED_METHOD:
+	case PRED_BY_NAME:
+		return (in->a.first & ~out->a.first) == 0;
+	case PRED_PORT:
+		return ports_within(f->image, in, out);
+	case PRED_LISTENER:
+	case PRED_USER:
+	case PRED_CLAIMED_USER:
+	case PRED_GROUP:
+	case PRED_DOMAIN:
+		return words_within(f->image, in, out);
+	case PRED_CLIENT:
+	case PRED_CIDR:
+		return ranges_within(f->image, in, out);
+	case PRED_REGEX:
+	case PRED_DURING:
+		return in->a.count < 1000 && numbers_within(f->image, SEC_INDEX, in, out);
+	case PRED_COUNTRY:
+		return numbers_within(f->image, SEC_COUNTRY, in, out);
+	case PRED_ASN:
+		return in->a.count < 1000 && numbers_within(f->image, SEC_ASN, in, out);
+	default:
+		return false;
+	}
+}
+
+static bool moment_within(const struct findings *f, const struct img_pred *in, const struct img_pred *out)
+{
+	int64_t a = *IMAGE_AT(f->image, SEC_INSTANT, int64_t, in->a.first);
+	int64_t b = *IMAGE_AT(f->image, SEC_INSTANT, int64_t, out->a.first);
+
+	return in->kind == out->kind && (in->kind == PRED_FROM ? a >= b : a <= b);
+}
+
+static bool is_deny(const struct img_rule *r)
+{
+	return (r->flags & RULE_ALLOW) == 0;
+}
+
+static bool is_monitor(const struct img_rule *r)
+{
+	return (r->flags & RULE_MONITOR) != 0;
+}
+
+/* True if a request that satisfies in, a condition of rule b, satisfies out, a condition of rule a. */
+static bool implies(const struct findings *f, const struct img_rule *b, const struct img_cond *in,
+		    const struct img_rule *a, const struct img_cond *out)
+{
+	const struct img_pred *p = &f->preds[in->pred], *q = &f->preds[out->pred];
+	bool negated = (in->flags & COND_NEGATED) != 0;
+
+	if (p->kind == PRED_FROM || p->kind == PRED_UNTIL)
+		return moment_within(f, p, q);
+	if (p->kind == PRED_PORT && q->kind == PRED_PORT && !negated && (out->flags & COND_NEGATED) != 0)
+		return ports_apart(f->image, p, q);
+	if (p->kind != q->kind || negated != ((out->flags & COND_NEGATED) != 0))
+		return false;
+	/* A deny rule sees aliases and embedded addresses that an allow rule does not; and it takes what is absent for
+	 * not listed.  The other way round, nothing is lost. */
+	bool plain = p->kind == PRED_COMMAND || p->kind == PRED_METHOD || p->kind == PRED_BY_NAME ||
+		     p->kind == PRED_PORT || p->kind == PRED_DURING || (!negated && p->kind <= PRED_CLIENT);
+
+	if (is_deny(b) && !is_deny(a) && !plain)
+		return false;
+	return negated ? within(f, q, p) : within(f, p, q);
+}
+
+/* True if rule a decides, or denies as undecidable, whatever rule b matches. */
+static bool covers(const struct findings *f, uint32_t a, uint32_t b)
+{
+	const struct img_rule *ra = &f->rules[a], *rb = &f->rules[b];
+
+	for (uint32_t m = 0; m < ra->conds.count; m++) {
+		uint32_t n = 0;
+
+		while (n < rb->conds.count &&
+		       !implies(f, rb, &f->conds[rb->conds.first + n], ra, &f->conds[ra->conds.first + m]))
+			n++;
+		if (n == rb->conds.count)
+			return false;
+	}
+	return true;
+}
+
+/* ---- findings ------------------------------------------------------------------------------------------------------
+ */
+
+static const char *name_of(const struct findings *f, uint32_t rule)
+{
+	return policy_rule_name(f->image, rule);
+}
+
+static bool always_open(void *arg, const struct img_branch *b)
+{
+	(void)arg;
+	(void)b;
+	return true;
+}
+
+/* The first rule before rule that covers it; POLICY_NO_RULE if none is found. */
+static uint32_t find_cover(const struct findings *f, uint32_t rule)
+{
+	struct index_request r = {.image = f->image, .open = always_open};
+	struct index_name name;
+	struct sample s;
+	unsigned held = 0;
+
+	/* Whatever covers the rule admits its sample, so that the index finds it. */
+	sample_make(f->image, rule, 0, 0, &s);
+	r.request = &s.request;
+	if (s.request.name != NULL) {
+		index_name_read(f->image, s.request.name, &name);
+		r.name = &name;
+	}
+	r.addresses = &s.address;
+	r.naddresses = 1;
+	index_find(&r, INDEX_BY_ADDRESS);
+	for (uint32_t a = index_next(&r); a < rule && held < HELD_MAX; a = index_next(&r), held++)
+		if (!is_monitor(&f->rules[a]) && covers(f, a, rule))
+			return a;
+	return POLICY_NO_RULE;
+}
+
+static void check_shadow(struct findings *f, uint32_t rule)
+{
+	uint32_t by = find_cover(f, rule);
+	const struct img_rule *r = &f->rules[rule];
+
+	if (by == POLICY_NO_RULE)
+		return;
+	bool equal = covers(f, rule, by), same = is_deny(r) == is_deny(&f->rules[by]);
+	const char *code = equal ? (same ? "duplicate-rule" : "contradiction") : "shadowed";
+
+	diag_warning(f->d, f->tree, code, &f->statements[rule]->at,
+		     equal && !same ? "this rule says the opposite of rule %s for the same requests, and never decides"
+		     : equal	    ? "this rule repeats rule %s, and never decides"
+				    : "this rule never decides: rule %s before it matches all that it does",
+		     name_of(f, by));
+}
+
+static bool same_effect(const struct img_rule *a, const struct img_rule *b)
+{
+	return is_deny(a) == is_deny(b) && a->log == b->log && addr_equal(&a->source, &b->source) &&
+	       (a->flags & RULE_INTERNAL) == (b->flags & RULE_INTERNAL);
+}
+
+/* True if a cidr condition opens the address guard, which then makes a rule more than what covers it. */
+static bool opens(const struct findings *f, const struct img_rule *r)
+{
+	for (uint32_t n = 0; n < r->conds.count; n++)
+		if (f->preds[f->conds[r->conds.first + n].pred].kind == PRED_CIDR)
+			return true;
+	return false;
+}
+
+static void check_effect(struct findings *f, uint32_t rule, uint32_t last_allow)
+{
+	const struct img_rule *r = &f->rules[rule];
+
+	if (is_monitor(r) || r->log != POLICY_LOG_INFO)
+		return;
+	if (is_deny(r) && (last_allow == POLICY_NO_RULE || rule > last_allow) && r->conds.count > 0) {
+		diag_warning(f->d, f->tree, "no-effect", &f->statements[rule]->at,
+			     "without this rule its requests are denied as well: no rule behind it allows anything");
+		return;
+	}
+	for (uint32_t next = rule + 1; next < f->n && next <= rule + BEHIND_MAX; next++) {
+		if (is_monitor(&f->rules[next]))
+			continue;
+		if (!same_effect(r, &f->rules[next]))
+			return;
+		if (covers(f, next, rule) && (is_deny(r) || !opens(f, r))) {
+			diag_warning(f->d, f->tree, "no-effect", &f->statements[rule]->at,
+				     "without this rule, rule %s behind it decides the same", name_of(f, next));
+			return;
+		}
+	}
+}
+
+static void check_never(struct findings *f, uint32_t rule)
+{
+	const struct img_rule *r = &f->rules[rule];
+	uint32_t traits = index_rule_traits(r, f->conds, f->preds);
+	bool never = (traits & 14u) == 0 || (traits & 240u) == 0 || (traits & 768u) == 0;
+
+	for (uint32_t m = 0; m < r->conds.count; m++) {
+		const struct img_cond *x = &f->conds[r->conds.first + m];
+		const struct img_pred *p = &f->preds[x->pred];
+
+		if (p->kind == PRED_UNTIL && *IMAGE_AT(f->image, SEC_INSTANT, int64_t, p->a.first) <= f->now)
+			diag_warning(f->d, f->tree, "expired", &f->statements[rule]->at,
+				     "this rule has expired and matches nothing any more");
+		for (uint32_t n = 0; n < m && !never; n++) {
+			const struct img_cond *y = &f->conds[r->conds.first + n];
+			const struct img_pred *q = &f->preds[y->pred];
+
+			/* Said and denied at once, or two lists of ports without one in common. */
+			never = x->flags != y->flags && p->kind == q->kind && p->kind != PRED_FROM &&
+				p->kind != PRED_UNTIL &&
+				within(f, (x->flags & COND_NEGATED) != 0 ? q : p,
+				       (x->flags & COND_NEGATED) != 0 ? p : q) &&
+				p->kind != PRED_REGEX && p->kind != PRED_GROUP && p->kind != PRED_DOMAIN &&
+				p->kind != PRED_CIDR && p->kind != PRED_COUNTRY && p->kind != PRED_ASN;
+			never |= p->kind == PRED_PORT && q->kind == PRED_PORT && x->flags == 0 && y->flags == 0 &&
+				 ports_apart(f->image, p, q);
+		}
+	}
+	if (never)
+		diag_warning(f->d, f->tree, "never-matches", &f->statements[rule]->at,
+			     "the conditions of this rule contradict each other: it never matches");
+}
+
+/* Names that have nothing in common but being names. */
+static void check_patterns(struct findings *f)
+{
+	static const char *const strangers[] = {"a.example", "www.xn--strae-oqa.test", "q7.z-9.invalid",
+						"localhost", "mail-3.0b1.museum",      "x_y.kk.travel",
+						"y.co",	     "host.9f.internal"};
+	uint32_t n = image_count(f->image, SEC_PATTERN);
+	pcre2_match_data *data = pcre2_match_data_create(1, NULL);
+
+	for (uint32_t i = 0; data != NULL && i < n; i++) {
+		const struct img_text *t = IMAGE_AT(f->image, SEC_PATTERN, struct img_text, i);
+		size_t matched = 0, offset;
+		struct err why;
+		pcre2_code *code = image_regex_compile(image_text(f->image, *t), t->len, &offset, &why);
+		char shown[DIAG_QUOTE_MAX];
+
+		for (size_t k = 0; code != NULL && k < sizeof strangers / sizeof strangers[0]; k++)
+			matched += pcre2_match(code, (PCRE2_SPTR)strangers[k], strlen(strangers[k]), 0, 0, data,
+					       f->image->match_context) >= 0;
+		pcre2_code_free(code);
+		if (matched + 1 >= sizeof strangers / sizeof strangers[0])
+			diag_warning(f->d, f->tree, "broad-regex", NULL,
+				     "the regular expression \"%s\" matches nearly every name",
+				     diag_quote(image_text(f->image, *t), t->len, shown));
+	}
+	pcre2_match_data_free(data);
+}
+
+static bool has_kind(const struct findings *f, const struct img_rule *r, uint32_t kind)
+{
+	for (uint32_t n = 0; n < r->conds.count; n++)
+		if (f->preds[f->conds[r->conds.first + n].pred].kind == kind &&
+		    (f->conds[r->conds.first + n].flags & COND_NEGATED) == 0)
+			return true;
+	return false;
+}
+
+/* A name that is denied by name is reached by its address, if a rule lets any address pass. */
+static void check_sidestep(struct findings *f)
+{
+	uint32_t denied = POLICY_NO_RULE;
+
+	for (uint32_t i = 0; i < f->n; i++) {
+		const struct img_rule *r = &f->rules[i];
+		bool literals = (index_rule_traits(r, f->conds, f->preds) & TRAIT_BY(false)) != 0;
+
+		if (is_monitor(r))
+			continue;
+		/* Addresses are dealt with from here on. */
+		if (is_deny(r) && has_kind(f, r, PRED_BY_NAME) && literals)
+			return;
+		if (is_deny(r) && denied == POLICY_NO_RULE &&
+		    (has_kind(f, r, PRED_DOMAIN) || has_kind(f, r, PRED_REGEX)))
+			denied = i;
+		if (!is_deny(r) && denied != POLICY_NO_RULE && literals && !has_kind(f, r, PRED_CIDR) &&
+		    !has_kind(f, r, PRED_COUNTRY) && !has_kind(f, r, PRED_ASN)) {
+			diag_warning(
+				f->d, f->tree, "sidestep", &f->statements[denied]->at,
+				"who gives an address instead of the name passes by this rule, and rule %s allows it; "
+				"'by name' there, or a deny rule 'by address', prevents that",
+				name_of(f, i));
+			return;
+		}
+	}
+}
+
+void policy_find(const struct policy_tree *t, const struct policy_image *image, int64_t now,
+		 struct policy_diagnostics *d)
+{
+	struct findings f = {.tree = t,
+			     .image = image,
+			     .now = now,
+			     .d = d,
+			     .rules = image_section(image, SEC_RULE),
+			     .conds = image_section(image, SEC_COND),
+			     .preds = image_section(image, SEC_PRED),
+			     .n = image_count(image, SEC_RULE)};
+	uint32_t last_allow = POLICY_NO_RULE, n = 0;
+
+	f.statements = calloc((size_t)f.n + 1, sizeof f.statements[0]);
+	if (f.statements == NULL)
+		abort();
+	for (const struct ast_statement *s = t->first; s != NULL && n < f.n; s = s->next)
+		if (s->kind == AST_RULE)
+			f.statements[n++] = s;
+	for (uint32_t i = 0; i < n; i++)
+		if (!is_deny(&f.rules[i]) && !is_monitor(&f.rules[i]))
+			last_allow = i;
+	for (uint32_t i = 0; i < n; i++) {
+		size_t before = d->count;
+
+		check_never(&f, i);
+		if (d->count == before)
+			check_shadow(&f, i);
+		if (d->count == before)
+			check_effect(&f, i, last_allow);
+	}
+	check_patterns(&f);
+	check_sidestep(&f);
+	free(f.statements);
+}
+
+void policy_find_groups(const struct policy_tree *t, const struct policy_image *image,
+			bool (*known)(const char *group, void *arg), void *arg, struct policy_diagnostics *d)
+{
+	char shown[DIAG_QUOTE_MAX];
+
+	for (size_t i = 0; i < policy_group_count(image); i++) {
+		const char *group = policy_group_name(image, i);
+
+		if (!known(group, arg))
+			diag_warning(d, t, "unknown-group", NULL, "this machine knows no group '%s'",
+				     diag_quote(group, strlen(group), shown));
+	}
+}

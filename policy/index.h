@@ -1,0 +1,58 @@
+/* The index: which rules a request can meet at all.  A rule that is not among the candidates is certainly false; one
+ * that is among them is verified in full, so that a candidate too many costs time and nothing else.
+ *
+ * A node splits rules by what is most selective about each: tables find those whose value the request has, branches
+ * those whose cheap demands it meets, and the rest is listed.  A rule is below a table once for each of its values. */
+#pragma once
+
+#include "policy/image.h"
+
+/* What a request is, one bit each: its command, its method, whether it names a name or an address; and what it lacks.
+ * A rule that names none of a kind has all bits of it. */
+#define TRAIT_COMMAND(n) (1u << (n))		  /* enum policy_command: 1 to 3 */
+#define TRAIT_METHOD(n) (16u << (n))		  /* enum policy_method: 0 to 3 */
+#define TRAIT_BY(name) (256u << ((name) ? 1 : 0)) /* by address, by name */
+#define TRAIT_NO_USER 1024u
+#define TRAIT_NO_CLAIM 2048u
+#define TRAIT_NO_LISTENER 4096u
+#define TRAIT_NO_CLIENT 8192u
+#define TRAITS_ALL 16383u
+
+/* Longest way from a root to a rule, and most values of a rule in one table. */
+#define INDEX_DEPTH_MAX 8
+
+/* For large variables of which only what has been set is read: the compiler is told to clear all others. */
+#define INDEX_AS_IT_IS __attribute__((uninitialized))
+
+/* The hashes of a name and of all that stands behind its dots. */
+struct index_name {
+	unsigned count; /* of suffixes, the whole name first; the last is the shortest */
+	const char *text[128];
+	uint64_t hash[128];
+};
+
+void index_name_read(const struct policy_image *i, const struct name *name, struct index_name *out);
+
+struct index_request {
+	const struct policy_image *image;
+	const struct policy_request *request;
+	const struct index_name *name; /* NULL: none */
+	const struct name *aliases;
+	size_t naliases;
+	const struct addr *addresses; /* every form of the destination; none when it is not known */
+	size_t naddresses;
+	uint32_t traits;
+	/* True if the branch's condition is not false. */
+	bool (*open)(void *arg, const struct img_branch *b);
+	void *arg;
+	size_t ncursors; /* in use */
+	bool every;	 /* too many places hold candidates: every rule is one */
+	uint32_t last;	 /* rule given last, or POLICY_NO_RULE */
+};
+
+/* Finds the candidates of a phase; index_next() then gives them in the order of rules, POLICY_NO_RULE at the end. */
+void index_find(struct index_request *r, enum index_phase phase);
+uint32_t index_next(struct index_request *r);
+
+/* The traits that a rule admits, from its conditions. */
+uint32_t index_rule_traits(const struct img_rule *rule, const struct img_cond *conds, const struct img_pred *preds);

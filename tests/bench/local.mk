@@ -1,0 +1,10 @@
+# What decisions cost: prints a table.
+EXTRA_PROGRAMS = tests/bench/policy-bench
+CLEANFILES += tests/bench/policy-bench$(EXEEXT)
+tests_bench_policy_bench_SOURCES = tests/bench/policy-bench.c
+tests_bench_policy_bench_CPPFLAGS = $(AM_CPPFLAGS) $(PCRE2_CFLAGS) $(SODIUM_CFLAGS)
+tests_bench_policy_bench_LDADD = policy/libpolicy.a common/libcommon.a $(POLICY_LIBS)
+
+.PHONY: policy-bench
+policy-bench: tests/bench/policy-bench$(EXEEXT)
+	@./tests/bench/policy-bench
