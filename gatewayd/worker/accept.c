@@ -19,6 +19,8 @@
 /* Descriptors that are not for sessions: links, resolver, logs. */
 #define DESCRIPTOR_RESERVE 64
 #define PAUSE_US 100000
+/* A limit of a thousand million is no invitation to use them. */
+#define DESCRIPTORS_MAX 8000000
 
 static bool client_allowed(const struct config_listener *l, const struct addr *client)
 {
@@ -169,36 +171,35 @@ void accept_remove(struct worker *w, uint16_t listener, uint16_t address, uint16
 	free(a);
 }
 
-/* Two descriptors a session, whatever the limit is. */
-static unsigned session_limit(const struct worker *w)
+/* How the descriptors are shared out: a reserve for what is no session, two for each session, and the rest for what takes more
+ * than two (connects side by side, associations). */
+static void share_descriptors(struct worker *w)
 {
 	struct rlimit files;
-	rlim_t limit, reserve = DESCRIPTOR_RESERVE;
+	rlim_t reserve = DESCRIPTOR_RESERVE, budget, sessions;
 
 	if (getrlimit(RLIMIT_NOFILE, &files) != 0)
 		files.rlim_cur = 1024;
 	/* Our own listeners, and a missing sibling's. */
 	for (size_t i = 0; i < w->config->nlisteners; i++)
 		reserve += 2 * w->config->listeners[i].naddresses;
-	limit = files.rlim_cur > 2 * reserve ? (files.rlim_cur - reserve) / 2 : reserve / 4;
-	if (limit > 4000000)
-		limit = 4000000;
-	if (w->config->max_sessions > limit)
+	budget = files.rlim_cur > 2 * reserve ? files.rlim_cur - reserve : reserve / 2;
+	if (budget > DESCRIPTORS_MAX)
+		budget = DESCRIPTORS_MAX;
+	sessions = budget / 2 - budget / 10;
+	if (w->config->max_sessions > budget / 2)
 		log_warning("max-sessions %u needs more descriptors than the %llu allowed: %llu sessions are served",
-			    w->config->max_sessions, (unsigned long long)files.rlim_cur, (unsigned long long)limit);
+			    w->config->max_sessions, (unsigned long long)files.rlim_cur, (unsigned long long)sessions);
 	else if (w->config->max_sessions > 0)
-		limit = w->config->max_sessions;
-	/* A fifth of what is left is for what takes more than two: side by side connects and associations. */
-	else
-		limit -= limit / 5;
-	return (unsigned)limit;
+		sessions = w->config->max_sessions;
+	w->max_sessions = (unsigned)sessions;
+	w->max_extra_fds = (unsigned)(budget - 2 * sessions + DESCRIPTOR_RESERVE / 4);
 }
 
 void accept_init(struct worker *w)
 {
 	TAILQ_INIT(&w->acceptors);
 	evtimer_assign(&w->accept_pause, w->base, on_pause_over, w);
-	w->max_sessions = session_limit(w);
-	w->max_extra_fds = DESCRIPTOR_RESERVE / 4 + w->max_sessions / 4;
+	share_descriptors(w);
 	w->reserve_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
 }

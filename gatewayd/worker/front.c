@@ -5,11 +5,6 @@
 #include "gatewayd/worker/socks4.h"
 #include "gatewayd/worker/socks5.h"
 
-const char *protocol_name(enum protocol protocol)
-{
-	return protocol == PROTOCOL_SOCKS5 ? "socks5" : protocol == PROTOCOL_SOCKS4 ? "socks4" : "";
-}
-
 size_t front_write_reply(enum protocol protocol, uint8_t out[FRONT_REPLY_MAX], enum reason reason, const struct endpoint *bound)
 {
 	switch (protocol) {

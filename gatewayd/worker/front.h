@@ -9,9 +9,6 @@
 
 enum protocol { PROTOCOL_UNKNOWN, PROTOCOL_SOCKS5, PROTOCOL_SOCKS4 };
 
-/* "socks5", "socks4", "" */
-const char *protocol_name(enum protocol protocol);
-
 #define FRONT_REPLY_MAX 22
 /* Writes the reply to a request and returns its length: 0 where the protocol is not known yet.  REASON_NONE is success. */
 size_t front_write_reply(enum protocol protocol, uint8_t out[FRONT_REPLY_MAX], enum reason reason, const struct endpoint *bound);

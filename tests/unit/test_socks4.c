@@ -270,9 +270,6 @@ static void replies_of_every_protocol(void **state)
 	assert_int_equal(front_write_reply(PROTOCOL_UNKNOWN, out, REASON_PROTOCOL, &nowhere), 0);
 	assert_int_equal(front_write_reply(PROTOCOL_SOCKS5, out, REASON_POLICY, &nowhere), 10);
 	assert_memory_equal(out, "\5\2\0\1", 4);
-	assert_string_equal(protocol_name(PROTOCOL_SOCKS4), "socks4");
-	assert_string_equal(protocol_name(PROTOCOL_SOCKS5), "socks5");
-	assert_string_equal(protocol_name(PROTOCOL_UNKNOWN), "");
 }
 
 #define TEST(f) cmocka_unit_test_teardown(f, clear)
