@@ -59,6 +59,8 @@ static const struct option options[] = {
 	OPTION("idle-timeout", NUMBER, idle_timeout_ms, .min = 100, .max = 30 * DAY_MS, .number = 2 * 3600000L),
 	OPTION("audit-timeout", NUMBER, audit_timeout_ms, .min = 100, .max = 600000, .number = 10000),
 	OPTION("commit-interval", NUMBER, commit_interval_us, .min = 0, .max = 1000000, .number = 2000),
+	OPTION("checkpoint-interval", NUMBER, checkpoint_interval_ms, .min = 1000, .max = DAY_MS, .number = 15 * 60000L),
+	OPTION("checkpoint-megabytes", NUMBER, checkpoint_mb, .min = 1, .max = 1 << 20, .number = 256),
 	OPTION("compile-timeout", NUMBER, compile_timeout_ms, .min = 1000, .max = 3600000, .number = 120000),
 	OPTION("sandbox", FLAG, sandbox, .number = 1),
 	OPTION("log-level", LEVEL, log_level, .text = "info"),

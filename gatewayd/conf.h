@@ -58,6 +58,8 @@ struct config {
 	unsigned max_session_age_ms; /* 0: none */
 	unsigned udp_idle_timeout_ms; /* of one destination */
 	unsigned audit_timeout_ms, commit_interval_us;
+	unsigned checkpoint_interval_ms; /* of a session that goes on */
+	unsigned checkpoint_mb;          /* or after that many MiB */
 	unsigned compile_timeout_ms;
 	bool sandbox;
 	enum log_level log_level;

@@ -50,7 +50,9 @@ struct recording *recording_new(struct event_base *base, enum role self, const s
 	r->self = self;
 	r->callbacks = *callbacks;
 	TAILQ_INIT(&r->waiting);
-	randombytes_buf(&r->incarnation, sizeof r->incarnation);
+	do
+		randombytes_buf(&r->incarnation, sizeof r->incarnation);
+	while (r->incarnation == 0);
 	return r;
 }
 
@@ -143,6 +145,7 @@ void recording_link(struct recording *r, int fd)
 {
 	ipc_free(&r->link);
 	r->link = ipc_new(fd, r->self, ROLE_RECORDER, 0);
+	ipc_send(r->link, IPC_HELLO, &r->incarnation, sizeof r->incarnation, NULL, 0);
 	ipc_attach(r->link, r->base, on_message, on_gone, r);
 	r->unsent = TAILQ_FIRST(&r->waiting);
 	send_unsent(r);

@@ -17,6 +17,8 @@ static const char *const kind_names[AUDIT_KIND_COUNT] = {
 	[AUDIT_STOP] = "stop",
 	[AUDIT_FLOW] = "flow",
 	[AUDIT_FLOW_ENDED] = "flow-ended",
+	[AUDIT_CHECKPOINT] = "checkpoint",
+	[AUDIT_FLOW_CHECKPOINT] = "flow-checkpoint",
 };
 
 const char *audit_kind_name(enum audit_kind kind)
@@ -30,6 +32,12 @@ enum audit_kind audit_kind_parse(const char *text)
 		if (strcmp(kind_names[i], text) == 0)
 			return (enum audit_kind)i;
 	return AUDIT_KIND_COUNT;
+}
+
+bool audit_kind_tells_bytes(enum audit_kind kind)
+{
+	return kind == AUDIT_ENDED || kind == AUDIT_FLOW_ENDED || kind == AUDIT_CHECKPOINT ||
+	       kind == AUDIT_FLOW_CHECKPOINT;
 }
 
 /* ---- events -------------------------------------------------------------------------------------------------- */

@@ -20,6 +20,8 @@ enum audit_kind {
 	AUDIT_STOP,
 	AUDIT_FLOW,         /* a destination of a UDP association: durable before its first datagram leaves */
 	AUDIT_FLOW_ENDED,   /* bytes and datagrams both ways */
+	AUDIT_CHECKPOINT,   /* a session that goes on: its bytes so far */
+	AUDIT_FLOW_CHECKPOINT,
 	AUDIT_KIND_COUNT
 };
 
@@ -27,6 +29,8 @@ enum audit_kind {
 const char *audit_kind_name(enum audit_kind kind);
 /* AUDIT_KIND_COUNT if text names none. */
 enum audit_kind audit_kind_parse(const char *text);
+/* Events that say how much was carried, and for how long. */
+bool audit_kind_tells_bytes(enum audit_kind kind);
 
 #define AUDIT_TEXT_MAX 255
 #define AUDIT_DETAIL_MAX 16384
@@ -36,7 +40,7 @@ struct audit_event {
 	enum audit_kind kind;
 	uint64_t session;    /* 0: not of a session */
 	int64_t time_us;     /* wall clock when it happened */
-	int64_t duration_us; /* AUDIT_ENDED, AUDIT_FLOW_ENDED; monotonic */
+	int64_t duration_us; /* so far, where bytes are told (audit_kind_tells_bytes()); monotonic */
 	struct endpoint client;
 	struct endpoint address;       /* destination address; the port is set also when only the name is known */
 	uint64_t bytes_up, bytes_down; /* client to destination, and back */

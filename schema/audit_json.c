@@ -89,7 +89,7 @@ json_t *audit_event_json(uint64_t id, const struct audit_event *e)
 	put_text(object, "rule", e->rule);
 	put_number(object, "revision", e->revision);
 	put_text(object, "reason", e->reason);
-	if (e->kind == AUDIT_ENDED || e->kind == AUDIT_FLOW_ENDED) {
+	if (audit_kind_tells_bytes(e->kind)) {
 		json_object_set_new(object, "bytes_up", json_integer((json_int_t)e->bytes_up));
 		json_object_set_new(object, "bytes_down", json_integer((json_int_t)e->bytes_down));
 		json_object_set_new(object, "duration_us", json_integer((json_int_t)e->duration_us));
@@ -131,7 +131,8 @@ static int set_event(struct audit_filter *f, const char *text, struct err *why)
 
 	if (kind == AUDIT_KIND_COUNT)
 		return err_set(
-			why, "an event is open, connected, denied, ended, login-failed, policy, admin, start or stop");
+			why, "an event is open, connected, denied, ended, login-failed, policy, admin, start, stop, flow, "
+			     "flow-ended, checkpoint or flow-checkpoint");
 	f->kinds = f->kinds == 0 ? 1u << kind : f->kinds & 1u << kind;
 	return f->kinds == 0 ? err_set(why, "no event of this kind has this verdict") : 0;
 }

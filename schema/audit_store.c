@@ -8,6 +8,8 @@
 
 #include "common/clock.h"
 #include "common/name.h"
+#include "schema/audit_open.h"
+#include "schema/audit_row.h"
 #include "schema/db.h"
 #include "schema/migrations.h"
 
@@ -17,6 +19,8 @@
 #define CHECKPOINT_PAGES 1000
 /* Different senders in one batch: the next one has to wait for the next batch. */
 #define BATCH_SENDERS_MAX 256
+/* Open sessions that are looked at in one piece. */
+#define SETTLE_PAGE 256
 
 struct sender {
 	uint64_t incarnation;
@@ -26,46 +30,23 @@ struct sender {
 struct audit_store {
 	struct db *db;
 	struct db_stmt *insert, *last_of, *set_last, *forget, *newest, *count_senders, *bounds;
+	struct audit_open open;
+	int64_t last_id; /* of the newest event, in this batch */
 	struct sender batch[BATCH_SENDERS_MAX];
 	size_t nbatch;
 	bool in_batch;
+	struct audit_event event; /* being made; too big for a stack frame */
 };
 
 static const struct db_permit permits[] = {
 	{.table = "event", .insert = true},
 	{.table = "sender", .insert = true, .update = true, .delete = true},
+	{.table = "open_session", .insert = true, .update = true, .delete = true},
 };
 
 static const struct db_permit read_permits[] = {{.table = "event"}, {.table = "sender"}};
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
-
-#define COLUMNS                                                                                                        \
-	"id, time, kind, session, revision, client, client_port, address, port, bytes_up, bytes_down, duration, "      \
-	"listener, user, method, command, name, rule, reason, detail"
-
-enum {
-	COL_ID,
-	COL_TIME,
-	COL_KIND,
-	COL_SESSION,
-	COL_REVISION,
-	COL_CLIENT,
-	COL_CLIENT_PORT,
-	COL_ADDRESS,
-	COL_PORT,
-	COL_UP,
-	COL_DOWN,
-	COL_DURATION,
-	COL_LISTENER,
-	COL_USER,
-	COL_METHOD,
-	COL_COMMAND,
-	COL_NAME,
-	COL_RULE,
-	COL_REASON,
-	COL_DETAIL
-};
 
 static int prepare_writer(struct audit_store *s, struct err *why)
 {
@@ -73,8 +54,7 @@ static int prepare_writer(struct audit_store *s, struct err *why)
 		struct db_stmt **stmt;
 		const char *sql;
 	} all[] = {
-		{&s->insert, "INSERT INTO event (" COLUMNS ") VALUES "
-			     "(NULL,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20)"},
+		{&s->insert, AUDIT_INSERT},
 		{&s->set_last, "INSERT INTO sender (incarnation, last, seen) VALUES (?1, ?2, ?3) "
 			       "ON CONFLICT (incarnation) DO UPDATE SET last = excluded.last, seen = excluded.seen"},
 		{&s->newest, "SELECT max(id) FROM event"},
@@ -86,7 +66,7 @@ static int prepare_writer(struct audit_store *s, struct err *why)
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		if ((*all[i].stmt = db_prepare(s->db, all[i].sql, why)) == NULL)
 			return -1;
-	return 0;
+	return audit_open_prepare(&s->open, s->db, why);
 }
 
 static int prepare_common(struct audit_store *s, struct err *why)
@@ -146,13 +126,24 @@ void audit_store_close(struct audit_store **store)
 
 /* ---- writing --------------------------------------------------------------------------------------------------- */
 
+/* The first column of a statement that gives one row. */
+static int read_number(struct db_stmt *stmt, int64_t *number, struct err *why)
+{
+	enum db_step rc = db_step(stmt, why);
+
+	*number = rc == DB_ROW ? db_i64(stmt, 0) : 0;
+	db_reset(stmt);
+	return rc == DB_ROW ? 0 : -1;
+}
+
 int audit_store_begin(struct audit_store *s, struct err *why)
 {
 	s->nbatch = 0;
 	if (db_begin(s->db, why) != 0)
 		return -1;
 	s->in_batch = true;
-	return 0;
+	/* Asked each time: should a stranger have added rows, ours follow them. */
+	return read_number(s->newest, &s->last_id, why);
 }
 
 int audit_store_last(struct audit_store *s, uint64_t incarnation, uint64_t *sequence, struct err *why)
@@ -190,50 +181,13 @@ static struct sender *sender_add(struct audit_store *s, uint64_t incarnation, st
 	return new;
 }
 
-static void bind_number(struct db_stmt *s, int column, uint64_t value)
+static int insert(struct audit_store *s, const struct audit_event *e, struct err *why)
 {
-	if (value == 0)
-		db_bind_null(s, column + 1);
-	else
-		db_bind_i64(s, column + 1, (int64_t)value);
-}
-
-static void bind_text(struct db_stmt *s, int column, const char *text)
-{
-	if (*text == '\0')
-		db_bind_null(s, column + 1);
-	else
-		db_bind_text(s, column + 1, text);
-}
-
-static void bind_endpoint(struct db_stmt *s, int column, const struct endpoint *ep)
-{
-	if (ep->addr.family == ADDR_NONE)
-		db_bind_null(s, column + 1);
-	else
-		db_bind_blob(s, column + 1, ep->addr.bytes, addr_len(&ep->addr));
-	bind_number(s, column + 1, ep->port);
-}
-
-static void bind_event(struct db_stmt *s, const struct audit_event *e)
-{
-	db_bind_i64(s, COL_TIME + 1, e->time_us);
-	db_bind_i64(s, COL_KIND + 1, e->kind);
-	bind_number(s, COL_SESSION, e->session);
-	bind_number(s, COL_REVISION, e->revision);
-	bind_endpoint(s, COL_CLIENT, &e->client);
-	bind_endpoint(s, COL_ADDRESS, &e->address);
-	bind_number(s, COL_UP, e->bytes_up);
-	bind_number(s, COL_DOWN, e->bytes_down);
-	bind_number(s, COL_DURATION, (uint64_t)e->duration_us);
-	bind_text(s, COL_LISTENER, e->listener);
-	bind_text(s, COL_USER, e->user);
-	bind_text(s, COL_METHOD, e->method);
-	bind_text(s, COL_COMMAND, e->command);
-	bind_text(s, COL_NAME, e->name);
-	bind_text(s, COL_RULE, e->rule);
-	bind_text(s, COL_REASON, e->reason);
-	bind_text(s, COL_DETAIL, e->detail);
+	audit_row_bind(s->insert, s->last_id + 1, e);
+	if (db_run(s->insert, why) != 0)
+		return -1;
+	s->last_id++;
+	return 0;
 }
 
 int audit_store_append(struct audit_store *s, uint64_t incarnation, uint64_t sequence, const struct audit_event *e,
@@ -247,36 +201,52 @@ int audit_store_append(struct audit_store *s, uint64_t incarnation, uint64_t seq
 		return -1;
 	if (sequence <= sender->last)
 		return 0;
-	bind_event(s->insert, e);
-	if (db_run(s->insert, why) != 0)
+	if (insert(s, e, why) != 0 || audit_open_note(&s->open, incarnation, s->last_id, e, why) != 0)
 		return -1;
 	sender->last = sequence;
 	return 1;
 }
 
-/* The first column of a statement that gives one row. */
-static int read_number(struct db_stmt *stmt, int64_t *number, struct err *why)
+int audit_store_settle(struct audit_store *s, struct audit_settling *at, unsigned max, unsigned *rows, struct err *why)
 {
-	enum db_step rc = db_step(stmt, why);
+	struct audit_open_row page[SETTLE_PAGE];
+	int n;
 
-	*number = rc == DB_ROW ? db_i64(stmt, 0) : 0;
-	db_reset(stmt);
-	return rc == DB_ROW ? 0 : -1;
+	*rows = 0;
+	if (!at->begun) {
+		at->begun = true;
+		at->session = at->flow = INT64_MIN;
+	}
+	do {
+		n = audit_open_after(&s->open, at->session, at->flow, page, SETTLE_PAGE, why);
+		if (n < 0)
+			return -1;
+		for (int i = 0; i < n; i++) {
+			if (*rows == max)
+				return 1;
+			at->session = (int64_t)page[i].session;
+			at->flow = page[i].flow;
+			if (!at->lost(page[i].incarnation, at->arg))
+				continue;
+			if (audit_open_closing(&s->open, &page[i], &s->event, why) != 0 ||
+			    insert(s, &s->event, why) != 0 || audit_open_forget(&s->open, &page[i], why) != 0)
+				return -1;
+			++*rows;
+		}
+	} while (n == SETTLE_PAGE);
+	return 0;
 }
 
-/* Writes down who has sent how far, and forgets those that have been silent the longest.  The newest event is what
- * tells the time: not the row inserted last, which is a sender's after the first one, and another batch's when all that
- * this one brought was known. */
+/* Writes down who has sent how far, and forgets those that have been silent the longest.  The newest event is what tells
+ * the time. */
 static int save_senders(struct audit_store *s, struct err *why)
 {
-	int64_t newest, count;
+	int64_t count;
 
-	if (read_number(s->newest, &newest, why) != 0)
-		return -1;
 	for (size_t i = 0; i < s->nbatch; i++) {
 		db_bind_i64(s->set_last, 1, (int64_t)s->batch[i].incarnation);
 		db_bind_i64(s->set_last, 2, (int64_t)s->batch[i].last);
-		db_bind_i64(s->set_last, 3, newest);
+		db_bind_i64(s->set_last, 3, s->last_id);
 		if (db_run(s->set_last, why) != 0)
 			return -1;
 	}
@@ -419,7 +389,7 @@ struct audit_query {
  * ends at the filter's far end (?1).  The index on time gives that order; a session's few rows are sorted.  The other
  * conditions are looked at row by row, so that a page ends in time however little matches. */
 #define PAGE(conditions, order)                                                                                        \
-	"SELECT " COLUMNS " FROM event WHERE " conditions " AND id <= ?4 ORDER BY time " order ", id " order
+	"SELECT " AUDIT_COLUMNS " FROM event WHERE " conditions " AND id <= ?4 ORDER BY time " order ", id " order
 #define DOWN "time >= ?1 AND time <= ?2 AND (time < ?2 OR id < ?3)"
 #define UP "time <= ?1 AND time >= ?2 AND (time > ?2 OR id > ?3)"
 
@@ -470,20 +440,6 @@ void audit_query_free(struct audit_query **qp)
 	free(q);
 }
 
-/* Absent, and of any other length than an address has: no address. */
-static struct addr address_at(struct db_stmt *s, int column)
-{
-	struct addr a = {0};
-	size_t len;
-	const void *bytes = db_bytes(s, column, &len);
-
-	if (len != 4 && len != 16)
-		return a;
-	a.family = len == 4 ? ADDR_V4 : ADDR_V6;
-	memcpy(a.bytes, bytes, len);
-	return a;
-}
-
 static bool destination_matches(const struct audit_filter *f, struct db_stmt *s)
 {
 	struct addr address;
@@ -493,7 +449,7 @@ static bool destination_matches(const struct audit_filter *f, struct db_stmt *s)
 	if (f->to == AUDIT_TO_ANY)
 		return true;
 	if (f->to == AUDIT_TO_PREFIX) {
-		address = address_at(s, COL_ADDRESS);
+		address = audit_row_address(s, COL_ADDRESS);
 		return prefix_contains(&f->to_prefix, &address);
 	}
 	name = db_bytes(s, COL_NAME, &len);
@@ -518,33 +474,12 @@ static bool row_matches(const struct audit_filter *f, struct db_stmt *s)
 			return false;
 	}
 	if (f->client.addr.family != ADDR_NONE) {
-		struct addr client = address_at(s, COL_CLIENT);
+		struct addr client = audit_row_address(s, COL_CLIENT);
 
 		if (!prefix_contains(&f->client, &client))
 			return false;
 	}
 	return destination_matches(f, s);
-}
-
-static void read_event(struct db_stmt *s, struct audit_event *e)
-{
-	e->kind = (enum audit_kind)db_i64(s, COL_KIND);
-	e->time_us = db_i64(s, COL_TIME);
-	e->session = (uint64_t)db_i64(s, COL_SESSION);
-	e->revision = (uint32_t)db_i64(s, COL_REVISION);
-	e->client = (struct endpoint){.addr = address_at(s, COL_CLIENT), .port = (uint16_t)db_i64(s, COL_CLIENT_PORT)};
-	e->address = (struct endpoint){.addr = address_at(s, COL_ADDRESS), .port = (uint16_t)db_i64(s, COL_PORT)};
-	e->bytes_up = (uint64_t)db_i64(s, COL_UP);
-	e->bytes_down = (uint64_t)db_i64(s, COL_DOWN);
-	e->duration_us = db_i64(s, COL_DURATION);
-	db_text(s, COL_LISTENER, e->listener, sizeof e->listener);
-	db_text(s, COL_USER, e->user, sizeof e->user);
-	db_text(s, COL_METHOD, e->method, sizeof e->method);
-	db_text(s, COL_COMMAND, e->command, sizeof e->command);
-	db_text(s, COL_NAME, e->name, sizeof e->name);
-	db_text(s, COL_RULE, e->rule, sizeof e->rule);
-	db_text(s, COL_REASON, e->reason, sizeof e->reason);
-	db_text(s, COL_DETAIL, e->detail, sizeof e->detail);
 }
 
 static void bind_page(struct audit_query *q)
@@ -572,7 +507,7 @@ static int scan(struct audit_query *q, uint64_t max_rows, int64_t deadline_us, a
 		q->time = db_i64(q->select, COL_TIME);
 		q->id = db_i64(q->select, COL_ID);
 		if (row_matches(&q->filter, q->select)) {
-			read_event(q->select, &q->event);
+			audit_row_read(q->select, &q->event);
 			q->rows++;
 			given++;
 			bool go_on = row((uint64_t)q->id, &q->event, arg);

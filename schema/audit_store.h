@@ -27,6 +27,17 @@ int audit_store_begin(struct audit_store *s, struct err *why);
 #define AUDIT_APPEND_LATER 2
 int audit_store_append(struct audit_store *s, uint64_t incarnation, uint64_t sequence, const struct audit_event *e,
 		       struct err *why);
+/* Which sessions are lost: the judge, and how far it has come; zeroed otherwise to begin. */
+struct audit_settling {
+	bool (*lost)(uint64_t incarnation, void *arg); /* that process is gone */
+	void *arg;
+	bool begun;
+	int64_t session, flow;
+};
+/* Writes the closing rows of sessions and flows that are lost, at most max of them, with the bytes of their last row.
+ * 1 there may be more, to be asked for in the next batch; 0 all, -1 failed (the batch is rolled back, and *at with it
+ * by the caller). */
+int audit_store_settle(struct audit_store *s, struct audit_settling *at, unsigned max, unsigned *rows, struct err *why);
 int audit_store_commit(struct audit_store *s, struct err *why);
 void audit_store_rollback(struct audit_store *s);
 /* Keeps the write-ahead log short; to be called now and then outside a batch.  0 or -1. */

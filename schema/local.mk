@@ -3,6 +3,8 @@ schema_libschema_a_SOURCES = \
 	schema/audit_event.c schema/audit_event.h \
 	schema/db_vfs.c schema/db_vfs.h \
 	schema/db.c schema/db.h schema/migrations.h \
+	schema/audit_row.c schema/audit_row.h \
+	schema/audit_open.c schema/audit_open.h \
 	schema/audit_store.c schema/audit_store.h \
 	schema/audit_json.c schema/audit_json.h \
 	schema/policy_store.c schema/policy_store.h
@@ -14,8 +16,9 @@ SCHEMA_LIBS = $(SQLITE_LIBS) $(SODIUM_LIBS) $(JANSSON_LIBS)
 # Numbered, in order, never changed once released: a change of a store is a new file.
 schema_sql = \
 	$(srcdir)/schema/audit/0001_init.sql \
+	$(srcdir)/schema/audit/0002_open_sessions.sql \
 	$(srcdir)/schema/policy/0001_init.sql
 schema/migrations.c: $(schema_sql) $(srcdir)/schema/embed.awk
 	$(AM_V_GEN)$(MKDIR_P) schema && LC_ALL=C $(AWK) -f $(srcdir)/schema/embed.awk $(schema_sql) > $@.tmp && mv $@.tmp $@
 CLEANFILES += schema/migrations.c
-EXTRA_DIST += schema/embed.awk schema/audit/0001_init.sql schema/policy/0001_init.sql
+EXTRA_DIST += schema/embed.awk schema/audit/0001_init.sql schema/audit/0002_open_sessions.sql schema/policy/0001_init.sql

@@ -16,6 +16,7 @@
 
 struct record {
 	STAILQ_ENTRY(record) next;
+	struct audit_settling settling; /* with a judge: no record, but sessions to be closed */
 	size_t len;
 	uint8_t body[];
 };
@@ -80,10 +81,23 @@ static int append(struct batch *b, const struct record *r, struct err *why)
 	return audit_store_append(b->store, incarnation, sequence, &b->event, why);
 }
 
-/* One transaction over the first records of the queue; *done is how many, at least one of them. */
+/* As audit_store_append(), with AUDIT_APPEND_LATER while there are more to be closed than a commit should hold. */
+static int settle(struct batch *b, struct audit_settling *at, unsigned *lost, struct err *why)
+{
+	unsigned rows;
+	int rc = audit_store_settle(b->store, at, BATCH_COMMIT_MAX, &rows, why);
+
+	*lost += rows;
+	return rc == 1 ? AUDIT_APPEND_LATER : rc;
+}
+
+/* One transaction over the first records of the queue; *done is how many of them.  Sessions that are closed stay in the
+ * queue until all are; how far that has come counts once it is durable. */
 static int commit_some(struct batch *b, unsigned *done, struct err *why)
 {
-	struct record *r;
+	struct audit_settling settling;
+	struct record *r, *unfinished = NULL;
+	unsigned lost = 0;
 
 	*done = 0;
 	if (audit_store_begin(b->store, why) != 0)
@@ -91,20 +105,35 @@ static int commit_some(struct batch *b, unsigned *done, struct err *why)
 	STAILQ_FOREACH (r, &b->queue, next) {
 		if (*done == BATCH_COMMIT_MAX)
 			break;
-		int rc = append(b, r, why);
+		settling = r->settling;
+		int rc = settling.lost == NULL ? append(b, r, why) : settle(b, &settling, &lost, why);
 
-		if (rc == AUDIT_APPEND_LATER)
+		if (rc == AUDIT_APPEND_LATER) {
+			unfinished = settling.lost == NULL ? NULL : r;
 			break;
+		}
 		if (rc < 0) {
 			audit_store_rollback(b->store);
 			return -1;
 		}
 		++*done;
 	}
-	if (audit_store_commit(b->store, why) == 0)
-		return 0;
-	audit_store_rollback(b->store);
-	return -1;
+	if (audit_store_commit(b->store, why) != 0) {
+		audit_store_rollback(b->store);
+		return -1;
+	}
+	if (unfinished != NULL)
+		unfinished->settling = settling;
+	b->status.lost += lost;
+	return 0;
+}
+
+/* It is in the queue no more. */
+static void drop(struct batch *b, struct record *r)
+{
+	b->status.queued -= r->settling.lost == NULL;
+	b->status.queued_bytes -= sizeof *r + r->len;
+	free(r);
 }
 
 static void forget(struct batch *b, unsigned count)
@@ -113,9 +142,7 @@ static void forget(struct batch *b, unsigned count)
 		struct record *r = STAILQ_FIRST(&b->queue);
 
 		STAILQ_REMOVE_HEAD(&b->queue, next);
-		b->status.queued--;
-		b->status.queued_bytes -= sizeof *r + r->len;
-		free(r);
+		drop(b, r);
 	}
 }
 
@@ -210,16 +237,18 @@ void batch_free(struct batch **bp)
 	free(b);
 }
 
-void batch_add(struct batch *b, const void *body, size_t len)
+static void enqueue(struct batch *b, const struct audit_settling *settling, const void *body, size_t len)
 {
 	struct record *r = malloc(sizeof *r + len);
 
 	if (r == NULL)
 		log_fatal("out of memory for an audit record: its sender keeps it for my successor");
+	r->settling = *settling;
 	r->len = len;
-	memcpy(r->body, body, len);
+	if (len > 0)
+		memcpy(r->body, body, len);
 	STAILQ_INSERT_TAIL(&b->queue, r, next);
-	b->status.queued++;
+	b->status.queued += r->settling.lost == NULL;
 	b->status.queued_bytes += sizeof *r + len;
 	if (b->status.failing)
 		arm(b, b->retry_us); /* does nothing while a retry is pending */
@@ -227,6 +256,31 @@ void batch_add(struct batch *b, const void *body, size_t len)
 		event_active(&b->timer, EV_TIMEOUT, 1);
 	else
 		arm(b, b->interval_us);
+}
+
+void batch_add(struct batch *b, const void *body, size_t len)
+{
+	enqueue(b, &(struct audit_settling){0}, body, len);
+}
+
+/* One is enough, and it belongs last: judged any earlier, a process that has just ended would be lost before the last of
+ * its records, which may end its sessions itself. */
+static void drop_settling(struct batch *b)
+{
+	struct record *r;
+
+	STAILQ_FOREACH (r, &b->queue, next)
+		if (r->settling.lost != NULL) {
+			STAILQ_REMOVE(&b->queue, r, record, next);
+			drop(b, r);
+			return;
+		}
+}
+
+void batch_settle(struct batch *b, bool (*lost)(uint64_t incarnation, void *arg), void *arg)
+{
+	drop_settling(b);
+	enqueue(b, &(struct audit_settling){.lost = lost, .arg = arg}, NULL, 0);
 }
 
 bool batch_full(const struct batch *b)

@@ -28,6 +28,7 @@ struct batch_status {
 	uint64_t queued;    /* records */
 	size_t queued_bytes;
 	uint64_t commits, failures;
+	uint64_t lost; /* sessions that were settled */
 	int64_t last_commit_us, longest_commit_us; /* how long a commit took */
 };
 
@@ -42,6 +43,9 @@ void batch_free(struct batch **b);
 
 /* Takes the body of a RECORD message, which has been checked with audit_get_record(); it is copied. */
 void batch_add(struct batch *b, const void *body, size_t len);
+/* Behind what has been taken so far: closes the sessions of processes that are gone.  lost is asked with arg, of each process
+ * that has something open, when its turn has come; who is lost only since then has another call behind what it sent. */
+void batch_settle(struct batch *b, bool (*lost)(uint64_t incarnation, void *arg), void *arg);
 /* True while senders must wait. */
 bool batch_full(const struct batch *b);
 /* Commits all that is queued, now: 0, or -1 with what is left still queued. */

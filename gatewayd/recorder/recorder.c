@@ -5,15 +5,22 @@
 
 #include "gatewayd/recorder/senders.h"
 
+#include <errno.h>
 #include <event2/event.h>
 #include <event2/event_struct.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
+#include <sys/file.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "gatewayd/child.h"
 
 /* How long a stopping recorder waits for those who still send. */
 #define STOP_WAIT_S 2
+/* How long a new one waits for the end of the last. */
+#define LOCK_WAIT_US 15000000
 
 struct service {
 	struct child *child;
@@ -28,6 +35,20 @@ static void on_peer(struct child *c, enum role peer, uint16_t slot, int fd)
 	struct service *service = c->state;
 
 	recorder_add(service->recorder, ipc_new(fd, ROLE_RECORDER, peer, slot));
+}
+
+/* From the supervisor. */
+static void on_message(struct child *c, struct ipc_message *m)
+{
+	struct service *service = c->state;
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+
+	if (m->type == IPC_RUN)
+		recorder_begin(service->recorder, wire_get_u32(&r) == 0, c->config->workers);
+	else if (m->type == IPC_WORKER_GONE)
+		recorder_worker_gone(service->recorder, wire_get_u16(&r));
+	if (!wire_done(&r))
+		log_fatal("the supervisor sent a malformed %s", ipc_type_name(m->type));
 }
 
 static void finish(struct service *service)
@@ -65,12 +86,31 @@ static void on_stop(struct child *c)
 	on_gone(service);
 }
 
+/* When the gateway is killed and started again at once, its last recorder may still write what it had been given. */
+static int lock_directory(struct err *why)
+{
+	int fd = open("lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY, 0600);
+	int64_t deadline = clock_mono_us() + LOCK_WAIT_US;
+
+	if (fd < 0)
+		return err_set_errno(why, "lock: cannot open or create it");
+	while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return err_set_errno(why, "lock: cannot be locked");
+		if (clock_mono_us() > deadline)
+			return err_set(why, "lock: another recorder holds it and does not end");
+		poll(NULL, 0, 10);
+	}
+	return 0; /* held until we end */
+}
+
 static void open_store(struct service *service)
 {
 	struct err why;
 	char text[600];
 
-	service->store = audit_store_open("audit.db", AUDIT_WRITE, &why);
+	if (lock_directory(&why) == 0)
+		service->store = audit_store_open("audit.db", AUDIT_WRITE, &why);
 	if (service->store != NULL)
 		return;
 	snprintf(text, sizeof text,
@@ -91,6 +131,7 @@ int recorder_main(struct child *c)
 	event_assign(&service.deadline, c->base, -1, 0, on_deadline, &service);
 	c->state = &service;
 	c->on_peer = on_peer;
+	c->on_message = on_message;
 	c->on_stop = on_stop;
 	code = child_run(c);
 	event_del(&service.deadline);

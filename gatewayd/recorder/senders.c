@@ -13,11 +13,21 @@
 /* Peers at once; the supervisor makes far fewer. */
 #define SENDERS_MAX 512
 
+/* Slots of workers. */
+#define LIVES_MAX 256
+
+/* What is known of the worker of a slot. */
+struct life {
+	bool known;	      /* who it is, or that it is nobody */
+	uint64_t incarnation; /* 0: nobody */
+};
+
 struct sender {
 	LIST_ENTRY(sender) next;
 	struct recorder *recorder;
 	struct ipc *link;
-	uint64_t incarnation; /* of its process; 0 until its first record */
+	bool dead;	      /* its process has ended; what it sent is still being read */
+	uint64_t incarnation; /* of its process; 0 until it has said HELLO */
 	uint64_t wanted;      /* highest sequence it sent */
 	uint64_t told;	      /* highest sequence it was told to be durable */
 };
@@ -28,6 +38,8 @@ struct recorder {
 	struct batch *batch;
 	bool paused;
 	size_t links;
+	struct life workers[LIVES_MAX]; /* by slot */
+	unsigned nworkers;
 	LIST_HEAD(, sender) senders;
 	void (*gone)(void *arg);
 	void *gone_arg;
@@ -127,6 +139,78 @@ static void answer_status(struct recorder *r, struct ipc *link)
 	json_decref(status);
 }
 
+/* ---- lives: who carries sessions -----------------------------------------------------------------------------------
+ */
+
+static bool is_lost(uint64_t incarnation, void *arg)
+{
+	const struct recorder *r = arg;
+	const struct sender *s;
+
+	for (unsigned i = 0; i < LIVES_MAX; i++)
+		if (r->workers[i].incarnation == incarnation)
+			return false;
+	/* Its last words are still being read, though its successor has greeted already. */
+	LIST_FOREACH (s, &r->senders, next)
+		if (s->incarnation == incarnation)
+			return false;
+	return true;
+}
+
+/* Nothing is judged before it is known of every slot who lives there: a recorder that was restarted learns it from their
+ * HELLOs, and from the supervisor. */
+static void settle(struct recorder *r)
+{
+	for (unsigned i = 0; i < r->nworkers; i++)
+		if (!r->workers[i].known)
+			return;
+	batch_settle(r->batch, is_lost, r);
+}
+
+static void set_life(struct recorder *r, uint16_t slot, uint64_t incarnation)
+{
+	struct life *life = &r->workers[slot];
+	bool news = !life->known || (life->incarnation != incarnation && life->incarnation != 0);
+
+	*life = (struct life){.known = true, .incarnation = incarnation};
+	if (news)
+		settle(r);
+}
+
+/* A worker's link has ended: what came over it is in the queue. */
+static void link_ended(struct recorder *r, uint16_t slot, uint64_t incarnation, bool dead)
+{
+	if (slot >= LIVES_MAX || incarnation == 0)
+		return;
+	if (r->workers[slot].incarnation != incarnation)
+		settle(r); /* its successor came first */
+	else if (dead)
+		set_life(r, slot, 0);
+}
+
+void recorder_begin(struct recorder *r, bool first, unsigned nworkers)
+{
+	r->nworkers = nworkers < LIVES_MAX ? nworkers : LIVES_MAX;
+	for (unsigned i = 0; i < LIVES_MAX; i++)
+		r->workers[i].known = first;
+	if (first)
+		settle(r);
+}
+
+void recorder_worker_gone(struct recorder *r, uint16_t slot)
+{
+	struct sender *s;
+	bool reading = false;
+
+	if (slot >= LIVES_MAX)
+		return;
+	LIST_FOREACH (s, &r->senders, next)
+		if (ipc_peer(s->link) == ROLE_WORKER && ipc_peer_slot(s->link) == slot)
+			reading = s->dead = true;
+	if (!reading)
+		set_life(r, slot, 0);
+}
+
 /* ---- senders -------------------------------------------------------------------------------------------------------
  */
 
@@ -143,9 +227,14 @@ static void on_gone(struct ipc *link, void *arg)
 	struct sender *s = arg;
 	struct recorder *r = s->recorder;
 
-	(void)link;
+	bool worker = ipc_peer(link) == ROLE_WORKER, dead = s->dead;
+	uint16_t slot = ipc_peer_slot(link);
+	uint64_t incarnation = s->incarnation;
+
 	/* What it sent stays queued: it is owed to the audit, not to the sender. */
 	sender_free(s);
+	if (worker)
+		link_ended(r, slot, incarnation, dead);
 	if (r->gone != NULL)
 		r->gone(r->gone_arg);
 }
@@ -154,21 +243,16 @@ static void take_record(struct sender *s, const struct ipc_message *m)
 {
 	struct recorder *r = s->recorder;
 	struct wire_reader reader = wire_reader_on(m->body, m->len);
-	uint64_t incarnation, sequence, durable;
-	struct err why;
+	uint64_t incarnation, sequence;
 
 	if (!audit_get_record(&reader, &incarnation, &sequence, &r->event)) {
 		ipc_reject(s->link, "a malformed audit record");
 		return;
 	}
-	if (s->incarnation != 0 && s->incarnation != incarnation) {
+	if (s->incarnation != incarnation) {
 		ipc_reject(s->link, "an audit record of another process"); /* one process, one life, one link */
 		return;
 	}
-	/* A process that lives on brings its new recorder what the last one may have committed already. */
-	if (s->incarnation == 0 && audit_store_last(r->store, incarnation, &durable, &why) == 0)
-		s->told = durable;
-	s->incarnation = incarnation;
 	if (sequence <= s->told) {
 		tell(s, s->told);
 		return;
@@ -179,10 +263,33 @@ static void take_record(struct sender *s, const struct ipc_message *m)
 	pause_all(r, batch_full(r->batch));
 }
 
+static void take_hello(struct sender *s, const struct ipc_message *m)
+{
+	struct recorder *r = s->recorder;
+	struct wire_reader reader = wire_reader_on(m->body, m->len);
+	uint64_t incarnation = wire_get_u64(&reader), durable;
+	struct err why;
+
+	if (!wire_done(&reader) || incarnation == 0 || s->incarnation != 0) {
+		ipc_reject(s->link, "a malformed or second HELLO");
+		return;
+	}
+	s->incarnation = incarnation;
+	/* A process that lives on brings its new recorder what the last one may have committed already. */
+	if (audit_store_last(r->store, incarnation, &durable, &why) == 0)
+		s->told = durable;
+	if (ipc_peer(s->link) == ROLE_WORKER && ipc_peer_slot(s->link) < LIVES_MAX)
+		set_life(r, ipc_peer_slot(s->link), incarnation);
+}
+
 static void on_message(struct ipc *link, struct ipc_message *m, void *arg)
 {
 	struct sender *s = arg;
 
+	if (m->type == IPC_HELLO) {
+		take_hello(s, m);
+		return;
+	}
 	if (m->type == IPC_STATUS_ASK) {
 		answer_status(s->recorder, link);
 		return;

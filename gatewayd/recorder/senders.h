@@ -14,6 +14,11 @@ struct recorder *recorder_new(struct event_base *base, struct audit_store *store
 void recorder_free(struct recorder **r);
 /* A new link to a sender, or to who asks for the status; takes it over and attaches it. */
 void recorder_add(struct recorder *r, struct ipc *link);
+/* The recorder has just been started; first: with the whole gateway, so that nobody of before can be alive.  Otherwise
+ * those who are will say so: nworkers of them.  Called before recorder_add(). */
+void recorder_begin(struct recorder *r, bool first, unsigned nworkers);
+/* The worker of this slot has ended: what it sent is taken, and then its sessions are closed as lost. */
+void recorder_worker_gone(struct recorder *r, uint16_t slot);
 /* Links that are there. */
 size_t recorder_links(const struct recorder *r);
 /* Commits what is queued and acknowledges it: 0, or -1 if the store fails. */

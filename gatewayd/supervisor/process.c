@@ -175,6 +175,8 @@ void process_start(struct process *p)
 	}
 	p->link = ipc_new(pair[0], ROLE_SUPERVISOR, p->role, p->slot);
 	ipc_attach(p->link, s->base, requests_handle, on_link_gone, p);
+	if (p->role == ROLE_RECORDER) /* before its links: what it is told over them depends on it */
+		ipc_send(p->link, IPC_RUN, &p->restarts, sizeof p->restarts, NULL, 0);
 	links_connect(p);
 	if (p->temporary)
 		start_deadline(p);
@@ -203,6 +205,15 @@ static void describe_end(struct process *p, int status)
 			 WTERMSIG(status) == SIGSYS ? ": a system call that its sandbox forbids" : "");
 	else
 		snprintf(p->last_end, sizeof p->last_end, "exit status %d", WEXITSTATUS(status));
+}
+
+/* Its sessions are lost: the recorder writes their closing rows. */
+static void tell_recorder(const struct process *worker)
+{
+	const struct process *recorder = process_find(worker->sup, ROLE_RECORDER, 0);
+
+	if (recorder != NULL && recorder->link != NULL)
+		ipc_send(recorder->link, IPC_WORKER_GONE, &worker->slot, sizeof worker->slot, NULL, 0);
 }
 
 void process_ended(struct process *p, int status)
@@ -237,7 +248,9 @@ void process_ended(struct process *p, int status)
 	}
 	if (!p->killed_on_request)
 		log_error("%s/%u (pid %d) ended: %s; it is restarted", role_name(p->role), (unsigned)p->slot, (int)pid, p->last_end);
-	if (p->role == ROLE_WORKER)
+	if (p->role == ROLE_WORKER) {
 		listen_worker_gone(p);
+		tell_recorder(p);
+	}
 	schedule_restart(p);
 }

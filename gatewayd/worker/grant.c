@@ -34,7 +34,7 @@ static bool record_grant(struct session *s, const struct audit_event *e)
 		return false;
 	}
 	s->granted = true;
-	s->granted_us = clock_mono_us();
+	s->granted_us = s->checked_us = clock_mono_us();
 	w->counters.granted++;
 	session_arm(s, (int64_t)w->config->audit_timeout_ms * 1000);
 	return true;

@@ -62,6 +62,7 @@ static enum step deliver(struct session *s, struct side *d, const uint8_t *data,
 	}
 	d->flow->bytes += sent;
 	s->active_us = clock_mono_us();
+	session_carried(s, s->active_us);
 	if (sent == len)
 		return STEP_ON;
 	if (data != d->flow->pending + d->flow->off) {
@@ -172,18 +173,31 @@ static int64_t idle_limit_us(const struct session *s)
 	return (int64_t)s->worker->config->idle_timeout_ms * 1000;
 }
 
+/* For whatever comes first. */
+static void arm(struct session *s, int64_t now)
+{
+	int64_t left = s->active_us + idle_limit_us(s) - now;
+	int64_t age_left = session_age_left_us(s, now), checkpoint_left = session_checkpoint_left_us(s, now);
+
+	if (age_left < left)
+		left = age_left;
+	session_arm(s, checkpoint_left < left ? checkpoint_left : left);
+}
+
 /* The timer is set once and looks, when it fires, how long ago the last byte went: no timer is touched per packet. */
 void relay_idle_check(struct session *s)
 {
 	int64_t now = clock_mono_us(), left = s->active_us + idle_limit_us(s) - now;
 	int64_t age_left = session_age_left_us(s, now);
 
+	if (session_checkpoint_left_us(s, now) <= 0)
+		session_checkpoint(s, now);
 	if (age_left <= 0)
 		session_end(s, "maximum session age", false);
 	else if (left <= 0)
 		session_end(s, "idle timeout", false);
 	else
-		session_arm(s, left < age_left ? left : age_left);
+		arm(s, now);
 }
 
 void relay_start(struct session *s, const uint8_t *early, size_t len)
@@ -205,9 +219,9 @@ void relay_start(struct session *s, const uint8_t *early, size_t len)
 	event_assign(&s->server_write, base, s->server_fd, EV_WRITE, on_server_writable, s);
 	event_add(&s->server_read, NULL);
 	event_add(&s->client_read, NULL);
-	int64_t age_left = session_age_left_us(s, clock_mono_us());
 
-	session_arm(s, age_left < idle_limit_us(s) ? age_left : idle_limit_us(s));
+	s->active_us = clock_mono_us();
+	arm(s, s->active_us);
 	/* Bytes that came in one piece with the request. */
 	if (len > 0)
 		deliver(s, &d, early, len);

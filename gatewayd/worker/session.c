@@ -363,6 +363,34 @@ void session_deny(struct session *s, const struct policy_image *image, const str
 	refuse(s, REASON_POLICY);
 }
 
+int64_t session_checkpoint_left_us(const struct session *s, int64_t now_us)
+{
+	return s->checked_us + (int64_t)s->worker->config->checkpoint_interval_ms * 1000 - now_us;
+}
+
+void session_checkpoint(struct session *s, int64_t now_us)
+{
+	static struct audit_event e;
+	uint64_t bytes = s->up.bytes + s->down.bytes;
+
+	/* What would have to wait is worth no row: the next one tells as much. */
+	s->checked_us = now_us;
+	if (bytes == s->checked_bytes || !recording_has_room(s->worker->recording))
+		return;
+	s->checked_bytes = bytes;
+	session_event(s, AUDIT_CHECKPOINT, &e);
+	e.duration_us = now_us - s->granted_us;
+	record_event(s->worker->recording, &e, NULL);
+}
+
+void session_carried(struct session *s, int64_t now_us)
+{
+	uint64_t limit = (uint64_t)s->worker->config->checkpoint_mb << 20;
+
+	if (s->up.bytes + s->down.bytes - s->checked_bytes >= limit)
+		session_checkpoint(s, now_us);
+}
+
 void session_end(struct session *s, const char *reason, bool reset)
 {
 	static struct audit_event e;

@@ -134,6 +134,8 @@ struct session {
 	struct event client_read, client_write, server_read, server_write, timer;
 	struct flow up, down; /* client to destination, and back */
 	int64_t accepted_us, granted_us, active_us; /* monotonic */
+	int64_t checked_us;      /* when its bytes were recorded last, or it was granted */
+	uint64_t checked_bytes;  /* both ways, then */
 	bool admitted; /* counted by the auth master: its end is to be told */
 	bool granted; /* an OPEN record was made: an ENDED record is owed */
 	/* For the closing record. */
@@ -168,6 +170,13 @@ void session_free_setup(struct session *s);
 /* Fills what every event of this session has in common. */
 void session_event(const struct session *s, enum audit_kind kind, struct audit_event *e);
 const char *session_method(const struct session *s);
+
+/* A session that goes on tells its bytes now and then, so that a crash does not take all of them. */
+void session_checkpoint(struct session *s, int64_t now_us);
+/* After bytes were carried: the same, once they are many. */
+void session_carried(struct session *s, int64_t now_us);
+/* Until the next one is due. */
+int64_t session_checkpoint_left_us(const struct session *s, int64_t now_us);
 
 /* Until max-session-age, from the grant; INT64_MAX without one. */
 int64_t session_age_left_us(const struct session *s, int64_t now_us);

@@ -130,6 +130,7 @@ static void send_from(int fd, const struct msghdr *msg, struct association *a, s
 	f->bytes_up += len;
 	f->datagrams_up++;
 	a->session->up.bytes += len;
+	session_carried(a->session, f->active_us);
 }
 
 /* The rule's source address goes with each datagram: flows of several rules share a socket. */
@@ -207,6 +208,7 @@ static void pass_back(struct association *a, const struct endpoint *from, uint8_
 	a->session->active_us = clock_mono_us();
 	flow_touch(f);
 	a->session->down.bytes += len;
+	session_carried(a->session, f->active_us);
 }
 
 static void on_out_readable(evutil_socket_t fd, short what, void *arg)
@@ -316,10 +318,12 @@ static void arm(struct session *s)
 	const struct config *config = s->worker->config;
 	int64_t now = clock_mono_us(), wait = (int64_t)config->udp_idle_timeout_ms * 500;
 	int64_t idle_left = s->active_us + (int64_t)config->idle_timeout_ms * 1000 - now + 1000;
-	int64_t age_left = session_age_left_us(s, now);
+	int64_t age_left = session_age_left_us(s, now), checkpoint_left = session_checkpoint_left_us(s, now);
 
 	if (idle_left < wait)
 		wait = idle_left;
+	if (checkpoint_left < wait)
+		wait = checkpoint_left;
 	session_arm(s, age_left < wait ? age_left : wait);
 }
 
@@ -365,6 +369,11 @@ void udp_idle_check(struct session *s)
 	}
 	while ((f = TAILQ_FIRST(&a->by_age)) != NULL && now - f->active_us > flow_limit)
 		flow_end(f, "idle timeout");
+	if (session_checkpoint_left_us(s, now) <= 0) {
+		session_checkpoint(s, now);
+		TAILQ_FOREACH (f, &a->by_age, by_age)
+			flow_checkpoint(f, now);
+	}
 	arm(s);
 }
 

@@ -52,6 +52,7 @@ struct udp_flow {
 	int64_t decided_s;      /* wall clock: a window may close */
 	int64_t opened_us, active_us;
 	uint64_t bytes_up, bytes_down, datagrams_up, datagrams_down;
+	uint64_t checked_bytes; /* both ways, at its last checkpoint */
 	STAILQ_HEAD(, waiting_datagram) waiting;
 	unsigned nwaiting;
 };
@@ -91,5 +92,7 @@ bool flow_still_allowed(struct udp_flow *f);
 void flow_take(struct udp_flow *f, const uint8_t *data, size_t len);
 /* It carries something now: it is the last to become idle. */
 void flow_touch(struct udp_flow *f);
+/* Records its bytes so far, if it has carried any since the last time. */
+void flow_checkpoint(struct udp_flow *f, int64_t now_us);
 /* Records its end, if it was open, and frees it. */
 void flow_end(struct udp_flow *f, const char *reason);

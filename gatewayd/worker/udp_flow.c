@@ -309,6 +309,20 @@ bool flow_still_allowed(struct udp_flow *f)
 	return true;
 }
 
+void flow_checkpoint(struct udp_flow *f, int64_t now_us)
+{
+	static struct audit_event e;
+	struct recording *recording = f->association->session->worker->recording;
+	uint64_t bytes = f->bytes_up + f->bytes_down;
+
+	if (f->state != FLOW_OPEN || bytes == f->checked_bytes || !recording_has_room(recording))
+		return;
+	f->checked_bytes = bytes;
+	flow_event(f, AUDIT_FLOW_CHECKPOINT, &e);
+	e.duration_us = now_us - f->opened_us;
+	record_event(recording, &e, NULL);
+}
+
 /* ---- life ------------------------------------------------------------------------------------------------------------ */
 
 void flow_end(struct udp_flow *f, const char *reason)

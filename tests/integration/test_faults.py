@@ -197,3 +197,94 @@ def test_payload_waits_for_the_row(gateway, server):
         assert c.reply() == socks.OK
         assert c.receive_all() == b""
     assert s.received == b"early"
+
+
+def lost(g, n):
+    """The closing rows of n lost sessions."""
+    return [r for r in g.wait_rows(n, event="ended") if r["reason"].startswith("lost")]
+
+
+def test_sessions_of_a_killed_worker_get_their_closing_rows(gateway, echo):
+    g = gateway(workers=2, checkpoint_megabytes=1)
+    clients = [g.session("127.0.0.1", echo.port) for _ in range(8)]
+    clients[0].echo(b"x" * (1 << 20))
+    checkpoint = g.row(event="checkpoint")
+    assert checkpoint["bytes_up"] + checkpoint["bytes_down"] >= 1 << 20
+    for pid in g.pids("worker"):
+        os.kill(pid, signal.SIGKILL)
+    rows = lost(g, 8)
+    opened = {r["session"]: r for r in g.rows(event="open")}
+    assert {r["session"] for r in rows} == set(opened)
+    for r in rows:
+        assert r["detail"]["lost"] is True
+        for key in ("user", "client", "client_port", "listener", "method", "command", "port", "rule", "revision"):
+            assert r[key] == opened[r["session"]][key]
+        assert r["address"] == "127.0.0.1"
+        if r["session"] == checkpoint["session"]:
+            assert all(r[k] == checkpoint[k] for k in ("bytes_up", "bytes_down", "duration_us"))
+    for c in clients:
+        c.close()
+    wait.until(lambda: serves(g, echo), "service after the end of the workers")
+    assert len(lost(g, 9)) == 8
+
+
+def test_everything_killed_settles_before_anything_is_granted(gateway, echo):
+    g = gateway()
+    clients = [g.session("127.0.0.1", echo.port) for _ in range(5)]
+    g.wait_rows(5, event="connected")
+    for pid in g.pids():
+        os.kill(pid, signal.SIGKILL)
+    g.process.wait(10)
+    g.start()
+    with g.session("127.0.0.1", echo.port):
+        pass
+    rows = g.wait_rows(6, event="ended")
+    begun = [r["id"] for r in g.rows(event="open")]
+    settled = [r["id"] for r in rows if r["reason"].startswith("lost")]
+    assert len(settled) == 5
+    assert begun[4] < min(settled) and max(settled) < begun[5]
+    for c in clients:
+        c.close()
+
+
+def test_sessions_that_outlive_the_recorder_are_not_lost(gateway, echo):
+    g = gateway(workers=2)
+    clients = [g.session("127.0.0.1", echo.port) for _ in range(6)]
+    for _ in range(2):
+        old = g.pids("recorder")
+        os.kill(old[0], signal.SIGKILL)
+        wait.until(lambda: replaced(g, "recorder", old), "a new recorder")
+        wait.until(lambda: serves(g, echo), "service after the end of the recorder")
+    # One worker dies together with the recorder: its sessions are lost, the other's are not.
+    old = g.pids("recorder")
+    victim = g.pids("worker")[0]
+    os.kill(old[0], signal.SIGKILL)
+    os.kill(victim, signal.SIGKILL)
+    wait.until(lambda: replaced(g, "recorder", old), "a new recorder")
+    wait.until(lambda: serves(g, echo), "service after the end of both")
+    alive = 0
+    for c in clients:
+        try:
+            c.echo(b"still here")
+            alive += 1
+        except (OSError, AssertionError, EOFError):
+            pass
+        c.close()
+    served = len(g.rows(event="open"))
+    ended = g.wait_rows(served, event="ended")
+    assert len({r["session"] for r in ended}) == len(ended) == served
+    assert sum(r["reason"].startswith("lost") for r in ended) == len(clients) - alive
+
+
+def test_flows_of_a_killed_worker_get_their_closing_rows(gateway, server):
+    g = gateway(workers=1, listener_commands=["connect", "udp"], checkpoint_interval=1000, udp_idle_timeout=60000)
+    s = server(servers.UdpEcho)
+    with g.associate() as a:
+        a.echo("127.0.0.1", s.port, b"datagram")
+        flow = g.row(event="flow-checkpoint")
+        g.row(event="checkpoint")
+        os.kill(g.pids("worker")[0], signal.SIGKILL)
+        ended = g.row(event="flow-ended")
+        assert ended["reason"].startswith("lost") and ended["session"] == flow["session"]
+        assert ended["bytes_up"] == flow["bytes_up"] == len(b"datagram")
+        assert g.row(event="ended")["bytes_up"] == len(b"datagram")

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "schema/audit_store.h"
+#include "schema/migrations.h"
 #include "tests/unit/scratch.h"
 
 static struct err why;
@@ -338,6 +339,50 @@ static void test_hostile_bytes_in_every_text(void **state)
 	audit_store_close(&s);
 }
 
+static bool everybody_is_gone(uint64_t incarnation, void *arg)
+{
+	assert_int_equal(incarnation, 0);
+	(void)arg;
+	return true;
+}
+
+static void exec_sql(const char *file, const char *sql)
+{
+	sqlite3 *handle;
+
+	assert_int_equal(sqlite3_open(file, &handle), SQLITE_OK);
+	if (sqlite3_exec(handle, sql, NULL, NULL, NULL) != SQLITE_OK)
+		fail_msg("%s: %s", sql, sqlite3_errmsg(handle));
+	assert_int_equal(sqlite3_close(handle), SQLITE_OK);
+}
+
+/* A store of the first version, with a session that a crash left open, one that ended, and one that was denied. */
+static void test_migrated_from_the_first_version(void **state)
+{
+	struct audit_settling at = {.lost = everybody_is_gone};
+	struct audit_filter f = {.oldest_first = true};
+	struct audit_store *s;
+	unsigned rows;
+
+	(void)state;
+	exec_sql("audit.db", schema_audit_migrations[0]);
+	exec_sql("audit.db", "PRAGMA application_id=1735876981; PRAGMA user_version=1;"
+			     "INSERT INTO event (id, time, kind, session, user, name) VALUES (1, 1, 0, 7, 'ann', 'a'), "
+			     "(2, 2, 1, 7, 'ann', 'a'), (3, 3, 0, -8, 'bob', 'b'), (4, 4, 3, -8, 'bob', 'b'), "
+			     "(5, 5, 2, 9, 'eve', 'c'), (6, 6, 7, NULL, NULL, 'd')");
+	s = must_open(AUDIT_WRITE);
+	assert_int_equal(audit_store_begin(s, &why), 0);
+	assert_int_equal(audit_store_settle(s, &at, 100, &rows, &why), 0);
+	assert_int_equal(audit_store_commit(s, &why), 0);
+	assert_int_equal(rows, 1);
+	struct answer a = ask(s, &f);
+
+	assert_string_equal(a.names, "a a b b c d a");
+	assert_true(a.last.kind == AUDIT_ENDED && a.last.session == 7);
+	assert_string_equal(a.last.user, "ann");
+	audit_store_close(&s);
+}
+
 /* ---- asking
  * ---------------------------------------------------------------------------------------------------------- */
 
@@ -612,6 +657,7 @@ int main(void)
 		TEST(test_a_live_sender_is_not_forgotten),
 		TEST(test_a_sender_that_repeats_is_not_forgotten),
 		TEST(test_a_batch_ends_at_its_last_sender),
+		TEST(test_migrated_from_the_first_version),
 		TEST(test_every_field),
 		TEST(test_hostile_bytes_in_every_text),
 		TEST(test_destinations),

@@ -32,6 +32,7 @@ struct fixture {
 struct peer {
 	struct ipc *link;
 	struct fixture *f;
+	uint64_t incarnation; /* it has greeted with */
 	uint64_t recorded; /* the highest acknowledgement */
 	unsigned acks;
 	bool gone, check_durable;
@@ -98,15 +99,25 @@ static void on_gone(struct ipc *link, void *arg)
 	((struct peer *)arg)->gone = true;
 }
 
-static void peer_open(struct peer *p, enum role role)
+/* incarnation 0: says nothing. */
+static void peer_open_slot(struct peer *p, enum role role, uint16_t slot, uint64_t incarnation)
 {
 	int fds[2];
 
-	*p = (struct peer){.f = &fx};
+	*p = (struct peer){.f = &fx, .incarnation = incarnation};
 	assert_int_equal(ipc_pair(fds), 0);
 	p->link = ipc_new(fds[0], role, ROLE_RECORDER, 0);
 	ipc_attach(p->link, fx.base, on_message, on_gone, p);
-	recorder_add(fx.recorder, ipc_new(fds[1], ROLE_RECORDER, role, 0));
+	recorder_add(fx.recorder, ipc_new(fds[1], ROLE_RECORDER, role, slot));
+	if (incarnation != 0)
+		assert_int_equal(ipc_send(p->link, IPC_HELLO, &incarnation, sizeof incarnation, NULL, 0), 0);
+}
+
+static void peer_open(struct peer *p, enum role role)
+{
+	static uint16_t slot;
+
+	peer_open_slot(p, role, slot++ % 200, 0);
 }
 
 static void send_record(struct peer *p, uint64_t incarnation, uint64_t sequence, size_t detail)
@@ -117,6 +128,10 @@ static void send_record(struct peer *p, uint64_t incarnation, uint64_t sequence,
 
 	e = (struct audit_event){.kind = AUDIT_OPEN, .time_us = 1000, .user = "ann", .name = "a.example"};
 	memset(e.detail, 'x', detail);
+	if (p->incarnation == 0) {
+		assert_int_equal(ipc_send(p->link, IPC_HELLO, &incarnation, sizeof incarnation, NULL, 0), 0);
+		p->incarnation = incarnation;
+	}
 	audit_put_record(&w, incarnation, sequence, &e);
 	assert_int_equal(ipc_send_wire(p->link, IPC_RECORD, &w), 0);
 }
@@ -287,7 +302,7 @@ static void test_bad_senders_are_cut(void **state)
 	peer_open(&bad, ROLE_WORKER);
 	peer_open(&liar, ROLE_WORKER);
 	assert_int_equal(ipc_send(bad.link, IPC_RECORD, "garbage", 7, NULL, 0), 0);
-	send_record(&liar, 5, 1, 0);
+	send_record(&liar, 5, 1, 0); /* greets first */
 	send_record(&liar, 6, 1, 0); /* somebody else's */
 	send_record(&liar, 6, 2, 0);
 	UNTIL(bad.gone && liar.gone);
@@ -313,6 +328,198 @@ static void test_finish(void **state)
 	assert_int_equal(recorder_finish(fx.recorder), 0);
 	assert_int_equal(rows(), 1);
 	ipc_free(&p.link);
+}
+
+/* ---- sessions of the dead
+ * ------------------------------------------------------------------------------------------------ */
+
+static void send_event(struct peer *p, uint64_t sequence, enum audit_kind kind, uint64_t session, uint64_t bytes)
+{
+	static uint8_t body[32768];
+	static struct audit_event e;
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	e = (struct audit_event){.kind = kind, .time_us = 1000, .session = session, .user = "ann", .bytes_up = bytes};
+	audit_put_record(&w, p->incarnation, sequence, &e);
+	assert_int_equal(ipc_send_wire(p->link, IPC_RECORD, &w), 0);
+}
+
+struct seen {
+	unsigned ended, lost;
+	uint64_t bytes, last_session;
+};
+
+static bool on_row(uint64_t id, const struct audit_event *e, void *arg)
+{
+	struct seen *seen = arg;
+
+	(void)id;
+	if (e->kind == AUDIT_ENDED && strncmp(e->reason, "lost", 4) == 0) {
+		seen->lost++;
+		seen->bytes += e->bytes_up;
+		seen->last_session = e->session;
+		assert_string_equal(e->user, "ann");
+	} else if (e->kind == AUDIT_ENDED) {
+		seen->ended++;
+	}
+	return true;
+}
+
+static struct seen look(void)
+{
+	const struct audit_filter all = {0};
+	struct audit_query *q = audit_query_new(fx.reader, &all, &why);
+	struct seen seen = {0};
+
+	assert_non_null(q);
+	while (audit_query_page(q, 1000, 1000000, on_row, &seen, &why) == 1)
+		;
+	audit_query_free(&q);
+	return seen;
+}
+
+static void peer_die(struct peer *p)
+{
+	assert_int_equal(ipc_flush_blocking(p->link), 0);
+	ipc_free(&p->link);
+}
+
+static void test_sessions_of_a_dead_worker(void **state)
+{
+	struct peer a, b;
+	struct seen seen;
+
+	(void)state;
+	recorder_begin(fx.recorder, true, 2);
+	peer_open_slot(&a, ROLE_WORKER, 0, 11);
+	peer_open_slot(&b, ROLE_WORKER, 1, 12);
+	send_event(&a, 1, AUDIT_OPEN, 0xf000000000000001, 0);
+	send_event(&a, 2, AUDIT_OPEN, 2, 0);
+	send_event(&a, 3, AUDIT_CHECKPOINT, 0xf000000000000001, 700);
+	send_event(&b, 1, AUDIT_OPEN, 3, 0);
+	UNTIL(a.recorded == 3 && b.recorded == 1);
+	/* Its end is known before its last record has been read: the record counts. */
+	send_event(&a, 4, AUDIT_ENDED, 2, 5);
+	assert_int_equal(ipc_flush_blocking(a.link), 0);
+	recorder_worker_gone(fx.recorder, 0);
+	ipc_free(&a.link);
+	UNTIL(look().lost == 1);
+	seen = look();
+	assert_true(seen.ended == 1 && seen.bytes == 700 && seen.last_session == 0xf000000000000001);
+	send_event(&b, 2, AUDIT_ENDED, 3, 0);
+	UNTIL(b.recorded == 2);
+	seen = look();
+	assert_true(seen.ended == 2 && seen.lost == 1);
+	ipc_free(&b.link);
+}
+
+/* A link may end though both its ends live: nobody is dead before the supervisor says so. */
+static void test_a_lost_link_is_no_death(void **state)
+{
+	struct peer a, again;
+
+	(void)state;
+	recorder_begin(fx.recorder, true, 1);
+	peer_open_slot(&a, ROLE_WORKER, 0, 11);
+	send_event(&a, 1, AUDIT_OPEN, 1, 0);
+	UNTIL(a.recorded == 1);
+	ipc_free(&a.link);
+	UNTIL(recorder_links(fx.recorder) == 0);
+	peer_open_slot(&again, ROLE_WORKER, 0, 11);
+	send_event(&again, 2, AUDIT_ENDED, 1, 0);
+	UNTIL(again.recorded == 2);
+	assert_int_equal(look().lost, 0);
+	assert_int_equal(look().ended, 1);
+	/* Dead, then: there is no link left to read. */
+	send_event(&again, 3, AUDIT_OPEN, 2, 0);
+	UNTIL(again.recorded == 3);
+	ipc_free(&again.link);
+	UNTIL(recorder_links(fx.recorder) == 0);
+	recorder_worker_gone(fx.recorder, 0);
+	UNTIL(look().lost == 1);
+}
+
+/* The successor greets while the last words of the dead are still unread. */
+static void test_a_successor_comes_first(void **state)
+{
+	struct peer a, b;
+
+	(void)state;
+	recorder_begin(fx.recorder, true, 1);
+	peer_open_slot(&a, ROLE_WORKER, 0, 11);
+	send_event(&a, 1, AUDIT_OPEN, 1, 0);
+	send_event(&a, 2, AUDIT_OPEN, 2, 0);
+	UNTIL(a.recorded == 2);
+	peer_open_slot(&b, ROLE_WORKER, 0, 12);
+	send_event(&b, 1, AUDIT_OPEN, 3, 0);
+	UNTIL(b.recorded == 1);
+	assert_int_equal(look().lost, 0);
+	send_event(&a, 3, AUDIT_ENDED, 1, 0);
+	peer_die(&a);
+	UNTIL(look().lost == 1);
+	assert_int_equal(look().last_session, 2);
+	assert_int_equal(look().ended, 1);
+	ipc_free(&b.link);
+}
+
+/* A new recorder knows nobody: it waits until all have greeted, and then closes the sessions of who did not. */
+static void test_a_new_recorder_asks_who_lives(void **state)
+{
+	struct peer a, b, c;
+
+	(void)state;
+	recorder_begin(fx.recorder, true, 2);
+	peer_open_slot(&a, ROLE_WORKER, 0, 11);
+	peer_open_slot(&b, ROLE_WORKER, 1, 12);
+	send_event(&a, 1, AUDIT_OPEN, 1, 0);
+	send_event(&b, 1, AUDIT_OPEN, 2, 0);
+	UNTIL(a.recorded == 1 && b.recorded == 1);
+	stop();
+	UNTIL(a.gone && b.gone);
+	ipc_free(&a.link);
+	ipc_free(&b.link);
+	start();
+	recorder_begin(fx.recorder, false, 2);
+	peer_open_slot(&a, ROLE_WORKER, 0, 11); /* lived through it */
+	send_event(&a, 2, AUDIT_OPEN, 3, 0);
+	UNTIL(a.recorded == 2);
+	assert_int_equal(look().lost, 0);
+	peer_open_slot(&c, ROLE_WORKER, 1, 13); /* 12 died meanwhile */
+	UNTIL(look().lost == 1);
+	assert_int_equal(look().last_session, 2);
+	ipc_free(&a.link);
+	ipc_free(&c.link);
+}
+
+/* After the end of everything all are lost, before anything new is recorded; however many they are. */
+static void test_a_first_recorder_settles_all(void **state)
+{
+	const unsigned many = 2 * BATCH_COMMIT_MAX + 100;
+	struct peer a;
+
+	(void)state;
+	recorder_begin(fx.recorder, true, 1);
+	peer_open_slot(&a, ROLE_WORKER, 0, 11);
+	for (unsigned i = 1; i <= many; i++)
+		send_event(&a, i, AUDIT_OPEN, (uint64_t)i << 40, 0);
+	UNTIL(a.recorded == many);
+	stop();
+	UNTIL(a.gone);
+	ipc_free(&a.link);
+	start();
+	recorder_begin(fx.recorder, true, 1);
+	peer_open_slot(&a, ROLE_WORKER, 0, 12);
+	send_event(&a, 1, AUDIT_OPEN, 1, 0);
+	UNTIL(a.recorded == 1);
+	assert_int_equal(look().lost, many);
+	assert_int_equal(rows(), 2 * many + 1);
+	/* Once is enough. */
+	stop();
+	UNTIL(a.gone);
+	ipc_free(&a.link);
+	start();
+	recorder_begin(fx.recorder, true, 1);
+	UNTIL(look().lost == many + 1);
 }
 
 /* ---- a store that fails
@@ -450,6 +657,11 @@ int main(void)
 		TEST(test_resent_to_a_successor),
 		TEST(test_bad_senders_are_cut),
 		TEST(test_finish),
+		TEST(test_sessions_of_a_dead_worker),
+		TEST(test_a_lost_link_is_no_death),
+		TEST(test_a_successor_comes_first),
+		TEST(test_a_new_recorder_asks_who_lives),
+		TEST(test_a_first_recorder_settles_all),
 		TEST(test_full_disk),
 		TEST(test_back_pressure),
 		TEST(test_locked_by_a_stranger),

@@ -1,0 +1,34 @@
+/* Which sessions, and flows of UDP in them, have begun and have no closing row yet; kept in the transaction of the rows that say
+ * so.  When the process that carried one is gone, its closing row is made of the last row that tells of it. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "schema/audit_store.h"
+#include "schema/db.h"
+
+/* Statements; embedded in whoever writes. */
+struct audit_open {
+	struct db_stmt *add, *move, *end, *end_flow, *after, *row;
+};
+
+/* 0 or -1 with *why; the statements end with the database. */
+int audit_open_prepare(struct audit_open *o, struct db *db, struct err *why);
+/* The event has become row `id`. */
+int audit_open_note(struct audit_open *o, uint64_t incarnation, int64_t id, const struct audit_event *e, struct err *why);
+
+/* What was open when it was looked at. */
+struct audit_open_row {
+	uint64_t session;
+	int64_t flow;
+	uint64_t incarnation;
+	int64_t event;
+};
+
+/* Up to max rows behind (session, flow), as signed numbers, in order: how many, or -1. */
+int audit_open_after(struct audit_open *o, int64_t session, int64_t flow, struct audit_open_row *rows, int max,
+		     struct err *why);
+/* The event that closes it, as of its last row. */
+int audit_open_closing(struct audit_open *o, const struct audit_open_row *row, struct audit_event *e, struct err *why);
+int audit_open_forget(struct audit_open *o, const struct audit_open_row *row, struct err *why);
