@@ -208,11 +208,12 @@ def test_sessions_of_a_killed_worker_get_their_closing_rows(gateway, echo):
     g = gateway(workers=2, checkpoint_megabytes=1)
     clients = [g.session("127.0.0.1", echo.port) for _ in range(8)]
     clients[0].echo(b"x" * (1 << 20))
-    checkpoint = g.row(event="checkpoint")
-    assert checkpoint["bytes_up"] + checkpoint["bytes_down"] >= 1 << 20
+    g.wait_rows(1, event="checkpoint")
     for pid in g.pids("worker"):
         os.kill(pid, signal.SIGKILL)
     rows = lost(g, 8)
+    checkpoint = g.rows(event="checkpoint")[-1]
+    assert checkpoint["bytes_up"] + checkpoint["bytes_down"] >= 1 << 20
     opened = {r["session"]: r for r in g.rows(event="open")}
     assert {r["session"] for r in rows} == set(opened)
     for r in rows:
