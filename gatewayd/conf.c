@@ -225,6 +225,15 @@ static int validate_command(cfg_t *cfg, cfg_opt_t *opt)
 	return 0;
 }
 
+static int validate_udp_replies(cfg_t *cfg, cfg_opt_t *opt)
+{
+	const char *value = cfg_opt_getnstr(opt, 0);
+
+	if (strcmp(value, "contacted") != 0 && strcmp(value, "any") != 0)
+		wrong(cfg, "udp-replies is contacted or any, not '%s'", value);
+	return 0;
+}
+
 static int validate_client(cfg_t *cfg, cfg_opt_t *opt)
 {
 	struct prefix p;
@@ -363,6 +372,7 @@ static void take_listener(struct config *c, cfg_t *sec)
 		prefix_parse(cfg_getnstr(sec, "clients", i), &l->clients[i], &host_bits);
 	}
 	take_limits(sec, &l->limits);
+	l->udp_replies_any = strcmp(cfg_getstr(sec, "udp-replies"), "any") == 0;
 	l->open_proxy = cfg_getbool(sec, "open-proxy");
 	check_open_proxy(sec, l);
 	c->nlisteners++;
@@ -425,6 +435,7 @@ static cfg_opt_t listener_options[] = {
 	CFG_STR_LIST("methods", (char *)(uintptr_t)"{password}", CFGF_NONE),
 	CFG_STR_LIST("versions", (char *)(uintptr_t)"{5}", CFGF_NONE),
 	CFG_STR_LIST("commands", (char *)(uintptr_t)"{connect}", CFGF_NONE),
+	CFG_STR("udp-replies", "contacted", CFGF_NONE),
 	CFG_STR("pam-service", "gatewayd", CFGF_NONE),
 	CFG_STR_LIST("clients", NULL, CFGF_NONE),
 	CFG_INT("max-sessions", 0, CFGF_NONE),
@@ -471,6 +482,7 @@ static cfg_t *new_parser(const char *file)
 	cfg_set_validate_func(cfg, "listener|methods", validate_method);
 	cfg_set_validate_func(cfg, "listener|versions", validate_version);
 	cfg_set_validate_func(cfg, "listener|commands", validate_command);
+	cfg_set_validate_func(cfg, "listener|udp-replies", validate_udp_replies);
 	cfg_set_validate_func(cfg, "listener|clients", validate_client);
 	cfg_set_validate_func(cfg, "listener|pam-service", validate_service);
 	cfg->filename = strdup(file);

@@ -30,6 +30,7 @@ struct config_listener {
 	struct prefix *clients; /* who may connect at all; none: everybody */
 	size_t nclients;
 	bool open_proxy;
+	bool udp_replies_any; /* others than contacted destinations may speak to an association, as policy allows */
 	struct limit_set limits; /* over all workers */
 };
 

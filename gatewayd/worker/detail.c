@@ -1,5 +1,6 @@
 /* What an event says beyond its columns:
  * {"candidates":[{"address":"..","rule":".."}],"groups":[".."],"monitors":[{"rule":"..","would":"deny"}]}
+ * The end of an association tells what it did not carry: {"dropped":{"fragments":3,"strangers":1},"icmp_errors":2}.
  * Only what is not empty is there. */
 #include "config.h"
 
@@ -9,6 +10,7 @@
 #include "common/log.h"
 #include "common/text.h"
 #include "gatewayd/worker/session.h"
+#include "gatewayd/worker/udp.h"
 #include "gatewayd/worker/worker.h"
 
 static json_t *candidates(const struct session *s, const struct policy_image *image)
@@ -23,15 +25,14 @@ static json_t *candidates(const struct session *s, const struct policy_image *im
 	return list;
 }
 
-static json_t *groups(const struct session *s)
+static json_t *groups(char (*names)[AUTH_GROUP_NAME_MAX + 1], size_t n)
 {
 	json_t *list = json_array();
 
-	for (size_t i = 0; i < s->setup->ngroups; i++) {
+	for (size_t i = 0; i < n; i++) {
 		char safe[4 * AUTH_GROUP_NAME_MAX + 4];
-		const char *name = s->setup->groups[i];
 
-		json_array_append_new(list, json_string(text_escape(name, strlen(name), safe, sizeof safe)));
+		json_array_append_new(list, json_string(text_escape(names[i], strlen(names[i]), safe, sizeof safe)));
 	}
 	return list;
 }
@@ -61,16 +62,9 @@ static bool dump(const json_t *root, struct audit_event *e)
 	return len < sizeof e->detail;
 }
 
-void detail_write(const struct session *s, const struct policy_image *image, const struct policy_decision *d, struct audit_event *e)
+/* Whatever does not fit, the candidates do: 64 addresses and names of rules, of 63 bytes each. */
+static void write_all(json_t *root, struct audit_event *e)
 {
-	json_t *root = json_object();
-
-	set_unless_empty(root, "candidates", candidates(s, image));
-	set_unless_empty(root, "groups", groups(s));
-	if (s->claimed != NULL)
-		json_object_set_new(root, "claimed_user", json_string(s->claimed));
-	set_unless_empty(root, "monitors", monitors(image, d));
-	/* Whatever does not fit, the candidates do: 64 addresses and names of rules, of 63 bytes each. */
 	if (json_object_size(root) > 0 && !dump(root, e)) {
 		json_object_del(root, "monitors");
 		json_object_set_new(root, "groups", json_string("too many to tell"));
@@ -78,4 +72,52 @@ void detail_write(const struct session *s, const struct policy_image *image, con
 			log_error("the detail of a record is too long");
 	}
 	json_decref(root);
+}
+
+void detail_write(const struct session *s, const struct policy_image *image, const struct policy_decision *d, struct audit_event *e)
+{
+	json_t *root = json_object();
+
+	set_unless_empty(root, "candidates", candidates(s, image));
+	set_unless_empty(root, "groups", groups(s->setup->groups, s->setup->ngroups));
+	if (s->claimed != NULL)
+		json_object_set_new(root, "claimed_user", json_string(s->claimed));
+	set_unless_empty(root, "monitors", monitors(image, d));
+	write_all(root, e);
+}
+
+void detail_write_flow(const struct udp_flow *f, const struct policy_decision *d, struct audit_event *e)
+{
+	const struct association *a = f->association;
+	json_t *root = json_object();
+
+	set_unless_empty(root, "groups", groups(a->groups, a->ngroups));
+	set_unless_empty(root, "monitors", monitors(a->session->worker->rules->image, d));
+	if (f->inbound)
+		json_object_set_new(root, "opened_by", json_string("destination"));
+	write_all(root, e);
+}
+
+static void set_unless_zero(json_t *object, const char *key, uint64_t count)
+{
+	if (count > 0)
+		json_object_set_new(object, key, json_integer((json_int_t)count));
+}
+
+void detail_write_dropped(const struct udp_counts *c, struct audit_event *e)
+{
+	json_t *root = json_object(), *dropped = json_object();
+
+	set_unless_zero(dropped, "fragments", c->fragments);
+	set_unless_zero(dropped, "malformed", c->malformed);
+	set_unless_zero(dropped, "strangers", c->strangers);
+	set_unless_zero(dropped, "unsolicited", c->unsolicited);
+	set_unless_zero(dropped, "denied", c->denied);
+	set_unless_zero(dropped, "over_bounds", c->over_bounds);
+	set_unless_zero(dropped, "unsent", c->unsent);
+	if (json_object_size(dropped) > 0)
+		json_object_set(root, "dropped", dropped);
+	json_decref(dropped);
+	set_unless_zero(root, "icmp_errors", c->icmp_errors);
+	write_all(root, e);
 }

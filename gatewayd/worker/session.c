@@ -395,8 +395,10 @@ void session_end(struct session *s, const char *reason, bool reset)
 {
 	static struct audit_event e;
 
-	udp_free(s); /* its flows end before it does */
+	udp_end_flows(s);
 	session_event(s, AUDIT_ENDED, &e);
+	if (s->association != NULL)
+		detail_write_dropped(&s->association->counts, &e);
 	e.duration_us = clock_mono_us() - s->granted_us;
 	copy_text(e.reason, sizeof e.reason, reason);
 	s->worker->counters.bytes_up += s->up.bytes;

@@ -16,25 +16,39 @@
 #include "gatewayd/worker/worker.h"
 
 #define BATCH 32
-/* The longest UDP payload over IPv4, and what surrounds it here. */
 #define DATAGRAM_MAX 65535
-#define HEADROOM SOCKS5_UDP_HEADER_MAX
 
 enum { OUT_V4, OUT_V6 };
 
-/* One worker, one thread: all associations receive into the same places. */
+/* One worker, one thread: all associations receive into the same places, */
 static struct batch {
 	struct mmsghdr messages[BATCH];
 	struct iovec iov[BATCH];
 	struct sockaddr_storage from[BATCH];
-	uint8_t data[BATCH][HEADROOM + DATAGRAM_MAX];
+	uint8_t data[BATCH][DATAGRAM_MAX];
 } *batch;
 
-/* Receives up to a batch; each payload leaves room for a header before it.  The number, or -1. */
+/* and collect here what leaves by one socket, until it is full or another's turn. */
+static struct outbox {
+	int fd;
+	unsigned n;
+	struct mmsghdr messages[BATCH];
+	struct parcel {
+		struct udp_flow *flow;
+		bool back;
+		size_t len;
+		struct iovec iov[2];
+		struct sockaddr_storage to;
+		uint8_t header[SOCKS5_UDP_HEADER_MAX];
+		char control[CMSG_SPACE(sizeof(struct in6_pktinfo))] __attribute__((aligned(8)));
+	} parcels[BATCH];
+} outbox;
+
+/* Receives up to a batch.  The number, or -1. */
 static int receive_batch(int fd)
 {
 	for (int i = 0; i < BATCH; i++) {
-		batch->iov[i] = (struct iovec){.iov_base = batch->data[i] + HEADROOM, .iov_len = DATAGRAM_MAX};
+		batch->iov[i] = (struct iovec){.iov_base = batch->data[i], .iov_len = DATAGRAM_MAX};
 		batch->messages[i].msg_hdr = (struct msghdr){.msg_iov = &batch->iov[i],
 							     .msg_iovlen = 1,
 							     .msg_name = &batch->from[i],
@@ -49,6 +63,141 @@ static bool sender_of(int i, struct endpoint *from)
 	       endpoint_from_sockaddr((struct sockaddr *)&batch->from[i], batch->messages[i].msg_hdr.msg_namelen, from);
 }
 
+/* ---- sending -------------------------------------------------------------------------------------------------------- */
+
+/* ICMP errors wait in the socket's error queue: counted, and thrown away. */
+static void drain_errors(struct association *a, int fd)
+{
+	uint8_t unused[64];
+	struct iovec iov = {.iov_base = unused, .iov_len = sizeof unused};
+
+	for (int i = 0; i < BATCH; i++) {
+		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+
+		if (recvmsg(fd, &msg, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+			return;
+		a->counts.icmp_errors++;
+	}
+}
+
+static void note_sent(const struct parcel *p)
+{
+	struct udp_flow *f = p->flow;
+	struct session *s = f->association->session;
+
+	if (p->back) {
+		f->bytes_down += p->len;
+		f->datagrams_down++;
+		s->down.bytes += p->len;
+		s->active_us = clock_mono_us();
+		flow_touch(f);
+	} else {
+		f->bytes_up += p->len;
+		f->datagrams_up++;
+		s->up.bytes += p->len;
+	}
+	session_carried(s, f->active_us);
+}
+
+void udp_flush(void)
+{
+	unsigned at = 0, n = outbox.n;
+	bool again = false;
+
+	outbox.n = 0;
+	while (at < n) {
+		struct association *a = outbox.parcels[at].flow->association;
+		int sent = sendmmsg(outbox.fd, outbox.messages + at, n - at, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (sent > 0) {
+			again = false;
+			while (sent-- > 0)
+				note_sent(&outbox.parcels[at++]);
+		} else if (!again && errno != EAGAIN) {
+			/* An error of an earlier datagram is told here: this one has not been sent, and may be. */
+			drain_errors(a, outbox.fd);
+			again = true;
+		} else {
+			again = false;
+			a->counts.unsent++;
+			at++;
+		}
+	}
+}
+
+/* The rule's source address goes with each datagram: flows of several rules share a socket. */
+static void add_source(struct msghdr *msg, char *control, size_t size, const struct addr *source)
+{
+	bool v6 = source->family == ADDR_V6;
+	struct in_pktinfo info4 = {0};
+	struct in6_pktinfo info6 = {0};
+	size_t len = v6 ? sizeof info6 : sizeof info4;
+
+	memset(control, 0, size);
+	msg->msg_control = control;
+	msg->msg_controllen = CMSG_SPACE(len);
+	struct cmsghdr *c = CMSG_FIRSTHDR(msg);
+
+	c->cmsg_level = v6 ? IPPROTO_IPV6 : IPPROTO_IP;
+	c->cmsg_type = v6 ? IPV6_PKTINFO : IP_PKTINFO;
+	c->cmsg_len = CMSG_LEN(len);
+	memcpy(v6 ? (void *)&info6.ipi6_addr : (void *)&info4.ipi_spec_dst, source->bytes, addr_len(source));
+	memcpy(CMSG_DATA(c), v6 ? (void *)&info6 : (void *)&info4, len);
+}
+
+static struct parcel *add_parcel(struct udp_flow *f, int fd, const struct endpoint *to)
+{
+	struct parcel *p;
+	struct mmsghdr *m;
+
+	if (outbox.n == BATCH || (outbox.n > 0 && outbox.fd != fd))
+		udp_flush();
+	outbox.fd = fd;
+	m = &outbox.messages[outbox.n];
+	p = &outbox.parcels[outbox.n++];
+	p->flow = f;
+	*m = (struct mmsghdr){.msg_hdr = {.msg_name = &p->to, .msg_iov = p->iov}};
+	m->msg_hdr.msg_namelen = endpoint_to_sockaddr(to, &p->to);
+	return p;
+}
+
+static int out_socket(struct association *a, int which);
+
+void udp_send(struct udp_flow *f, const uint8_t *data, size_t len)
+{
+	struct association *a = f->association;
+	struct endpoint to = {.addr = f->remote, .port = f->request.port};
+	int fd = out_socket(a, to.addr.family == ADDR_V6 ? OUT_V6 : OUT_V4);
+
+	/* A source that cannot be honoured is not replaced by another. */
+	if (fd < 0 || (f->source.family != ADDR_NONE && f->source.family != to.addr.family)) {
+		a->counts.unsent++;
+		return;
+	}
+	struct parcel *p = add_parcel(f, fd, &to);
+	struct msghdr *msg = &outbox.messages[outbox.n - 1].msg_hdr;
+
+	p->back = false;
+	p->len = len;
+	p->iov[0] = (struct iovec){.iov_base = (void *)(uintptr_t)data, .iov_len = len};
+	msg->msg_iovlen = 1;
+	if (f->source.family != ADDR_NONE)
+		add_source(msg, p->control, sizeof p->control, &f->source);
+}
+
+void udp_send_back(struct udp_flow *f, const uint8_t *data, size_t len)
+{
+	struct association *a = f->association;
+	struct endpoint from = {.addr = f->remote, .port = f->request.port};
+	struct parcel *p = add_parcel(f, a->client_fd, &a->client);
+
+	p->back = true;
+	p->len = len;
+	p->iov[0] = (struct iovec){.iov_base = p->header, .iov_len = socks5_write_datagram(p->header, &from)};
+	p->iov[1] = (struct iovec){.iov_base = (void *)(uintptr_t)data, .iov_len = len};
+	outbox.messages[outbox.n - 1].msg_hdr.msg_iovlen = 2;
+}
+
 /* ---- to the destinations ------------------------------------------------------------------------------------------- */
 
 static void take_datagram(struct association *a, const uint8_t *data, size_t len)
@@ -58,13 +207,13 @@ static void take_datagram(struct association *a, const uint8_t *data, size_t len
 	size_t used;
 
 	if (socks5_read_datagram(data, len, &used, &request, &why) != FRONT_DONE) {
-		*(why.reason == REASON_FRAGMENT ? &a->fragments : &a->malformed) += 1;
+		*(why.reason == REASON_FRAGMENT ? &a->counts.fragments : &a->counts.malformed) += 1;
 		return;
 	}
-	struct udp_flow *f = flow_find(a, &request);
+	struct udp_flow *f = flow_find(a, &request, false);
 
 	if (f == NULL)
-		a->dropped++;
+		a->counts.over_bounds++;
 	else
 		flow_take(f, data + used, len - used);
 }
@@ -91,124 +240,27 @@ static void on_client_readable(evutil_socket_t fd, short what, void *arg)
 		/* Only what the client sends is activity: a stranger must not keep an association. */
 		if (sender_of(i, &from) && is_client(a, &from)) {
 			a->session->active_us = now;
-			take_datagram(a, batch->data[i] + HEADROOM, batch->messages[i].msg_len);
+			take_datagram(a, batch->data[i], batch->messages[i].msg_len);
 		} else {
-			a->strangers++;
+			a->counts.strangers++;
 		}
 	}
-}
-
-/* ICMP errors wait in the socket's error queue: counted, and thrown away. */
-static void drain_errors(struct association *a, int fd)
-{
-	uint8_t unused[64];
-	struct iovec iov = {.iov_base = unused, .iov_len = sizeof unused};
-
-	for (int i = 0; i < BATCH; i++) {
-		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-
-		if (recvmsg(fd, &msg, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
-			return;
-		a->icmp_errors++;
-	}
-}
-
-static void send_from(int fd, const struct msghdr *msg, struct association *a, struct udp_flow *f, size_t len)
-{
-	ssize_t n = sendmsg(fd, msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-
-	if (n < 0) {
-		/* An error of an earlier datagram is told here: this one has not been sent, and may be. */
-		if (errno != EAGAIN)
-			drain_errors(a, fd);
-		n = sendmsg(fd, msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-	}
-	if (n < 0) {
-		a->dropped++;
-		return;
-	}
-	f->bytes_up += len;
-	f->datagrams_up++;
-	a->session->up.bytes += len;
-	session_carried(a->session, f->active_us);
-}
-
-/* The rule's source address goes with each datagram: flows of several rules share a socket. */
-static void add_source(struct msghdr *msg, char *control, size_t size, const struct addr *source)
-{
-	bool v6 = source->family == ADDR_V6;
-	struct in_pktinfo info4 = {0};
-	struct in6_pktinfo info6 = {0};
-	size_t len = v6 ? sizeof info6 : sizeof info4;
-
-	memset(control, 0, size);
-	msg->msg_control = control;
-	msg->msg_controllen = CMSG_SPACE(len);
-	struct cmsghdr *c = CMSG_FIRSTHDR(msg);
-
-	c->cmsg_level = v6 ? IPPROTO_IPV6 : IPPROTO_IP;
-	c->cmsg_type = v6 ? IPV6_PKTINFO : IP_PKTINFO;
-	c->cmsg_len = CMSG_LEN(len);
-	memcpy(v6 ? (void *)&info6.ipi6_addr : (void *)&info4.ipi_spec_dst, source->bytes, addr_len(source));
-	memcpy(CMSG_DATA(c), v6 ? (void *)&info6 : (void *)&info4, len);
-}
-
-static int out_socket(struct association *a, int which);
-
-void udp_send(struct udp_flow *f, const uint8_t *data, size_t len)
-{
-	struct association *a = f->association;
-	struct endpoint to = {.addr = f->remote, .port = f->request.port};
-	int fd = out_socket(a, to.addr.family == ADDR_V6 ? OUT_V6 : OUT_V4);
-	struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = len};
-	struct sockaddr_storage sa;
-	char control[CMSG_SPACE(sizeof(struct in6_pktinfo))] __attribute__((aligned(8)));
-	struct msghdr msg = {.msg_name = &sa, .msg_iov = &iov, .msg_iovlen = 1};
-
-	msg.msg_namelen = endpoint_to_sockaddr(&to, &sa);
-	if (f->source.family != ADDR_NONE && f->source.family != to.addr.family)
-		fd = -1; /* a source that cannot be honoured is not replaced by another */
-	else if (f->source.family != ADDR_NONE)
-		add_source(&msg, control, sizeof control, &f->source);
-	if (fd < 0)
-		a->dropped++;
-	else
-		send_from(fd, &msg, a, f, len);
+	udp_flush();
 }
 
 /* ---- back to the client ---------------------------------------------------------------------------------------------- */
 
-static void pass_back(struct association *a, const struct endpoint *from, uint8_t *payload, size_t len)
+static void pass_back(struct association *a, const struct endpoint *from, const uint8_t *payload, size_t len)
 {
+	struct request request = {.command = POLICY_UDP, .address = from->addr, .port = from->port};
 	struct udp_flow *f = flow_of_remote(a, from);
-	uint8_t header[SOCKS5_UDP_HEADER_MAX];
-	struct sockaddr_storage sa;
-	socklen_t sa_len = endpoint_to_sockaddr(&a->client, &sa);
-	size_t header_len;
 
-	if (f == NULL || a->client.port == 0) {
-		a->unsolicited++;
-		return;
-	}
-	/* A destination that keeps sending must not outlive its permission. */
-	if (!flow_still_allowed(f)) {
-		a->dropped++;
-		flow_end(f, "denied by policy now");
-		return;
-	}
-	header_len = socks5_write_datagram(header, from);
-	memcpy(payload - header_len, header, header_len);
-	if (sendto(a->client_fd, payload - header_len, header_len + len, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&sa,
-		   sa_len) < 0) {
-		a->dropped++;
-		return;
-	}
-	f->bytes_down += len;
-	f->datagrams_down++;
-	a->session->active_us = clock_mono_us();
-	flow_touch(f);
-	a->session->down.bytes += len;
-	session_carried(a->session, f->active_us);
+	if (f == NULL && a->session->listener->udp_replies_any && a->client.port != 0)
+		f = flow_find(a, &request, true);
+	if (f == NULL || a->client.port == 0)
+		a->counts.unsolicited++;
+	else
+		flow_take_back(f, payload, len);
 }
 
 static void on_out_readable(evutil_socket_t fd, short what, void *arg)
@@ -224,10 +276,11 @@ static void on_out_readable(evutil_socket_t fd, short what, void *arg)
 		struct endpoint from;
 
 		if (sender_of(i, &from))
-			pass_back(a, &from, batch->data[i] + HEADROOM, batch->messages[i].msg_len);
+			pass_back(a, &from, batch->data[i], batch->messages[i].msg_len);
 		else
-			a->unsolicited++;
+			a->counts.unsolicited++;
 	}
+	udp_flush();
 }
 
 /* ---- sockets ----------------------------------------------------------------------------------------------------------- */
@@ -385,25 +438,40 @@ static void close_socket(int fd, struct event *event)
 		close(fd);
 }
 
+void udp_end_flows(struct session *s)
+{
+	struct udp_flow *f;
+
+	while (s->association != NULL && (f = TAILQ_FIRST(&s->association->by_age)) != NULL)
+		flow_end(f, "association ended");
+}
+
+void udp_count(const struct session *s, struct udp_counts *sum)
+{
+	const struct udp_counts *one = &s->association->counts;
+
+	sum->fragments += one->fragments;
+	sum->malformed += one->malformed;
+	sum->strangers += one->strangers;
+	sum->unsolicited += one->unsolicited;
+	sum->denied += one->denied;
+	sum->over_bounds += one->over_bounds;
+	sum->unsent += one->unsent;
+	sum->icmp_errors += one->icmp_errors;
+}
+
 void udp_free(struct session *s)
 {
 	struct association *a = s->association;
-	struct udp_flow *f;
 
 	if (a == NULL)
 		return;
-	while ((f = TAILQ_FIRST(&a->by_age)) != NULL)
-		flow_end(f, "association ended");
+	udp_end_flows(s);
 	close_socket(a->client_fd, &a->client_event);
 	a->session->worker->extra_fds -= (unsigned)((a->out_fd[OUT_V4] >= 0) + (a->out_fd[OUT_V6] >= 0));
 	close_socket(a->out_fd[OUT_V4], &a->out_event[OUT_V4]);
 	close_socket(a->out_fd[OUT_V6], &a->out_event[OUT_V6]);
-	if (a->fragments + a->malformed + a->strangers + a->unsolicited + a->dropped + a->icmp_errors > 0)
-		log_debug("association of %016llx: dropped %llu fragments, %llu malformed, %llu of strangers, %llu unsolicited, "
-			  "%llu others; %llu ICMP errors",
-			  (unsigned long long)s->id, (unsigned long long)a->fragments, (unsigned long long)a->malformed,
-			  (unsigned long long)a->strangers, (unsigned long long)a->unsolicited, (unsigned long long)a->dropped,
-			  (unsigned long long)a->icmp_errors);
+	udp_count(s, &a->session->worker->udp_counts);
 	free(a->groups);
 	free(a);
 	s->association = NULL;

@@ -2,8 +2,9 @@
  *
  * Only the client's address may send (and, once named or seen, only its port); every datagram's destination is decided as a TCP
  * request is.  A (destination, port) is a *flow*: its record is durable before its first datagram leaves; until then a few
- * datagrams wait.  Replies pass only from destinations that the association has sent to.  Fragments are dropped and counted.
- * The association ends with its control connection. */
+ * datagrams wait.  Replies pass only from destinations that the association has sent to; where the listener says `udp-replies =
+ * "any"`, others may speak first, each of them decided and recorded like a destination.  Fragments are dropped and counted.
+ * The association ends with its control connection, and the record of its end tells what was dropped and why. */
 #pragma once
 
 #include <event2/event_struct.h>
@@ -23,13 +24,22 @@
 /* Names that an association, and a worker for all of them, may have looked up at a time. */
 #define UDP_LOOKUPS_MAX 8
 #define UDP_LOOKUPS_ALL 256
+/* Of an association's flows, those that the other side opened; and of its refusals of such, those that get a row. */
+#define UDP_INBOUND_MAX 64
+#define UDP_INBOUND_DENIALS 32
 
 struct association;
+
+/* Datagrams that were not carried, by reason; and ICMP errors that came. */
+struct udp_counts {
+	uint64_t fragments, malformed, strangers, unsolicited, denied, over_bounds, unsent, icmp_errors;
+};
 
 enum flow_state { FLOW_RESOLVING, FLOW_RECORDING, FLOW_OPEN, FLOW_DENIED };
 
 struct waiting_datagram {
 	STAILQ_ENTRY(waiting_datagram) next;
+	bool back; /* to the client */
 	size_t len;
 	uint8_t data[];
 };
@@ -43,6 +53,7 @@ struct udp_flow {
 	struct addr remote;     /* that it is sent to; ADDR_NONE until decided */
 	struct addr source;     /* of the rule; ADDR_NONE: any */
 	enum flow_state state;
+	bool inbound; /* opened by the other side */
 	struct lookup *lookup;
 	struct record *record;
 	struct name *aliases;
@@ -66,9 +77,9 @@ struct association {
 	struct endpoint client; /* port 0: not known yet */
 	struct flow_list by_request[UDP_BUCKETS], by_remote[UDP_BUCKETS];
 	TAILQ_HEAD(, udp_flow) by_age;
-	unsigned nflows, nlookups;
+	unsigned nflows, ninbound, nlookups, inbound_denials;
 	size_t waiting_bytes;
-	uint64_t fragments, malformed, strangers, unsolicited, dropped, icmp_errors;
+	struct udp_counts counts;
 	char (*groups)[AUTH_GROUP_NAME_MAX + 1]; /* of the user, for decisions; the setup is gone by then */
 	size_t ngroups;
 };
@@ -77,19 +88,28 @@ struct association {
 /* The request was granted (its record is durable): makes the sockets, replies, and relays. */
 void udp_start(struct session *s);
 void udp_free(struct session *s);
+/* Ends and records the flows; to be called before the record of the association's own end. */
+void udp_end_flows(struct session *s);
+/* Adds what its association did not carry. */
+void udp_count(const struct session *s, struct udp_counts *sum);
 /* The session's timer: drops idle flows, and ends an association that has been silent too long. */
 void udp_idle_check(struct session *s);
-/* Sends data to the flow's remote; it is open. */
+/* Sends data to the flow's remote, or back to the client; it is open.  A few are collected: data must stay until udp_flush(). */
 void udp_send(struct udp_flow *f, const uint8_t *data, size_t len);
+void udp_send_back(struct udp_flow *f, const uint8_t *data, size_t len);
+void udp_flush(void);
 
 /* udp_flow.c: destinations. */
 /* The flow of a request, made and being decided if it is new; NULL: too many, or memory is short. */
-struct udp_flow *flow_find(struct association *a, const struct request *request);
+struct udp_flow *flow_find(struct association *a, const struct request *request, bool inbound);
+/* The open one that replies of remote belong to. */
 struct udp_flow *flow_of_remote(struct association *a, const struct endpoint *remote);
 /* Is it still, by the policy and the time of now?  False: it is to be ended. */
 bool flow_still_allowed(struct udp_flow *f);
 /* A datagram of the client for it: sent, kept for a moment, or dropped, as the flow's state has it. */
 void flow_take(struct udp_flow *f, const uint8_t *data, size_t len);
+/* A datagram of its remote, likewise. */
+void flow_take_back(struct udp_flow *f, const uint8_t *data, size_t len);
 /* It carries something now: it is the last to become idle. */
 void flow_touch(struct udp_flow *f);
 /* Records its bytes so far, if it has carried any since the last time. */

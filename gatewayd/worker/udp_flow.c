@@ -54,7 +54,7 @@ struct udp_flow *flow_of_remote(struct association *a, const struct endpoint *re
 	struct udp_flow *f;
 
 	LIST_FOREACH (f, &a->by_remote[remote_bucket(&remote->addr, remote->port)], by_remote)
-		if (f->state == FLOW_OPEN && f->datagrams_up > 0 && f->request.port == remote->port &&
+		if (f->state == FLOW_OPEN && (f->datagrams_up > 0 || f->inbound) && f->request.port == remote->port &&
 		    addr_equal(&f->remote, &remote->addr))
 			return f;
 	return NULL;
@@ -90,18 +90,23 @@ static void drop_waiting(struct udp_flow *f)
 }
 
 /* Stays as a flow that drops: its next datagrams are not worth a row each. */
-static void deny(struct udp_flow *f, enum reason reason, const char *detail)
+static void deny(struct udp_flow *f, enum reason reason, const char *detail, const struct policy_decision *d)
 {
 	static struct audit_event e;
 
-	f->association->dropped += f->nwaiting;
+	f->association->counts.denied += f->nwaiting;
 	drop_waiting(f);
-	flow_event(f, AUDIT_DENIED, &e);
-	snprintf(e.reason, sizeof e.reason, "%s%s%s", reason_word(reason), detail == NULL ? "" : ": ",
-		 detail == NULL ? "" : detail);
 	f->state = FLOW_DENIED;
 	f->decided_s = clock_wall_us() / 1000000;
 	f->revision = f->association->session->worker->rules->revision;
+	/* Anybody can knock, under any address: that must not fill the audit. */
+	if (f->inbound && f->association->inbound_denials++ >= UDP_INBOUND_DENIALS)
+		return;
+	flow_event(f, AUDIT_DENIED, &e);
+	if (d != NULL)
+		detail_write_flow(f, d, &e);
+	snprintf(e.reason, sizeof e.reason, "%s%s%s", reason_word(reason), detail == NULL ? "" : ": ",
+		 detail == NULL ? "" : detail);
 	record_event(f->association->session->worker->recording, &e, NULL);
 }
 
@@ -118,7 +123,8 @@ static void on_durable(struct waiter *w)
 		return;
 	}
 	STAILQ_FOREACH (d, &f->waiting, next)
-		udp_send(f, d->data, d->len);
+		(d->back ? udp_send_back : udp_send)(f, d->data, d->len);
+	udp_flush();
 	drop_waiting(f);
 }
 
@@ -169,7 +175,7 @@ static void deny_by_policy(struct udp_flow *f, const struct policy_decision *d)
 
 	note_decision(f, d);
 	log_flow(f, d);
-	deny(f, REASON_POLICY, policy_decision_text(f->association->session->worker->rules->image, d, text, sizeof text));
+	deny(f, REASON_POLICY, policy_decision_text(f->association->session->worker->rules->image, d, text, sizeof text), d);
 }
 
 static void open_flow(struct udp_flow *f, const struct addr *remote, const struct policy_decision *d)
@@ -186,10 +192,11 @@ static void open_flow(struct udp_flow *f, const struct addr *remote, const struc
 	f->state = FLOW_RECORDING;
 	f->waiter.durable = on_durable;
 	flow_event(f, AUDIT_FLOW, &e);
+	detail_write_flow(f, d, &e);
 	if (recording_has_room(w->recording))
 		f->record = record_event(w->recording, &e, &f->waiter);
 	if (f->record == NULL)
-		deny(f, REASON_AUDIT, "the audit does not keep up");
+		deny(f, REASON_AUDIT, "the audit does not keep up", NULL);
 }
 
 /* Whether the kernel would send there at all: a name's IPv6 address is of no use where there is no IPv6.  Sends nothing. */
@@ -248,12 +255,12 @@ static void on_answer(const struct answer *answer, void *arg)
 	f->lookup = NULL;
 	lookup_over(f);
 	if (answer->failure != REASON_NONE) {
-		deny(f, answer->failure, answer->detail);
+		deny(f, answer->failure, answer->detail, NULL);
 		return;
 	}
 	f->aliases = answer->naliases == 0 ? NULL : malloc(answer->naliases * sizeof *f->aliases);
 	if (answer->naliases > 0 && f->aliases == NULL) {
-		deny(f, REASON_FAULT, "out of memory");
+		deny(f, REASON_FAULT, "out of memory", NULL);
 		return;
 	}
 	if (answer->naliases > 0)
@@ -282,7 +289,7 @@ static void decide(struct udp_flow *f)
 	f->state = FLOW_RESOLVING;
 	f->lookup = resolver_lookup(w->resolver, &f->request.name, on_answer, f);
 	if (f->lookup == NULL) {
-		deny(f, REASON_FAULT, "out of memory");
+		deny(f, REASON_FAULT, "out of memory", NULL);
 		return;
 	}
 	f->association->nlookups++;
@@ -330,6 +337,7 @@ void flow_end(struct udp_flow *f, const char *reason)
 	static struct audit_event e;
 	struct association *a = f->association;
 
+	udp_flush(); /* it may wait there */
 	if (f->state == FLOW_OPEN || f->state == FLOW_RECORDING) {
 		flow_event(f, AUDIT_FLOW_ENDED, &e);
 		e.duration_us = clock_mono_us() - f->opened_us;
@@ -348,18 +356,19 @@ void flow_end(struct udp_flow *f, const char *reason)
 		LIST_REMOVE(f, by_remote);
 	TAILQ_REMOVE(&a->by_age, f, by_age);
 	a->nflows--;
+	a->ninbound -= f->inbound;
 	free(f->aliases);
 	free(f->rule);
 	free(f);
 }
 
 /* Of those that are denied, the one unused for longest makes room: it owes no record. */
-static bool evict_denied(struct association *a)
+static bool evict_denied(struct association *a, bool inbound)
 {
 	struct udp_flow *f;
 
 	TAILQ_FOREACH (f, &a->by_age, by_age)
-		if (f->state == FLOW_DENIED) {
+		if (f->state == FLOW_DENIED && (f->inbound || !inbound)) {
 			flow_end(f, "");
 			return true;
 		}
@@ -367,7 +376,7 @@ static bool evict_denied(struct association *a)
 }
 
 /* A new destination means a decision, a row and maybe a lookup: all of them are bounded. */
-static bool may_add_flow(struct association *a, const struct request *request)
+static bool may_add_flow(struct association *a, const struct request *request, bool inbound)
 {
 	const struct worker *w = a->session->worker;
 
@@ -375,10 +384,13 @@ static bool may_add_flow(struct association *a, const struct request *request)
 		return false;
 	if (request->has_name && (a->nlookups >= UDP_LOOKUPS_MAX || w->udp_lookups >= UDP_LOOKUPS_ALL))
 		return false;
-	return a->nflows < UDP_FLOWS_MAX || evict_denied(a);
+	/* Who knocks takes nothing from the client's own share beyond a bound. */
+	if (inbound && a->ninbound >= UDP_INBOUND_MAX)
+		return evict_denied(a, true);
+	return a->nflows < UDP_FLOWS_MAX || evict_denied(a, inbound);
 }
 
-struct udp_flow *flow_find(struct association *a, const struct request *request)
+struct udp_flow *flow_find(struct association *a, const struct request *request, bool inbound)
 {
 	struct flow_list *bucket = &a->by_request[request_bucket(request)];
 	struct udp_flow *f;
@@ -386,23 +398,25 @@ struct udp_flow *flow_find(struct association *a, const struct request *request)
 	LIST_FOREACH (f, bucket, by_request)
 		if (same_request(&f->request, request))
 			return f;
-	if (!may_add_flow(a, request))
+	if (!may_add_flow(a, request, inbound))
 		return NULL;
 	f = calloc(1, sizeof *f);
 	if (f == NULL)
 		return NULL;
 	f->association = a;
 	f->request = *request;
+	f->inbound = inbound;
 	f->active_us = clock_mono_us();
 	STAILQ_INIT(&f->waiting);
 	LIST_INSERT_HEAD(bucket, f, by_request);
 	TAILQ_INSERT_TAIL(&a->by_age, f, by_age);
 	a->nflows++;
+	a->ninbound += inbound;
 	decide(f);
 	return f;
 }
 
-static void keep(struct udp_flow *f, const uint8_t *data, size_t len)
+static void keep(struct udp_flow *f, const uint8_t *data, size_t len, bool back)
 {
 	struct association *a = f->association;
 	struct worker *w = a->session->worker;
@@ -411,9 +425,10 @@ static void keep(struct udp_flow *f, const uint8_t *data, size_t len)
 	if (f->nwaiting == UDP_WAITING_MAX || a->waiting_bytes + len > UDP_WAITING_BYTES_MAX ||
 	    w->udp_waiting_bytes + len > UDP_WAITING_BYTES_ALL ||
 	    (d = malloc(sizeof *d + len)) == NULL) {
-		a->dropped++;
+		a->counts.over_bounds++;
 		return;
 	}
+	d->back = back;
 	d->len = len;
 	memcpy(d->data, data, len);
 	STAILQ_INSERT_TAIL(&f->waiting, d, next);
@@ -431,28 +446,39 @@ void flow_touch(struct udp_flow *f)
 	TAILQ_INSERT_TAIL(&a->by_age, f, by_age);
 }
 
-void flow_take(struct udp_flow *f, const uint8_t *data, size_t len)
+static void take(struct udp_flow *f, const uint8_t *data, size_t len, bool back)
 {
 	struct association *a = f->association;
 
-	flow_touch(f);
 	switch (f->state) {
 	case FLOW_RESOLVING:
 	case FLOW_RECORDING:
-		keep(f, data, len);
+		keep(f, data, len, back);
 		return;
 	case FLOW_DENIED:
-		a->dropped++;
+		a->counts.denied++;
 		/* Asked again when the policy has changed, and after a while: a window may have opened, a name appeared. */
 		if (f->revision != a->session->worker->rules->revision || clock_wall_us() / 1000000 > f->decided_s + DENIED_S)
 			flow_end(f, "");
 		return;
 	case FLOW_OPEN:
+		/* A destination that keeps sending must not outlive its permission, either. */
 		if (flow_still_allowed(f)) {
-			udp_send(f, data, len);
+			(back ? udp_send_back : udp_send)(f, data, len);
 			return;
 		}
-		a->dropped++;
+		a->counts.denied++;
 		flow_end(f, "denied by policy now");
 	}
+}
+
+void flow_take(struct udp_flow *f, const uint8_t *data, size_t len)
+{
+	flow_touch(f);
+	take(f, data, len, false);
+}
+
+void flow_take_back(struct udp_flow *f, const uint8_t *data, size_t len)
+{
+	take(f, data, len, true);
 }

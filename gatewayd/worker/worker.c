@@ -44,6 +44,25 @@ static void take_policy(struct worker *w, struct ipc_message *m)
 		child_ready(w->child);
 }
 
+/* What associations did not carry, those that live and those that have ended. */
+static void add_udp_status(const struct worker *w, json_t *status)
+{
+	struct udp_counts c = w->udp_counts;
+	const struct session *s;
+	const struct {
+		const char *key;
+		const uint64_t *count;
+	} all[] = {{"udp_fragments", &c.fragments},     {"udp_malformed", &c.malformed},     {"udp_strangers", &c.strangers},
+		   {"udp_unsolicited", &c.unsolicited}, {"udp_denied", &c.denied},           {"udp_over_bounds", &c.over_bounds},
+		   {"udp_unsent", &c.unsent},           {"udp_icmp_errors", &c.icmp_errors}};
+
+	TAILQ_FOREACH (s, &w->sessions, next)
+		if (s->association != NULL)
+			udp_count(s, &c);
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+		json_object_set_new(status, all[i].key, json_integer((json_int_t)*all[i].count));
+}
+
 static void send_status(struct worker *w)
 {
 	const struct counters *c = &w->counters;
@@ -53,7 +72,9 @@ static void send_status(struct worker *w)
 				   (json_int_t)c->login_failed, "bytes_up", (json_int_t)c->bytes_up, "bytes_down",
 				   (json_int_t)c->bytes_down, "audit_waiting",
 				   (json_int_t)recording_waiting(w->recording), "max_sessions", (json_int_t)w->max_sessions);
-	char text[1024];
+	char text[2048];
+
+	add_udp_status(w, status);
 	size_t len = json_dumpb(status, text, sizeof text, JSON_COMPACT);
 
 	json_decref(status);

@@ -10,6 +10,7 @@
 #include "common/sealed.h"
 #include "gatewayd/child.h"
 #include "gatewayd/worker/session.h"
+#include "gatewayd/worker/udp.h"
 
 struct resolver;
 struct recording;
@@ -68,6 +69,7 @@ struct worker {
 	unsigned extra_fds, max_extra_fds;
 	unsigned udp_lookups;        /* under way for associations */
 	size_t udp_waiting_bytes;    /* of datagrams that wait, in all associations */
+	struct udp_counts udp_counts; /* of associations that have ended */
 	uint64_t session_tag; /* high 40 bits of session ids, drawn anew when the low 24 have been counted through */
 	uint64_t session_count;
 	struct counters counters;
@@ -142,6 +144,8 @@ void connect_stop(struct session *s);
 
 /* detail.c: what an event says beyond its columns, as a JSON object; "" if nothing. */
 void detail_write(const struct session *s, const struct policy_image *image, const struct policy_decision *d, struct audit_event *e);
+void detail_write_flow(const struct udp_flow *f, const struct policy_decision *d, struct audit_event *e);
+void detail_write_dropped(const struct udp_counts *c, struct audit_event *e);
 
 /* grant.c: when both are done, the client may know. */
 void grant_start(struct session *s, const struct policy_decision *d);

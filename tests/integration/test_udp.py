@@ -412,3 +412,105 @@ def test_a_stop_ends_associations_with_their_rows(gateway, target):
     g.start()
     assert g.row(event="flow-ended")["bytes_up"] == 5
     assert g.row(event="ended", command="udp")["reason"] == "gateway is stopping"
+
+
+ANY = {"listener_udp_replies": "any"}
+
+
+def speak(to, data, source="127.0.0.3"):
+    """A datagram from who was not asked; gives where it came from."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as third:
+        third.bind((source, 0))
+        third.sendto(data, to)
+        return third.getsockname()
+
+
+def test_others_may_answer_where_the_listener_says_so(gateway, target):
+    """`udp-replies = "any"`: who was not contacted speaks first, is decided and recorded, and can be answered."""
+    g = start(gateway, **ANY)
+    with g.associate() as a, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as third:
+        a.echo("127.0.0.1", target.port, b"x")
+        third.bind(("127.0.0.3", 0))
+        third.settimeout(10)
+        for data in (b"hello", b"", b"x" * 9000):
+            third.sendto(data, target.peers[0])
+            assert a.receive() == (third.getsockname(), data)
+        a.send(*third.getsockname(), b"answer")
+        assert third.recvfrom(100) == (b"answer", target.peers[0])
+        row = g.row(event="flow", address="127.0.0.3")
+        assert (row["detail"]["opened_by"], row["rule"], row["port"]) == ("destination", "loopback", third.getsockname()[1])
+    ended = g.row(event="flow-ended", address="127.0.0.3")
+    assert (ended["bytes_up"], ended["bytes_down"]) == (6, 9005)
+
+
+def test_policy_decides_who_may_answer(gateway, target):
+    g = start(gateway, policy=f"rule one allow to cidr 127.0.0.1/32 port {target.port}\ndefault deny\n", **ANY)
+    with g.associate() as a:
+        a.echo("127.0.0.1", target.port, b"x")
+        speak(target.peers[0], b"denied")
+        a.echo("127.0.0.1", target.port, b"only this comes")
+        assert g.row(event="denied")["address"] == "127.0.0.3"
+    assert g.row(event="ended")["detail"]["dropped"] == {"denied": 1}
+
+
+@pytest.mark.hostile
+def test_those_who_knock_are_bounded(gateway, target):
+    """They take no more than their share of an association, and fill no audit."""
+    g = start(gateway, policy=f"rule some allow to cidr 127.0.0.1/32 127.0.1.0/24\ndefault deny\n", **ANY)
+    with g.associate() as a:
+        a.echo("127.0.0.1", target.port, b"x")
+        for i in range(1, 101):
+            speak(target.peers[0], b"allowed", f"127.0.1.{i}")
+            if i <= 64:
+                assert a.receive()[1] == b"allowed"
+        for i in range(1, 101):
+            speak(target.peers[0], b"denied", f"127.0.2.{i}")
+        for i in range(150):
+            a.send("127.0.0.1", 20000 + i, b"x")
+        a.echo("127.0.0.1", target.port, b"the client has its own share")
+    dropped = g.row(event="ended")["detail"]["dropped"]
+    assert sum(dropped.values()) >= 136
+    rows = g.rows("--limit", "0")
+    assert len([r for r in rows if r["event"] == "flow" and r.get("detail", {}).get("opened_by")]) == 64
+    assert len([r for r in rows if r["event"] == "denied"]) <= 32
+
+
+def test_what_was_dropped_is_in_the_record_of_the_end(gateway, target, server):
+    g = start(gateway, policy="rule some allow to cidr 127.0.0.1/32\ndefault deny\n", workers=1)
+    deaf = server(servers.Refusing).port
+    with g.associate() as a:
+        a.echo("127.0.0.1", target.port, b"x")
+        for _ in range(3):
+            a.send("127.0.0.1", target.port, b"fragment", 1)
+        for _ in range(4):
+            a.socket.sendto(b"\0\0\0\2", a.relay)
+        for _ in range(5):
+            stranger(a, "127.0.0.1", target.port, b"stranger", "127.0.0.2")
+        for _ in range(6):
+            a.send("127.0.0.9", target.port, b"denied")
+        for _ in range(7):
+            speak(target.peers[0], b"unsolicited")
+        a.send("127.0.0.1", deaf, b"nobody")
+        a.echo("127.0.0.1", target.port, b"y")
+        wait.until(lambda: g.status()["workers"]["udp_icmp_errors"] == 1, "word that nobody listens")
+        status = g.status()["workers"]
+    detail = g.row(event="ended")["detail"]
+    assert detail == {"dropped": {"fragments": 3, "malformed": 4, "strangers": 5, "denied": 6, "unsolicited": 7}, "icmp_errors": 1}
+    for key, count in detail["dropped"].items():
+        assert status["udp_" + key] == count == g.status()["workers"]["udp_" + key]
+
+
+def test_an_association_that_dropped_nothing_says_nothing(gateway, target):
+    g = start(gateway)
+    with g.associate() as a:
+        a.echo("127.0.0.1", target.port, b"x")
+    assert "dropped" not in (g.row(event="ended").get("detail") or {})
+
+
+def test_groups_and_monitors_are_in_the_rows_of_flows(gateway, target):
+    g = start(gateway, policy=f"rule watch monitor deny group staff\nrule one allow to cidr 127.0.0.0/8 port {target.port}\ndefault deny\n")
+    with g.associate() as a:
+        a.echo("127.0.0.1", target.port, b"x")
+        a.send("127.0.0.1", 9, b"denied")
+        for row in (g.row(event="flow"), g.row(event="denied")):
+            assert row["detail"] == {"groups": ["staff"], "monitors": [{"rule": "watch", "would": "deny"}]}

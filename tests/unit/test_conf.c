@@ -119,7 +119,8 @@ static void every_option_is_taken(void **state)
 		 "commit-interval = 0\ncompile-timeout = 1001\nsandbox = no\nlog-level = \"debug\"\n"
 		 "listener \"a\" { address = {\"0.0.0.0:1\", \"[::]:2\"} methods = {\"none\", \"password\"}\n"
 		 "pam-service = \"x\" clients = {\"10.0.0.0/8\", \"2001:db8::/32\"} open-proxy = true\n"
-		 "versions = {\"4\", \"5\"} commands = {\"udp\", \"bind\", \"connect\"} }\n" LISTENER);
+		 "versions = {\"4\", \"5\"} commands = {\"udp\", \"bind\", \"connect\"}\n"
+		 "udp-replies = \"any\" }\n" LISTENER);
 	assert_int_equal(config->workers, 4);
 	assert_int_equal(config->max_sessions, 100);
 	assert_string_equal(config->user, "u");
@@ -161,6 +162,8 @@ static void every_option_is_taken(void **state)
 	assert_true(config->listeners[0].socks4);
 	assert_true(config->listeners[0].socks5);
 	assert_int_equal(config->listeners[0].commands, 1u << 1 | 1u << 2 | 1u << 3);
+	assert_true(config->listeners[0].udp_replies_any);
+	assert_false(config->listeners[1].udp_replies_any);
 	assert_string_equal(config->listeners[1].name, "main");
 }
 
@@ -432,6 +435,7 @@ static void versions_and_commands(void **state)
 		{"commands = {}", "serves no command"},
 		{"versions = {\"4\"} methods = {\"password\"}", "SOCKS4"},
 		{"versions = {\"4\", \"5\"}", "SOCKS4"},
+		{"udp-replies = \"all\"", "udp-replies is contacted or any, not 'all'"},
 	};
 
 	(void)state;
