@@ -36,6 +36,7 @@ struct limits {
 struct admitted {
 	LIST_ENTRY(admitted) by_id;
 	uint64_t id;
+	size_t listener;
 	struct counter *counters[KINDS]; /* NULL: not counted */
 };
 
@@ -44,9 +45,14 @@ struct limits_holder {
 	LIST_HEAD(, admitted) buckets[BUCKETS];
 };
 
-bool limit_set_any(const struct limit_set *set)
+bool limit_set_connections(const struct limit_set *set)
 {
-	return set->sessions | set->per_client | set->per_user | set->rate | set->rate_per_client | set->rate_per_user;
+	return set->sessions | set->per_client | set->rate | set->rate_per_client;
+}
+
+bool limit_set_users(const struct limit_set *set)
+{
+	return set->per_user | set->rate_per_user;
 }
 
 struct limits *limits_new(const struct limit_set *sets, size_t n)
@@ -248,13 +254,15 @@ const char *limits_admit(struct limits_holder *h, uint64_t id, size_t listener, 
 	struct limits *l = h->limits;
 	struct counter *counters[KINDS] = {NULL};
 	struct measure m[KINDS];
-	struct admitted *a;
+	struct admitted *a = find(h, id);
+	int first = a == NULL ? OF_LISTENER : OF_USER; /* connection and log-in may be asked about apart */
 
 	forget_idle(l, now_us);
-	if (listener >= l->nsets || find(h, id) != NULL)
+	if (listener >= l->nsets ||
+	    (a != NULL && (user[0] == '\0' || a->listener != listener || a->counters[OF_USER] != NULL)))
 		return "this session has been counted already, or its listener is unknown";
 	measure_all(&l->sets[listener], client, user, m);
-	for (int i = 0; i < KINDS; i++) {
+	for (int i = first; i < KINDS; i++) {
 		if (m[i].sessions == 0 && m[i].rate == 0)
 			continue;
 		counters[i] = counter_of(l, (enum kind)i, listener, m[i].key, m[i].len, m[i].rate, now_us);
@@ -266,14 +274,18 @@ const char *limits_admit(struct limits_holder *h, uint64_t id, size_t listener, 
 		if (!force && m[i].rate > 0 && counters[i]->tokens < 1)
 			return reasons[i].fast;
 	}
-	a = calloc(1, sizeof *a);
-	if (a == NULL)
-		return "out of memory";
-	a->id = id;
-	memcpy(a->counters, counters, sizeof counters);
-	for (int i = 0; i < KINDS; i++)
-		if (counters[i] != NULL)
+	if (a == NULL) {
+		a = calloc(1, sizeof *a);
+		if (a == NULL)
+			return "out of memory";
+		a->id = id;
+		a->listener = listener;
+		LIST_INSERT_HEAD(&h->buckets[id % BUCKETS], a, by_id);
+	}
+	for (int i = first; i < KINDS; i++)
+		if (counters[i] != NULL) {
+			a->counters[i] = counters[i];
 			take(l, counters[i]);
-	LIST_INSERT_HEAD(&h->buckets[id % BUCKETS], a, by_id);
+		}
 	return NULL;
 }

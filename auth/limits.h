@@ -1,4 +1,5 @@
-/* How many sessions a listener, a client address and a user may have, and begin in a second: counted in one place for all workers.
+/* How many sessions a listener, a client address and a user may have, and begin in a second: counted in one place for all workers,
+ * from the connection on (a client that says nothing counts, too), and for a user from the log-in on.
  * A client over IPv6 is its /64, which is one customer's. */
 #pragma once
 
@@ -14,7 +15,9 @@ struct limit_set {
 	unsigned rate, rate_per_client, rate_per_user; /* new ones a second; as many at once */
 };
 
-bool limit_set_any(const struct limit_set *set);
+/* Is anything counted from the connection on; for a user who has logged in? */
+bool limit_set_connections(const struct limit_set *set);
+bool limit_set_users(const struct limit_set *set);
 
 struct limits;
 /* What one worker has been granted; all of it returns when the worker dies. */
@@ -27,7 +30,8 @@ void limits_free(struct limits **l);
 struct limits_holder *limits_holder_new(struct limits *l);
 void limits_holder_free(struct limits_holder **h);
 
-/* Counts session `id` (the worker's own): NULL, or a constant text why it may not begin.  user: "" if there was no log-in.
+/* Counts session `id` (the worker's own): NULL, or a constant text why it may not begin.  user: "" while nobody has logged in;
+ * a session that was counted without one is asked about once more, for the user alone, and stays counted if the answer is no.
  * force: it has begun already, before we were here.  now_us: monotonic. */
 const char *limits_admit(struct limits_holder *h, uint64_t id, size_t listener, const struct addr *client, const char *user,
 			 bool force, int64_t now_us);

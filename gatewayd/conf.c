@@ -3,6 +3,7 @@
 #include "gatewayd/conf.h"
 
 #include <confuse.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +29,9 @@ struct option {
 #define OPTION(option_name, option_kind, field, ...)                                                                   \
 	{.name = (option_name), .kind = (option_kind), .offset = offsetof(struct config, field),                       \
 	 .size = sizeof(((struct config *)0)->field), __VA_ARGS__}
+
+/* The default of a listener's option that has everybody's value then. */
+#define UNSET LONG_MIN
 
 #define DAY_MS (24L * 60 * 60 * 1000)
 
@@ -319,6 +323,21 @@ static void take_limits(cfg_t *sec, struct limit_set *l)
 	l->rate_per_user = take_limit(sec, "max-rate-per-user");
 }
 
+/* A time that a listener may set for itself; without one it has everybody's. */
+static unsigned take_time(cfg_t *sec, const char *name, unsigned of_all)
+{
+	const struct option *o = options;
+	long value = cfg_getint(sec, name);
+
+	while (strcmp(o->name, name) != 0)
+		o++;
+	if (value == UNSET)
+		return of_all;
+	if (value < o->min || value > o->max)
+		wrong(sec, "%s is from %ld to %ld, not %ld", name, o->min, o->max, value);
+	return (unsigned)value;
+}
+
 static void take_services(cfg_t *sec, struct config_listener *l)
 {
 	for (unsigned i = 0; i < cfg_size(sec, "versions"); i++) {
@@ -372,6 +391,9 @@ static void take_listener(struct config *c, cfg_t *sec)
 		prefix_parse(cfg_getnstr(sec, "clients", i), &l->clients[i], &host_bits);
 	}
 	take_limits(sec, &l->limits);
+	l->handshake_timeout_ms = take_time(sec, "handshake-timeout", c->handshake_timeout_ms);
+	l->idle_timeout_ms = take_time(sec, "idle-timeout", c->idle_timeout_ms);
+	l->max_session_age_ms = take_time(sec, "max-session-age", c->max_session_age_ms);
 	l->udp_replies_any = strcmp(cfg_getstr(sec, "udp-replies"), "any") == 0;
 	l->open_proxy = cfg_getbool(sec, "open-proxy");
 	check_open_proxy(sec, l);
@@ -444,6 +466,9 @@ static cfg_opt_t listener_options[] = {
 	CFG_INT("max-rate", 0, CFGF_NONE),
 	CFG_INT("max-rate-per-client", 0, CFGF_NONE),
 	CFG_INT("max-rate-per-user", 0, CFGF_NONE),
+	CFG_INT("handshake-timeout", UNSET, CFGF_NONE),
+	CFG_INT("idle-timeout", UNSET, CFGF_NONE),
+	CFG_INT("max-session-age", UNSET, CFGF_NONE),
 	CFG_BOOL("open-proxy", cfg_false, CFGF_NONE),
 	CFG_END(),
 };

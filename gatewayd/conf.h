@@ -32,6 +32,7 @@ struct config_listener {
 	bool open_proxy;
 	bool udp_replies_any; /* others than contacted destinations may speak to an association, as policy allows */
 	struct limit_set limits; /* over all workers */
+	unsigned handshake_timeout_ms, idle_timeout_ms, max_session_age_ms; /* its own, or those of all */
 };
 
 struct config {

@@ -51,7 +51,7 @@ static void take(struct acceptor *a, int fd, const struct sockaddr *sa, socklen_
 		return;
 	}
 	s = session_new(w, a->listener, fd, &client);
-	if (s != NULL)
+	if (s != NULL && !limits_ask_connection(s))
 		handshake_start(s);
 }
 

@@ -69,7 +69,8 @@ void handshake_start(struct session *s)
 {
 	struct worker *w = s->worker;
 
-	s->setup->deadline_us = s->accepted_us + (int64_t)w->config->handshake_timeout_ms * 1000;
+	session_set_state(s, SESSION_GREETING);
+	s->setup->deadline_us = s->accepted_us + (int64_t)s->listener->handshake_timeout_ms * 1000;
 	s->setup->method = METHOD_UNACCEPTABLE;
 	event_assign(&s->client_read, w->base, s->client_fd, EV_READ | EV_PERSIST, on_readable, s);
 	wait_for_client(s);
@@ -99,6 +100,8 @@ void handshake_refusal_reply(struct session *s, enum reason reason)
 	static const uint8_t no_method[2] = {5, METHOD_UNACCEPTABLE}, login_refused[2] = {1, 1};
 
 	switch (s->state) {
+	case SESSION_COUNTING:
+		return;
 	case SESSION_GREETING:
 		if (reason == REASON_NO_METHOD)
 			say(s, no_method, sizeof no_method);
@@ -326,7 +329,7 @@ static bool request(struct session *s)
 		s->address = setup->request.address;
 	if (!(s->listener->commands & 1u << s->command))
 		session_refuse(s, REASON_COMMAND, "this listener does not serve it");
-	else if (!limits_ask(s))
+	else if (!limits_ask_user(s))
 		handshake_admitted(s);
 	return false;
 }

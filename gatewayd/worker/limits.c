@@ -1,4 +1,5 @@
-/* Asks the auth master, who counts for all workers, whether a session may begin; and tells it of its end. */
+/* Asks the auth master, who counts for all workers, whether a session may begin; and tells it of its end.  It is asked when the
+ * client has connected, before a byte is read, for the listener and the client; and again when a user has logged in. */
 #include "config.h"
 
 #include <event2/event.h>
@@ -14,7 +15,8 @@ static size_t listener_index(const struct session *s)
 	return (size_t)(s->listener - s->worker->config->listeners);
 }
 
-static int send_ask(const struct session *s, bool begun)
+/* Once a log-in has been counted, the session's user is told with it. */
+static int send_ask(const struct session *s, bool begun, bool user)
 {
 	uint8_t body[600];
 	struct wire_writer out = wire_writer_on(body, sizeof body);
@@ -23,32 +25,59 @@ static int send_ask(const struct session *s, bool begun)
 
 	if (s->worker->auth == NULL)
 		return -1;
-	strncpy(a.user, s->user == NULL ? "" : s->user, sizeof a.user - 1);
+	strncpy(a.user, user ? s->user : "", sizeof a.user - 1);
 	auth_put_admit(&out, &a);
 	return ipc_send_wire(s->worker->auth, IPC_ADMIT_ASK, &out);
 }
 
-bool limits_ask(struct session *s)
+static int ask(struct session *s, bool user)
 {
-	if (!limit_set_any(&s->listener->limits))
+	if (send_ask(s, false, user) != 0)
+		return -1;
+	s->counted = true; /* whatever the answer: its end is told */
+	s->user_counted = user;
+	TAILQ_INSERT_TAIL(&s->worker->admitting, s->setup, admitting);
+	s->setup->in_admitting = true;
+	return 0;
+}
+
+bool limits_ask_connection(struct session *s)
+{
+	if (!limit_set_connections(&s->listener->limits))
+		return false;
+	if (ask(s, false) != 0)
+		session_turn_away(s, "who counts sessions is not running");
+	else
+		session_arm(s, (int64_t)s->listener->handshake_timeout_ms * 1000);
+	return true;
+}
+
+bool limits_ask_user(struct session *s)
+{
+	if (s->user == NULL || !limit_set_users(&s->listener->limits))
 		return false;
 	session_set_state(s, SESSION_ADMITTING);
-	if (send_ask(s, false) != 0) {
+	if (ask(s, true) != 0)
 		session_refuse(s, REASON_LIMIT, "who counts sessions is not running");
-		return true;
-	}
-	s->admitted = true; /* whatever the answer: its end is told */
-	LIST_INSERT_HEAD(&s->worker->admitting, s->setup, admitting);
-	s->setup->in_admitting = true;
-	session_arm(s, (int64_t)s->worker->config->audit_timeout_ms * 1000);
+	else
+		session_arm(s, (int64_t)s->worker->config->audit_timeout_ms * 1000);
 	return true;
 }
 
 void limits_stop_asking(struct setup *setup)
 {
 	if (setup->in_admitting)
-		LIST_REMOVE(setup, admitting);
+		TAILQ_REMOVE(&setup->session->worker->admitting, setup, admitting);
 	setup->in_admitting = false;
+}
+
+/* Before the first byte there is nobody to reply to: which protocol it is that the client speaks is not known. */
+static void refuse(struct session *s, const char *why)
+{
+	if (s->state == SESSION_COUNTING)
+		session_turn_away(s, why);
+	else
+		session_refuse(s, REASON_LIMIT, why);
 }
 
 void limits_answer(struct worker *w, const struct ipc_message *m)
@@ -62,19 +91,20 @@ void limits_answer(struct worker *w, const struct ipc_message *m)
 		log_error("the authenticator sent a malformed answer about limits");
 		return;
 	}
-	LIST_FOREACH (setup, &w->admitting, admitting)
+	/* Answers come in the order of the questions: it is among the first. */
+	TAILQ_FOREACH (setup, &w->admitting, admitting)
 		if (setup->session->id == id)
 			break;
 	if (setup == NULL)
 		return; /* its client has left */
 	limits_stop_asking(setup);
-	if (why[0] == '\0') {
-		evtimer_del(&setup->session->timer);
+	evtimer_del(&setup->session->timer);
+	if (why[0] != '\0')
+		refuse(setup->session, why);
+	else if (setup->session->state == SESSION_COUNTING)
+		handshake_start(setup->session);
+	else
 		handshake_admitted(setup->session);
-		return;
-	}
-	setup->session->admitted = false;
-	session_refuse(setup->session, REASON_LIMIT, why);
 }
 
 void limits_done(struct session *s)
@@ -82,20 +112,20 @@ void limits_done(struct session *s)
 	uint8_t body[16];
 	struct wire_writer out = wire_writer_on(body, sizeof body);
 
-	if (!s->admitted || s->worker->auth == NULL)
+	if (!s->counted || s->worker->auth == NULL)
 		return;
 	auth_put_cancel(&out, s->id);
 	ipc_send_wire(s->worker->auth, IPC_ADMIT_DONE, &out);
-	s->admitted = false;
+	s->counted = false;
 }
 
 void limits_master_gone(struct worker *w)
 {
 	struct setup *setup;
 
-	while ((setup = LIST_FIRST(&w->admitting)) != NULL) {
+	while ((setup = TAILQ_FIRST(&w->admitting)) != NULL) {
 		limits_stop_asking(setup);
-		session_refuse(setup->session, REASON_LIMIT, "who counts sessions has ended");
+		refuse(setup->session, "who counts sessions has ended");
 	}
 }
 
@@ -104,6 +134,6 @@ void limits_master_new(struct worker *w)
 	struct session *s;
 
 	TAILQ_FOREACH (s, &w->sessions, next)
-		if (s->admitted)
-			send_ask(s, true);
+		if (s->counted)
+			send_ask(s, true, s->user_counted);
 }

@@ -170,7 +170,7 @@ static void on_client_writable(evutil_socket_t fd, short what, void *arg)
 
 static int64_t idle_limit_us(const struct session *s)
 {
-	return (int64_t)s->worker->config->idle_timeout_ms * 1000;
+	return (int64_t)s->listener->idle_timeout_ms * 1000;
 }
 
 /* For whatever comes first. */

@@ -22,8 +22,11 @@
 /* How long a refused client has to read its reply, and how much more of its bytes we are willing to throw away. */
 #define CLOSING_US 2000000
 #define CLOSING_BYTES (64 * 1024)
+/* Clients turned away that get a row, of each second. */
+#define TURNED_AWAY_ROWS 20
 
 static const char *const state_names[SESSION_STATE_COUNT] = {
+	[SESSION_COUNTING] = "counting",
 	[SESSION_GREETING] = "greeting",   [SESSION_LOGIN] = "login",         [SESSION_AUTHENTICATING] = "authenticating",
 	[SESSION_DELAYING] = "delaying",   [SESSION_REQUEST] = "request",     [SESSION_RESOLVING] = "resolving",
 	[SESSION_ADMITTING] = "admitting",
@@ -35,6 +38,7 @@ static const char *const state_names[SESSION_STATE_COUNT] = {
 #define TO(state) (1u << SESSION_##state)
 
 static const unsigned legal_moves[SESSION_STATE_COUNT] = {
+	[SESSION_COUNTING] = TO(GREETING) | TO(CLOSING),
 	[SESSION_GREETING] = TO(LOGIN) | TO(REQUEST) | TO(CLOSING),
 	[SESSION_LOGIN] = TO(AUTHENTICATING) | TO(CLOSING),
 	[SESSION_AUTHENTICATING] = TO(REQUEST) | TO(DELAYING) | TO(CLOSING),
@@ -86,7 +90,7 @@ void session_arm(struct session *s, int64_t after_us)
 
 int64_t session_age_left_us(const struct session *s, int64_t now_us)
 {
-	int64_t limit = (int64_t)s->worker->config->max_session_age_ms * 1000;
+	int64_t limit = (int64_t)s->listener->max_session_age_ms * 1000;
 
 	return limit == 0 ? INT64_MAX : s->granted_us + limit - now_us;
 }
@@ -98,6 +102,9 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd, (void)what;
 	switch (s->state) {
+	case SESSION_COUNTING:
+		session_turn_away(s, "who counts sessions did not answer in time");
+		return;
 	case SESSION_GREETING:
 	case SESSION_LOGIN:
 	case SESSION_REQUEST:
@@ -353,6 +360,22 @@ void session_refuse(struct session *s, enum reason reason, const char *detail)
 {
 	record_refusal(s, reason, detail, NULL, NULL);
 	refuse(s, reason);
+}
+
+void session_turn_away(struct session *s, const char *detail)
+{
+	struct worker *w = s->worker;
+	int64_t second = clock_mono_us() / 1000000;
+
+	if (second != w->turned_away_s) {
+		w->turned_away_s = second;
+		w->turned_away_rows = 0;
+	}
+	w->counters.turned_away++;
+	/* A flood of connections must not become one of rows. */
+	if (w->turned_away_rows++ < TURNED_AWAY_ROWS)
+		record_refusal(s, REASON_LIMIT, detail, NULL, NULL);
+	session_drop(s);
 }
 
 void session_deny(struct session *s, const struct policy_image *image, const struct policy_decision *d)

@@ -1,8 +1,8 @@
 /* One client connection, from accept to its last byte.
  *
- *   GREETING -> LOGIN -> AUTHENTICATING -> REQUEST -> RESOLVING -> GRANTING -> RELAYING -> (ended)
- *       \_________________________________/    \__________/  |          |
- *              (method none)               (literal address) |          |
+ *   COUNTING -> GREETING -> LOGIN -> AUTHENTICATING -> REQUEST -> RESOLVING -> GRANTING -> RELAYING -> (ended)
+ *                  \_________________________________/    \__________/  |          |
+ *                         (method none)               (literal address) |          |
  *   Any state before RELAYING may go to CLOSING: the refusal is written, the client's bytes are drained, bounded in time.
  *   AUTHENTICATING -> DELAYING -> CLOSING is a refused log-in that waits as long as PAM asked for.
  *
@@ -10,7 +10,8 @@
  *
  * UDP ASSOCIATE: REQUEST -> GRANTING -> ASSOCIATED; its destinations are decided datagram by datagram (udp.h).
  *
- * Where the listener has limits, REQUEST -> ADMITTING asks whether one more session may begin.
+ * Where the listener has limits, COUNTING waits for the word that one more connection may begin, before a byte is read, and
+ * REQUEST -> ADMITTING asks the same for the user.
  *
  * GRANTING runs two things at once: the grant's audit record becomes durable, and the destination is connected to.  Only when
  * both are done does the client read its success reply. */
@@ -38,6 +39,7 @@ struct ruleset;
 struct association;
 
 enum session_state {
+	SESSION_COUNTING,
 	SESSION_GREETING,
 	SESSION_LOGIN,
 	SESSION_AUTHENTICATING,
@@ -87,7 +89,7 @@ struct setup {
 	uint8_t method;        /* SOCKS5 code chosen */
 	LIST_ENTRY(setup) asking; /* among those that wait for the authenticator */
 	bool asked;
-	LIST_ENTRY(setup) admitting; /* among those that wait for a word about limits */
+	TAILQ_ENTRY(setup) admitting; /* among those that wait for a word about limits */
 	bool in_admitting;
 	enum reason refusal; /* while the refusal of a log-in is delayed */
 	char *refusal_detail;
@@ -136,7 +138,8 @@ struct session {
 	int64_t accepted_us, granted_us, active_us; /* monotonic */
 	int64_t checked_us;      /* when its bytes were recorded last, or it was granted */
 	uint64_t checked_bytes;  /* both ways, then */
-	bool admitted; /* counted by the auth master: its end is to be told */
+	bool counted; /* by the auth master: its end is to be told */
+	bool user_counted;
 	bool granted; /* an OPEN record was made: an ENDED record is owed */
 	/* For the closing record. */
 	uint32_t revision;
@@ -162,6 +165,8 @@ void session_refuse(struct session *s, enum reason reason, const char *detail);
 void session_deny(struct session *s, const struct policy_image *image, const struct policy_decision *d);
 /* Ends a granted session: records it and frees it.  reset: both sides are told by RST. */
 void session_end(struct session *s, const char *reason, bool reset);
+/* Closes a connection whose client has said nothing yet: there is no session for it.  Recorded, up to a bound. */
+void session_turn_away(struct session *s, const char *detail);
 /* Frees a session that needs no record (a client that said nothing, a refusal that was read). */
 void session_drop(struct session *s);
 /* The setup's memory, wiped; the session relays or closes. */

@@ -370,7 +370,7 @@ static void arm(struct session *s)
 {
 	const struct config *config = s->worker->config;
 	int64_t now = clock_mono_us(), wait = (int64_t)config->udp_idle_timeout_ms * 500;
-	int64_t idle_left = s->active_us + (int64_t)config->idle_timeout_ms * 1000 - now + 1000;
+	int64_t idle_left = s->active_us + (int64_t)s->listener->idle_timeout_ms * 1000 - now + 1000;
 	int64_t age_left = session_age_left_us(s, now), checkpoint_left = session_checkpoint_left_us(s, now);
 
 	if (idle_left < wait)
@@ -416,7 +416,7 @@ void udp_idle_check(struct session *s)
 		session_end(s, "maximum session age", false);
 		return;
 	}
-	if (now - s->active_us > (int64_t)config->idle_timeout_ms * 1000) {
+	if (now - s->active_us > (int64_t)s->listener->idle_timeout_ms * 1000) {
 		session_end(s, "idle timeout", false);
 		return;
 	}

@@ -254,7 +254,7 @@ int worker_main(struct child *c)
 	w->session_tag = worker_random_tag();
 	TAILQ_INIT(&w->sessions);
 	LIST_INIT(&w->asking);
-	LIST_INIT(&w->admitting);
+	TAILQ_INIT(&w->admitting);
 	w->recording = recording_new(w->base, ROLE_WORKER,
 				     &(struct recording_callbacks){.progress = on_progress, .gone = on_recorder_gone, .arg = w});
 	accept_init(w);

@@ -45,7 +45,7 @@ struct worker {
 	struct event_base *base;
 	struct ipc *auth, *control;
 	struct event relink_timer; /* runs while a link is missing */
-	LIST_HEAD(, setup) admitting;
+	TAILQ_HEAD(, setup) admitting; /* that wait for a word about limits, for longest first */
 	LIST_HEAD(, setup) asking; /* log-ins that wait for the authenticator */
 	struct resolver *resolver;
 	struct recording *recording;
@@ -73,6 +73,8 @@ struct worker {
 	uint64_t session_tag; /* high 40 bits of session ids, drawn anew when the low 24 have been counted through */
 	uint64_t session_count;
 	struct counters counters;
+	int64_t turned_away_s; /* second in which rows of clients turned away were written last, */
+	unsigned turned_away_rows; /* and how many */
 	uint8_t buffer[RELAY_BUFFER]; /* every read of the relay lands here first */
 };
 
@@ -106,8 +108,10 @@ void authenticate_link(struct worker *w, int fd);
 int authenticate_ask(struct session *s, struct auth_ask *ask);
 void authenticate_cancel(struct session *s);
 
-/* limits.c: True if the listener has limits: the session waits, and handshake_admitted() or a refusal follows. */
-bool limits_ask(struct session *s);
+/* limits.c: True if there is a limit to ask about: the session waits (or is gone), and handshake_start() follows, or a refusal. */
+bool limits_ask_connection(struct session *s);
+/* Likewise when it has a request; handshake_admitted() follows, or a refusal. */
+bool limits_ask_user(struct session *s);
 void limits_answer(struct worker *w, const struct ipc_message *m);
 void limits_stop_asking(struct setup *setup);
 void limits_done(struct session *s);

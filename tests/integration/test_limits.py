@@ -16,23 +16,75 @@ def close(sessions):
         s.close()
 
 
+def turned_away(g):
+    """True if a new connection is closed without a byte; False if it is served."""
+    try:
+        with g.client() as c:
+            c.send(socks.greeting(socks.PASSWORD))
+            return c.receive(2) == b""
+    except ConnectionError:
+        return True
+
+
 def test_sessions_of_a_client_over_all_workers(gateway, echo):
     g = gateway(workers=2, listener_max_sessions_per_client=4)
     held = several(g, echo, 4)
     assert [s.code for s in held] == [socks.OK] * 4
-    with g.session("127.0.0.1", echo.port) as late:
-        assert late.code == socks.FAILURE
+    assert turned_away(g)
     row = g.row(event="denied")
     assert row["reason"] == "limit reached: this client has as many sessions as it may"
+    assert row["client"] == "127.0.0.1"
     held.pop().close()
 
-    def again():
-        with g.session("127.0.0.1", echo.port) as s:
-            return s.code == socks.OK
-
-    wait.until(again, "one more session")
+    wait.until(lambda: not turned_away(g), "one more session")
     held[0].echo(b"the others go on")
     close(held)
+
+
+def test_silent_connections_count(gateway, echo):
+    """From the connection on, over all workers; what gives them back is the deadline of the handshake."""
+    g = gateway(workers=2, listener_max_sessions_per_client=4, listener_handshake_timeout=3000, handshake_timeout=600000)
+    silent = [g.client() for _ in range(4)]
+    assert turned_away(g)
+    with g.client(source="127.0.0.2") as other:
+        assert other.greet(socks.PASSWORD) == socks.PASSWORD
+    for c in silent:
+        assert c.receive_all() == b""
+    wait.until(lambda: not turned_away(g), "room again")
+    close(silent)
+
+
+def test_a_client_that_leaves_at_once_is_given_back(gateway, echo):
+    g = gateway(workers=2, listener_max_sessions=3)
+    for _ in range(50):
+        g.client().abort()
+        with g.client() as c:
+            c.send(b"\5")
+
+    def served():
+        try:
+            sessions = several(g, echo, 3)
+        except (OSError, AssertionError):
+            return False
+        close(sessions)
+        return True
+
+    wait.until(served, "three at a time")
+
+
+def test_a_flood_is_counted_and_not_all_of_it_recorded(gateway, echo):
+    g = gateway(workers=1, listener_max_sessions=1)
+    began = time.monotonic()
+    with g.session("127.0.0.1", echo.port) as first:
+        for _ in range(300):
+            assert turned_away(g)
+        seconds = time.monotonic() - began
+        first.echo(b"goes on")
+    assert g.status()["workers"]["turned_away"] == 300
+    g.row(event="ended")
+    rows = g.rows("--limit", "0", event="denied")
+    assert 20 <= len(rows) <= 20 * (seconds + 2)
+    assert {r["reason"] for r in rows} == {"limit reached: the listener has as many sessions as it may"}
 
 
 def test_sessions_of_a_user(gateway, echo):
@@ -45,16 +97,30 @@ def test_sessions_of_a_user(gateway, echo):
             assert other.code == socks.OK
 
 
+def test_a_refused_user_leaves_the_connection_counted_until_it_ends(gateway, echo):
+    g = gateway(workers=2, listener_max_sessions_per_user=1, listener_max_sessions=2)
+    with g.session("127.0.0.1", echo.port) as first:
+        for _ in range(20):
+            wait.until(lambda: not turned_away(g), "the refused ones are given back")
+            try:
+                with g.session("127.0.0.1", echo.port) as second:
+                    assert second.code == socks.FAILURE
+            except (OSError, AssertionError):
+                pass
+        first.echo(b"goes on")
+    wait.until(lambda: not turned_away(g), "room")
+    assert "limit reached: this user has as many sessions as they may" in {r["reason"] for r in g.rows(event="denied")}
+
+
 def test_rate_of_a_client(gateway, echo):
     """Ten at once, then ten a second: however slow the machine, no more than its time allows."""
     g = gateway(listener_max_rate_per_client=10)
-    codes = []
+    served = 0
     began = time.monotonic()
-    while socks.FAILURE not in codes:
-        with g.session("127.0.0.1", echo.port) as s:
-            codes.append(s.code)
-        assert codes.count(socks.OK) <= 10 + 10 * (time.monotonic() - began) + 1
-    assert codes[:10] == [socks.OK] * 10
+    while not turned_away(g):
+        served += 1
+        assert served <= 10 + 10 * (time.monotonic() - began) + 1
+    assert served >= 10
     assert g.row(event="denied")["reason"] == "limit reached: this client begins as many sessions a second as it may"
 
 
@@ -65,12 +131,9 @@ def test_counts_survive_the_death_of_who_counts(gateway, echo):
     os.kill(old[0], signal.SIGKILL)
     wait.until(lambda: g.pids("auth") not in ([], old), "a new auth master")
 
-    def refused():
-        with g.session("127.0.0.1", echo.port) as s:
-            return s.code == socks.FAILURE
-
-    wait.until(refused, "a refusal by the new master")
-    assert "as many sessions as it may" in g.wait_rows(1, event="denied")[0]["reason"]
+    wait.until(lambda: turned_away(g) and any("as many sessions as it may" in r["reason"] for r in g.rows(event="denied")),
+               "a refusal by the new master")
+    held[0].echo(b"going on")
     close(held)
 
 
@@ -97,3 +160,17 @@ def test_max_session_age(gateway, echo):
         s.echo(b"young")
         assert s.receive_all() == b""
     assert g.row(event="ended")["reason"] == "maximum session age"
+
+
+def test_a_listener_has_times_of_its_own(gateway, echo):
+    g = gateway(listener_max_session_age=300, max_session_age=0)
+    with g.session("127.0.0.1", echo.port) as s:
+        assert s.receive_all() == b""
+    assert g.row(event="ended")["reason"] == "maximum session age"
+    g = gateway(listener_idle_timeout=300, listener_handshake_timeout=500)
+    with g.session("127.0.0.1", echo.port) as s, g.client() as dripping:
+        dripping.send(b"\5")
+        assert s.receive_all() == b""
+        assert dripping.receive_all() == b""
+    assert g.row(event="ended")["reason"] == "idle timeout"
+    assert "handshake timeout" in g.row(event="denied")["reason"]

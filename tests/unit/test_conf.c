@@ -120,7 +120,8 @@ static void every_option_is_taken(void **state)
 		 "listener \"a\" { address = {\"0.0.0.0:1\", \"[::]:2\"} methods = {\"none\", \"password\"}\n"
 		 "pam-service = \"x\" clients = {\"10.0.0.0/8\", \"2001:db8::/32\"} open-proxy = true\n"
 		 "versions = {\"4\", \"5\"} commands = {\"udp\", \"bind\", \"connect\"}\n"
-		 "udp-replies = \"any\" }\n" LISTENER);
+		 "udp-replies = \"any\" handshake-timeout = 201 idle-timeout = 203 max-session-age = 0 }\n"
+		 "max-session-age = 107\n" LISTENER);
 	assert_int_equal(config->workers, 4);
 	assert_int_equal(config->max_sessions, 100);
 	assert_string_equal(config->user, "u");
@@ -164,6 +165,12 @@ static void every_option_is_taken(void **state)
 	assert_int_equal(config->listeners[0].commands, 1u << 1 | 1u << 2 | 1u << 3);
 	assert_true(config->listeners[0].udp_replies_any);
 	assert_false(config->listeners[1].udp_replies_any);
+	assert_int_equal(config->listeners[0].handshake_timeout_ms, 201);
+	assert_int_equal(config->listeners[0].idle_timeout_ms, 203);
+	assert_int_equal(config->listeners[0].max_session_age_ms, 0);
+	assert_int_equal(config->listeners[1].handshake_timeout_ms, 101);
+	assert_int_equal(config->listeners[1].idle_timeout_ms, 103);
+	assert_int_equal(config->listeners[1].max_session_age_ms, 107);
 	assert_string_equal(config->listeners[1].name, "main");
 }
 
@@ -435,6 +442,9 @@ static void versions_and_commands(void **state)
 		{"commands = {}", "serves no command"},
 		{"versions = {\"4\"} methods = {\"password\"}", "SOCKS4"},
 		{"versions = {\"4\", \"5\"}", "SOCKS4"},
+		{"handshake-timeout = 99", "handshake-timeout is from 100 to 600000, not 99"},
+		{"idle-timeout = 0", "idle-timeout is from 100 to 2592000000, not 0"},
+		{"max-session-age = -1", "max-session-age is from 0 to 4233600000, not -1"},
 		{"udp-replies = \"all\"", "udp-replies is contacted or any, not 'all'"},
 	};
 

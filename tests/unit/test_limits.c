@@ -68,6 +68,28 @@ static void a_client_and_a_user_are_counted_for_themselves(void **state)
 	end();
 }
 
+static void a_user_is_counted_when_he_has_logged_in(void **state)
+{
+	(void)state;
+	begin((struct limit_set){.per_client = 3, .per_user = 1});
+	assert_true(admit(first, 1, &near, "", 0));
+	assert_true(admit(first, 2, &near, "", 0));
+	assert_true(admit(first, 1, &near, "ann", 0));
+	assert_false(admit(first, 1, &near, "ann", 0)); /* twice */
+	assert_false(admit(first, 1, &near, "bob", 0));
+	assert_false(admit(first, 2, &near, "ann", 0));
+	/* The connection stays counted until it has ended, and its client was not counted once more. */
+	assert_true(admit(second, 1, &near, "", 0));
+	assert_false(admit(second, 2, &near, "", 0));
+	limits_release(first, 2, 0);
+	assert_true(admit(second, 2, &near, "", 0));
+	limits_release(first, 1, 0);
+	assert_true(admit(second, 2, &near, "ann", 0));
+	/* Another listener's session cannot be had by its number. */
+	assert_non_null(limits_admit(second, 1, 1, &near, "bob", false, 0));
+	end();
+}
+
 static void a_client_over_ipv6_is_its_64(void **state)
 {
 	struct addr a, b, c;
@@ -165,6 +187,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_listener_counts_over_all_workers),
 		cmocka_unit_test(a_client_and_a_user_are_counted_for_themselves),
+		cmocka_unit_test(a_user_is_counted_when_he_has_logged_in),
 		cmocka_unit_test(a_client_over_ipv6_is_its_64),
 		cmocka_unit_test(nobody_without_a_login_counts_as_a_user),
 		cmocka_unit_test(a_rate_refills_with_time),
