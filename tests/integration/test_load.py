@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from harness import servers, socks, wait
+from harness import processes, servers, socks, wait
 from harness.gateway import sanitized
 
 pytestmark = pytest.mark.load
@@ -135,9 +135,7 @@ def test_few_descriptors(gateway, echo):
     assert served
     for c in served[:10]:
         c.echo(b"x")
-    cpu = cpu_ticks(g.pids("worker")[0])
-    assert clients[0].silent_for(1.0)
-    assert cpu_ticks(g.pids("worker")[0]) - cpu < 60, "it spins on accept"
+    processes.rests(g.pids("worker")[0])
     for c in clients:
         c.close()
 
@@ -147,12 +145,6 @@ def test_few_descriptors(gateway, echo):
 
     wait.until(works, "service after the flood")
     assert len(g.log()) < 200000
-
-
-def cpu_ticks(pid):
-    with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
-        fields = f.read().rsplit(")", 1)[1].split()
-    return int(fields[11]) + int(fields[12])
 
 
 def test_max_sessions(gateway, echo):

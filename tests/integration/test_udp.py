@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from harness import dns, ports, servers, socks, wait
+from harness import dns, ports, processes, servers, socks, wait
 
 SERVED = {"listener_commands": ["connect", "udp"]}
 ALLOW = "rule loopback allow to cidr 127.0.0.0/8 ::1/128\ndefault deny\n"
@@ -334,16 +334,8 @@ def test_errors_of_destinations_stop_nothing(gateway, target, server):
         for i in range(100):
             a.send("127.0.0.1", deaf, b"nobody")
             a.echo("127.0.0.1", target.port, b"%d" % i)
-    pids = g.pids("worker")
-    before = sum(cpu_seconds(p) for p in pids)
-    time.sleep(0.5)
-    assert sum(cpu_seconds(p) for p in pids) - before < 0.25, "a worker spins on an error"
-
-
-def cpu_seconds(pid):
-    with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
-        fields = f.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        for pid in g.pids("worker"):
+            processes.rests(pid)
 
 
 def test_an_error_alone_does_not_spin(gateway, server):
@@ -353,10 +345,8 @@ def test_an_error_alone_does_not_spin(gateway, server):
         for _ in range(50):
             a.send("127.0.0.1", deaf, b"nobody")
         g.row(event="flow")
-        pids = g.pids("worker")
-        before = sum(cpu_seconds(p) for p in pids)
-        time.sleep(0.5)
-        assert sum(cpu_seconds(p) for p in pids) - before < 0.25, "a worker spins on an error"
+        for pid in g.pids("worker"):
+            processes.rests(pid)
 
 
 @pytest.mark.root

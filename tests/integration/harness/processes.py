@@ -2,8 +2,9 @@
 
 import os
 import signal
+import time
 
-from . import socks
+from . import socks, wait
 
 
 def children(pid):
@@ -48,6 +49,24 @@ def confined(pid):
     s = status(pid)
     caps = [int(s[c], 16) for c in ("CapInh", "CapPrm", "CapEff", "CapAmb")]
     return s["Seccomp"] == "2" and s["NoNewPrivs"] == "1" and not any(caps) and "0" not in s["Uid"].split() + s["Gid"].split()
+
+
+def _turns(pid):
+    """(asleep, what changes when it runs): a process that spins never sleeps, one that wakes for nothing is soon seen to."""
+    with open(f"/proc/{pid}/stat", encoding="latin-1") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return fields[0] == "S", (fields[11], fields[12], status(pid)["voluntary_ctxt_switches"])
+
+
+def rests(pid):
+    """Waits until it has been asleep for a while without a single turn of its loop."""
+
+    def asleep():
+        before = _turns(pid)
+        time.sleep(0.05)
+        return before[0] and _turns(pid) == before
+
+    wait.until(asleep, f"process {pid} comes to rest")
 
 
 def descriptors(pid):
