@@ -27,6 +27,8 @@ static int bind_socket(const struct endpoint *ep, bool shared)
 	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
 	    (shared && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) != 0) ||
 	    (sa.ss_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one) != 0) ||
+	    /* Those that are accepted inherit it: an urgent byte stays in its place (RFC 6093 section 5), in the handshake, too. */
+	    setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof one) != 0 ||
 	    bind(fd, (struct sockaddr *)&sa, len) != 0 || (shared && listen(fd, BACKLOG) != 0)) {
 		int saved = errno;
 

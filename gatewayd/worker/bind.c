@@ -46,11 +46,9 @@ static int local_address_towards(const struct addr *peer, struct addr *local)
 	return rc;
 }
 
-/* Only peers of one family can reach one socket (and SOCKS4 can name but IPv4). */
-static void keep_one_family(struct session *s)
+/* Only peers of one family can reach one socket. */
+static void keep_family(struct setup *setup, uint8_t family)
 {
-	struct setup *setup = s->setup;
-	uint8_t family = s->protocol == PROTOCOL_SOCKS4 ? ADDR_V4 : setup->candidates[0].address.family;
 	size_t kept = 0;
 
 	for (size_t i = 0; i < setup->ncandidates; i++)
@@ -59,9 +57,8 @@ static void keep_one_family(struct session *s)
 	setup->ncandidates = kept;
 }
 
-static int listen_towards(struct session *s)
+static int listen_towards(struct session *s, const struct candidate *c)
 {
-	const struct candidate *c = &s->setup->candidates[0];
 	struct endpoint ep = {.addr = policy_rule_source(s->setup->rules->image, c->rule)};
 	struct sockaddr_storage sa;
 	socklen_t len;
@@ -83,19 +80,29 @@ static int listen_towards(struct session *s)
 	return 0;
 }
 
+/* Towards the first candidate that we can be reached from: a name may have addresses of a family that leads nowhere here. */
 void bind_start(struct session *s)
 {
-	keep_one_family(s);
-	if (s->setup->ncandidates == 0) {
-		grant_failed(s, REASON_ADDRESS_TYPE);
-		return;
+	struct setup *setup = s->setup;
+	enum reason failure = REASON_ADDRESS_TYPE; /* SOCKS4 can name but IPv4 */
+
+	for (size_t i = 0; i < setup->ncandidates; i++) {
+		uint8_t family = setup->candidates[i].address.family;
+
+		if (s->protocol == PROTOCOL_SOCKS4 && family != ADDR_V4)
+			continue;
+		if (listen_towards(s, &setup->candidates[i]) == 0) {
+			keep_family(setup, family);
+			setup->connected = true;
+			grant_finish(s);
+			return;
+		}
+		failure = reason_worse(failure, reason_of_errno(errno));
+		if (s->server_fd >= 0)
+			close(s->server_fd);
+		s->server_fd = -1;
 	}
-	if (listen_towards(s) != 0) {
-		grant_failed(s, reason_of_errno(errno));
-		return;
-	}
-	s->setup->connected = true;
-	grant_finish(s);
+	grant_failed(s, failure);
 }
 
 /* ---- the peer -------------------------------------------------------------------------------------------------------- */

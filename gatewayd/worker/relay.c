@@ -209,8 +209,8 @@ void relay_start(struct session *s, const uint8_t *early, size_t len)
 	setsockopt(s->client_fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 	/* A client that vanished after its last byte would otherwise hold the session for the whole idle limit. */
 	setsockopt(s->client_fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
-	/* Out of line, an urgent byte would be lost: in its place it passes like any other (RFC 6093 section 5). */
-	setsockopt(s->client_fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof one);
+	/* Out of line, an urgent byte would be lost: in its place it passes like any other (RFC 6093 section 5).  The client's side
+	 * has it from its listener. */
 	setsockopt(s->server_fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof one);
 	event_del(&s->client_read);
 	event_assign(&s->client_read, base, s->client_fd, EV_READ | EV_PERSIST, on_client_readable, s);

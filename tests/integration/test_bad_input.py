@@ -98,11 +98,3 @@ def test_many_clients_that_say_nothing(shared, echo):
     for c in silent:
         c.abort()
     alive(shared, echo)
-
-
-def test_urgent_data(shared, echo):
-    with shared.client() as c:
-        c.socket.send(b"\5", socket.MSG_OOB)
-        c.send(socks.greeting(socks.NONE))
-        c.receive(2)
-    alive(shared, echo)

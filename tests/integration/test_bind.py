@@ -71,6 +71,35 @@ def test_data_both_ways_and_its_rows(gateway):
 
 
 @pytest.mark.skipif(not ports.has_ipv6(), reason="no IPv6 loopback")
+@pytest.mark.parametrize("version", [4, 5])
+def test_a_name_listens_in_the_family_that_it_can(gateway, dnsmasq, version):
+    """A name with addresses of both, of which the IPv6 one can reach nothing here (its rule's source is not ours)."""
+    resolver = dnsmasq("--host-record=both.test,127.0.0.1,::1")
+    g = start(gateway, policy="rule six allow to cidr ::1/128 source 2001:db8::1\nrule four allow to cidr 127.0.0.0/8\ndefault deny\n",
+              resolver=[resolver.address], listener_versions=["4", "5"], listener_methods=["none"])
+    with g.client4() if version == 4 else g.client() as c:
+        if version == 4:
+            assert c.request(b"both.test", FTP_DATA, socks.BIND) == socks.GRANTED4
+        else:
+            assert c.greet(socks.NONE) == socks.NONE
+            assert c.request("both.test", FTP_DATA, socks.BIND) == socks.OK
+        assert c.bound[0] == "127.0.0.1"
+        with come(c.bound) as peer:
+            assert c.reply() in (socks.OK, socks.GRANTED4)
+            assert c.bound == peer.getsockname()
+    row = g.row(event="connected")
+    assert (row["address"], row["rule"]) == ("127.0.0.1", "four")
+
+
+def test_no_way_to_any_address_of_a_name(gateway, dnsmasq):
+    resolver = dnsmasq("--host-record=both.test,127.0.0.1,::1")
+    g = start(gateway, policy="rule all allow to cidr ::1/128 127.0.0.0/8 source 192.0.2.1\ndefault deny\n", resolver=[resolver.address])
+    with ask(g, "both.test") as c:
+        assert c.code == socks.FAILURE
+    assert g.row(event="ended")["rule"] == "all"
+
+
+@pytest.mark.skipif(not ports.has_ipv6(), reason="no IPv6 loopback")
 def test_ipv6(gateway):
     g = start(gateway)
     with ask(g, "::1") as c:
