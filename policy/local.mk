@@ -7,7 +7,7 @@ policy_libpolicy_a_SOURCES = \
 	policy/zone.c policy/zone.h \
 	policy/compile.c policy/blob.c policy/blob.h policy/index_build.c policy/index_build.h \
 	policy/image.c policy/image.h policy/index.c policy/index.h policy/hash.h policy/literal.c policy/literal.h \
-	policy/window.c policy/window.h policy/guard.c policy/guard.h policy/geo.c policy/geo_priv.h \
+	policy/admit.c policy/window.c policy/window.h policy/guard.c policy/guard.h policy/geo.c policy/geo_priv.h \
 	policy/decide.c policy/decide.h policy/explain.c policy/expect.c \
 	policy/sample.c policy/sample.h policy/findings.c policy/diff.c
 policy_libpolicy_a_CFLAGS = $(AM_CFLAGS) $(PCRE2_CFLAGS) $(IDN2_CFLAGS) $(MAXMINDDB_CFLAGS) $(SODIUM_CFLAGS) $(JANSSON_CFLAGS)

@@ -216,6 +216,11 @@ void policy_decide_answers(const struct policy_context *ctx, const struct policy
 			   const struct addr *addresses, size_t n, const struct name *aliases, size_t naliases,
 			   struct policy_decision *each, struct policy_decision *whole);
 
+/* Before a client has said anything: false if, whatever it asked for and whoever it were, no rule could allow it because of where
+ * it comes from.  True wherever that is not plain, and for a policy that allows nobody anything: each of those requests is worth
+ * a record. */
+bool policy_may_admit(const struct policy_image *image, const struct addr *client, const char *listener);
+
 /* One line for logs, audit and people: "rule payroll-hr", "no rule matched", "address guard: loopback ..." */
 const char *policy_decision_text(const struct policy_image *image, const struct policy_decision *d, char *buf,
 				 size_t len);

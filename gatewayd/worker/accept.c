@@ -32,6 +32,23 @@ static bool client_allowed(const struct config_listener *l, const struct addr *c
 	return false;
 }
 
+/* Is there any point in listening to it?  Asked of policy once for each client and revision. */
+static bool may_be_admitted(struct worker *w, const struct config_listener *l, const struct addr *client)
+{
+	uint32_t h = 2166136261u;
+
+	for (size_t i = 0; i < sizeof client->bytes; i++)
+		h = (h ^ client->bytes[i]) * 16777619u;
+	struct admit *a = &w->admits[(h ^ h >> 16) % ADMITS];
+
+	if (a->revision != w->rules->revision || a->listener != l || !addr_equal(&a->client, client))
+		*a = (struct admit){.client = *client,
+				    .listener = l,
+				    .revision = w->rules->revision,
+				    .may = policy_may_admit(w->rules->image, client, l->name)};
+	return a->may;
+}
+
 static void take(struct acceptor *a, int fd, const struct sockaddr *sa, socklen_t len)
 {
 	struct worker *w = a->worker;
@@ -51,8 +68,14 @@ static void take(struct acceptor *a, int fd, const struct sockaddr *sa, socklen_
 		return;
 	}
 	s = session_new(w, a->listener, fd, &client);
-	if (s != NULL && !limits_ask_connection(s))
+	if (s == NULL)
+		return;
+	if (!may_be_admitted(w, a->listener, &client.addr)) {
+		s->revision = w->rules->revision;
+		session_turn_away(s, REASON_POLICY, "no rule can admit this client");
+	} else if (!limits_ask_connection(s)) {
 		handshake_start(s);
+	}
 }
 
 /* Without a descriptor to accept with, the client would wait in the queue and the loop would spin on it: one is kept in reserve

@@ -46,7 +46,7 @@ bool limits_ask_connection(struct session *s)
 	if (!limit_set_connections(&s->listener->limits))
 		return false;
 	if (ask(s, false) != 0)
-		session_turn_away(s, "who counts sessions is not running");
+		session_turn_away(s, REASON_LIMIT, "who counts sessions is not running");
 	else
 		session_arm(s, (int64_t)s->listener->handshake_timeout_ms * 1000);
 	return true;
@@ -75,7 +75,7 @@ void limits_stop_asking(struct setup *setup)
 static void refuse(struct session *s, const char *why)
 {
 	if (s->state == SESSION_COUNTING)
-		session_turn_away(s, why);
+		session_turn_away(s, REASON_LIMIT, why);
 	else
 		session_refuse(s, REASON_LIMIT, why);
 }

@@ -103,7 +103,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	(void)fd, (void)what;
 	switch (s->state) {
 	case SESSION_COUNTING:
-		session_turn_away(s, "who counts sessions did not answer in time");
+		session_turn_away(s, REASON_LIMIT, "who counts sessions did not answer in time");
 		return;
 	case SESSION_GREETING:
 	case SESSION_LOGIN:
@@ -362,7 +362,7 @@ void session_refuse(struct session *s, enum reason reason, const char *detail)
 	refuse(s, reason);
 }
 
-void session_turn_away(struct session *s, const char *detail)
+void session_turn_away(struct session *s, enum reason reason, const char *detail)
 {
 	struct worker *w = s->worker;
 	int64_t second = clock_mono_us() / 1000000;
@@ -374,7 +374,7 @@ void session_turn_away(struct session *s, const char *detail)
 	w->counters.turned_away++;
 	/* A flood of connections must not become one of rows. */
 	if (w->turned_away_rows++ < TURNED_AWAY_ROWS)
-		record_refusal(s, REASON_LIMIT, detail, NULL, NULL);
+		record_refusal(s, reason, detail, NULL, NULL);
 	session_drop(s);
 }
 

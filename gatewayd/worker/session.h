@@ -166,7 +166,7 @@ void session_deny(struct session *s, const struct policy_image *image, const str
 /* Ends a granted session: records it and frees it.  reset: both sides are told by RST. */
 void session_end(struct session *s, const char *reason, bool reset);
 /* Closes a connection whose client has said nothing yet: there is no session for it.  Recorded, up to a bound. */
-void session_turn_away(struct session *s, const char *detail);
+void session_turn_away(struct session *s, enum reason reason, const char *detail);
 /* Frees a session that needs no record (a client that said nothing, a refusal that was read). */
 void session_drop(struct session *s);
 /* The setup's memory, wiped; the session relays or closes. */

@@ -37,6 +37,16 @@ struct counters {
 	uint64_t accepted, turned_away, granted, failed, denied, login_failed, bytes_up, bytes_down;
 };
 
+/* Whether a client may be admitted by a revision, remembered: a revision never changes its mind. */
+#define ADMITS 1024
+
+struct admit {
+	struct addr client;
+	const struct config_listener *listener;
+	uint32_t revision;
+	bool may;
+};
+
 #define RELAY_BUFFER (64 * 1024)
 
 struct worker {
@@ -72,6 +82,7 @@ struct worker {
 	struct udp_counts udp_counts; /* of associations that have ended */
 	uint64_t session_tag; /* high 40 bits of session ids, drawn anew when the low 24 have been counted through */
 	uint64_t session_count;
+	struct admit admits[ADMITS];
 	struct counters counters;
 	int64_t turned_away_s; /* second in which rows of clients turned away were written last, */
 	unsigned turned_away_rows; /* and how many */

@@ -88,7 +88,7 @@ def test_nobody_is_no_user(gateway, echo):
 
 
 def test_client_address(gateway, echo):
-    g = gateway("rule desk allow client 127.0.7.0/24 to cidr 127.0.0.1/32\n")
+    g = gateway("rule desk allow client 127.0.7.0/24 to cidr 127.0.0.1/32\nrule bobs allow client 127.0.8.0/24 user bob\n")
     assert code(g, "127.0.0.1", echo.port, source="127.0.7.9") == socks.OK
     assert code(g, "127.0.0.1", echo.port, source="127.0.8.9") == socks.NOT_ALLOWED
 
