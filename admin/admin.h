@@ -6,6 +6,7 @@ enum admin_exit { ADMIN_FINE = 0, ADMIN_REFUSED = 1, ADMIN_USAGE = 2, ADMIN_UNRE
 int admin_status(int argc, char **argv);
 int admin_reload(int argc, char **argv);
 int admin_audit(int argc, char **argv);
+int admin_auth(int argc, char **argv);
 
 /* "gatewayctl: ..." on standard error; returns the code, so that a function can `return admin_fail(ADMIN_USAGE, ...)`.
  */

@@ -8,6 +8,7 @@ admin_libadmin_a_SOURCES = \
 	admin/rows.c admin/rows.h \
 	admin/status.c \
 	admin/reload.c \
+	admin/auth.c \
 	admin/audit.c
 admin_libadmin_a_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS)
 

@@ -1,6 +1,6 @@
 /* Authentication: the messages, the master that never blocks, and the child that may.
  *
- * The master owns the queue and the conversation children's work: it gives each child one conversation at a time, at
+ * The master remembers who has just logged in, slows down who guesses, and lets equal questions share one conversation.  It owns the queue and the conversation children's work: it gives each child one conversation at a time, at
  * most a quarter of the children and of the queue to one user or one client address, and asks for a child's death when
  * its deadline passes.  It has no privilege and no module of PAM in it.  A child runs one PAM conversation to its end
  * and knows nothing else. */
@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "auth/limits.h"
+#include "auth/throttle.h"
 #include "common/addr.h"
 #include "common/ipc.h"
 
@@ -34,6 +35,8 @@ enum auth_verdict {
 	AUTH_OK,
 	AUTH_DENIED, /* wrong password, unknown user, expired or barred account: reason says which, for the audit */
 	AUTH_FAILED, /* could not be judged: queue full, deadline, module error, child died */
+	AUTH_THROTTLED, /* was not judged: too many were denied before it */
+	AUTH_VERDICTS
 };
 
 struct auth_answer {
@@ -97,6 +100,9 @@ struct auth_master_options {
 	void *arg;
 	const struct limit_set *limits; /* one a listener, in their order; copied */
 	size_t nlimits;
+	unsigned remember_ms; /* how long a success answers equal questions; 0: each is a conversation of its own */
+	size_t remember_max;
+	struct throttle_options throttle;
 };
 
 struct auth_master;
@@ -110,8 +116,26 @@ void auth_master_add_worker(struct auth_master *m, uint16_t slot, int fd);
 /* A conversation child's link (again after its restart): takes over fd. */
 void auth_master_add_child(struct auth_master *m, uint16_t slot, int fd);
 /* Counters as a JSON object text, malloc'd, caller frees: children (alive), busy, queued, asked, ok, denied, failed,
- * cancelled (or their worker died), killed. */
+ * throttled, cancelled (or their worker died), killed, conversations (that a child was given), joined (another's
+ * conversation), recalled (answered from memory), remembered (entries). */
 char *auth_master_status(const struct auth_master *m);
+
+/* What an administrator may have done. */
+enum auth_command_kind { AUTH_COMMAND_LIST, AUTH_COMMAND_UNLOCK, AUTH_COMMAND_FORGET, AUTH_COMMANDS };
+
+struct auth_command {
+	uint64_t id;
+	enum auth_command_kind kind;
+	char user[AUTH_TEXT_MAX + 1]; /* "": all */
+	struct prefix clients;	      /* family ADDR_NONE: all */
+};
+
+/* Body of AUTH_COMMAND; its answer, AUTH_COMMANDED, is the id and a JSON object. */
+void auth_put_command(struct wire_writer *w, const struct auth_command *c);
+bool auth_get_command(struct wire_reader *r, struct auth_command *c);
+/* LIST: {"throttled":[{"client","user","failures","wait_ms"}],"left_off":n,"remembered":n}; UNLOCK: {"unlocked":n};
+ * FORGET: {"forgotten":n}.  malloc'd, caller frees; fits a message. */
+char *auth_master_command(struct auth_master *m, const struct auth_command *c);
 
 /* ---- child ----------------------------------------------------------------------------------------------------- */
 

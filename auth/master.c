@@ -1,12 +1,12 @@
 /* The auth master: what waits, what runs, who may run next, and when it is enough.
  *
- * A conversation is waiting (in the queue, child NULL) or running (child set); its worker is NULL once nobody wants the
- * answer any more.  Every conversation carries one timer, which covers its waiting and then, set anew, its running.
+ * An ask is refused (throttled), answered from memory, joins the conversation of an equal ask, or begins one.
+ * A conversation is waiting (in the queue, child NULL) or running (child set); it has one asker, more who joined, or none once
+ * nobody wants the answer any more.  It carries one timer, which covers its waiting and then, set anew, its running.
  *
- *      ask -> waiting --- a child is idle, quotas hold ---> running -> answer
+ *      ask -> waiting --- a child is idle, quotas hold ---> running -> answer to all its askers
  *                |                                            |
- *                +-- deadline, cancel, worker gone: freed     +-- deadline: child killed; cancel, worker gone: answer
- * dropped
+ *                +-- deadline, throttled, no asker: freed     +-- deadline: child killed; no asker: answer counted, dropped
  *
  * Trust: a worker may be taken over by a client, a child by a module.  Either can at worst lose its own link. */
 #include "config.h"
@@ -25,8 +25,11 @@
 #include <sys/queue.h>
 #include <unistd.h>
 
+#include "auth/remember.h"
+#include "auth/secrets.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/text.h"
 
 #define ASK_BODY_MAX 2048
 #define ANSWER_BODY_MAX 16384
@@ -35,8 +38,16 @@ struct worker {
 	LIST_ENTRY(worker) next;
 	struct auth_master *master;
 	struct ipc *link;
-	LIST_HEAD(, conversation) conversations;
+	LIST_HEAD(, asker) askers;
 	struct limits_holder *admitted;
+};
+
+/* A worker's ask: it waits for a conversation's answer. */
+struct asker {
+	LIST_ENTRY(asker) of_worker, of_conversation;
+	struct worker *worker;
+	struct conversation *conversation;
+	uint64_t id; /* the worker's */
 };
 
 struct child {
@@ -47,28 +58,37 @@ struct child {
 
 struct conversation {
 	TAILQ_ENTRY(conversation) in_queue;
-	LIST_ENTRY(conversation) of_worker;
+	LIST_HEAD(, asker) askers;
+	unsigned naskers;
 	struct auth_master *master;
-	struct worker *worker;
 	struct child *child;
-	uint64_t child_id; /* what the child knows it by: random, so that no answer can precede its question */
 	struct event deadline;
-	struct auth_ask ask; /* the password is wiped once a child has it */
+	struct auth_ask ask; /* without the password; the id is random, so that no child's answer can precede its question */
+	struct secret *password; /* until a child has it */
+	struct prefix network;
+	bool known; /* the user has logged in from that network lately */
+	struct remember_key key;
+	uint64_t generation; /* of what is remembered, when it began */
 };
 
 struct auth_master {
 	struct event_base *base;
 	struct auth_master_options options;
 	struct limits *limits;
+	struct remembered *remembered; /* NULL: off */
+	struct throttle *throttle;
+	struct secrets *secrets;
+	uint64_t generation; /* of what is remembered: an answer to what was asked in a former one is not */
 	LIST_HEAD(, worker) workers;
 	struct child *children;
 	TAILQ_HEAD(, conversation) queue;
-	unsigned queued;
-	uint64_t asked, cancelled, killed, verdicts[AUTH_FAILED + 1];
+	unsigned queued, joined; /* askers beyond the first of a conversation, now */
+	uint64_t asked, cancelled, killed, conversations, joined_ever, recalled, verdicts[AUTH_VERDICTS];
 };
 
 /* ---- the end of a conversation ----------------------------------------------------------------------------------- */
 
+/* Of a conversation without askers. */
 static void conversation_free(struct conversation *c)
 {
 	if (c->child != NULL)
@@ -77,11 +97,20 @@ static void conversation_free(struct conversation *c)
 		TAILQ_REMOVE(&c->master->queue, c, in_queue);
 		c->master->queued--;
 	}
-	if (c->worker != NULL)
-		LIST_REMOVE(c, of_worker);
 	event_del(&c->deadline);
-	auth_ask_wipe(&c->ask);
+	secret_free(c->master->secrets, &c->password);
 	free(c);
+}
+
+static void asker_free(struct asker *a)
+{
+	struct conversation *c = a->conversation;
+
+	LIST_REMOVE(a, of_worker);
+	LIST_REMOVE(a, of_conversation);
+	if (c->naskers-- > 1)
+		c->master->joined--;
+	free(a);
 }
 
 /* Counts and sends an answer.  A worker that does not read what it asked for is cut off, a moment later. */
@@ -96,39 +125,50 @@ static void reply(struct worker *w, const struct auth_answer *answer)
 		ipc_reject(w->link, "it does not take its answers");
 }
 
-/* Ends c with the answer, under the id that its worker gave it. */
+/* Ends c with the answer, to each asker under the id that its worker gave it. */
 static void finish(struct conversation *c, struct auth_answer *answer)
 {
-	struct worker *w = c->worker;
+	struct asker *a;
 
-	answer->id = c->ask.id;
-	conversation_free(c);
-	if (w != NULL)
+	while ((a = LIST_FIRST(&c->askers)) != NULL) {
+		struct worker *w = a->worker;
+
+		answer->id = a->id;
+		asker_free(a);
 		reply(w, answer);
+	}
+	conversation_free(c);
 }
 
-__attribute__((format(printf, 2, 3))) static void fail(struct conversation *c, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static void answer_without(struct auth_answer *answer, enum auth_verdict verdict,
+								 const char *format, ...)
 {
-	struct auth_answer answer = {.verdict = AUTH_FAILED};
 	va_list ap;
 
+	answer->verdict = verdict;
 	va_start(ap, format);
-	vsnprintf(answer.reason, sizeof answer.reason, format, ap);
+	vsnprintf(answer->reason, sizeof answer->reason, format, ap);
 	va_end(ap);
+}
+
+static void fail(struct conversation *c, const char *reason)
+{
+	struct auth_answer answer = {0};
+
+	answer_without(&answer, AUTH_FAILED, "%s", reason);
 	memcpy(answer.user, c->ask.user, sizeof answer.user);
 	finish(c, &answer);
 }
 
-/* Nobody waits for the answer.  A child that is at it goes on and still counts against its user and client. */
-static void cancel(struct conversation *c)
+/* Nobody waits for this answer.  A child that is at it goes on and still counts against its user and client. */
+static void cancel(struct asker *a)
 {
+	struct conversation *c = a->conversation;
+
 	c->master->cancelled++;
-	if (c->child == NULL) {
+	asker_free(a);
+	if (c->naskers == 0 && c->child == NULL)
 		conversation_free(c);
-		return;
-	}
-	LIST_REMOVE(c, of_worker);
-	c->worker = NULL;
 }
 
 /* ---- whose turn it is -------------------------------------------------------------------------------------------- */
@@ -140,14 +180,25 @@ static unsigned quarter_of(unsigned all)
 }
 
 struct uses {
-	unsigned user, client;
+	unsigned user, client, pair;
 };
 
 /* User names that differ in case only may be one user to PAM, so they share a quota. */
 static void count_use(struct uses *uses, const struct conversation *other, const struct conversation *c)
 {
-	uses->user += strcasecmp(other->ask.user, c->ask.user) == 0;
-	uses->client += addr_equal(&other->ask.client, &c->ask.client);
+	bool user = strcasecmp(other->ask.user, c->ask.user) == 0;
+	bool client = other->network.bits == c->network.bits && addr_equal(&other->network.addr, &c->network.addr);
+
+	uses->user += user;
+	uses->client += client;
+	uses->pair += user && client;
+}
+
+static void count_running(const struct auth_master *m, const struct conversation *c, struct uses *uses)
+{
+	for (unsigned i = 0; i < m->options.children; i++)
+		if (m->children[i].running != NULL)
+			count_use(uses, m->children[i].running, c);
 }
 
 static bool within_quota(const struct auth_master *m, const struct conversation *c)
@@ -155,25 +206,40 @@ static bool within_quota(const struct auth_master *m, const struct conversation 
 	const unsigned quarter = quarter_of(m->options.children);
 	struct uses running = {0};
 
-	for (unsigned i = 0; i < m->options.children; i++)
-		if (m->children[i].running != NULL)
-			count_use(&running, m->children[i].running, c);
+	count_running(m, c, &running);
 	return running.user < quarter && running.client < quarter;
 }
 
-/* True if c may wait; else reason says why not. */
+/* Guesses that are made side by side count only when they are answered: no more of them than are free of charge. */
+static bool may_guess(const struct auth_master *m, const struct uses *all, char *reason, size_t size)
+{
+	if (m->options.throttle.user_failures == 0 || all->pair < m->options.throttle.user_failures)
+		return true;
+	snprintf(reason, size, "this user has %u other log-ins under way from this client", all->pair);
+	return false;
+}
+
+/* True if c may wait; else reason says why not.  Whoever fills a user's share from elsewhere does not keep the user out of it
+ * where the user is known. */
 static bool may_wait(const struct auth_master *m, const struct conversation *c, char *reason, size_t size)
 {
 	const unsigned quarter = quarter_of(m->options.queue_max);
 	const struct conversation *other;
 	struct uses waiting = {0};
+	unsigned known = 0;
 
-	if (m->queued >= m->options.queue_max) {
+	if (m->queued + m->joined >= m->options.queue_max) {
 		snprintf(reason, size, "the authentication queue is full");
 		return false;
 	}
-	TAILQ_FOREACH (other, &m->queue, in_queue)
+	TAILQ_FOREACH (other, &m->queue, in_queue) {
+		unsigned before = waiting.user;
+
 		count_use(&waiting, other, c);
+		known += other->known && waiting.user > before;
+	}
+	if (c->known)
+		waiting.user = known;
 	if (waiting.user < quarter && waiting.client < quarter)
 		return true;
 	snprintf(reason, size, "this %s has %u log-in%s waiting: its share of the authentication queue",
@@ -189,14 +255,19 @@ static struct child *idle_child(struct auth_master *m)
 	return NULL;
 }
 
+/* Users who are known where they come from go first: guesses at them wait behind them. */
 static struct conversation *next_in_turn(struct auth_master *m)
 {
-	struct conversation *c;
+	struct conversation *c, *first = NULL;
 
-	TAILQ_FOREACH (c, &m->queue, in_queue)
-		if (within_quota(m, c))
+	TAILQ_FOREACH (c, &m->queue, in_queue) {
+		if ((first != NULL && !c->known) || !within_quota(m, c))
+			continue;
+		if (c->known)
 			return c;
-	return NULL;
+		first = c;
+	}
+	return first;
 }
 
 static void deadline_set(struct conversation *c)
@@ -214,7 +285,7 @@ static void child_drop(struct child *child, const char *reason)
 
 	ipc_free(&child->link);
 	if (c != NULL)
-		fail(c, "%s", reason);
+		fail(c, reason);
 }
 
 static void child_kill(struct child *child, const char *reason)
@@ -231,17 +302,17 @@ static void start(struct child *child, struct conversation *c)
 	uint8_t body[ASK_BODY_MAX];
 	struct wire_writer writer = wire_writer_on(body, sizeof body);
 	struct auth_master *m = c->master;
-	uint64_t id = c->ask.id;
 
 	TAILQ_REMOVE(&m->queue, c, in_queue);
 	m->queued--;
+	m->conversations++;
 	c->child = child;
 	child->running = c;
-	arc4random_buf(&c->child_id, sizeof c->child_id);
-	c->ask.id = c->child_id;
+	arc4random_buf(&c->ask.id, sizeof c->ask.id);
+	strcpy(c->ask.password, secret_text(c->password));
 	auth_put_ask(&writer, &c->ask);
-	c->ask.id = id;
 	explicit_bzero(c->ask.password, sizeof c->ask.password);
+	secret_free(m->secrets, &c->password);
 	deadline_set(c);
 	int sent = ipc_send_wire(child->link, IPC_PAM_ASK, &writer);
 
@@ -250,14 +321,33 @@ static void start(struct child *child, struct conversation *c)
 		child_kill(child, "the authentication process took no question");
 }
 
+/* True, and *answer says so, if no log-in of this user from this client is judged now. */
+static bool is_throttled(struct auth_master *m, const struct auth_ask *ask, struct auth_answer *answer)
+{
+	int64_t wait = throttle_wait_us(m->throttle, &ask->client, ask->user, clock_mono_us());
+
+	if (wait == 0)
+		return false;
+	memset(answer, 0, sizeof *answer);
+	memcpy(answer->user, ask->user, sizeof answer->user);
+	answer_without(answer, AUTH_THROTTLED, "too many log-ins were denied: the next is judged in %lld s",
+		       (long long)((wait + 999999) / 1000000));
+	return true;
+}
+
 /* Afterwards no child is idle, or nobody who waits may use one. */
 static void schedule(struct auth_master *m)
 {
 	struct child *child;
 	struct conversation *c;
+	struct auth_answer answer;
 
 	while ((child = idle_child(m)) != NULL && (c = next_in_turn(m)) != NULL)
-		start(child, c);
+		/* Others may have been denied while it waited. */
+		if (is_throttled(m, &c->ask, &answer))
+			finish(c, &answer);
+		else
+			start(child, c);
 }
 
 static void on_deadline(evutil_socket_t fd, short what, void *arg)
@@ -268,7 +358,8 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd, (void)what;
 	if (c->child == NULL) {
-		fail(c, "no authentication process was free for it within %u ms", m->options.deadline_ms);
+		snprintf(reason, sizeof reason, "no authentication process was free for it within %u ms", m->options.deadline_ms);
+		fail(c, reason);
 		return;
 	}
 	log_warning("pam/%u did not finish the log-in of \"%s\" within %u ms: it is killed",
@@ -282,23 +373,23 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 
 static void worker_drop(struct worker *w)
 {
-	struct conversation *c;
+	struct asker *a;
 
 	LIST_REMOVE(w, next);
-	while ((c = LIST_FIRST(&w->conversations)) != NULL)
-		cancel(c);
+	while ((a = LIST_FIRST(&w->askers)) != NULL)
+		cancel(a);
 	limits_holder_free(&w->admitted);
 	ipc_free(&w->link);
 	free(w);
 }
 
-static struct conversation *conversation_of(const struct worker *w, uint64_t id)
+static struct asker *asker_of(const struct worker *w, uint64_t id)
 {
-	struct conversation *c;
+	struct asker *a;
 
-	LIST_FOREACH (c, &w->conversations, of_worker)
-		if (c->ask.id == id)
-			return c;
+	LIST_FOREACH (a, &w->askers, of_worker)
+		if (a->id == id)
+			return a;
 	return NULL;
 }
 
@@ -311,32 +402,117 @@ static void refuse(struct worker *w, const struct auth_ask *ask, const char *rea
 	reply(w, &answer);
 }
 
-static void enqueue(struct worker *w, const struct auth_ask *ask)
+static bool add_asker(struct worker *w, struct conversation *c, uint64_t id)
+{
+	struct asker *a = calloc(1, sizeof *a);
+
+	if (a == NULL)
+		return false;
+	*a = (struct asker){.worker = w, .conversation = c, .id = id};
+	LIST_INSERT_HEAD(&w->askers, a, of_worker);
+	LIST_INSERT_HEAD(&c->askers, a, of_conversation);
+	if (c->naskers++ > 0)
+		w->master->joined++;
+	return true;
+}
+
+static bool is_equal(const struct auth_master *m, const struct conversation *c, const struct remember_key *key)
+{
+	return c->generation == m->generation && memcmp(c->key.bytes, key->bytes, sizeof key->bytes) == 0;
+}
+
+/* The conversation, waiting or running, that will answer an equal ask. */
+static struct conversation *equal_conversation(const struct auth_master *m, const struct remember_key *key)
+{
+	struct conversation *c;
+
+	for (unsigned i = 0; i < m->options.children; i++)
+		if ((c = m->children[i].running) != NULL && is_equal(m, c, key))
+			return c;
+	TAILQ_FOREACH (c, &m->queue, in_queue)
+		if (is_equal(m, c, key))
+			return c;
+	return NULL;
+}
+
+/* True if ask is answered, or will be by another's conversation. */
+static bool answer_cheaply(struct worker *w, const struct auth_ask *ask, struct remember_key *key)
+{
+	struct auth_master *m = w->master;
+	struct conversation *c;
+	struct auth_answer answer;
+
+	if (is_throttled(m, ask, &answer)) {
+		answer.id = ask->id;
+		reply(w, &answer);
+		return true;
+	}
+	if (m->remembered == NULL)
+		return false;
+	remembered_key(m->remembered, ask, key);
+	if (remembered_find(m->remembered, key, clock_mono_us(), &answer)) {
+		m->recalled++;
+		answer.id = ask->id;
+		reply(w, &answer);
+		return true;
+	}
+	c = equal_conversation(m, key);
+	if (c == NULL)
+		return false;
+	if (c->naskers >= quarter_of(m->options.queue_max) || m->queued + m->joined >= m->options.queue_max ||
+	    !add_asker(w, c, ask->id))
+		refuse(w, ask, "too many log-ins like this one are waiting");
+	else
+		m->joined_ever++;
+	return true;
+}
+
+static struct conversation *conversation_new(struct worker *w, const struct auth_ask *ask)
+{
+	struct auth_master *m = w->master;
+	struct conversation *c = calloc(1, sizeof *c);
+
+	if (c == NULL || !(c->password = secret_new(m->secrets, ask->password))) {
+		free(c);
+		return NULL;
+	}
+	c->master = m;
+	c->ask = *ask;
+	explicit_bzero(c->ask.password, sizeof c->ask.password);
+	c->network = throttle_network(m->throttle, &ask->client);
+	c->known = throttle_knows(m->throttle, &ask->client, ask->user, clock_mono_us());
+	c->generation = m->generation;
+	LIST_INIT(&c->askers);
+	return c;
+}
+
+static void enqueue(struct worker *w, const struct auth_ask *ask, const struct remember_key *key)
 {
 	struct auth_master *m = w->master;
 	struct child *child = idle_child(m);
-	struct conversation *c = calloc(1, sizeof *c);
-	char reason[AUTH_REASON_MAX + 1];
+	struct conversation *other, *c = conversation_new(w, ask);
+	char reason[AUTH_REASON_MAX + 1] = "the authentication queue is full: no memory";
+	struct uses all = {0};
+	bool at_once = false;
 
-	if (c == NULL) {
-		refuse(w, ask, "the authentication queue is full: no memory");
-		return;
+	if (c != NULL) {
+		c->key = *key;
+		count_running(m, c, &all);
+		TAILQ_FOREACH (other, &m->queue, in_queue)
+			count_use(&all, other, c);
+		/* Who waits already may not use an idle child (schedule), so a newcomer who may does not jump the queue. */
+		at_once = child != NULL && within_quota(m, c);
 	}
-	c->master = m;
-	c->worker = w;
-	c->ask = *ask;
-	/* Who waits already may not use an idle child (schedule), so a newcomer who may does not jump the queue. */
-	bool at_once = child != NULL && within_quota(m, c);
-
-	if (!at_once && !may_wait(m, c, reason, sizeof reason)) {
-		auth_ask_wipe(&c->ask);
+	if (c == NULL || !may_guess(m, &all, reason, sizeof reason) || (!at_once && !may_wait(m, c, reason, sizeof reason)) ||
+	    !add_asker(w, c, ask->id)) {
+		if (c != NULL)
+			secret_free(m->secrets, &c->password);
 		free(c);
 		refuse(w, ask, reason);
 		return;
 	}
 	TAILQ_INSERT_TAIL(&m->queue, c, in_queue);
 	m->queued++;
-	LIST_INSERT_HEAD(&w->conversations, c, of_worker);
 	event_assign(&c->deadline, m->base, -1, 0, on_deadline, c);
 	if (at_once)
 		start(child, c);
@@ -348,15 +524,17 @@ static void enqueue(struct worker *w, const struct auth_ask *ask)
 static bool on_ask(struct worker *w, const struct ipc_message *message)
 {
 	struct wire_reader r = wire_reader_on(message->body, message->len);
+	struct remember_key key = {0};
 	struct auth_ask ask;
 
 	if (!auth_get_ask(&r, &ask))
 		return false;
-	bool fresh = conversation_of(w, ask.id) == NULL;
+	bool fresh = asker_of(w, ask.id) == NULL;
 
 	if (fresh) {
 		w->master->asked++;
-		enqueue(w, &ask);
+		if (!answer_cheaply(w, &ask, &key))
+			enqueue(w, &ask, &key);
 	}
 	auth_ask_wipe(&ask);
 	return fresh;
@@ -369,11 +547,11 @@ static bool on_cancel(struct worker *w, const struct ipc_message *message)
 
 	if (!auth_get_cancel(&r, &id))
 		return false;
-	struct conversation *c = conversation_of(w, id);
+	struct asker *a = asker_of(w, id);
 
 	/* None: its answer is on its way. */
-	if (c != NULL)
-		cancel(c);
+	if (a != NULL)
+		cancel(a);
 	return true;
 }
 
@@ -444,13 +622,42 @@ void auth_master_add_worker(struct auth_master *m, uint16_t slot, int fd)
 	w->admitted = limits_holder_new(m->limits);
 	if (w->admitted == NULL)
 		log_fatal("out of memory for worker/%u", slot);
-	LIST_INIT(&w->conversations);
+	LIST_INIT(&w->askers);
 	LIST_INSERT_HEAD(&m->workers, w, next);
 	w->link = ipc_new(fd, ROLE_AUTH, ROLE_WORKER, slot);
 	ipc_attach(w->link, m->base, on_worker_message, on_worker_gone, w);
 }
 
 /* ---- children ---------------------------------------------------------------------------------------------------- */
+
+/* A few bytes of the keyed hash; 0 when there is none. */
+static uint64_t tried(const struct conversation *c)
+{
+	uint64_t bytes;
+
+	memcpy(&bytes, c->key.bytes, sizeof bytes);
+	return bytes;
+}
+
+/* What a verdict means for the next who asks: also when nobody waits for it any more, or guesses would be free. */
+static void learn(struct auth_master *m, const struct conversation *c, struct auth_answer *answer)
+{
+	int64_t now = clock_mono_us(), wait;
+	size_t len = strlen(answer->reason);
+	char client[PREFIX_TEXT_MAX];
+
+	if (answer->verdict == AUTH_OK) {
+		throttle_succeeded(m->throttle, &c->ask.client, c->ask.user, now);
+		if (m->remembered != NULL && c->generation == m->generation)
+			remembered_add(m->remembered, &c->key, c->ask.user, answer, now);
+	} else if (answer->verdict == AUTH_DENIED &&
+		   (wait = throttle_failed(m->throttle, &c->ask.client, c->ask.user, tried(c), now)) > 0) {
+		log_warning("log-ins of \"%s\" from %s are refused for %lld s: too many were denied", c->ask.user,
+			    prefix_format(&c->network, client), (long long)(wait / 1000000));
+		snprintf(answer->reason + len, sizeof answer->reason - len, "; the next from this client is judged in %lld s",
+			 (long long)((wait + 999999) / 1000000));
+	}
+}
 
 static void on_child_message(struct ipc *link, struct ipc_message *message, void *arg)
 {
@@ -459,8 +666,9 @@ static void on_child_message(struct ipc *link, struct ipc_message *message, void
 	struct wire_reader r = wire_reader_on(message->body, message->len);
 	struct auth_answer answer;
 
-	if (message->type == IPC_PAM_ANSWER && auth_get_answer(&r, &answer) && child->running != NULL &&
-	    child->running->child_id == answer.id) {
+	if (message->type == IPC_PAM_ANSWER && auth_get_answer(&r, &answer) && answer.verdict != AUTH_THROTTLED &&
+	    child->running != NULL && child->running->ask.id == answer.id) {
+		learn(m, child->running, &answer);
 		finish(child->running, &answer);
 		schedule(m);
 	} else
@@ -514,8 +722,15 @@ struct auth_master *auth_master_new(struct event_base *base, const struct auth_m
 	m->base = base;
 	m->options = *options;
 	m->limits = limits_new(options->limits, options->nlimits);
-	if (m->limits == NULL)
-		log_fatal("out of memory for the limits");
+	m->throttle = throttle_new(&options->throttle);
+	m->secrets = secrets_new(options->queue_max + options->children);
+	if (m->limits == NULL || m->throttle == NULL || m->secrets == NULL)
+		log_fatal("out of memory for the authenticator");
+	if (options->remember_ms > 0) {
+		m->remembered = remembered_new((int64_t)options->remember_ms * 1000, options->remember_max);
+		if (m->remembered == NULL)
+			log_fatal("cannot remember log-ins: no memory, or none that may be locked; set  remember-logins = 0");
+	}
 	LIST_INIT(&m->workers);
 	TAILQ_INIT(&m->queue);
 	for (unsigned i = 0; i < options->children; i++)
@@ -537,6 +752,9 @@ void auth_master_free(struct auth_master **master)
 		child_drop(&m->children[i], "the gateway ends");
 	free(m->children);
 	limits_free(&m->limits);
+	throttle_free(&m->throttle);
+	remembered_free(&m->remembered);
+	secrets_free(&m->secrets);
 	free(m);
 }
 
@@ -548,15 +766,94 @@ char *auth_master_status(const struct auth_master *m)
 		alive += m->children[i].link != NULL;
 		busy += m->children[i].running != NULL;
 	}
-	json_t *o = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "children", (json_int_t)alive, "busy",
-			      (json_int_t)busy, "queued", (json_int_t)m->queued, "asked", (json_int_t)m->asked, "ok",
-			      (json_int_t)m->verdicts[AUTH_OK], "denied", (json_int_t)m->verdicts[AUTH_DENIED],
-			      "failed", (json_int_t)m->verdicts[AUTH_FAILED], "cancelled", (json_int_t)m->cancelled,
-			      "killed", (json_int_t)m->killed);
+	const struct {
+		const char *name;
+		uint64_t value;
+	} counters[] = {
+		{"children", alive},
+		{"busy", busy},
+		{"queued", m->queued},
+		{"asked", m->asked},
+		{"ok", m->verdicts[AUTH_OK]},
+		{"denied", m->verdicts[AUTH_DENIED]},
+		{"failed", m->verdicts[AUTH_FAILED]},
+		{"throttled", m->verdicts[AUTH_THROTTLED]},
+		{"cancelled", m->cancelled},
+		{"killed", m->killed},
+		{"conversations", m->conversations},
+		{"joined", m->joined_ever},
+		{"recalled", m->recalled},
+		{"remembered", m->remembered == NULL ? 0 : remembered_count(m->remembered)},
+	};
+	json_t *o = json_object();
+
+	for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
+		json_object_set_new(o, counters[i].name, json_integer((json_int_t)counters[i].value));
 	char *text = o == NULL ? NULL : json_dumps(o, JSON_COMPACT);
 
 	json_decref(o);
 	if (text == NULL)
 		log_fatal("out of memory for the status");
+	return text;
+}
+
+/* ---- administrators ----------------------------------------------------------------------------------------------- */
+
+#define LISTED_MAX 200
+
+struct listing {
+	json_t *list;
+	size_t left_off;
+};
+
+static void list_record(const struct prefix *network, const char *user, unsigned failures, int64_t wait_us, void *arg)
+{
+	struct listing *l = arg;
+	char client[PREFIX_TEXT_MAX], safe[4 * AUTH_TEXT_MAX + 1];
+
+	if (json_array_size(l->list) == LISTED_MAX) {
+		l->left_off++;
+		return;
+	}
+	text_escape(user, strlen(user), safe, sizeof safe);
+	json_array_append_new(l->list, json_pack("{s:s,s:s,s:i,s:I}", "client", prefix_format(network, client), "user", safe,
+						 "failures", (int)failures, "wait_ms", (json_int_t)(wait_us / 1000)));
+}
+
+static json_t *list(struct auth_master *m)
+{
+	struct listing l = {.list = json_array()};
+
+	throttle_each(m->throttle, clock_mono_us(), list_record, &l);
+	return json_pack("{s:o,s:I,s:I}", "throttled", l.list, "left_off", (json_int_t)l.left_off, "remembered",
+			 (json_int_t)(m->remembered == NULL ? 0 : remembered_count(m->remembered)));
+}
+
+char *auth_master_command(struct auth_master *m, const struct auth_command *c)
+{
+	const char *user = c->user[0] == '\0' ? NULL : c->user;
+	const struct prefix *clients = c->clients.addr.family == ADDR_NONE ? NULL : &c->clients;
+	json_t *o = NULL;
+
+	switch (c->kind) {
+	case AUTH_COMMAND_LIST:
+		o = list(m);
+		break;
+	case AUTH_COMMAND_UNLOCK:
+		o = json_pack("{s:I}", "unlocked", (json_int_t)throttle_unlock(m->throttle, clients, user));
+		break;
+	case AUTH_COMMAND_FORGET:
+		m->generation++; /* nor is remembered what is being judged now */
+		o = json_pack("{s:I}", "forgotten",
+			      (json_int_t)(m->remembered == NULL ? 0 : remembered_forget(m->remembered, user)));
+		break;
+	case AUTH_COMMANDS:
+		break;
+	}
+	char *text = o == NULL ? NULL : json_dumps(o, JSON_COMPACT);
+
+	json_decref(o);
+	if (text == NULL)
+		log_fatal("out of memory for an administrator's command");
 	return text;
 }

@@ -119,7 +119,7 @@ static bool answer_ok(const struct auth_answer *a)
 {
 	bool granted = a->verdict == AUTH_OK;
 
-	return a->verdict <= AUTH_FAILED && a->delay_us <= AUTH_DELAY_MAX_US && client_text_ok(a->user) &&
+	return a->verdict < AUTH_VERDICTS && a->delay_us <= AUTH_DELAY_MAX_US && client_text_ok(a->user) &&
 	       reason_ok(a->reason) && granted == (a->reason[0] == '\0') && (granted || a->ngroups == 0) &&
 	       groups_ok(a);
 }
@@ -189,4 +189,31 @@ bool auth_get_admit_answer(struct wire_reader *r, uint64_t *id, char why[AUTH_RE
 	*id = wire_get_u64(r);
 	wire_get_text(r, why, AUTH_REASON_MAX + 1);
 	return wire_done(r);
+}
+
+/* ---- administrators ------------------------------------------------------------------------------------------------- */
+
+void auth_put_command(struct wire_writer *w, const struct auth_command *c)
+{
+	wire_put_u64(w, c->id);
+	wire_put_u8(w, (uint8_t)c->kind);
+	wire_put_text(w, c->user);
+	wire_put_u8(w, c->clients.addr.family != ADDR_NONE);
+	if (c->clients.addr.family != ADDR_NONE) {
+		wire_put_addr(w, &c->clients.addr);
+		wire_put_u8(w, c->clients.bits);
+	}
+}
+
+bool auth_get_command(struct wire_reader *r, struct auth_command *c)
+{
+	memset(c, 0, sizeof *c);
+	c->id = wire_get_u64(r);
+	c->kind = (enum auth_command_kind)wire_get_u8(r);
+	wire_get_text(r, c->user, sizeof c->user);
+	if (wire_get_u8(r) != 0) {
+		wire_get_addr(r, &c->clients.addr);
+		c->clients.bits = wire_get_u8(r);
+	}
+	return wire_done(r) && c->kind < AUTH_COMMANDS && !has_control(c->user) && c->clients.bits <= addr_bits(&c->clients.addr);
 }

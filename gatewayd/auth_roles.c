@@ -23,10 +23,34 @@ static void kill_child(uint16_t slot, void *arg)
 	child_ask_end(m->child, ROLE_PAM, slot);
 }
 
+#define REMEMBERED_MAX 65536
+#define THROTTLED_MAX 65536
+
+static void on_command(struct master *m, const struct ipc_message *message)
+{
+	struct wire_reader r = wire_reader_on(message->body, message->len);
+	static uint8_t body[49152];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+	struct auth_command command;
+
+	if (!auth_get_command(&r, &command)) {
+		ipc_reject(m->control, "a malformed command");
+		return;
+	}
+	char *text = auth_master_command(m->auth, &command);
+
+	wire_put_u64(&w, command.id);
+	wire_put_text(&w, text);
+	ipc_send_wire(m->control, IPC_AUTH_COMMANDED, &w);
+	free(text);
+}
+
 static void on_control_message(struct ipc *link, struct ipc_message *message, void *arg)
 {
 	struct master *m = arg;
 
+	if (message->type == IPC_AUTH_COMMAND)
+		on_command(m, message);
 	if (message->type != IPC_STATUS_ASK)
 		return;
 	char *status = auth_master_status(m->auth);
@@ -65,6 +89,19 @@ static void on_peer(struct child *c, enum role peer, uint16_t slot, int fd)
 	}
 }
 
+static struct throttle_options throttle_options(const struct config *config)
+{
+	return (struct throttle_options){
+		.user_failures = config->throttle_user_failures,
+		.client_failures = config->throttle_client_failures,
+		.first_ms = config->throttle_first_wait_ms,
+		.max_ms = config->throttle_longest_wait_ms,
+		.bits_v4 = config->throttle_prefix_v4,
+		.bits_v6 = config->throttle_prefix_v6,
+		.max = THROTTLED_MAX,
+	};
+}
+
 int auth_main(struct child *c)
 {
 	static struct master m;
@@ -80,6 +117,9 @@ int auth_main(struct child *c)
 						  .kill_child = kill_child,
 						  .limits = limits,
 						  .nlimits = c->config->nlisteners,
+						  .remember_ms = c->config->remember_logins_ms,
+						  .remember_max = REMEMBERED_MAX,
+						  .throttle = throttle_options(c->config),
 						  .arg = &m,
 					  });
 	if (m.auth == NULL)

@@ -54,6 +54,13 @@ static const struct option options[] = {
 	OPTION("pam-processes", NUMBER, pam_processes, .min = 1, .max = 256, .number = 8),
 	OPTION("pam-queue", NUMBER, pam_queue, .min = 1, .max = 100000, .number = 8192),
 	OPTION("pam-timeout", NUMBER, pam_timeout_ms, .min = 1000, .max = 600000, .number = 60000),
+	OPTION("remember-logins", NUMBER, remember_logins_ms, .min = 0, .max = 86400000, .number = 60000),
+	OPTION("throttle-user-failures", NUMBER, throttle_user_failures, .min = 0, .max = 1000000, .number = 5),
+	OPTION("throttle-client-failures", NUMBER, throttle_client_failures, .min = 0, .max = 1000000, .number = 20),
+	OPTION("throttle-first-wait", NUMBER, throttle_first_wait_ms, .min = 100, .max = 3600000, .number = 1000),
+	OPTION("throttle-longest-wait", NUMBER, throttle_longest_wait_ms, .min = 100, .max = 86400000, .number = 900000),
+	OPTION("throttle-prefix-ipv4", NUMBER, throttle_prefix_v4, .min = 8, .max = 32, .number = 32),
+	OPTION("throttle-prefix-ipv6", NUMBER, throttle_prefix_v6, .min = 16, .max = 128, .number = 64),
 	OPTION("fold-user-case", FLAG, fold_user_case, .number = 0),
 	OPTION("handshake-timeout", NUMBER, handshake_timeout_ms, .min = 100, .max = 600000, .number = 30000),
 	OPTION("connect-timeout", NUMBER, connect_timeout_ms, .min = 100, .max = 600000, .number = 20000),
@@ -446,6 +453,9 @@ static void take_all(struct config *c, cfg_t *cfg)
 	if (c->search_domain[0] != '\0' &&
 	    name_canonical(c->search_domain, strlen(c->search_domain), &name, &address, &why) != NAME_IS_NAME)
 		wrong(NULL, "search-domain '%s' is no host name", c->search_domain);
+	if (c->throttle_longest_wait_ms < c->throttle_first_wait_ms)
+		wrong(NULL, "throttle-longest-wait (%u) is less than throttle-first-wait (%u)", c->throttle_longest_wait_ms,
+		      c->throttle_first_wait_ms);
 	if (c->state_dir[0] == '\0' || c->control_socket[0] == '\0' || c->policy_file[0] == '\0')
 		wrong(NULL, "state-dir, control-socket and policy-file must not be empty");
 }

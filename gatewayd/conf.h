@@ -55,6 +55,10 @@ struct config {
 	char pam_config_dir[4096];
 	char pam_groups_file[4096];
 	unsigned pam_processes, pam_queue, pam_timeout_ms;
+	unsigned remember_logins_ms; /* 0: off */
+	unsigned throttle_user_failures, throttle_client_failures; /* free of charge; 0: no throttle */
+	unsigned throttle_first_wait_ms, throttle_longest_wait_ms;
+	unsigned throttle_prefix_v4, throttle_prefix_v6; /* what counts as one client */
 	bool fold_user_case;
 	unsigned handshake_timeout_ms, idle_timeout_ms, connect_timeout_ms, bind_timeout_ms;
 	unsigned max_session_age_ms; /* 0: none */

@@ -45,6 +45,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/control/policy.c \
 	gatewayd/control/compile.c \
 	gatewayd/control/status.c \
+	gatewayd/control/auth.c \
 	gatewayd/control/query.c \
 	gatewayd/compiler/compiler.c
 gatewayd_gatewayd_CPPFLAGS = $(AM_CPPFLAGS) $(EVENT_CFLAGS) $(CARES_CFLAGS) $(JANSSON_CFLAGS) $(SODIUM_CFLAGS) $(CONFUSE_CFLAGS) \

@@ -51,6 +51,7 @@ static void client_free(struct client *client)
 	struct control *c = client->control;
 
 	status_client_gone(c, client);
+	auth_client_gone(c, client);
 	LIST_REMOVE(client, next);
 	event_del(&client->event);
 	close(client->fd);
@@ -137,6 +138,7 @@ static const struct {
 	{"status", command_status},
 	{"reload", command_reload},
 	{"audit-query", command_audit_query},
+	{"auth", auth_command_ask},
 };
 
 static void run(struct client *client, const char *text, size_t len)

@@ -17,6 +17,7 @@ static void peer_free(struct peer *p)
 {
 	LIST_REMOVE(p, next);
 	status_peer_gone(p);
+	auth_peer_gone(p);
 	policy_taken(p);
 	ipc_free(&p->link);
 	free(p);
@@ -30,6 +31,8 @@ static void on_peer_message(struct ipc *link, struct ipc_message *m, void *arg)
 	(void)link;
 	if (m->type == IPC_STATUS) {
 		status_peer_answered(p, m);
+	} else if (m->type == IPC_AUTH_COMMANDED) {
+		auth_answered(p, m);
 	} else if (m->type == IPC_POLICY_TAKEN) {
 		char fault[512];
 		uint32_t revision = wire_get_u32(&r);

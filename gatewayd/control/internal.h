@@ -74,6 +74,8 @@ struct control {
 	struct recording *recording;
 	struct policy_state policy;
 	struct status_job *status_job;
+	LIST_HEAD(, auth_job) auth_jobs;
+	uint64_t auth_job_id;
 	bool stopping;
 };
 
@@ -124,6 +126,14 @@ void status_peer_answered(struct peer *p, struct ipc_message *m);
 void status_peer_gone(struct peer *p);
 void status_recorder_answered(struct control *c, struct ipc_message *m);
 void status_processes(struct control *c, struct ipc_message *m);
+
+/* auth.c: what administrators ask of the auth master. */
+void auth_command_ask(struct client *client, const json_t *request);
+void auth_client_gone(struct control *c, struct client *client);
+void auth_answered(struct peer *p, struct ipc_message *m);
+void auth_peer_gone(struct peer *p);
+/* Nothing that was remembered before a reload is believed after it. */
+void auth_forget_all(struct control *c);
 
 /* query.c */
 void query_start(struct client *client, const json_t *filter);

@@ -518,6 +518,7 @@ void policy_reload(struct control *c, bool force, const struct author *author, p
 {
 	struct policy_result busy = {.error = "another reload is under way: try again when it is done", .notes = NULL};
 
+	auth_forget_all(c);
 	if (c->policy.reload == NULL) {
 		start(c, false, false, force, author, done, arg);
 		return;

@@ -43,14 +43,17 @@ static int work_directory(const struct process *p)
 static void become_child(const struct supervisor *s, int link, int directory, char *const argv[])
 {
 	static char clock_env[] = "GATEWAYD_CLOCK_FD=5", path_env[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
+	/* A symbol that is looked up late has all vector registers written to the stack: what memcpy(3) moved last is in them,
+	 * and may be a password. */
+	static char bind_env[] = "LD_BIND_NOW=1";
 	static char asan_env[256];
 	const char *asan = getenv("ASAN_OPTIONS");
-	char *env[] = {path_env, s->clock_fd >= 0 ? clock_env : NULL, NULL, NULL};
+	char *env[] = {path_env, bind_env, s->clock_fd >= 0 ? clock_env : NULL, NULL, NULL};
 	sigset_t none;
 
 	if (asan != NULL) {
 		snprintf(asan_env, sizeof asan_env, "ASAN_OPTIONS=%s", asan);
-		env[env[1] == NULL ? 1 : 2] = asan_env;
+		env[env[2] == NULL ? 2 : 3] = asan_env;
 	}
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);

@@ -243,13 +243,15 @@ static bool keep_groups(struct setup *setup, const struct auth_answer *answer)
 void handshake_login_done(struct session *s, const struct auth_answer *answer)
 {
 	static const uint8_t success[2] = {1, 0};
+	static const enum reason refusals[AUTH_VERDICTS] = {
+		[AUTH_DENIED] = REASON_LOGIN_DENIED, [AUTH_FAILED] = REASON_LOGIN_FAILED, [AUTH_THROTTLED] = REASON_LOGIN_THROTTLED};
 	struct setup *setup = s->setup;
 	char *user;
 
 	if (answer->verdict != AUTH_OK) {
 		/* For the record, which is made when the delay is over. */
 		setup->refusal_detail = strdup(answer->reason);
-		setup->refusal = answer->verdict == AUTH_DENIED ? REASON_LOGIN_DENIED : REASON_LOGIN_FAILED;
+		setup->refusal = refusals[answer->verdict];
 		session_set_state(s, SESSION_DELAYING);
 		session_arm(s, answer->delay_us < DELAY_MAX_US ? answer->delay_us : DELAY_MAX_US);
 		return;

@@ -295,7 +295,7 @@ static void set_reason(struct audit_event *e, enum reason reason, const char *de
 
 static bool is_login_failure(enum reason reason)
 {
-	return reason == REASON_LOGIN_DENIED || reason == REASON_LOGIN_FAILED;
+	return reason == REASON_LOGIN_DENIED || reason == REASON_LOGIN_FAILED || reason == REASON_LOGIN_THROTTLED;
 }
 
 static enum audit_kind refusal_kind(const struct session *s, enum reason reason)

@@ -22,8 +22,8 @@ manual() { mandoc -T lint -W warning "$1"; }
 # Each option of gatewayd.conf has its ".It" entry in the manual, and the manual describes nothing else.
 options_documented() {
 	local code manual
-	code=$(sed -nE 's/^[[:space:]]*(OPTION|CFG_STR|CFG_STR_LIST|CFG_BOOL|CFG_INT)\("([a-z-]+)".*/\2/p' gatewayd/conf.c | sort -u)
-	manual=$(sed -nE 's/^\.It (Ic|Cm|Va) ([a-z-]+).*/\2/p' doc/gatewayd.conf.5 | sort -u)
+	code=$(sed -nE 's/^[[:space:]]*(OPTION|CFG_STR|CFG_STR_LIST|CFG_BOOL|CFG_INT)\("([a-z0-9-]+)".*/\2/p' gatewayd/conf.c | sort -u)
+	manual=$(sed -nE 's/^\.It (Ic|Cm|Va) ([a-z0-9-]+).*/\2/p' doc/gatewayd.conf.5 | sort -u)
 	[ -n "$code" ] || { echo "no option found in gatewayd/conf.c"; return 1; }
 	diff <(echo "$code") <(echo "$manual") | sed -n 's/^< /not in doc\/gatewayd.conf.5: /p; s/^> /not in gatewayd\/conf.c: /p' | grep . && return 1
 	return 0

@@ -40,6 +40,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		auth_put_cancel(&w, id);
 		must_equal(&w, data, size);
 	}
+	struct auth_command command;
+
+	r = wire_reader_on(data, size);
+	if (auth_get_command(&r, &command)) {
+		uint8_t again[600];
+		struct auth_command same;
+
+		w = wire_writer_on(again, sizeof again);
+		auth_put_command(&w, &command);
+		r = wire_reader_on(again, w.len);
+		if (w.overflow || !auth_get_command(&r, &same) || same.kind != command.kind || strcmp(same.user, command.user) != 0)
+			abort();
+	}
 	auth_text_refused(data, size);
 	return 0;
 }

@@ -85,7 +85,7 @@ def resident_kib(pid):
 
 @pytest.mark.root
 def test_descriptors_and_memory_return(gateway, echo):
-    g = gateway()
+    g = gateway(remember_logins=0, throttle_user_failures=0, throttle_client_failures=0)
     workers = g.pids("worker")
     others = [p for p in g.pids() if p not in workers and g.pids()[p] in ("supervisor", "auth", "recorder", "control", "pam")]
 

@@ -18,7 +18,7 @@
 #include "common/log.h"
 
 #define PATIENCE_S 20 /* no wait takes this long unless something is broken */
-#define KEPT 64
+#define KEPT 256
 #define LONG_MS 60000
 
 struct gateway {
@@ -61,20 +61,23 @@ static void on_violation(enum role role, uint16_t slot, void *arg)
 	g->violations_of[role]++;
 }
 
-static struct gateway *gateway_new(unsigned children, unsigned queue_max, unsigned deadline_ms)
+static struct gateway *gateway_with(struct auth_master_options options)
 {
 	struct gateway *g = calloc(1, sizeof *g);
-	struct auth_master_options options = {.children = children,
-					      .queue_max = queue_max,
-					      .deadline_ms = deadline_ms,
-					      .kill_child = on_kill,
-					      .arg = g};
 
 	assert_non_null(g);
+	options.kill_child = on_kill;
+	options.arg = g;
 	ipc_on_violation(on_violation, g);
 	g->base = event_base_new();
 	g->master = auth_master_new(g->base, &options);
 	return g;
+}
+
+static struct gateway *gateway_new(unsigned children, unsigned queue_max, unsigned deadline_ms)
+{
+	return gateway_with((struct auth_master_options){
+		.children = children, .queue_max = queue_max, .deadline_ms = deadline_ms});
 }
 
 static void gateway_free(struct gateway *g)
@@ -180,6 +183,17 @@ static void ask(struct worker *w, uint64_t id, const char *user, uint32_t client
 	uint8_t body[2048];
 	struct wire_writer writer = wire_writer_on(body, sizeof body);
 
+	auth_put_ask(&writer, &a);
+	assert_int_equal(ipc_send_wire(w->link, IPC_AUTH_ASK, &writer), 0);
+}
+
+static void ask_with(struct worker *w, uint64_t id, const char *user, uint32_t client, const char *password)
+{
+	struct auth_ask a = ask_of(id, user, client);
+	uint8_t body[2048];
+	struct wire_writer writer = wire_writer_on(body, sizeof body);
+
+	snprintf(a.password, sizeof a.password, "%s", password);
 	auth_put_ask(&writer, &a);
 	assert_int_equal(ipc_send_wire(w->link, IPC_AUTH_ASK, &writer), 0);
 }
@@ -1004,6 +1018,303 @@ static void test_free_with_all_in_flight(void **state)
 	gateway_free(g);
 }
 
+/* ---- tests: what is remembered, and whose conversation serves others ------------------------------------------------- */
+
+static struct gateway *remembering(unsigned children)
+{
+	return gateway_with((struct auth_master_options){
+		.children = children, .queue_max = 40, .deadline_ms = LONG_MS, .remember_ms = LONG_MS, .remember_max = 100});
+}
+
+static void test_equal_asks_share_a_conversation(void **state)
+{
+	struct gateway *g = remembering(4);
+	struct worker *w = worker_new(g, 0), *other = worker_new(g, 1);
+	struct child *c = child_new(g, 0), *d = child_new(g, 1);
+
+	(void)state;
+	for (uint64_t i = 1; i <= 5; i++) {
+		ask(w, i, "ann", 1);
+		ask(other, i, "ann", 1);
+	}
+	wait_for(g, c->n + d->n == 1 && status(g, "joined") == 9);
+	struct child *at_it = c->n == 1 ? c : d;
+
+	grant(at_it);
+	wait_for(g, w->n == 5 && other->n == 5);
+	for (unsigned i = 0; i < 5; i++) {
+		assert_int_equal(w->answers[i].verdict, AUTH_OK);
+		assert_string_equal(other->answers[i].groups[0], "staff");
+	}
+	/* And afterwards nobody is asked at all. */
+	ask(w, 6, "ann", 1);
+	wait_for(g, w->n == 6);
+	assert_answer(w, 5, 6, AUTH_OK, "");
+	assert_int_equal(c->n + d->n, 1);
+	assert_int_equal(status(g, "conversations"), 1);
+	assert_int_equal(status(g, "recalled"), 1);
+	/* Another client, another password: others' questions. */
+	ask(w, 7, "ann", 2);
+	ask_with(w, 8, "ann", 1, "other");
+	wait_for(g, c->n + d->n == 2 && status(g, "queued") == 1);
+	worker_free(w);
+	worker_free(other);
+	child_free(c);
+	child_free(d);
+	gateway_free(g);
+}
+
+static void test_denial_is_shared_and_not_remembered(void **state)
+{
+	struct gateway *g = remembering(1);
+	struct worker *w = worker_new(g, 0);
+	struct child *c = child_new(g, 0);
+
+	(void)state;
+	ask(w, 1, "ann", 1);
+	ask(w, 2, "ann", 1);
+	wait_for(g, c->n == 1 && status(g, "joined") == 1);
+	answer(c, c->asks[0].id, AUTH_DENIED, "ann");
+	wait_for(g, w->n == 2);
+	assert_int_equal(w->answers[0].verdict, AUTH_DENIED);
+	assert_int_equal(w->answers[1].verdict, AUTH_DENIED);
+	ask(w, 3, "ann", 1);
+	wait_for(g, c->n == 2);
+	worker_free(w);
+	child_free(c);
+	gateway_free(g);
+}
+
+/* One who leaves does not take the others' answer along; the last who leaves a queue ends what waits there. */
+static void test_leaving_a_shared_conversation(void **state)
+{
+	struct gateway *g = remembering(1);
+	struct worker *w = worker_new(g, 0);
+	struct child *c = child_new(g, 0);
+
+	(void)state;
+	ask(w, 1, "ann", 1);
+	ask(w, 2, "ann", 1);
+	ask(w, 3, "bob", 2);
+	ask(w, 4, "bob", 2);
+	wait_for(g, c->n == 1 && status(g, "queued") == 1 && status(g, "joined") == 2);
+	cancel(w, 1);
+	cancel(w, 3);
+	cancel(w, 4);
+	wait_for(g, status(g, "cancelled") == 3);
+	assert_int_equal(status(g, "queued"), 0);
+	grant(c);
+	wait_for(g, w->n == 1);
+	assert_answer(w, 0, 2, AUTH_OK, "");
+	worker_free(w);
+	child_free(c);
+	gateway_free(g);
+}
+
+static void test_shared_conversation_is_bounded(void **state)
+{
+	struct gateway *g = remembering(1);
+	struct worker *w = worker_new(g, 0);
+	struct child *c = child_new(g, 0);
+
+	(void)state;
+	for (uint64_t i = 1; i <= 11; i++)
+		ask(w, i, "ann", 1);
+	wait_for(g, w->n == 1);
+	assert_answer(w, 0, 11, AUTH_FAILED, "like this one");
+	grant(c);
+	wait_for(g, w->n == 11);
+	worker_free(w);
+	child_free(c);
+	gateway_free(g);
+}
+
+static void forget(struct gateway *g, const char *user)
+{
+	struct auth_command command = {.kind = AUTH_COMMAND_FORGET};
+
+	snprintf(command.user, sizeof command.user, "%s", user);
+	free(auth_master_command(g->master, &command));
+}
+
+/* What was being judged when all was to be forgotten is neither joined nor remembered. */
+static void test_forgetting_reaches_what_is_under_way(void **state)
+{
+	struct gateway *g = remembering(8);
+	struct worker *w = worker_new(g, 0);
+	struct child *c = child_new(g, 0), *d = child_new(g, 1);
+
+	(void)state;
+	ask(w, 1, "ann", 1);
+	wait_for(g, c->n + d->n == 1);
+	forget(g, "ann");
+	ask(w, 2, "ann", 1);
+	wait_for(g, c->n == 1 && d->n == 1);
+	struct child *first = strcmp(c->asks[0].user, "ann") == 0 ? c : d, *second = first == c ? d : c;
+
+	grant(first);
+	wait_for(g, w->n == 1);
+	assert_int_equal(status(g, "remembered") + status(g, "busy"), 1); /* whichever was first: one at most is remembered */
+	grant(second);
+	wait_for(g, w->n == 2);
+	assert_int_equal(status(g, "remembered"), 1);
+	forget(g, "bob");
+	assert_int_equal(status(g, "remembered"), 1);
+	forget(g, "");
+	assert_int_equal(status(g, "remembered"), 0);
+	worker_free(w);
+	child_free(c);
+	child_free(d);
+	gateway_free(g);
+}
+
+/* ---- tests: guessing ---------------------------------------------------------------------------------------------- */
+
+static struct gateway *throttling(unsigned children)
+{
+	return gateway_with((struct auth_master_options){
+		.children = children,
+		.queue_max = 400,
+		.deadline_ms = LONG_MS,
+		.throttle = {.user_failures = 3, .client_failures = 100, .first_ms = 50000, .max_ms = 100000, .max = 100}});
+}
+
+static void test_guesses_are_throttled(void **state)
+{
+	struct gateway *g = throttling(1);
+	struct worker *w = worker_new(g, 0);
+	struct child *c = child_new(g, 0);
+	char password[32];
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++) {
+		snprintf(password, sizeof password, "guess%u", i);
+		ask_with(w, i + 1, "ann", 1, password);
+		wait_for(g, c->n == i + 1);
+		answer(c, c->asks[i].id, AUTH_DENIED, "ann");
+		wait_for(g, w->n == i + 1);
+	}
+	assert_answer(w, 3, 4, AUTH_DENIED, "judged in 50 s");
+	ask_with(w, 5, "Ann", 1, "right");
+	wait_for(g, w->n == 5);
+	assert_answer(w, 4, 5, AUTH_THROTTLED, "too many");
+	assert_int_equal(c->n, 4);
+	/* From elsewhere, ann is judged. */
+	ask(w, 6, "ann", 2);
+	wait_for(g, c->n == 5);
+	grant(c);
+	wait_for(g, w->n == 6);
+	assert_answer(w, 5, 6, AUTH_OK, "");
+	worker_free(w);
+	child_free(c);
+	gateway_free(g);
+}
+
+/* Guesses side by side are bounded by what is free of charge, and who waits is looked at again when the turn comes. */
+static void test_guesses_side_by_side(void **state)
+{
+	struct gateway *g = throttling(1);
+	struct worker *w = worker_new(g, 0);
+	struct child *c = child_new(g, 0);
+	char password[32];
+	unsigned denied = 0, throttled = 0, failed = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < 20; i++) {
+		snprintf(password, sizeof password, "guess%u", i);
+		ask_with(w, i + 1, "ann", 1, password);
+	}
+	wait_for(g, w->n == 17);
+	for (unsigned i = 0; i < 3; i++) {
+		wait_for(g, c->n == i + 1);
+		answer(c, c->asks[i].id, AUTH_DENIED, "ann");
+	}
+	wait_for(g, w->n == 20);
+	ask_with(w, 21, "ann", 1, "fourth");
+	wait_for(g, c->n == 4);
+	ask_with(w, 22, "ann", 1, "fifth"); /* waits */
+	wait_for(g, status(g, "queued") == 1);
+	answer(c, c->asks[3].id, AUTH_DENIED, "ann");
+	wait_for(g, w->n == 22);
+	for (unsigned i = 0; i < w->n; i++) {
+		denied += w->answers[i].verdict == AUTH_DENIED;
+		throttled += w->answers[i].verdict == AUTH_THROTTLED;
+		failed += w->answers[i].verdict == AUTH_FAILED;
+	}
+	assert_int_equal(denied, 4);
+	assert_int_equal(throttled, 1);
+	assert_int_equal(failed, 17);
+	assert_int_equal(c->n, 4);
+	worker_free(w);
+	child_free(c);
+	gateway_free(g);
+}
+
+/* Guesses from everywhere fill the user's share of the queue: where the user is known, there is room, and the first turn. */
+static void test_known_user_passes_guesses(void **state)
+{
+	struct gateway *g = throttling(1);
+	struct worker *w = worker_new(g, 0);
+	struct child *c = child_new(g, 0);
+	char password[32];
+
+	(void)state;
+	ask(w, 1, "ann", 200);
+	wait_for(g, c->n == 1);
+	grant(c);
+	wait_for(g, w->n == 1);
+	for (unsigned i = 0; i < 150; i++) {
+		snprintf(password, sizeof password, "guess%u", i);
+		ask_with(w, i + 2, "ann", i, password);
+	}
+	wait_for(g, status(g, "queued") == 100); /* her share; the others are refused */
+	ask_with(w, 1000, "ann", 200, "also right");
+	wait_for(g, status(g, "queued") == 101);
+	answer(c, c->asks[1].id, AUTH_DENIED, "ann");
+	wait_for(g, c->n == 3);
+	assert_string_equal(c->asks[2].password, "also right");
+	worker_free(w);
+	child_free(c);
+	gateway_free(g);
+}
+
+static void test_commands(void **state)
+{
+	struct gateway *g = throttling(1);
+	struct worker *w = worker_new(g, 0);
+	struct child *c = child_new(g, 0);
+	struct auth_command command = {.kind = AUTH_COMMAND_LIST};
+	char password[32];
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++) {
+		snprintf(password, sizeof password, "guess%u", i);
+		ask_with(w, i + 1, "ann", 1, password);
+		wait_for(g, c->n == i + 1);
+		answer(c, c->asks[i].id, AUTH_DENIED, "ann");
+		wait_for(g, w->n == i + 1);
+	}
+	char *text = auth_master_command(g->master, &command);
+	json_t *o = json_loads(text, 0, NULL), *first = json_array_get(json_object_get(o, "throttled"), 0);
+
+	assert_string_equal(json_string_value(json_object_get(first, "client")), "192.0.2.1/32");
+	assert_string_equal(json_string_value(json_object_get(first, "user")), "ann");
+	assert_int_equal(json_integer_value(json_object_get(first, "failures")), 4);
+	assert_true(json_integer_value(json_object_get(first, "wait_ms")) > 0);
+	json_decref(o);
+	free(text);
+	command.kind = AUTH_COMMAND_UNLOCK;
+	strcpy(command.user, "ann");
+	text = auth_master_command(g->master, &command);
+	assert_string_equal(text, "{\"unlocked\":1}");
+	free(text);
+	ask_with(w, 9, "ann", 1, "again");
+	wait_for(g, c->n == 5);
+	worker_free(w);
+	child_free(c);
+	gateway_free(g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1030,6 +1341,16 @@ int main(void)
 		cmocka_unit_test(test_deaf_worker),
 		cmocka_unit_test(test_hostile_children),
 		cmocka_unit_test(test_free_with_all_in_flight),
+		cmocka_unit_test(test_equal_asks_share_a_conversation),
+		cmocka_unit_test(test_denial_is_shared_and_not_remembered),
+		cmocka_unit_test(test_leaving_a_shared_conversation),
+		cmocka_unit_test(test_shared_conversation_is_bounded),
+		cmocka_unit_test(test_forgetting_reaches_what_is_under_way),
+		cmocka_unit_test(test_guesses_are_throttled),
+		cmocka_unit_test(test_guesses_side_by_side),
+		cmocka_unit_test(test_known_user_passes_guesses),
+		cmocka_unit_test(test_commands),
+
 	};
 
 	log_init("test", LOG_ERROR);

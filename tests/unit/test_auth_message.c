@@ -275,6 +275,41 @@ static void test_cancel(void **state)
 	assert_false(auth_get_cancel(&r, &id));
 }
 
+static void test_command(void **state)
+{
+	uint8_t body[600];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+	struct auth_command in = {.id = 7, .kind = AUTH_COMMAND_UNLOCK, .clients = {.addr = addr_v4(0x0a000000), .bits = 8}}, out;
+
+	(void)state;
+	memset(in.user, 'u', AUTH_TEXT_MAX);
+	auth_put_command(&w, &in);
+	assert_true(w.len <= ipc_body_max(IPC_AUTH_COMMAND));
+	struct wire_reader r = wire_reader_on(body, w.len);
+
+	assert_true(auth_get_command(&r, &out));
+	assert_memory_equal(&out.clients, &in.clients, sizeof in.clients);
+	assert_string_equal(out.user, in.user);
+	for (size_t len = 0; len < w.len; len++) {
+		r = wire_reader_on(body, len);
+		assert_false(auth_get_command(&r, &out));
+	}
+	body[w.len - 1] = 33; /* bits of an IPv4 address */
+	r = wire_reader_on(body, w.len);
+	assert_false(auth_get_command(&r, &out));
+	body[8] = AUTH_COMMANDS;
+	body[w.len - 1] = 8;
+	r = wire_reader_on(body, w.len);
+	assert_false(auth_get_command(&r, &out));
+	in.clients.addr.family = ADDR_NONE;
+	in.user[0] = '\0';
+	w = wire_writer_on(body, sizeof body);
+	auth_put_command(&w, &in);
+	r = wire_reader_on(body, w.len);
+	assert_true(auth_get_command(&r, &out));
+	assert_int_equal(out.clients.addr.family, ADDR_NONE);
+}
+
 static void test_text(void **state)
 {
 	uint8_t text[AUTH_TEXT_MAX + 1];
@@ -306,7 +341,7 @@ int main(void)
 		cmocka_unit_test(test_ask_lengths),    cmocka_unit_test(test_answer_round_trip),
 		cmocka_unit_test(test_answer_refused), cmocka_unit_test(test_answer_lengths),
 		cmocka_unit_test(test_service),	       cmocka_unit_test(test_cancel),
-		cmocka_unit_test(test_text),
+		cmocka_unit_test(test_command),       cmocka_unit_test(test_text),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

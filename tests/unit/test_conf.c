@@ -74,6 +74,13 @@ static void defaults(void **state)
 	assert_int_equal(config->pam_processes, 8);
 	assert_int_equal(config->pam_queue, 8192);
 	assert_int_equal(config->pam_timeout_ms, 60000);
+	assert_int_equal(config->remember_logins_ms, 60000);
+	assert_int_equal(config->throttle_user_failures, 5);
+	assert_int_equal(config->throttle_client_failures, 20);
+	assert_int_equal(config->throttle_first_wait_ms, 1000);
+	assert_int_equal(config->throttle_longest_wait_ms, 900000);
+	assert_int_equal(config->throttle_prefix_v4, 32);
+	assert_int_equal(config->throttle_prefix_v6, 64);
 	assert_false(config->fold_user_case);
 	assert_int_equal(config->handshake_timeout_ms, 30000);
 	assert_int_equal(config->connect_timeout_ms, 20000);
@@ -114,6 +121,8 @@ static void every_option_is_taken(void **state)
 		 "resolver = {\"192.0.2.53:53\", \"[::1]:5353\"}\nresolver-timeout = 100\nresolver-tries = 1\n"
 		 "search-domain = \"example.com\"\npam-config-dir = \"/d\"\npam-groups-file = \"/gr\"\n"
 		 "pam-processes = 3\npam-queue = 5\npam-timeout = 1000\nfold-user-case = true\n"
+		 "remember-logins = 0\nthrottle-user-failures = 1\nthrottle-client-failures = 2\nthrottle-first-wait = 103\n"
+		 "throttle-longest-wait = 104\nthrottle-prefix-ipv4 = 24\nthrottle-prefix-ipv6 = 48\n"
 		 "handshake-timeout = 101\nconnect-timeout = 102\nidle-timeout = 103\naudit-timeout = 104\n"
 		 "bind-timeout = 105\nudp-idle-timeout = 1006\n"
 		 "commit-interval = 0\ncompile-timeout = 1001\nsandbox = no\nlog-level = \"debug\"\n"
@@ -123,6 +132,13 @@ static void every_option_is_taken(void **state)
 		 "udp-replies = \"any\" handshake-timeout = 201 idle-timeout = 203 max-session-age = 0 }\n"
 		 "max-session-age = 107\n" LISTENER);
 	assert_int_equal(config->workers, 4);
+	assert_int_equal(config->remember_logins_ms, 0);
+	assert_int_equal(config->throttle_user_failures, 1);
+	assert_int_equal(config->throttle_client_failures, 2);
+	assert_int_equal(config->throttle_first_wait_ms, 103);
+	assert_int_equal(config->throttle_longest_wait_ms, 104);
+	assert_int_equal(config->throttle_prefix_v4, 24);
+	assert_int_equal(config->throttle_prefix_v6, 48);
 	assert_int_equal(config->max_sessions, 100);
 	assert_string_equal(config->user, "u");
 	assert_string_equal(config->pam_user, "p");

@@ -1,0 +1,346 @@
+#include "config.h"
+
+#include "auth/throttle.h"
+
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#define BUCKETS 16384
+#define MINUTE_US (60LL * 1000000)
+#define KNOWN_US (24 * 60 * MINUTE_US)
+#define USER_MAX 255
+#define TRIED_MAX 4
+/* Records that are looked at for one that may go. */
+#define EVICTION_LOOKS 16
+
+enum kind { NETWORK, USER, KNOWN, KINDS };
+
+/* How long it takes to be forgiven one failure. */
+static const int64_t forgiven_us[KINDS] = {[NETWORK] = MINUTE_US, [USER] = 10 * MINUTE_US};
+
+struct record {
+	LIST_ENTRY(record) by_key;
+	TAILQ_ENTRY(record) by_use; /* least recently used first */
+	enum kind kind;
+	unsigned failures;
+	int64_t failed_us; /* when failures was right; KNOWN: when the log-in was */
+	int64_t until_us;  /* refused before */
+	uint64_t tried[TRIED_MAX]; /* USER: what was denied last */
+	struct prefix network;
+	char user[]; /* ASCII letters in lower case; "" of a network */
+};
+
+LIST_HEAD(record_list, record);
+TAILQ_HEAD(record_queue, record);
+
+struct throttle {
+	struct throttle_options options;
+	uint8_t key[crypto_shorthash_KEYBYTES];
+	struct record_list buckets[BUCKETS];
+	struct record_queue used[KINDS];
+	size_t count[KINDS];
+};
+
+struct throttle *throttle_new(const struct throttle_options *options)
+{
+	struct throttle *t = calloc(1, sizeof *t);
+
+	if (t == NULL || sodium_init() < 0) {
+		free(t);
+		return NULL;
+	}
+	t->options = *options;
+	randombytes_buf(t->key, sizeof t->key);
+	for (int k = 0; k < KINDS; k++)
+		TAILQ_INIT(&t->used[k]);
+	return t;
+}
+
+static void record_free(struct throttle *t, struct record *r)
+{
+	LIST_REMOVE(r, by_key);
+	TAILQ_REMOVE(&t->used[r->kind], r, by_use);
+	t->count[r->kind]--;
+	free(r);
+}
+
+void throttle_free(struct throttle **t)
+{
+	struct record *r;
+
+	if (*t == NULL)
+		return;
+	for (int k = 0; k < KINDS; k++)
+		while ((r = TAILQ_FIRST(&(*t)->used[k])) != NULL)
+			record_free(*t, r);
+	free(*t);
+	*t = NULL;
+}
+
+/* ---- keys ---------------------------------------------------------------------------------------------------------- */
+
+struct prefix throttle_network(const struct throttle *t, const struct addr *client)
+{
+	struct prefix p = {.addr = *client};
+	unsigned bits = client->family == ADDR_V6 ? t->options.bits_v6 : t->options.bits_v4;
+
+	if (bits == 0 || bits > addr_bits(client))
+		bits = addr_bits(client);
+	p.bits = (uint8_t)bits;
+	for (unsigned i = 0; i < sizeof p.addr.bytes; i++, bits -= bits < 8 ? bits : 8)
+		if (bits < 8)
+			p.addr.bytes[i] &= (uint8_t)(0xff00 >> bits);
+	return p;
+}
+
+/* Names that differ in case only may be one user to PAM. */
+static void fold(char out[USER_MAX + 1], const char *user)
+{
+	size_t i;
+
+	for (i = 0; i < USER_MAX && user[i] != '\0'; i++)
+		out[i] = user[i] >= 'A' && user[i] <= 'Z' ? (char)(user[i] - 'A' + 'a') : user[i];
+	out[i] = '\0';
+}
+
+static struct record_list *bucket_of(struct throttle *t, enum kind kind, const struct prefix *network, const char *user)
+{
+	uint8_t text[2 + sizeof network->addr.bytes + USER_MAX], hash[crypto_shorthash_BYTES];
+	size_t len = strlen(user);
+	uint32_t h;
+
+	text[0] = (uint8_t)kind;
+	text[1] = network->addr.family;
+	memcpy(text + 2, network->addr.bytes, sizeof network->addr.bytes);
+	memcpy(text + 2 + sizeof network->addr.bytes, user, len);
+	crypto_shorthash(hash, text, 2 + sizeof network->addr.bytes + len, t->key);
+	memcpy(&h, hash, sizeof h);
+	return &t->buckets[h % BUCKETS];
+}
+
+static bool network_equal(const struct prefix *a, const struct prefix *b)
+{
+	return a->bits == b->bits && addr_equal(&a->addr, &b->addr);
+}
+
+/* ---- records ------------------------------------------------------------------------------------------------------- */
+
+static unsigned failures_now(const struct record *r, int64_t now_us)
+{
+	int64_t forgiven = (now_us - r->failed_us) / forgiven_us[r->kind];
+
+	return forgiven >= r->failures ? 0 : r->failures - (unsigned)forgiven;
+}
+
+static bool is_over(const struct record *r, int64_t now_us)
+{
+	return r->kind == KNOWN ? now_us - r->failed_us > KNOWN_US : r->until_us <= now_us && failures_now(r, now_us) == 0;
+}
+
+/* NULL if there is none that still says anything. */
+static struct record *find(struct throttle *t, enum kind kind, const struct prefix *network, const char *user, int64_t now_us)
+{
+	struct record *r;
+
+	LIST_FOREACH (r, bucket_of(t, kind, network, user), by_key)
+		if (r->kind == kind && network_equal(&r->network, network) && strcmp(r->user, user) == 0)
+			break;
+	if (r == NULL || !is_over(r, now_us))
+		return r;
+	record_free(t, r);
+	return NULL;
+}
+
+/* Makes room: whoever waits goes last, so that nobody can buy a way out by failing under many names. */
+static void evict(struct throttle *t, enum kind kind, int64_t now_us)
+{
+	struct record *r = TAILQ_FIRST(&t->used[kind]), *victim = r;
+
+	for (int i = 0; r != NULL && i < EVICTION_LOOKS; i++, r = TAILQ_NEXT(r, by_use)) {
+		if (r->until_us <= now_us) {
+			victim = r;
+			break;
+		}
+		if (r->until_us < victim->until_us)
+			victim = r;
+	}
+	if (victim != NULL)
+		record_free(t, victim);
+}
+
+static struct record *find_or_add(struct throttle *t, enum kind kind, const struct prefix *network, const char *user, int64_t now_us)
+{
+	struct record *r = find(t, kind, network, user, now_us);
+
+	if (r != NULL) {
+		TAILQ_REMOVE(&t->used[kind], r, by_use);
+		TAILQ_INSERT_TAIL(&t->used[kind], r, by_use);
+		return r;
+	}
+	if (t->count[kind] >= t->options.max)
+		evict(t, kind, now_us);
+	r = t->options.max == 0 ? NULL : calloc(1, sizeof *r + strlen(user) + 1);
+	if (r == NULL)
+		return NULL;
+	r->kind = kind;
+	r->network = *network;
+	r->failed_us = now_us;
+	strcpy(r->user, user);
+	LIST_INSERT_HEAD(bucket_of(t, kind, network, user), r, by_key);
+	TAILQ_INSERT_TAIL(&t->used[kind], r, by_use);
+	t->count[kind]++;
+	return r;
+}
+
+/* ---- questions and answers ---------------------------------------------------------------------------------------- */
+
+static int64_t wait_of(struct throttle *t, enum kind kind, const struct prefix *network, const char *user, int64_t now_us)
+{
+	const struct record *r = find(t, kind, network, user, now_us);
+
+	return r != NULL && r->until_us > now_us ? r->until_us - now_us : 0;
+}
+
+int64_t throttle_wait_us(struct throttle *t, const struct addr *client, const char *user, int64_t now_us)
+{
+	struct prefix network = throttle_network(t, client);
+	char folded[USER_MAX + 1];
+	int64_t wait;
+
+	fold(folded, user);
+	wait = wait_of(t, USER, &network, folded, now_us);
+	if (wait > 0 || find(t, KNOWN, &network, folded, now_us) != NULL)
+		return wait;
+	return wait_of(t, NETWORK, &network, "", now_us);
+}
+
+/* Counts one more; for how long that makes it wait. */
+static int64_t count(struct throttle *t, enum kind kind, const struct prefix *network, const char *user, unsigned free_of_charge,
+		     int64_t now_us)
+{
+	struct record *r = free_of_charge == 0 ? NULL : find_or_add(t, kind, network, user, now_us);
+	int64_t wait = (int64_t)t->options.first_ms * 1000, longest = (int64_t)t->options.max_ms * 1000;
+
+	if (r == NULL)
+		return 0;
+	r->failures = failures_now(r, now_us) + 1;
+	r->failed_us = now_us;
+	if (r->failures <= free_of_charge)
+		return 0;
+	for (unsigned i = free_of_charge + 1; i < r->failures && wait < longest; i++)
+		wait *= 2;
+	if (wait > longest)
+		wait = longest;
+	if (now_us + wait > r->until_us)
+		r->until_us = now_us + wait;
+	return wait;
+}
+
+/* True if it was among the last that were denied. */
+static bool tried_before(struct throttle *t, const struct prefix *network, const char *user, uint64_t tried, int64_t now_us)
+{
+	struct record *r = tried == 0 ? NULL : find(t, USER, network, user, now_us);
+
+	for (int i = 0; r != NULL && i < TRIED_MAX; i++)
+		if (r->tried[i] == tried)
+			return true;
+	return false;
+}
+
+static void note_tried(struct throttle *t, const struct prefix *network, const char *user, uint64_t tried, int64_t now_us)
+{
+	struct record *r = find(t, USER, network, user, now_us);
+
+	if (r == NULL)
+		return;
+	memmove(r->tried + 1, r->tried, sizeof r->tried - sizeof *r->tried);
+	r->tried[0] = tried;
+}
+
+int64_t throttle_failed(struct throttle *t, const struct addr *client, const char *user, uint64_t tried, int64_t now_us)
+{
+	struct prefix network = throttle_network(t, client);
+	char folded[USER_MAX + 1];
+	int64_t of_user, of_network;
+
+	fold(folded, user);
+	if (tried_before(t, &network, folded, tried, now_us))
+		return 0;
+	of_user = count(t, USER, &network, folded, t->options.user_failures, now_us);
+	note_tried(t, &network, folded, tried, now_us);
+	of_network = count(t, NETWORK, &network, "", t->options.client_failures, now_us);
+	return of_user > of_network ? of_user : of_network;
+}
+
+void throttle_succeeded(struct throttle *t, const struct addr *client, const char *user, int64_t now_us)
+{
+	struct prefix network = throttle_network(t, client);
+	char folded[USER_MAX + 1];
+	struct record *r;
+
+	fold(folded, user);
+	r = find(t, USER, &network, folded, now_us);
+	if (r != NULL)
+		record_free(t, r);
+	/* The network's failures stay: somebody's own account must not pay for guesses at others. */
+	r = find_or_add(t, KNOWN, &network, folded, now_us);
+	if (r != NULL)
+		r->failed_us = now_us;
+}
+
+bool throttle_knows(struct throttle *t, const struct addr *client, const char *user, int64_t now_us)
+{
+	struct prefix network = throttle_network(t, client);
+	char folded[USER_MAX + 1];
+
+	fold(folded, user);
+	return find(t, KNOWN, &network, folded, now_us) != NULL;
+}
+
+/* ---- administrators ------------------------------------------------------------------------------------------------ */
+
+size_t throttle_unlock(struct throttle *t, const struct prefix *clients, const char *user)
+{
+	char folded[USER_MAX + 1] = "";
+	struct record *r, *following;
+	size_t n = 0;
+
+	if (user != NULL)
+		fold(folded, user);
+	for (int k = NETWORK; k <= USER; k++)
+		for (r = TAILQ_FIRST(&t->used[k]); r != NULL; r = following) {
+			following = TAILQ_NEXT(r, by_use);
+			if ((user != NULL && strcmp(r->user, folded) != 0) ||
+			    (clients != NULL && !prefix_covers(clients, &r->network) && !prefix_covers(&r->network, clients)))
+				continue;
+			record_free(t, r);
+			n++;
+		}
+	return n;
+}
+
+static void visit_all(struct throttle *t, int64_t now_us, bool waiting, throttle_visit *visit, void *arg)
+{
+	struct record *r;
+
+	for (int k = NETWORK; k <= USER; k++)
+		TAILQ_FOREACH (r, &t->used[k], by_use) {
+			int64_t wait = r->until_us > now_us ? r->until_us - now_us : 0;
+
+			if ((wait > 0) == waiting && !is_over(r, now_us))
+				visit(&r->network, r->user, failures_now(r, now_us), wait, arg);
+		}
+}
+
+void throttle_each(struct throttle *t, int64_t now_us, throttle_visit *visit, void *arg)
+{
+	visit_all(t, now_us, true, visit, arg);
+	visit_all(t, now_us, false, visit, arg);
+}
+
+size_t throttle_records(const struct throttle *t)
+{
+	return t->count[NETWORK] + t->count[USER] + t->count[KNOWN];
+}

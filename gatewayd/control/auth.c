@@ -1,0 +1,185 @@
+/* Administrators' questions to the auth master: list, unlock, forget.  What changes something is recorded. */
+#include "config.h"
+
+#include <event2/event.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "auth/auth.h"
+#include "common/log.h"
+#include "common/text.h"
+#include "gatewayd/control/internal.h"
+
+#define PATIENCE_S 5
+
+struct auth_job {
+	LIST_ENTRY(auth_job) next;
+	struct control *control;
+	struct client *client; /* NULL: it has left */
+	uint64_t id;
+	struct event patience;
+};
+
+static const struct {
+	const char *name;
+	enum auth_command_kind kind;
+} kinds[] = {{"list", AUTH_COMMAND_LIST}, {"unlock", AUTH_COMMAND_UNLOCK}, {"forget", AUTH_COMMAND_FORGET}};
+
+static void job_end(struct auth_job *job, json_t *reply, const char *error)
+{
+	struct client *client = job->client;
+
+	LIST_REMOVE(job, next);
+	event_del(&job->patience);
+	free(job);
+	if (client == NULL)
+		json_decref(reply);
+	else if (reply != NULL)
+		admin_reply(client, reply, -1);
+	else
+		admin_refuse(client, error);
+}
+
+static void on_patience_over(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	job_end(arg, NULL, "the authenticator does not answer");
+}
+
+static struct peer *authenticator(struct control *c)
+{
+	struct peer *p;
+
+	LIST_FOREACH (p, &c->peers, next)
+		if (p->role == ROLE_AUTH)
+			return p;
+	return NULL;
+}
+
+static int send_command(struct control *c, const struct auth_command *command)
+{
+	struct peer *p = authenticator(c);
+	uint8_t body[600];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	auth_put_command(&w, command);
+	return p == NULL ? -1 : ipc_send_wire(p->link, IPC_AUTH_COMMAND, &w);
+}
+
+/* NULL, or what is wrong with the request. */
+static const char *read_request(const json_t *request, struct auth_command *command, const char **verb)
+{
+	const char *user = json_string_value(json_object_get(request, "user"));
+	const char *clients = json_string_value(json_object_get(request, "clients"));
+	bool host_bits;
+
+	*verb = json_string_value(json_object_get(request, "verb"));
+	command->kind = AUTH_COMMANDS;
+	for (size_t i = 0; *verb != NULL && i < sizeof kinds / sizeof *kinds; i++)
+		if (strcmp(kinds[i].name, *verb) == 0)
+			command->kind = kinds[i].kind;
+	if (command->kind == AUTH_COMMANDS)
+		return "the request's verb is list, unlock or forget";
+	if (user != NULL && auth_text_refused((const uint8_t *)user, strlen(user)) != NULL)
+		return "a user name has 1 to 255 bytes, none of them a control byte";
+	if (clients != NULL && !prefix_parse(clients, &command->clients, &host_bits))
+		return "clients are an address or a prefix like 10.0.0.0/8";
+	if (user != NULL)
+		strcpy(command->user, user);
+	return NULL;
+}
+
+/* Whatever comes of it, that it was asked for is to be known. */
+static void record(struct client *client, const struct auth_command *command, const char *verb)
+{
+	char reason[256], user[4 * AUTH_TEXT_MAX + 1], clients[PREFIX_TEXT_MAX] = "any client";
+
+	if (command->kind == AUTH_COMMAND_LIST)
+		return;
+	text_escape(command->user, strlen(command->user), user, sizeof user);
+	if (command->clients.addr.family != ADDR_NONE)
+		prefix_format(&command->clients, clients);
+	if (command->kind == AUTH_COMMAND_FORGET)
+		snprintf(reason, sizeof reason, "auth %s: user %.200s", verb, user[0] == '\0' ? "(all)" : user);
+	else
+		snprintf(reason, sizeof reason, "auth %s: %s, user %.150s", verb, clients, user[0] == '\0' ? "(all)" : user);
+	control_record(admin_control(client), AUDIT_ADMIN, admin_author(client), admin_control(client)->policy.revision, reason);
+}
+
+void auth_command_ask(struct client *client, const json_t *request)
+{
+	struct control *c = admin_control(client);
+	struct auth_command command = {.id = ++c->auth_job_id};
+	const char *verb, *wrong = read_request(request, &command, &verb);
+
+	if (wrong != NULL) {
+		admin_refuse(client, wrong);
+		return;
+	}
+	record(client, &command, verb);
+	if (send_command(c, &command) != 0) {
+		admin_refuse(client, "the authenticator is not running");
+		return;
+	}
+	struct auth_job *job = calloc(1, sizeof *job);
+
+	if (job == NULL)
+		log_fatal("out of memory");
+	job->control = c;
+	job->client = client;
+	job->id = command.id;
+	LIST_INSERT_HEAD(&c->auth_jobs, job, next);
+	evtimer_assign(&job->patience, c->child->base, on_patience_over, job);
+	evtimer_add(&job->patience, &(struct timeval){.tv_sec = PATIENCE_S});
+}
+
+void auth_client_gone(struct control *c, struct client *client)
+{
+	struct auth_job *job;
+
+	LIST_FOREACH (job, &c->auth_jobs, next)
+		if (job->client == client)
+			job->client = NULL;
+}
+
+void auth_answered(struct peer *p, struct ipc_message *m)
+{
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+	uint64_t id = wire_get_u64(&r);
+	size_t len;
+	const uint8_t *text = wire_get_bytes(&r, ipc_body_max(IPC_AUTH_COMMANDED), &len);
+	struct auth_job *job;
+
+	if (!wire_done(&r) || text == NULL) {
+		ipc_reject(p->link, "a malformed answer");
+		return;
+	}
+	LIST_FOREACH (job, &p->control->auth_jobs, next)
+		if (job->id == id) {
+			json_t *reply = json_loadb((const char *)text, len, 0, NULL);
+
+			if (json_is_object(reply))
+				json_object_set_new(reply, "ok", json_true());
+			job_end(job, json_is_object(reply) ? reply : NULL, "the authenticator's answer is malformed");
+			return;
+		}
+}
+
+void auth_peer_gone(struct peer *p)
+{
+	struct auth_job *job;
+
+	if (p->role != ROLE_AUTH)
+		return;
+	while ((job = LIST_FIRST(&p->control->auth_jobs)) != NULL)
+		job_end(job, NULL, "the authenticator ended");
+}
+
+void auth_forget_all(struct control *c)
+{
+	struct auth_command command = {.id = ++c->auth_job_id, .kind = AUTH_COMMAND_FORGET};
+
+	/* An authenticator that is away remembers nothing. */
+	send_command(c, &command);
+}

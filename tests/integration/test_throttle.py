@@ -1,0 +1,120 @@
+"""Guessing is slow for who guesses, and for nobody else."""
+
+import json
+import socket
+import threading
+
+from harness import socks
+
+FAST_PAM = "auth required pam_pwdfile.so nodelay pwdfile={dir}/users\naccount required pam_permit.so\n"
+
+
+def login(g, user="ann", password="ann-pass", source=None):
+    with g.client(source=source) as c:
+        assert c.greet(socks.PASSWORD) == socks.PASSWORD
+        return c.login(user, password)
+
+
+def reasons(g, n, **equal):
+    return [r["reason"] for r in g.wait_rows(n, event="login-failed", **equal)]
+
+
+def test_who_guesses_waits(gateway):
+    g = gateway(throttle_user_failures=3, throttle_first_wait=60000, remember_logins=0)
+    for i in range(4):
+        assert login(g, password=f"guess{i}", source="127.0.0.2") != 0
+    assert login(g, source="127.0.0.2") != 0  # also with the right password
+    assert login(g, source="127.0.0.3") == 0
+    assert login(g, "bob", "bob-pass", source="127.0.0.2") == 0
+    told = reasons(g, 5)
+    assert told[3].startswith("log-in denied: wrong password") and told[3].endswith("judged in 60 s"), told
+    assert told[4].startswith("log-in throttled: too many"), told
+
+
+def test_listed_and_unlocked(gateway):
+    g = gateway(throttle_user_failures=2, throttle_first_wait=60000)
+    for i in range(3):
+        login(g, password=f"guess{i}", source="127.0.0.2")
+    listed = json.loads(g.ctl("auth", "list", "--format", "json").out)
+    assert [(r["client"], r["user"], r["failures"], r["wait_ms"] > 0) for r in listed["throttled"]] == [
+        ("127.0.0.2/32", "ann", 3, True), ("127.0.0.2/32", "", 3, False)]
+    table = g.ctl("auth", "list").out
+    assert "127.0.0.2/32" in table and "ann" in table and "(all)" in table
+    assert login(g, source="127.0.0.2") != 0
+    assert g.ctl("auth", "unlock", "--user", "ann", "--client", "127.0.0.0/8").out.startswith("1 record")
+    assert login(g, source="127.0.0.2") == 0
+    assert g.row(event="admin")["reason"] == "auth unlock: 127.0.0.0/8, user ann"
+
+
+def test_a_network_that_tries_many_names_waits(gateway):
+    g = gateway(throttle_client_failures=5, throttle_first_wait=60000, throttle_prefix_ipv4=24)
+    assert login(g, "bob", "bob-pass", source="127.0.5.9") == 0
+    for i in range(6):
+        assert login(g, f"nobody{i}", "x", source=f"127.0.5.{i + 1}") != 0
+    assert login(g, "ann", "ann-pass", source="127.0.5.200") != 0
+    assert login(g, "ann", "ann-pass", source="127.0.6.1") == 0
+    # Bob has logged in from there lately.
+    assert login(g, "bob", "bob-pass", source="127.0.5.77") == 0
+
+
+def test_unknown_users_read_what_others_read(gateway):
+    g = gateway(throttle_user_failures=2, throttle_first_wait=60000)
+    answers = {}
+    for source, user in (("127.0.0.2", "ann"), ("127.0.0.3", "there-is-no-such-user")):
+        answers[user] = []
+        for i in range(4):
+            with g.client(source=source) as c:
+                c.send(socks.greeting(socks.PASSWORD) + socks.login(user, f"guess{i}"))
+                answers[user].append(c.receive_all())
+    assert answers["ann"] == answers["there-is-no-such-user"] == [b"\5\2\1\1"] * 4
+
+
+def test_bad_commands(gateway):
+    g = gateway()
+    for arguments in (["auth"], ["auth", "open"], ["auth", "forget"], ["auth", "list", "--user", "ann"], ["auth", "forget", "a", "b"],
+                      ["auth", "unlock", "--client"]):
+        assert g.ctl(*arguments, check=False).returncode == 2, arguments
+    done = g.ctl("auth", "unlock", "--client", "10.0.0.1/8", check=False)
+    assert done.returncode == 1 and "prefix" in done.err
+
+
+def test_ten_thousand_guesses_do_not_keep_the_user_out(gateway, echo):
+    """50 addresses guess at ann's password all the time; ann, from her own address, is never refused."""
+    g = gateway(pam=FAST_PAM, remember_logins=0)
+    guesses, refused = [0], [0]
+    lock = threading.Lock()
+    done = threading.Event()
+
+    def guess(address):
+        for i in range(200):
+            try:
+                with g.client(source=address) as c:
+                    c.send(socks.greeting(socks.PASSWORD) + socks.login("ann", f"{address} {i}"))
+                    answer = c.receive(4)
+            except (ConnectionError, socket.timeout):
+                answer = None
+            with lock:
+                guesses[0] += 1
+                refused[0] += answer == b"\5\2\1\1"
+
+    attackers = [threading.Thread(target=guess, args=(f"127.0.77.{i + 1}",)) for i in range(50)]
+    for t in attackers:
+        t.start()
+
+    def watch():
+        for t in attackers:
+            t.join()
+        done.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    tries = 0
+    while not done.is_set() or tries < 20:
+        with g.session("127.0.0.1", echo.port, source="127.0.88.1") as c:
+            assert c.code == socks.OK
+        tries += 1
+    assert (guesses[0], refused[0]) == (10000, 10000)
+    status = g.status()["auth"]
+    # Few of the guesses were judged at all: what is free of charge, and what the waits let through.
+    assert status["conversations"] - tries <= 50 * 20, status
+    assert status["throttled"] > 8000, status
+    assert all(r["user"] == "ann" and r["client"].startswith("127.0.77.") for r in g.rows("--limit", "20000", event="login-failed"))
