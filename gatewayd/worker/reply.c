@@ -38,6 +38,7 @@ enum reason reason_of_errno(int error)
 		return REASON_NET_UNREACHABLE;
 	case EHOSTUNREACH:
 	case EHOSTDOWN:
+	case EACCES: /* "administratively prohibited", where an IPv6 router says it */
 		return REASON_HOST_UNREACHABLE;
 	case ETIMEDOUT:
 		return REASON_CONNECT_TIMEOUT;

@@ -53,6 +53,7 @@ static void errors_of_connect(void **state)
 	assert_int_equal(reason_of_errno(ENETUNREACH), REASON_NET_UNREACHABLE);
 	assert_int_equal(reason_of_errno(ENETDOWN), REASON_NET_UNREACHABLE);
 	assert_int_equal(reason_of_errno(EHOSTUNREACH), REASON_HOST_UNREACHABLE);
+	assert_int_equal(reason_of_errno(EACCES), REASON_HOST_UNREACHABLE);
 	assert_int_equal(reason_of_errno(ETIMEDOUT), REASON_CONNECT_TIMEOUT);
 	assert_int_equal(reason_of_errno(EADDRNOTAVAIL), REASON_CONNECT_FAILED);
 	assert_int_equal(reason_of_errno(0), REASON_CONNECT_FAILED);
