@@ -81,7 +81,8 @@ def through(gateway, request):
 @pytest.mark.program("curl", "CONNECT")
 @pytest.mark.needs("curl")
 @pytest.mark.parametrize("version, address", [
-    ("socks4", "ipv4"), ("socks4a", "name4"), ("socks5", "ipv4"), ("socks5", "ipv6"), ("socks5h", "name")])
+    ("socks4", "ipv4"), ("socks4a", "ipv4"), ("socks4a", "name4"), ("socks5", "ipv4"), ("socks5", "ipv6"), ("socks5h", "ipv4"),
+    ("socks5h", "ipv6"), ("socks5h", "name")])
 def test_curl(world, gateway, web, address_of, through, version, address):
     host = address_of(address)
     got = world.run("curl", "-sS", "--globoff", "--noproxy", "", "--max-time", "20", "--proxy", f"{version}://{gateway.host}:{gateway.port}",
@@ -198,14 +199,47 @@ def test_socksify_udp(world, gateway, dante, through):
     assert gateway.wait_rows(1, event="flow", port=echo.port)
 
 
-@pytest.mark.program("socksify with tnftp, active mode", "BIND", address="ipv4")
-@pytest.mark.needs("socksify", "tnftp", "/usr/lib/python3/dist-packages/pyftpdlib")
-def test_socksify_ftp(world, gateway, dante, through, tmp_path):
-    (tmp_path / "file").write_bytes(PAGE)
+@pytest.mark.program("socksify with drill, a DNS query", "UDP ASSOCIATE", address="ipv4")
+@pytest.mark.needs("socksify", "drill")
+def test_socksify_dns(world, gateway, dante, through):
+    """A DNS query to a name server that only the gateway reaches."""
     port = ports.free()
-    world.spawn_origin("/usr/bin/python3", "-m", "pyftpdlib", "-i", world.v4, "-p", str(port), "-d", str(tmp_path))
+    world.spawn_origin("dnsmasq", "--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--pid-file=", "--bind-interfaces",
+                       f"--listen-address={world.v4}", f"--port={port}", "--host-record=asked.test,192.0.2.77")
+
+    def ask():
+        got = world.run("socksify", "drill", "-4", "-u", "-Q", "-p", str(port), f"@{world.v4}", "asked.test", "A",
+                        environment=dante("socks_v5", "udpassociate", "udp"))
+        ask.last = got.stdout + got.stderr
+        return got.stdout.strip() == b"192.0.2.77"
+
+    wait.until(ask, lambda: ask.last, 30)
+    through()
+    assert gateway.wait_rows(1, event="flow", port=port)
+
+
+@pytest.mark.program("socksify with tnftp, active mode, against vsftpd", "BIND", address="ipv4")
+@pytest.mark.needs("socksify", "tnftp", "vsftpd")
+def test_socksify_vsftpd(world, gateway, dante, through, tmp_path):
+    port, files = ports.free(), tmp_path / "pub"
+    files.mkdir()
+    (files / "file").write_bytes(PAGE)
+    os.chmod(tmp_path, 0o755)
+    conf = tmp_path / "vsftpd.conf"
+    conf.write_text(f"listen=YES\nlisten_address={world.v4}\nlisten_port={port}\nbackground=NO\nanonymous_enable=YES\nlocal_enable=NO\n"
+                    f"anon_root={files}\nconnect_from_port_20=NO\nseccomp_sandbox=NO\nsecure_chroot_dir={tmp_path / 'empty'}\n")
+    (tmp_path / "empty").mkdir(mode=0o555)
+    for part in [files, *files.parents][:-2]:
+        os.chmod(part, os.stat(part).st_mode | 0o555)
+    world.spawn_origin("vsftpd", str(conf))
+    _fetch_actively(world, dante, tmp_path / "got", port)
+    assert gateway.wait_rows(1, event="open", command="bind")
+    through()
+
+
+def _fetch_actively(world, dante, wanted, port):
+    """With PORT: the server connects back, to where the gateway says that it listens."""
     environment = dante("socks_v5", "connect bind", "tcp")
-    wanted = tmp_path / "got"
 
     def ask():
         got = world.run("socksify", "tnftp", "-A", "-n", "-o", str(wanted), f"ftp://anonymous:x@{world.v4}:{port}/file", environment=environment)
@@ -214,6 +248,15 @@ def test_socksify_ftp(world, gateway, dante, through, tmp_path):
 
     wait.until(ask, lambda: ask.last, 30)
     assert wanted.read_bytes() == PAGE
+
+
+@pytest.mark.program("socksify with tnftp, active mode, against pyftpdlib", "BIND", address="ipv4")
+@pytest.mark.needs("socksify", "tnftp", "/usr/lib/python3/dist-packages/pyftpdlib")
+def test_socksify_ftp(world, gateway, dante, through, tmp_path):
+    (tmp_path / "file").write_bytes(PAGE)
+    port = ports.free()
+    world.spawn_origin("/usr/bin/python3", "-m", "pyftpdlib", "-i", world.v4, "-p", str(port), "-d", str(tmp_path))
+    _fetch_actively(world, dante, tmp_path / "got", port)
     assert gateway.wait_rows(1, event="open", command="bind")
 
 
