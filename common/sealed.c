@@ -25,18 +25,30 @@ static int write_all(int fd, const uint8_t *data, size_t len)
 	return 0;
 }
 
-int sealed_create(const char *name, const void *data, size_t len, struct err *why)
+int sealed_create_parts(const char *name, const struct iovec *parts, size_t n, struct err *why)
 {
-	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), rc = 0;
+	size_t len = 0;
 
 	if (fd < 0)
 		return err_set_errno(why, "cannot make a memory file for %s", name);
-	if (write_all(fd, data, len) != 0 || fcntl(fd, F_ADD_SEALS, SEALS) != 0) {
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		rc = write_all(fd, parts[i].iov_base, parts[i].iov_len);
+		len += parts[i].iov_len;
+	}
+	if (rc != 0 || fcntl(fd, F_ADD_SEALS, SEALS) != 0) {
 		err_set_errno(why, "cannot write and seal the memory file for %s (%zu bytes)", name, len);
 		close(fd);
 		return -1;
 	}
 	return fd;
+}
+
+int sealed_create(const char *name, const void *data, size_t len, struct err *why)
+{
+	struct iovec whole = {.iov_base = (void *)(uintptr_t)data, .iov_len = len};
+
+	return sealed_create_parts(name, &whole, 1, why);
 }
 
 int sealed_map(int fd, size_t max, struct sealed *out, struct err *why)

@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "common/err.h"
 
@@ -14,6 +15,8 @@ struct sealed {
 
 /* Returns a sealed descriptor holding a copy of data, close-on-exec; the caller closes it.  -1 with *why on failure. */
 int sealed_create(const char *name, const void *data, size_t len, struct err *why);
+/* The same for data that lies in n pieces. */
+int sealed_create_parts(const char *name, const struct iovec *parts, size_t n, struct err *why);
 /* Maps fd after checking that it is sealed against writing, growing and shrinking, and at most max bytes.  fd may be
  * closed afterwards. */
 int sealed_map(int fd, size_t max, struct sealed *out, struct err *why);

@@ -9,7 +9,8 @@ policy_libpolicy_a_SOURCES = \
 	policy/image.c policy/image.h policy/index.c policy/index.h policy/hash.h policy/literal.c policy/literal.h \
 	policy/admit.c policy/window.c policy/window.h policy/guard.c policy/guard.h policy/geo.c policy/geo_priv.h \
 	policy/decide.c policy/decide.h policy/explain.c policy/expect.c \
-	policy/sample.c policy/sample.h policy/findings.c policy/diff.c
+	policy/sample.c policy/sample.h policy/findings.c policy/diff.c \
+	policy/bundle.c policy/bundle.h
 policy_libpolicy_a_CFLAGS = $(AM_CFLAGS) $(PCRE2_CFLAGS) $(IDN2_CFLAGS) $(MAXMINDDB_CFLAGS) $(SODIUM_CFLAGS) $(JANSSON_CFLAGS)
 # What a program needs to link besides libpolicy.a and libcommon.a.
 POLICY_LIBS = $(PCRE2_LIBS) $(IDN2_LIBS) $(MAXMINDDB_LIBS) $(SODIUM_LIBS) $(JANSSON_LIBS)

@@ -62,7 +62,7 @@ static const struct db_permit *permit_of(const struct db *db, const char *table)
 
 static bool function_allowed(const char *name)
 {
-	static const char *const allowed[] = {"count", "max", "min", "length"};
+	static const char *const allowed[] = {"count", "max", "min", "length", "sum"};
 
 	for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++)
 		if (name != NULL && strcmp(allowed[i], name) == 0)

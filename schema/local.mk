@@ -17,8 +17,10 @@ SCHEMA_LIBS = $(SQLITE_LIBS) $(SODIUM_LIBS) $(JANSSON_LIBS)
 schema_sql = \
 	$(srcdir)/schema/audit/0001_init.sql \
 	$(srcdir)/schema/audit/0002_open_sessions.sql \
-	$(srcdir)/schema/policy/0001_init.sql
+	$(srcdir)/schema/policy/0001_init.sql \
+	$(srcdir)/schema/policy/0002_files.sql
 schema/migrations.c: $(schema_sql) $(srcdir)/schema/embed.awk
 	$(AM_V_GEN)$(MKDIR_P) schema && LC_ALL=C $(AWK) -f $(srcdir)/schema/embed.awk $(schema_sql) > $@.tmp && mv $@.tmp $@
 CLEANFILES += schema/migrations.c
-EXTRA_DIST += schema/embed.awk schema/audit/0001_init.sql schema/audit/0002_open_sessions.sql schema/policy/0001_init.sql
+EXTRA_DIST += schema/embed.awk schema/audit/0001_init.sql schema/audit/0002_open_sessions.sql schema/policy/0001_init.sql \
+	schema/policy/0002_files.sql

@@ -17,7 +17,7 @@ _Static_assert(POLICY_HASH_BYTES == crypto_generichash_BYTES, "the hash is libso
 struct policy_store {
 	struct db *db;
 	struct db_stmt *active, *find_content, *add_content, *add_revision, *activate, *add_import, *last_import, *get,
-		*list, *text;
+		*list, *text, *add_file, *files;
 };
 
 static const struct db_permit permits[] = {
@@ -25,18 +25,23 @@ static const struct db_permit permits[] = {
 	{.table = "revision", .insert = true},
 	{.table = "activation", .insert = true},
 	{.table = "import", .insert = true},
+	{.table = "revision_file", .insert = true},
 };
 
 static const struct db_permit read_permits[] = {
-	{.table = "content"}, {.table = "revision"}, {.table = "activation"}, {.table = "import"}};
+	{.table = "content"}, {.table = "revision"}, {.table = "activation"}, {.table = "import"}, {.table = "revision_file"}};
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
 #define REVISION_COLUMNS                                                                                               \
-	"r.id, r.time, r.author_uid, r.author, r.source, r.comment, c.hash, length(c.text), r.checks, r.content"
+	"r.id, r.time, r.author_uid, r.author, r.source, r.comment, c.hash, length(c.text), r.checks, r.content, r.name, "      \
+	"(SELECT count(*) FROM revision_file AS f WHERE f.revision = r.id), "                                          \
+	"(SELECT sum(length(k.text)) FROM revision_file AS f JOIN content AS k ON k.id = f.content "       \
+	"WHERE f.revision = r.id)"
 #define REVISION_FROM " FROM revision AS r JOIN content AS c ON c.id = r.content "
 
-enum { COL_ID, COL_TIME, COL_UID, COL_AUTHOR, COL_SOURCE, COL_COMMENT, COL_HASH, COL_LENGTH, COL_CHECKS, COL_CONTENT };
+enum { COL_ID, COL_TIME, COL_UID, COL_AUTHOR, COL_SOURCE, COL_COMMENT, COL_HASH, COL_LENGTH, COL_CHECKS, COL_CONTENT, COL_NAME,
+       COL_FILES, COL_FILES_BYTES };
 
 static int prepare(struct policy_store *s, bool read_only, struct err *why)
 {
@@ -54,8 +59,12 @@ static int prepare(struct policy_store *s, bool read_only, struct err *why)
 		{&s->last_import, false, "SELECT revision, hash, time FROM import ORDER BY id DESC LIMIT 1"},
 		{&s->add_content, true, "INSERT INTO content (hash, text) VALUES (?1, ?2)"},
 		{&s->add_revision, true,
-		 "INSERT INTO revision (content, time, author_uid, author, source, comment, checks) "
-		 "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"},
+		 "INSERT INTO revision (content, time, author_uid, author, source, comment, checks, name) "
+		 "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"},
+		{&s->add_file, true, "INSERT INTO revision_file (revision, position, name, content) VALUES (?1, ?2, ?3, ?4)"},
+		{&s->files, false,
+		 "SELECT f.name, c.text FROM revision_file AS f JOIN content AS c ON c.id = f.content "
+		 "WHERE f.revision = ?1 ORDER BY f.position"},
 		{&s->activate, true, "INSERT INTO activation (revision, time, uid) VALUES (?1, ?2, ?3)"},
 		{&s->add_import, true, "INSERT INTO import (revision, hash, time) VALUES (?1, ?2, ?3)"},
 	};
@@ -77,7 +86,7 @@ struct policy_store *policy_store_open(const char *path, bool read_only, struct 
 		.permits = read_only ? read_permits : permits,
 		.npermits = sizeof permits / sizeof *permits,
 		.busy_timeout_ms = BUSY_MS,
-		.value_max_bytes = POLICY_TEXT_MAX + 4096,
+		.value_max_bytes = POLICY_LIST_MAX + 4096,
 	};
 
 	if (s == NULL || sodium_init() < 0) {
@@ -119,7 +128,7 @@ int policy_store_active(struct policy_store *s, uint32_t *id, struct err *why)
 }
 
 /* The id of this text's content, stored once however many revisions have it; -1 with *why. */
-static int64_t content_id(struct policy_store *s, const struct policy_new *n, const uint8_t *hash, struct err *why)
+static int64_t content_id(struct policy_store *s, const char *text, size_t len, const uint8_t *hash, struct err *why)
 {
 	int64_t id = -1;
 
@@ -132,7 +141,7 @@ static int64_t content_id(struct policy_store *s, const struct policy_new *n, co
 	if (rc != DB_DONE)
 		return id;
 	db_bind_blob(s->add_content, 1, hash, POLICY_HASH_BYTES);
-	db_bind_blob(s->add_content, 2, n->text, n->len);
+	db_bind_blob(s->add_content, 2, text, len);
 	return db_run(s->add_content, why) == 0 ? db_last_rowid(s->db) : -1;
 }
 
@@ -146,6 +155,7 @@ static int add_revision(struct policy_store *s, const struct policy_new *n, int6
 	db_bind_text(s->add_revision, 5, n->source);
 	db_bind_text(s->add_revision, 6, n->comment == NULL ? "" : n->comment);
 	db_bind_text(s->add_revision, 7, n->checks == NULL ? "" : n->checks);
+	db_bind_text(s->add_revision, 8, n->name == NULL ? "" : n->name);
 	if (db_run(s->add_revision, why) != 0)
 		return -1;
 	int64_t row = db_last_rowid(s->db);
@@ -153,6 +163,28 @@ static int add_revision(struct policy_store *s, const struct policy_new *n, int6
 	if (row > UINT32_MAX)
 		return err_set(why, "the policy store holds all the revisions it can");
 	*id = (uint32_t)row;
+	return 0;
+}
+
+static int add_files(struct policy_store *s, const struct policy_new *n, uint32_t id, struct err *why)
+{
+	uint8_t hash[POLICY_HASH_BYTES];
+	int64_t content;
+
+	for (size_t i = 0; i < n->nfiles; i++) {
+		const struct policy_file *f = &n->files[i];
+
+		policy_store_hash(f->text, f->len, hash);
+		content = content_id(s, f->text, f->len, hash, why);
+		if (content < 0)
+			return -1;
+		db_bind_i64(s->add_file, 1, id);
+		db_bind_i64(s->add_file, 2, (int64_t)i + 1);
+		db_bind_text(s->add_file, 3, f->name);
+		db_bind_i64(s->add_file, 4, content);
+		if (db_run(s->add_file, why) != 0)
+			return -1;
+	}
 	return 0;
 }
 
@@ -185,9 +217,27 @@ static int add_in_transaction(struct policy_store *s, const struct policy_new *n
 		return 1;
 	}
 	policy_store_hash(n->text, n->len, hash);
-	content = content_id(s, n, hash, why);
-	if (content < 0 || add_revision(s, n, content, id, why) != 0 || activate(s, n, hash, *id, why) != 0)
+	content = content_id(s, n->text, n->len, hash, why);
+	if (content < 0 || add_revision(s, n, content, id, why) != 0 || add_files(s, n, *id, why) != 0 ||
+	    activate(s, n, hash, *id, why) != 0)
 		return -1;
+	return 0;
+}
+
+static int check_bounds(const struct policy_new *n, struct err *why)
+{
+	if (n->len > POLICY_TEXT_MAX)
+		return err_set(why, "the policy has %zu bytes; the store takes %u", n->len, POLICY_TEXT_MAX);
+	if (n->nfiles > POLICY_FILES_MAX)
+		return err_set(why, "the policy names %zu files; the store takes %d", n->nfiles, POLICY_FILES_MAX);
+	for (size_t i = 0; i < n->nfiles; i++)
+		if (n->files[i].len > POLICY_LIST_MAX)
+			return err_set(why, "%s has %zu bytes; the store takes %u", n->files[i].name, n->files[i].len,
+				       POLICY_LIST_MAX);
+	if (n->comment != NULL && strlen(n->comment) > POLICY_COMMENT_MAX)
+		return err_set(why, "the comment is longer than %d bytes", POLICY_COMMENT_MAX);
+	if (n->checks != NULL && strlen(n->checks) > POLICY_CHECKS_MAX)
+		return err_set(why, "the result of the checks is longer than %d bytes", POLICY_CHECKS_MAX);
 	return 0;
 }
 
@@ -196,12 +246,8 @@ int policy_store_add(struct policy_store *s, const struct policy_new *n, uint32_
 	int rc;
 
 	*id = 0;
-	if (n->len > POLICY_TEXT_MAX)
-		return err_set(why, "the policy has %zu bytes; the store takes %u", n->len, POLICY_TEXT_MAX);
-	if (n->comment != NULL && strlen(n->comment) > POLICY_COMMENT_MAX)
-		return err_set(why, "the comment is longer than %d bytes", POLICY_COMMENT_MAX);
-	if (n->checks != NULL && strlen(n->checks) > POLICY_CHECKS_MAX)
-		return err_set(why, "the result of the checks is longer than %d bytes", POLICY_CHECKS_MAX);
+	if (check_bounds(n, why) != 0)
+		return -1;
 	if (db_begin(s->db, why) != 0)
 		return -1;
 	rc = add_in_transaction(s, n, id, why);
@@ -230,6 +276,9 @@ static void read_revision(struct db_stmt *s, struct policy_revision *r)
 	db_text(s, COL_AUTHOR, r->author, sizeof r->author);
 	db_text(s, COL_SOURCE, r->source, sizeof r->source);
 	db_text(s, COL_COMMENT, r->comment, sizeof r->comment);
+	db_text(s, COL_NAME, r->name, sizeof r->name);
+	r->nfiles = (uint32_t)db_i64(s, COL_FILES);
+	r->files_bytes = (uint64_t)db_i64(s, COL_FILES_BYTES);
 }
 
 /* A malloc'd, terminated copy of a column, or NULL. */
@@ -292,6 +341,24 @@ int policy_store_get(struct policy_store *s, uint32_t id, struct policy_revision
 		return -1;
 	}
 	return 1;
+}
+
+int policy_store_files(struct policy_store *s, uint32_t id, void (*file)(const struct policy_file *f, void *arg), void *arg,
+		       struct err *why)
+{
+	char name[POLICY_NAME_MAX + 1];
+	enum db_step rc;
+
+	db_bind_i64(s->files, 1, id);
+	while ((rc = db_step(s->files, why)) == DB_ROW) {
+		struct policy_file f = {.name = name};
+
+		db_text(s->files, 0, name, sizeof name);
+		f.text = db_bytes(s->files, 1, &f.len);
+		file(&f, arg);
+	}
+	db_reset(s->files);
+	return rc == DB_FAILED ? -1 : 0;
 }
 
 int policy_store_list(struct policy_store *s, uint32_t before, unsigned limit, policy_row *row, void *arg,

@@ -10,6 +10,9 @@
 
 #define POLICY_HASH_BYTES 32
 #define POLICY_TEXT_MAX (64u * 1024 * 1024)
+#define POLICY_LIST_MAX (256u * 1024 * 1024) /* of one file that the policy names */
+#define POLICY_FILES_MAX 1000
+#define POLICY_NAME_MAX 4095
 #define POLICY_COMMENT_MAX 1023
 #define POLICY_CHECKS_MAX 65536
 
@@ -22,9 +25,18 @@ void policy_store_close(struct policy_store **store);
 /* BLAKE2b-256: what tells texts apart. */
 void policy_store_hash(const void *text, size_t len, uint8_t hash[POLICY_HASH_BYTES]);
 
+/* A file that a policy names, and what it held. */
+struct policy_file {
+	const char *name, *text;
+	size_t len;
+};
+
 struct policy_new {
+	const char *name; /* of the text, in messages; NULL: none */
 	const char *text;
 	size_t len;
+	const struct policy_file *files;
+	size_t nfiles;
 	uint32_t author_uid;
 	const char *author; /* name of author_uid, or its digits */
 	const char *source; /* "file", "rollback" ... */
@@ -52,12 +64,19 @@ struct policy_revision {
 	char comment[POLICY_COMMENT_MAX + 1];
 	uint8_t hash[POLICY_HASH_BYTES];
 	size_t len; /* of the text */
+	char name[POLICY_NAME_MAX + 1]; /* of the text */
+	uint32_t nfiles;
+	uint64_t files_bytes;
 };
 
 /* 1 found, 0 there is none of this id, -1 with *why.  *text (NUL-terminated) and *checks are malloc'd; either pointer
  * may be NULL when it is not wanted. */
 int policy_store_get(struct policy_store *s, uint32_t id, struct policy_revision *out, char **text, char **checks,
 		     struct err *why);
+
+/* The files of a revision, in order; f is borrowed.  file must not wait.  -1 with *why. */
+int policy_store_files(struct policy_store *s, uint32_t id, void (*file)(const struct policy_file *f, void *arg), void *arg,
+		       struct err *why);
 
 /* r is borrowed; false ends the list. */
 typedef bool policy_row(const struct policy_revision *r, void *arg);

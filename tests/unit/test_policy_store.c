@@ -11,6 +11,7 @@
 #include <sqlite3.h>
 #include <sys/stat.h>
 
+#include "schema/migrations.h"
 #include "schema/policy_store.h"
 #include "tests/unit/scratch.h"
 
@@ -165,6 +166,92 @@ static void test_imports(void **state)
 	policy_store_close(&s);
 }
 
+static void on_file(const struct policy_file *f, void *arg)
+{
+	char *out = arg;
+
+	snprintf(out + strlen(out), 256 - strlen(out), "%s=%.*s;", f->name, (int)f->len, f->text);
+}
+
+static int64_t count_contents(void)
+{
+	sqlite3 *handle;
+	sqlite3_stmt *stmt;
+
+	assert_int_equal(sqlite3_open("policy.db", &handle), SQLITE_OK);
+	assert_int_equal(sqlite3_prepare_v2(handle, "SELECT count(*) FROM content", -1, &stmt, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
+	int64_t count = sqlite3_column_int64(stmt, 0);
+
+	sqlite3_finalize(stmt);
+	sqlite3_close(handle);
+	return count;
+}
+
+/* What a policy names is kept with it, and what has not changed is kept once. */
+static void test_files_are_stored_once(void **state)
+{
+	struct policy_store *s = must_open(false);
+	struct policy_new n = new_policy("include \"a\"\n");
+	struct policy_file files[] = {{"lists/a", "x.example\n", 10}, {"lists/b", "x.example\n", 10}, {"c", "", 0}};
+	struct policy_revision r;
+	char out[256] = "";
+
+	(void)state;
+	n.name = "gateway.policy";
+	n.files = files;
+	n.nfiles = 3;
+	assert_int_equal(must_add(s, &n), 1);
+	assert_int_equal(count_contents(), 3);
+	files[1].text = "y.example\n";
+	assert_int_equal(must_add(s, &n), 2);
+	assert_int_equal(count_contents(), 4);
+	assert_int_equal(policy_store_get(s, 1, &r, NULL, NULL, &why), 1);
+	assert_string_equal(r.name, "gateway.policy");
+	assert_true(r.nfiles == 3 && r.files_bytes == 20);
+	assert_int_equal(policy_store_files(s, 1, on_file, out, &why), 0);
+	assert_string_equal(out, "lists/a=x.example\n;lists/b=x.example\n;c=;");
+	out[0] = '\0';
+	assert_int_equal(policy_store_files(s, 2, on_file, out, &why), 0);
+	assert_string_equal(out, "lists/a=x.example\n;lists/b=y.example\n;c=;");
+	n.nfiles = POLICY_FILES_MAX + 1;
+	assert_int_equal(policy_store_add(s, &n, &(uint32_t){0}, &why), -1);
+	policy_store_close(&s);
+}
+
+/* A store of the first schema, as an earlier gatewayd left it. */
+static void test_older_store(void **state)
+{
+	static const char old[] =
+		"PRAGMA application_id=0x6777706f; PRAGMA user_version=1;"
+		"INSERT INTO content VALUES (1, x'00', CAST('default deny' AS BLOB));"
+		"INSERT INTO revision VALUES (1, 1, 5000, 1000, 'ann', 'file', '', '');"
+		"INSERT INTO activation VALUES (1, 1, 5000, 1000);";
+	struct policy_store *s;
+	struct policy_revision r;
+	struct policy_new n = new_policy("rule a deny\n");
+	struct policy_file file = {"l", "1", 1};
+	sqlite3 *handle;
+	char *text, out[256] = "";
+
+	(void)state;
+	assert_int_equal(sqlite3_open("policy.db", &handle), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(handle, schema_policy_migrations[0], NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(handle, old, NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(handle);
+	s = must_open(false);
+	assert_int_equal(policy_store_get(s, active(s), &r, &text, NULL, &why), 1);
+	assert_string_equal(text, "default deny");
+	assert_true(r.nfiles == 0 && r.name[0] == '\0');
+	free(text);
+	n.files = &file;
+	n.nfiles = 1;
+	assert_int_equal(must_add(s, &n), 2);
+	assert_int_equal(policy_store_files(s, 2, on_file, out, &why), 0);
+	assert_string_equal(out, "l=1;");
+	policy_store_close(&s);
+}
+
 static bool on_revision(const struct policy_revision *r, void *arg)
 {
 	char *out = arg;
@@ -256,6 +343,8 @@ int main(void)
 		TEST(test_rollback_is_a_revision),
 		TEST(test_someone_was_faster),
 		TEST(test_imports),
+		TEST(test_files_are_stored_once),
+		TEST(test_older_store),
 		TEST(test_list),
 		TEST(test_bounds_and_bytes),
 		TEST(test_all_or_nothing),
