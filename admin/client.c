@@ -3,6 +3,7 @@
 #include "admin/client.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,7 +13,6 @@
 #include "admin/admin.h"
 #include "admin/format.h"
 
-/* A reload compiles the policy before it is answered. */
 #define REPLY_WAIT_S 120
 
 static const char *socket_path;
@@ -48,8 +48,8 @@ static const char *advice(int error)
 	}
 }
 
-/* A connected socket, or -1 with *code set. */
-static int open_socket(int *code)
+/* A connected socket, or -1 with *code set.  patient: an answer may take its time, which gatewayd bounds. */
+static int open_socket(bool patient, int *code)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	const struct timeval wait = {.tv_sec = REPLY_WAIT_S};
@@ -67,7 +67,8 @@ static int open_socket(int *code)
 		admin_fail(*code, "cannot make a socket: %s", strerror(errno));
 		return -1;
 	}
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
+	if (!patient)
+		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait);
 	if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
 		admin_fail(*code, "cannot reach gatewayd at %s: %s", path, advice(errno));
@@ -123,59 +124,99 @@ static json_t *receive_reply(int socket, int *fd)
 /* ---- asking ---------------------------------------------------------------------------------------------------------
  */
 
-/* What a refusal says: one line, then its diagnostics. */
-static void show_refusal(const json_t *reply)
+void client_show_refusal(const json_t *reply)
 {
-	const json_t *diagnostics = json_object_get(reply, "diagnostics"), *line;
 	char buf[FORMAT_TEXT_MAX];
 	const char *error = format_member(reply, "error", buf);
-	size_t i;
 
 	admin_fail(0, "refused: %s", *error != '\0' ? error : "gatewayd does not say why");
-	json_array_foreach(diagnostics, i, line) if (json_is_string(line))
-		format_lines(stderr, json_string_value(line));
 }
 
-static json_t *ask(int socket, const char *request, int *fd, int *code)
+void client_show_notes(const json_t *reply)
 {
-	json_t *reply;
+	const json_t *note;
+	size_t i;
 
-	*code = ADMIN_UNREACHABLE;
-	if (send(socket, request, strlen(request), MSG_NOSIGNAL) < 0) {
+	json_array_foreach(json_object_get(reply, "diagnostics"), i, note) format_note(stderr, note);
+}
+
+/* The reply, whatever it says. */
+static json_t *exchange(int socket, const char *request, int given, int *fd)
+{
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)request, .iov_len = strlen(request)};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+
+	if (given >= 0) {
+		memset(&control, 0, sizeof control);
+		msg.msg_control = control.bytes;
+		msg.msg_controllen = sizeof control.bytes;
+		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof given);
+		memcpy(CMSG_DATA(c), &given, sizeof given);
+	}
+	*fd = -1;
+	if (sendmsg(socket, &msg, MSG_NOSIGNAL) < 0) {
 		admin_fail(0, "cannot send to gatewayd: %s", strerror(errno));
 		return NULL;
 	}
-	reply = receive_reply(socket, fd);
-	if (reply == NULL || json_is_true(json_object_get(reply, "ok")))
-		return reply;
-	show_refusal(reply);
-	*code = ADMIN_REFUSED;
-	json_decref(reply);
-	if (*fd >= 0)
-		close(*fd);
+	return receive_reply(socket, fd);
+}
+
+/* Takes over the request.  NULL with *code if there is no reply. */
+static json_t *converse(json_t *request, int given, bool patient, int *fd, int *code)
+{
+	char *text = request == NULL ? NULL : json_dumps(request, JSON_COMPACT | JSON_ENSURE_ASCII);
+	json_t *reply = NULL;
+	int socket;
+
 	*fd = -1;
-	return NULL;
+	json_decref(request);
+	if (text == NULL) {
+		*code = admin_fail(ADMIN_REFUSED, "out of memory, or a text that is no UTF-8");
+	} else if (strlen(text) > CLIENT_MESSAGE_MAX) {
+		*code = admin_fail(ADMIN_REFUSED, "the request is longer than %d bytes", CLIENT_MESSAGE_MAX);
+	} else if ((socket = open_socket(patient, code)) >= 0) {
+		reply = exchange(socket, text, given, fd);
+		close(socket);
+	}
+	free(text);
+	return reply;
+}
+
+json_t *client_order(json_t *request, int given, int *code)
+{
+	int fd;
+	json_t *reply = converse(request, given, true, &fd, code);
+
+	if (fd >= 0)
+		close(fd);
+	return reply;
 }
 
 json_t *client_ask(json_t *request, int *fd, int *code)
 {
-	char *text = request == NULL ? NULL : json_dumps(request, JSON_COMPACT | JSON_ENSURE_ASCII);
-	int socket = -1, given = -1;
-	json_t *reply = NULL;
+	int given;
+	json_t *reply = converse(request, -1, false, &given, code);
 
-	json_decref(request);
-	if (text == NULL)
-		*code = admin_fail(ADMIN_REFUSED, "out of memory, or a text that is no UTF-8");
-	else if (strlen(text) > CLIENT_MESSAGE_MAX)
-		*code = admin_fail(ADMIN_REFUSED, "the request is longer than %d bytes", CLIENT_MESSAGE_MAX);
-	else if ((socket = open_socket(code)) >= 0)
-		reply = ask(socket, text, &given, code);
-	free(text);
-	if (socket >= 0)
-		close(socket);
+	if (reply != NULL && !json_is_true(json_object_get(reply, "ok"))) {
+		client_show_refusal(reply);
+		client_show_notes(reply);
+		*code = ADMIN_REFUSED;
+		json_decref(reply);
+		reply = NULL;
+	}
+	if (given >= 0 && (fd == NULL || reply == NULL)) {
+		close(given);
+		given = -1;
+	}
 	if (fd != NULL)
 		*fd = given;
-	else if (given >= 0)
-		close(given);
 	return reply;
 }

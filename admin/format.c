@@ -130,3 +130,33 @@ unsigned format_terminal_width(void)
 		return 0;
 	return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
+
+static const char *text_of(const json_t *object, const char *key, char *out, size_t size)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return format_safe(text == NULL ? "" : text, out, size);
+}
+
+void format_note(FILE *out, const json_t *note)
+{
+	char file[4200], text[2048], code[64], severity[32];
+	int64_t line = format_number(note, "line"), caret = format_number(note, "caret"), len = format_number(note, "caret_len");
+
+	text_of(note, "file", file, sizeof file);
+	text_of(note, "severity", severity, sizeof severity);
+	if (file[0] != '\0' && line > 0)
+		fprintf(out, "%s:%" PRId64 ":%" PRId64 ": ", file, line, format_number(note, "column"));
+	else if (file[0] != '\0')
+		fprintf(out, "%s: ", file);
+	fprintf(out, "%s: ", severity[0] == '\0' ? "warning" : severity);
+	fprintf(out, "%s [%s]\n", text_of(note, "message", text, sizeof text), text_of(note, "code", code, sizeof code));
+	if (*text_of(note, "excerpt", text, sizeof text) == '\0')
+		return;
+	fprintf(out, "    %s\n    ", text);
+	for (int64_t i = 0; i < caret && i < 1000; i++)
+		fputc(' ', out);
+	for (int64_t i = 0; i < len && i < 1000; i++)
+		fputc(i == 0 ? '^' : '~', out);
+	fputc('\n', out);
+}

@@ -14,6 +14,9 @@ const char *format_safe(const char *text, char *out, size_t size);
 /* Writes a text of one or more lines, each made safe and ended by a newline. */
 void format_lines(FILE *out, const char *text);
 
+/* A warning or error of the gateway, or another note of it, with the line that it is about and a caret. */
+void format_note(FILE *out, const json_t *note);
+
 /* One CSV cell (RFC 4180), always quoted and safe.  A cell that a spreadsheet would take for a formula (it begins with
  * = + - @, a tab or a carriage return) gets a single quote before it. */
 void format_csv_cell(FILE *out, const char *text);

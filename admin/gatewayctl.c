@@ -19,7 +19,7 @@ static const struct noun {
 } nouns[] = {
 	{"status", admin_status, "processes, policy, sessions and the health of the audit"},
 	{"reload", admin_reload, "put the configured policy file into force"},
-	{"policy", admin_policy, "check a policy, explain a decision"},
+	{"policy", admin_policy, "check a policy, explain a decision, put one into force, undo it"},
 	{"auth", admin_auth, "who is throttled after failed log-ins; unlock, and forget remembered log-ins"},
 	{"audit", admin_audit, "ask who reached what, when, and by which rule"},
 };

@@ -8,25 +8,33 @@
 #include "admin/client.h"
 #include "admin/format.h"
 
-static const char usage[] = "usage: gatewayctl reload [--force]\n"
+static const char usage[] = "usage: gatewayctl reload [--force] [--strict]\n"
 			    "\n"
 			    "Reads the configured policy file again, checks and compiles it, and puts it into force.\n"
 			    "A bad policy changes nothing.\n"
 			    "\n"
-			    "  --force   also when the active revision did not come from that file\n";
+			    "  --force   also when the active revision did not come from that file\n"
+			    "  --strict  refuse a policy that has warnings\n";
 
-static int parse(int argc, char **argv, bool *force)
+struct options {
+	bool force, strict;
+};
+
+static int parse(int argc, char **argv, struct options *o)
 {
 	static const struct option options[] = {
-		{"force", no_argument, NULL, 'f'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+		{"force", no_argument, NULL, 'f'}, {"strict", no_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	int c;
 
-	*force = false;
+	*o = (struct options){0};
 	optind = 0;
 	while ((c = getopt_long(argc, argv, "+h", options, NULL)) != -1)
 		switch (c) {
 		case 'f':
-			*force = true;
+			o->force = true;
+			break;
+		case 's':
+			o->strict = true;
 			break;
 		case 'h':
 			fputs(usage, stdout);
@@ -44,20 +52,23 @@ static int parse(int argc, char **argv, bool *force)
 
 int admin_reload(int argc, char **argv)
 {
-	bool force;
-	int code = parse(argc, argv, &force);
+	struct options o;
+	int code = parse(argc, argv, &o);
 
 	if (code >= 0)
 		return code;
-	json_t *reply = client_ask(json_pack("{s:s, s:b}", "command", "reload", "force", (int)force), NULL, &code);
-	const json_t *line;
-	size_t i;
+	json_t *reply = client_order(json_pack("{s:s, s:b, s:b}", "command", "reload", "force", (int)o.force, "strict",
+					       (int)o.strict),
+				     -1, &code);
 
 	if (reply == NULL)
 		return code;
-	json_array_foreach(json_object_get(reply, "warnings"), i, line) if (json_is_string(line))
-		format_lines(stderr, json_string_value(line));
-	printf("policy revision %" PRId64 " is active\n", format_number(reply, "revision"));
+	client_show_notes(reply);
+	code = json_is_true(json_object_get(reply, "ok")) ? ADMIN_FINE : ADMIN_REFUSED;
+	if (code == ADMIN_FINE)
+		printf("policy revision %" PRId64 " is active\n", format_number(reply, "revision"));
+	else
+		client_show_refusal(reply);
 	json_decref(reply);
-	return ADMIN_FINE;
+	return code;
 }

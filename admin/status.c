@@ -66,6 +66,26 @@ static void show_policy(const json_t *status)
 		printf("  warning: %s\n", format_safe(json_string_value(warning), safe, sizeof safe));
 }
 
+/* The databases that policy asks for countries and autonomous systems. */
+static void show_tables(const json_t *status)
+{
+	const char *key;
+	json_t *table;
+
+	json_object_foreach(json_object_get(status, "tables"), key, table)
+	{
+		char name[64], state[64], fault[1100], path[1100], buf[FORMAT_TEXT_MAX];
+
+		printf("%-8s %s, %s", format_safe(key, name, sizeof name), shown(table, "state", state, sizeof state),
+		       shown(table, "database", path, sizeof path));
+		if (json_object_get(table, "loaded_at") != NULL)
+			printf(", loaded %s", format_safe(moment(table, "loaded_at", buf), state, sizeof state));
+		putchar('\n');
+		if (*shown(table, "fault", fault, sizeof fault) != '\0')
+			printf("  warning: %s\n", fault);
+	}
+}
+
 static void show_traffic(const json_t *status)
 {
 	const json_t *w = json_object_get(status, "workers");
@@ -149,6 +169,7 @@ static void show(const json_t *status)
 {
 	show_gateway(status);
 	show_policy(status);
+	show_tables(status);
 	show_traffic(status);
 	show_audit(status);
 	show_auth(status);

@@ -77,16 +77,17 @@ static bool policy_is_sound(const char *path)
 	return sound;
 }
 
-static bool database_is_sound(const char *path)
+static bool database_is_sound(const struct config *config, enum config_file file)
 {
+	const char *path = config_file_path(config, file);
 	uint8_t *table = NULL;
 	size_t len;
 	struct err why;
 
 	if (path[0] == '\0')
 		return true;
-	if (policy_geo_compile(path, &table, &len, &why) != 0) {
-		fprintf(stderr, "geoip-database: %s\n", why.text);
+	if ((file == CONFIG_FILE_ASN ? policy_asn_compile : policy_geo_compile)(path, &table, &len, &why) != 0) {
+		fprintf(stderr, "%s %s: %s\n", config_file_option(file), path, why.text);
 		return false;
 	}
 	free(table);
@@ -96,9 +97,9 @@ static bool database_is_sound(const char *path)
 int check_all(const struct config *config)
 {
 	bool policy = policy_is_sound(config->policy_file);
-	bool database = database_is_sound(config->geoip_database);
+	bool countries = database_is_sound(config, CONFIG_FILE_GEOIP), asns = database_is_sound(config, CONFIG_FILE_ASN);
 
-	if (!policy || !database)
+	if (!policy || !countries || !asns)
 		return EXIT_CONFIG;
 	printf("%s: configuration and policy are sound\n", config->file);
 	return 0;

@@ -91,8 +91,10 @@ int child_main(enum role role, uint16_t slot)
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGINT, SIG_IGN); /* Ctrl-C reaches the whole terminal group; the supervisor decides */
 	signal(SIGHUP, SIG_IGN);
-	if (role != ROLE_PAM)
+	if (role != ROLE_PAM) {
 		signal(SIGTERM, SIG_IGN); /* sent to the whole group, too: whoever must record first is told by STOP */
+		signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error like a full disk, and no death */
+	}
 	/* Programs that PAM modules run get nothing of ours. */
 	fcntl(CHILD_FD_SUPERVISOR, F_SETFD, FD_CLOEXEC);
 	fcntl(CHILD_FD_CLOCK, F_SETFD, FD_CLOEXEC);

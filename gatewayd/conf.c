@@ -45,6 +45,8 @@ static const struct option options[] = {
 	OPTION("control-group", TEXT, control_group, .text = ""),
 	OPTION("policy-file", PATH, policy_file, .text = "/etc/gatewayd/gateway.policy"),
 	OPTION("geoip-database", PATH, geoip_database, .text = ""),
+	OPTION("asn-database", PATH, asn_database, .text = ""),
+	OPTION("database-check-interval", NUMBER, database_check_ms, .min = 0, .max = DAY_MS, .number = 60000),
 	OPTION("resolver", ENDPOINTS, resolvers, .text = NULL),
 	OPTION("resolver-timeout", NUMBER, resolver_timeout_ms, .min = 100, .max = 60000, .number = 2000),
 	OPTION("resolver-tries", NUMBER, resolver_tries, .min = 1, .max = 10, .number = 3),
@@ -566,6 +568,20 @@ out:
 	if (*errors != NULL)
 		config_free(&r.config);
 	return r.config;
+}
+
+const char *config_file_option(enum config_file file)
+{
+	static const char *const names[CONFIG_FILES] = {"policy-file", "geoip-database", "asn-database"};
+
+	return names[file];
+}
+
+const char *config_file_path(const struct config *config, enum config_file file)
+{
+	return file == CONFIG_FILE_POLICY ? config->policy_file
+	       : file == CONFIG_FILE_GEOIP ? config->geoip_database
+					   : config->asn_database;
 }
 
 void config_free(struct config **config)

@@ -47,7 +47,8 @@ struct config {
 	char control_socket[104];
 	char control_group[64];
 	char policy_file[4096];
-	char geoip_database[4096];
+	char geoip_database[4096], asn_database[4096];
+	unsigned database_check_ms; /* between looks at them; 0: none */
 	struct endpoint resolvers[CONFIG_RESOLVERS_MAX]; /* none: the system's */
 	size_t nresolvers;
 	unsigned resolver_timeout_ms, resolver_tries;
@@ -70,6 +71,12 @@ struct config {
 	bool sandbox;
 	enum log_level log_level;
 };
+
+/* The files that the daemon opens because its configuration names them. */
+enum config_file { CONFIG_FILE_POLICY, CONFIG_FILE_GEOIP, CONFIG_FILE_ASN, CONFIG_FILES };
+/* The option that names it, and its path ("" if there is none). */
+const char *config_file_option(enum config_file file);
+const char *config_file_path(const struct config *config, enum config_file file);
 
 /* Reads text (of the file named for messages).  All wrong values are reported, each as one line "file:line: ...", joined by
  * newlines, in a malloc'd text in *errors (NULL if none).  Returns a new snapshot, or NULL. */

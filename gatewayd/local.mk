@@ -44,10 +44,13 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/control/admin.c \
 	gatewayd/control/policy.c \
 	gatewayd/control/compile.c \
+	gatewayd/control/tables.c \
+	gatewayd/control/notes.c \
+	gatewayd/control/revisions.c \
 	gatewayd/control/status.c \
 	gatewayd/control/auth.c \
 	gatewayd/control/query.c \
-	gatewayd/compiler/compiler.c
+	gatewayd/compiler/compiler.c gatewayd/compiler/compiler.h
 gatewayd_gatewayd_CPPFLAGS = $(AM_CPPFLAGS) $(EVENT_CFLAGS) $(CARES_CFLAGS) $(JANSSON_CFLAGS) $(SODIUM_CFLAGS) $(CONFUSE_CFLAGS) \
 	$(SECCOMP_CFLAGS) $(LIBCAP_CFLAGS)
 gatewayd_gatewayd_LDADD = auth/libauth.a policy/libpolicy.a schema/libschema.a common/libcommon.a \

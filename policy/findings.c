@@ -466,16 +466,83 @@ void policy_find(const struct policy_tree *t, const struct policy_image *image, 
 	free(f.statements);
 }
 
-void policy_find_groups(const struct policy_tree *t, const struct policy_image *image,
-			bool (*known)(const char *group, void *arg), void *arg, struct policy_diagnostics *d)
+/* ---- groups --------------------------------------------------------------------------------------------------------
+ */
+
+struct groups {
+	const struct ast_value **each; /* where it is said first */
+	size_t count, room;
+};
+
+static int by_name_then_place(const void *a, const void *b)
+{
+	const struct ast_value *x = *(const struct ast_value *const *)a, *y = *(const struct ast_value *const *)b;
+	int rc = strcmp(x->text, y->text);
+
+	return rc != 0 ? rc : (x->at.offset > y->at.offset) - (x->at.offset < y->at.offset);
+}
+
+static void add_group(struct groups *g, const struct ast_value *v)
+{
+	if (g->count == g->room) {
+		g->room = g->room == 0 ? 64 : g->room * 2;
+		g->each = reallocarray(g->each, g->room, sizeof g->each[0]);
+		if (g->each == NULL)
+			abort();
+	}
+	g->each[g->count++] = v;
+}
+
+static void add_groups(struct groups *g, const struct ast_values *list)
+{
+	for (const struct ast_value *v = list->first; v != NULL; v = v->next)
+		if (!v->set)
+			add_group(g, v);
+}
+
+struct listed {
+	const struct policy_tree *tree;
+	bool (*known)(const char *group, void *arg);
+	void *arg;
+	struct policy_diagnostics *d;
+};
+
+static void check_group(const struct listed *l, const struct ast_value *v)
 {
 	char shown[DIAG_QUOTE_MAX];
 
-	for (size_t i = 0; i < policy_group_count(image); i++) {
-		const char *group = policy_group_name(image, i);
+	if (!l->known(v->text, l->arg))
+		diag_warning(l->d, l->tree, "unknown-group", &v->at, "this machine knows no group '%s'",
+			     diag_quote(v->text, v->len, shown));
+}
 
-		if (!known(group, arg))
-			diag_warning(d, t, "unknown-group", NULL, "this machine knows no group '%s'",
-				     diag_quote(group, strlen(group), shown));
+static void check_listed(const struct ast_value *v, void *arg)
+{
+	check_group(arg, v);
+}
+
+void policy_find_groups(const struct policy_tree *t, bool (*known)(const char *group, void *arg), void *arg,
+			struct policy_diagnostics *d)
+{
+	struct listed l = {t, known, arg, d};
+	struct groups g = {0};
+
+	for (const struct ast_statement *s = t->first; s != NULL; s = s->next) {
+		bool set = s->kind == AST_SET && s->set_kind == AST_SET_GROUP;
+
+		if (set)
+			add_groups(&g, &s->values);
+		/* A list names a group once, and its entries do not outlive the call. */
+		if (set && s->list != NULL)
+			ast_each_entry(s->list, check_listed, &l);
+		for (const struct ast_clause *c = s->kind == AST_RULE ? s->clauses.first : NULL; c != NULL; c = c->next)
+			if (c->kind == AST_GROUP)
+				add_groups(&g, &c->values);
 	}
+	if (g.count > 0)
+		qsort(g.each, g.count, sizeof g.each[0], by_name_then_place);
+	for (size_t i = 0; i < g.count; i++)
+		if (i == 0 || strcmp(g.each[i]->text, g.each[i - 1]->text) != 0)
+			check_group(&l, g.each[i]);
+	free(g.each);
 }

@@ -113,6 +113,11 @@ void policy_geo_close(struct policy_geo **geo)
 	*geo = NULL;
 }
 
+bool policy_geo_is_asn(const struct policy_geo *geo)
+{
+	return geo->kind == GEO_ASN;
+}
+
 static uint32_t find4(const struct policy_geo *g, const struct addr *a)
 {
 	uint32_t n =
@@ -402,6 +407,21 @@ static int walk(struct build *b)
 	return rc;
 }
 
+/* A database of the other kind reads as one in which nobody is anywhere, and a rule that denies some would deny none. */
+static int expect_values(struct build *b)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < b->count4 && !any; i++)
+		any = b->steps4[i].value != 0;
+	for (size_t i = 0; i < b->count6 && !any; i++)
+		any = b->steps6[i].value != 0;
+	if (any)
+		return 0;
+	return err_set(b->why, "the database tells the %s of no address: is it one of another kind?",
+		       b->kind == GEO_ASN ? "autonomous system" : "country");
+}
+
 static int assemble(struct build *b, uint8_t **table, size_t *len)
 {
 	size_t bytes4 = b->count4 * sizeof *b->steps4, bytes6 = b->count6 * sizeof *b->steps6;
@@ -438,6 +458,8 @@ static int compile(enum geo_kind kind, const char *mmdb_path, uint8_t **table, s
 		rc = damaged(&b, "it is for no known version of IP");
 	else
 		rc = walk(&b);
+	if (rc == 0)
+		rc = expect_values(&b);
 	if (rc == 0)
 		rc = assemble(&b, table, len);
 	free(b.known);

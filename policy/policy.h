@@ -74,8 +74,8 @@ struct policy_image;
 void policy_find(const struct policy_tree *t, const struct policy_image *image, int64_t now,
 		 struct policy_diagnostics *d);
 /* A warning for every group of the policy that known() does not know. */
-void policy_find_groups(const struct policy_tree *t, const struct policy_image *image,
-			bool (*known)(const char *group, void *arg), void *arg, struct policy_diagnostics *d);
+void policy_find_groups(const struct policy_tree *t, bool (*known)(const char *group, void *arg), void *arg,
+			struct policy_diagnostics *d);
 
 /* Runs the policy's own `expect` lines against its image; appends an error for each that fails.  Returns how many ran.
  */
@@ -127,6 +127,8 @@ int policy_asn_compile(const char *mmdb_path, uint8_t **table, size_t *len, stru
 int policy_geo_verify(const uint8_t *data, size_t len, struct err *why);
 struct policy_geo *policy_geo_open(const uint8_t *data, size_t len, struct err *why);
 void policy_geo_close(struct policy_geo **geo);
+/* Of which kind it is. */
+bool policy_geo_is_asn(const struct policy_geo *geo);
 /* False if the address has no country in a sound table. */
 bool policy_geo_country(const struct policy_geo *geo, const struct addr *a, char country[3]);
 /* The number of its autonomous system; 0 if it has none, or if this is no such table. */

@@ -6,15 +6,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/sealed.h"
 #include "gatewayd/child.h"
-#include "policy/policy.h"
+#include "gatewayd/compiler/compiler.h"
+#include "policy/bundle.h"
 
-#define SOURCE_MAX (512UL * 1024 * 1024)
+#define DATABASE_MAX (512UL * 1024 * 1024)
 #define MEMORY_MAX (4UL * 1024 * 1024 * 1024)
 /* What is left of a message's body for notes. */
 #define NOTES_ROOM 60000
@@ -24,67 +27,71 @@ struct compiler {
 	struct ipc *control;
 };
 
-/* u32 rules, u32 count, texts: as many as fit. */
-static void put_notes(struct wire_writer *w, uint32_t rules, char *const *notes, size_t count)
+static void put_diagnostic(struct wire_writer *w, const struct policy_diagnostic *d)
 {
-	size_t used = 0, fit = 0;
-
-	while (fit < count && used + strlen(notes[fit]) + 4 < NOTES_ROOM)
-		used += strlen(notes[fit++]) + 4;
-	wire_put_u32(w, rules);
-	wire_put_u32(w, (uint32_t)fit);
-	for (size_t i = 0; i < fit; i++)
-		wire_put_text(w, notes[i]);
+	wire_put_u8(w, d->severity == POLICY_ERROR ? 0 : 1);
+	wire_put_text(w, d->code);
+	wire_put_text(w, d->file);
+	wire_put_u32(w, d->line);
+	wire_put_u32(w, d->column);
+	wire_put_text(w, d->message);
+	wire_put_text(w, d->excerpt);
+	wire_put_u32(w, d->caret);
+	wire_put_u32(w, d->caret_len);
 }
 
-static void answer(struct compiler *c, const uint8_t *table, size_t len, uint32_t rules, char *const *notes, size_t count)
+/* u32 rules, u32 errors, u32 warnings, u32 count, diagnostics: as many as fit. */
+static void put_result(struct wire_writer *w, uint32_t rules, const struct policy_diagnostics *d)
+{
+	uint32_t count = 0;
+	size_t at;
+
+	wire_put_u32(w, rules);
+	wire_put_u32(w, (uint32_t)d->errors);
+	wire_put_u32(w, (uint32_t)d->warnings);
+	at = w->len;
+	wire_put_u32(w, 0);
+	for (; count < d->count && w->len < NOTES_ROOM; count++) {
+		struct wire_writer before = *w;
+
+		put_diagnostic(w, &d->items[count]);
+		if (w->overflow) {
+			*w = before;
+			break;
+		}
+	}
+	memcpy(w->data + at, &count, sizeof count);
+}
+
+static void answer(struct compiler *c, const uint8_t *table, size_t len, uint32_t rules, const struct policy_diagnostics *d)
 {
 	static uint8_t body[65536];
 	struct wire_writer w = wire_writer_on(body, sizeof body);
 	struct err why;
 	int fd = table == NULL ? -1 : sealed_create("gatewayd-table", table, len, &why);
 
-	if (table != NULL && fd < 0) {
-		char *note = why.text;
-
-		put_notes(&w, 0, &note, 1);
-	} else {
-		put_notes(&w, rules, notes, count);
-	}
+	if (table != NULL && fd < 0)
+		log_fatal("%s", why.text);
+	put_result(&w, rules, d);
 	if (fd >= 0)
 		ipc_send(c->control, IPC_COMPILED, body, w.len, &fd, 1);
 	else
 		ipc_send(c->control, IPC_COMPILE_FAILED, body, w.len, NULL, 0);
 }
 
-static void answer_policy(struct compiler *c, const uint8_t *image, size_t len, uint32_t rules, const struct policy_diagnostics *d)
+/* Expectations and findings; where expectations do not gate, what fails is only told. */
+static bool is_accepted(const struct policy_tree *tree, const struct policy_image *image, unsigned flags,
+			struct policy_diagnostics *d)
 {
-	char **notes = calloc(d->count + 1, sizeof *notes);
-	size_t count = 0;
-
-	for (size_t i = 0; notes != NULL && i < d->count; i++)
-		if ((notes[count] = policy_diagnostic_format(&d->items[i])) != NULL)
-			count++;
-	answer(c, image, len, rules, notes, count);
-	for (size_t i = 0; i < count; i++)
-		free(notes[i]);
-	free(notes);
-}
-
-/* Runs the expectations; where they do not gate, what fails is only told. */
-static bool meets_expectations(const struct policy_tree *tree, const struct policy_image *image, bool gate,
-			       struct policy_diagnostics *d)
-{
-	size_t errors = d->errors;
-
 	policy_expect(tree, image, d);
-	return !gate || d->errors == errors;
+	policy_find(tree, image, clock_wall_us() / 1000000, d);
+	return !((flags & COMPILE_GATE) != 0 && d->errors > 0) && !((flags & COMPILE_STRICT) != 0 && d->warnings > 0);
 }
 
-static void compile_policy(struct compiler *c, const char *name, const struct sealed *source, bool gate)
+static void compile_policy(struct compiler *c, const struct bundle *source, unsigned flags)
 {
 	struct policy_diagnostics d = {0};
-	struct policy_tree *tree = policy_parse(name, source->data == NULL ? "" : (const char *)source->data, source->len, &d);
+	struct policy_tree *tree = bundle_parse(source, &d);
 	struct policy_image *image = NULL;
 	uint8_t *bytes = NULL;
 	size_t len = 0;
@@ -99,10 +106,10 @@ static void compile_policy(struct compiler *c, const char *name, const struct se
 		if (image == NULL)
 			log_fatal("the image just made does not pass its own check: %s", why.text);
 	}
-	if (image != NULL && meets_expectations(tree, image, gate, &d))
-		answer_policy(c, bytes, len, (uint32_t)policy_rule_count(image), &d);
+	if (image != NULL && is_accepted(tree, image, flags, &d))
+		answer(c, bytes, len, (uint32_t)policy_rule_count(image), &d);
 	else
-		answer_policy(c, NULL, 0, 0, &d);
+		answer(c, NULL, 0, 0, &d);
 	if (image != NULL)
 		policy_image_close(&image);
 	free(bytes);
@@ -110,19 +117,82 @@ static void compile_policy(struct compiler *c, const char *name, const struct se
 	policy_diagnostics_free(&d);
 }
 
-static void compile_geo(struct compiler *c, int fd)
+static void compile_bundle(struct compiler *c, int fd, unsigned flags)
 {
-	char path[64], *note;
-	uint8_t *table = NULL;
-	size_t len;
+	struct sealed source;
+	struct bundle bundle;
 	struct err why;
 
-	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-	if (policy_geo_compile(path, &table, &len, &why) == 0 && policy_geo_verify(table, len, &why) == 0) {
-		answer(c, table, len, 0, NULL, 0);
+	if (sealed_map(fd, BUNDLE_BYTES_MAX, &source, &why) != 0 || bundle_read(source.data, source.len, &bundle, &why) != 0)
+		log_fatal("%s", why.text);
+	compile_policy(c, &bundle, flags);
+	bundle_clear(&bundle);
+	sealed_unmap(&source);
+}
+
+/* ---- databases --------------------------------------------------------------------------------------------------------- */
+
+/* A copy of the file in memory, so that nobody changes it while it is read; -1 with *why. */
+static int copy_file(int in, struct err *why)
+{
+	int out = memfd_create("gatewayd-database", MFD_CLOEXEC);
+	size_t total = 0, room = 1024 * 1024;
+	uint8_t *buffer = malloc(room);
+	ssize_t n = 1;
+
+	if (out < 0 || buffer == NULL)
+		log_fatal("out of memory for a database");
+	while (n > 0 && total <= DATABASE_MAX) {
+		n = pread(in, buffer, room, (off_t)total);
+		if (n > 0 && write(out, buffer, (size_t)n) != n)
+			log_fatal("out of memory for a database");
+		total += n > 0 ? (size_t)n : 0;
+	}
+	free(buffer);
+	if (n >= 0 && total <= DATABASE_MAX)
+		return out;
+	if (n < 0)
+		err_set_errno(why, "it cannot be read");
+	else
+		err_set(why, "it is larger than %lu MB", DATABASE_MAX >> 20);
+	close(out);
+	return -1;
+}
+
+static int make_table(int fd, bool asn, uint8_t **table, size_t *len, struct err *why)
+{
+	char path[64];
+	int copy = copy_file(fd, why), rc;
+
+	if (copy < 0)
+		return -1;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", copy);
+	rc = (asn ? policy_asn_compile : policy_geo_compile)(path, table, len, why);
+	close(copy);
+	if (rc == 0)
+		return policy_geo_verify(*table, *len, why);
+	/* Whoever reads this knows the file by another name. */
+	char *at = strstr(why->text, path);
+
+	if (at != NULL)
+		memmove(at, at + strlen(path) + 1, strlen(at + strlen(path)));
+	return -1;
+}
+
+static void compile_database(struct compiler *c, int fd, bool asn)
+{
+	struct policy_diagnostic what = {.severity = POLICY_ERROR, .code = "database"};
+	struct policy_diagnostics d = {.items = &what};
+	uint8_t *table = NULL;
+	size_t len = 0;
+	struct err why;
+
+	if (make_table(fd, asn, &table, &len, &why) == 0) {
+		answer(c, table, len, 0, &d);
 	} else {
-		note = why.text;
-		answer(c, NULL, 0, 0, &note, 1);
+		what.message = why.text;
+		d.count = d.errors = 1;
+		answer(c, NULL, 0, 0, &d);
 	}
 	free(table);
 }
@@ -131,22 +201,15 @@ static void on_message(struct ipc *link, struct ipc_message *m, void *arg)
 {
 	struct compiler *c = arg;
 	struct wire_reader r = wire_reader_on(m->body, m->len);
-	bool gate = wire_get_u8(&r) != 0;
-	char name[4300];
-	struct sealed source;
-	struct err why;
+	unsigned flags = wire_get_u8(&r);
 
 	(void)link;
-	wire_get_text(&r, name, sizeof name);
 	if (!wire_done(&r) || m->nfds != 1)
 		log_fatal("control sent a malformed %s", ipc_type_name(m->type));
-	if (sealed_map(m->fds[0], SOURCE_MAX, &source, &why) != 0)
-		log_fatal("%s", why.text);
 	if (m->type == IPC_COMPILE_POLICY)
-		compile_policy(c, name, &source, gate);
-	else if (m->type == IPC_COMPILE_GEO)
-		compile_geo(c, m->fds[0]);
-	sealed_unmap(&source);
+		compile_bundle(c, m->fds[0], flags);
+	else if (m->type == IPC_COMPILE_GEO || m->type == IPC_COMPILE_ASN)
+		compile_database(c, m->fds[0], m->type == IPC_COMPILE_ASN);
 }
 
 static void on_gone(struct ipc *link, void *arg)

@@ -22,6 +22,7 @@ struct client {
 	LIST_ENTRY(client) next;
 	struct control *control;
 	int fd;
+	int given_fd; /* that its request brought; -1: none */
 	struct event event;
 	struct author author;
 };
@@ -55,9 +56,19 @@ static void client_free(struct client *client)
 	LIST_REMOVE(client, next);
 	event_del(&client->event);
 	close(client->fd);
+	if (client->given_fd >= 0)
+		close(client->given_fd);
 	free(client);
 	if (c->nclients-- == CLIENTS_MAX)
 		event_add(&c->accept_event, NULL);
+}
+
+int admin_take_fd(struct client *client)
+{
+	int fd = client->given_fd;
+
+	client->given_fd = -1;
+	return fd;
 }
 
 /* ---- replies ---------------------------------------------------------------------------------------------------------- */
@@ -107,25 +118,6 @@ static void command_status(struct client *client, const json_t *request)
 	status_ask(client);
 }
 
-static void on_reloaded(struct control *c, const struct policy_result *r, void *arg)
-{
-	struct client *asker = arg;
-
-	if (!admin_is_client(c, asker))
-		return; /* it has left meanwhile */
-	if (r->ok)
-		admin_reply(asker, json_pack("{s:b,s:i,s:O}", "ok", 1, "revision", (int)r->revision, "warnings", r->notes), -1);
-	else
-		admin_reply(asker, json_pack("{s:b,s:s,s:O}", "ok", 0, "error", r->error, "diagnostics", r->notes), -1);
-}
-
-static void command_reload(struct client *client, const json_t *request)
-{
-	struct author author = client->author;
-
-	policy_reload(client->control, json_is_true(json_object_get(request, "force")), &author, on_reloaded, client);
-}
-
 static void command_audit_query(struct client *client, const json_t *request)
 {
 	query_start(client, json_object_get(request, "filter"));
@@ -136,7 +128,12 @@ static const struct {
 	void (*run)(struct client *client, const json_t *request);
 } commands[] = {
 	{"status", command_status},
-	{"reload", command_reload},
+	{"reload", revisions_reload},
+	{"policy-head", revisions_head},
+	{"policy-apply", revisions_apply},
+	{"policy-rollback", revisions_rollback},
+	{"policy-log", revisions_log},
+	{"policy-get", revisions_get},
 	{"audit-query", command_audit_query},
 	{"auth", auth_command_ask},
 };
@@ -158,17 +155,36 @@ static void run(struct client *client, const char *text, size_t len)
 	json_decref(request);
 }
 
+/* There is room for one descriptor; the kernel closes others. */
+static ssize_t receive(struct client *client, char *buffer, size_t size)
+{
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = {.iov_base = buffer, .iov_len = size};
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+	ssize_t n = recvmsg(client->fd, &msg, MSG_TRUNC | MSG_CMSG_CLOEXEC);
+	struct cmsghdr *c = n < 0 ? NULL : CMSG_FIRSTHDR(&msg);
+
+	if (c != NULL && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(&client->given_fd, CMSG_DATA(c), sizeof(int));
+	return n;
+}
+
 static void on_client(evutil_socket_t fd, short what, void *arg)
 {
 	static char buffer[REQUEST_MAX + 1];
 	struct client *client = arg;
 	ssize_t n;
 
+	(void)fd;
 	if (what & EV_TIMEOUT) {
 		client_free(client);
 		return;
 	}
-	n = recv(fd, buffer, sizeof buffer, MSG_TRUNC);
+	n = receive(client, buffer, sizeof buffer);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0)
@@ -230,6 +246,7 @@ static void on_connect(evutil_socket_t listen_fd, short what, void *arg)
 	}
 	client->control = c;
 	client->fd = fd;
+	client->given_fd = -1;
 	event_assign(&client->event, c->child->base, fd, EV_READ | EV_PERSIST, on_client, client);
 	LIST_INSERT_HEAD(&c->clients, client, next);
 	if (++c->nclients == CLIENTS_MAX)

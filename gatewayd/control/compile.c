@@ -12,98 +12,117 @@ struct compile {
 	struct control *control;
 	enum ipc_type what;
 	int source_fd;
-	char name[4096];
-	bool gate;
+	unsigned flags;
 	compile_done *done;
 	void *arg;
 	struct ipc *link;
 };
 
-static void finish(struct compile *job, int fd, json_t *notes, uint32_t rules)
+static void finish(struct compile *job, struct compiled *result)
 {
-	struct compiled result = {.fd = fd, .notes = notes, .rules = rules};
-
-	job->done(job->control, &result, job->arg);
-	if (result.fd >= 0)
-		close(result.fd);
-	json_decref(notes);
+	job->done(job->control, result, job->arg);
+	if (result->fd >= 0)
+		close(result->fd);
+	json_decref(result->notes);
 	ipc_free(&job->link);
 	if (job->source_fd >= 0)
 		close(job->source_fd);
 	free(job);
 }
 
-/* u32 rules, u32 count, texts. */
-static json_t *read_notes(const struct ipc_message *m, uint32_t *rules)
+static void fail(struct compile *job, const char *why)
+{
+	struct compiled result = {.fd = -1, .notes = json_array()};
+
+	note_add(result.notes, "compiler", "%s", why);
+	finish(job, &result);
+}
+
+static void get_text(struct wire_reader *r, json_t *note, const char *key)
+{
+	size_t len;
+	const char *text = (const char *)wire_get_bytes(r, ipc_body_max(IPC_COMPILED), &len);
+
+	if (text != NULL && len > 0)
+		json_object_set_new(note, key, note_text(text, len));
+}
+
+static void get_number(struct wire_reader *r, json_t *note, const char *key)
+{
+	json_object_set_new(note, key, json_integer(wire_get_u32(r)));
+}
+
+/* As gatewayd/compiler/compiler.c writes it. */
+static void read_result(const struct ipc_message *m, struct compiled *out)
 {
 	struct wire_reader r = wire_reader_on(m->body, m->len);
-	json_t *notes = json_array();
 
-	*rules = wire_get_u32(&r);
+	out->rules = wire_get_u32(&r);
+	out->errors = wire_get_u32(&r);
+	out->warnings = wire_get_u32(&r);
 	for (uint32_t count = wire_get_u32(&r); count > 0 && !r.bad; count--) {
-		size_t len;
-		const uint8_t *text = wire_get_bytes(&r, ipc_body_max(IPC_COMPILED), &len);
+		json_t *note = json_object();
 
-		if (text != NULL)
-			json_array_append_new(notes, json_stringn((const char *)text, len));
+		json_object_set_new(note, "severity", json_string(wire_get_u8(&r) == 0 ? "error" : "warning"));
+		get_text(&r, note, "code");
+		get_text(&r, note, "file");
+		get_number(&r, note, "line");
+		get_number(&r, note, "column");
+		get_text(&r, note, "message");
+		get_text(&r, note, "excerpt");
+		get_number(&r, note, "caret");
+		get_number(&r, note, "caret_len");
+		if (r.bad)
+			json_decref(note);
+		else
+			json_array_append_new(out->notes, note);
 	}
-	return notes;
 }
 
 static void on_message(struct ipc *link, struct ipc_message *m, void *arg)
 {
 	struct compile *job = arg;
-	uint32_t rules;
-	json_t *notes;
+	struct compiled result = {.fd = -1, .notes = json_array()};
 
 	(void)link;
-	if (m->type != IPC_COMPILED && m->type != IPC_COMPILE_FAILED)
-		return;
-	notes = read_notes(m, &rules);
+	if (m->type == IPC_COMPILED || m->type == IPC_COMPILE_FAILED)
+		read_result(m, &result);
 	if (m->type == IPC_COMPILED && m->nfds == 1) {
-		int fd = m->fds[0];
-
+		result.fd = m->fds[0];
 		m->fds[0] = -1;
-		finish(job, fd, notes, rules);
-	} else {
-		finish(job, -1, notes, 0);
 	}
+	finish(job, &result);
 }
 
 static void on_gone(struct ipc *link, void *arg)
 {
 	(void)link;
-	finish(arg, -1, json_pack("[s]", "the compiler ended before it was done: out of memory or time, or a fault; see the log"), 0);
+	fail(arg, "the compiler ended before it was done: out of memory or time, or a fault; see the log");
 }
 
 static void on_compiler(struct control *c, int fd, void *arg)
 {
 	struct compile *job = arg;
-	uint8_t body[4400];
-	struct wire_writer w = wire_writer_on(body, sizeof body);
+	uint8_t body = (uint8_t)job->flags;
 	int source = job->source_fd;
 
 	if (fd < 0) {
-		finish(job, -1, json_pack("[s]", "no compiler could be started; see the log"), 0);
+		fail(job, "no compiler could be started; see the log");
 		return;
 	}
-
-	wire_put_u8(&w, job->gate);
-	wire_put_text(&w, job->name);
 	job->link = ipc_new(fd, ROLE_CONTROL, ROLE_COMPILER, 0);
 	job->source_fd = -1;
-	ipc_send(job->link, job->what, body, w.len, &source, 1);
+	ipc_send(job->link, job->what, &body, sizeof body, &source, 1);
 	ipc_attach(job->link, c->child->base, on_message, on_gone, job);
 }
 
-void compile_start(struct control *c, enum ipc_type what, int source_fd, const char *name, bool gate, compile_done *done, void *arg)
+void compile_start(struct control *c, enum ipc_type what, int source_fd, unsigned flags, compile_done *done, void *arg)
 {
 	struct compile *job = calloc(1, sizeof *job);
 
 	if (job == NULL)
 		log_fatal("out of memory");
 	*job = (struct compile){
-		.control = c, .what = what, .source_fd = source_fd, .gate = gate, .done = done, .arg = arg};
-	strncpy(job->name, name, sizeof job->name - 1);
+		.control = c, .what = what, .source_fd = source_fd, .flags = flags, .done = done, .arg = arg};
 	control_spawn(c, ROLE_COMPILER, on_compiler, job);
 }

@@ -144,24 +144,6 @@ void control_record(struct control *c, enum audit_kind kind, const struct author
 
 /* ---- the supervisor ---------------------------------------------------------------------------------------------------- */
 
-void control_log_notes(const json_t *notes)
-{
-	size_t i;
-	json_t *note;
-
-	/* A diagnostic is its message, the offending line and a caret. */
-	json_array_foreach (notes, i, note) {
-		const char *text = json_string_value(note);
-
-		while (text != NULL && *text != '\0') {
-			int len = (int)strcspn(text, "\n");
-
-			log_warning("%.*s", len, text);
-			text += len + (text[len] == '\n');
-		}
-	}
-}
-
 static void log_reload(struct control *c, const struct policy_result *r, void *arg)
 {
 	(void)c, (void)arg;
@@ -196,7 +178,8 @@ static void on_message(struct child *child, struct ipc_message *m)
 			spawn_answered(c, spawn, -1);
 		break;
 	case IPC_RELOAD:
-		policy_reload(c, false, &(struct author){.name = "SIGHUP"}, log_reload, NULL);
+		policy_change(c, &(struct policy_order){.kind = ORDER_RELOAD, .author = {.name = "SIGHUP"}, .bundle_fd = -1},
+			      log_reload, NULL);
 		break;
 	case IPC_FILE_OPENED:
 	case IPC_FILE_REFUSED:
@@ -255,11 +238,12 @@ int control_main(struct child *child)
 		log_fatal("out of memory");
 	c->child = child;
 	c->socket_fd = -1;
-	c->policy.image_fd = c->policy.geo_fd = -1;
+	c->policy.image_fd = -1;
 	LIST_INIT(&c->clients);
 	LIST_INIT(&c->peers);
 	TAILQ_INIT(&c->spawns);
 	find_group(c);
+	tables_init(c);
 	c->recording = recording_new(
 		child->base, ROLE_CONTROL,
 		&(struct recording_callbacks){.message = on_recorder_message, .arg = c});

@@ -10,6 +10,7 @@
 
 #include "common/ipc.h"
 #include "gatewayd/child.h"
+#include "gatewayd/compiler/compiler.h"
 #include "gatewayd/recording.h"
 #include "schema/policy_store.h"
 
@@ -40,25 +41,71 @@ struct author {
 	char name[64];
 };
 
-/* What a reload, or the start, ended in. */
+/* A change of the policy, as it is ordered. */
+struct policy_order {
+	enum order_kind { ORDER_START, ORDER_RELOAD, ORDER_APPLY, ORDER_ROLLBACK } kind;
+	bool first;        /* ORDER_START: of this run of the gateway, not of this process; then everything must be sound */
+	bool force;        /* ORDER_RELOAD: even if the store has moved on */
+	bool strict;       /* warnings refuse it */
+	bool dry_run;      /* everything but the change */
+	bool check_active; /* only if if_active is in force */
+	uint32_t if_active;
+	uint32_t revision; /* ORDER_ROLLBACK: to which */
+	int bundle_fd;     /* ORDER_APPLY: taken over; else -1 */
+	struct author author;
+	char comment[POLICY_COMMENT_MAX + 1];
+};
+
+/* What it ended in. */
 struct policy_result {
 	bool ok;
-	uint32_t revision;
+	uint32_t revision; /* in force */
 	const char *error; /* one line; NULL if ok */
-	json_t *notes;     /* array of warnings or diagnostics; borrowed */
+	json_t *notes;     /* borrowed, see notes.c */
+	uint32_t errors, warnings; /* found in the policy */
 };
 
 typedef void policy_done(struct control *c, const struct policy_result *r, void *arg);
 
 struct policy_state {
 	struct policy_store *store;
-	uint32_t revision;     /* in force */
-	int64_t loaded_us;     /* wall clock */
+	uint32_t revision; /* in force */
+	int64_t loaded_us; /* wall clock */
 	size_t rules;
-	json_t *warnings;      /* of the revision in force */
-	int image_fd, geo_fd;  /* sealed; -1: none */
-	int64_t geo_mtime_ns, geo_size; /* of the database that geo_fd was made from */
-	struct reload *reload; /* the one under way, or NULL */
+	json_t *warnings;  /* of the revision in force: lines */
+	int image_fd;      /* sealed; -1: none */
+	struct change *change; /* the one under way, or NULL */
+};
+
+typedef void tables_done(struct control *c, void *arg);
+
+/* What tells that a file has changed. */
+struct file_id {
+	int64_t mtime_ns, size;
+	uint64_t inode, device;
+};
+
+struct table {
+	int fd;   /* sealed, in force; -1: none */
+	int held; /* the next one, in force if the change succeeds that it was made for; -1: none */
+	struct file_id tried; /* the database that was made into a table last, or could not be */
+	char fault[1024];     /* why it could not; "" */
+	int64_t loaded_us;    /* wall clock */
+};
+
+enum table_kind { TABLE_COUNTRY, TABLE_ASN, TABLES };
+
+struct tables {
+	struct table each[TABLES];
+	struct event timer;
+	/* The look under way: */
+	bool busy, hold, file_awaited;
+	unsigned at;
+	tables_done *done;
+	void *arg;
+	/* Who waits for the next: */
+	tables_done *next_done;
+	void *next_arg;
 };
 
 struct control {
@@ -73,6 +120,7 @@ struct control {
 	TAILQ_HEAD(, spawn) spawns;
 	struct recording *recording;
 	struct policy_state policy;
+	struct tables tables;
 	struct status_job *status_job;
 	LIST_HEAD(, auth_job) auth_jobs;
 	uint64_t auth_job_id;
@@ -89,35 +137,72 @@ void admin_reply(struct client *client, json_t *reply, int fd);
 void admin_refuse(struct client *client, const char *error);
 struct control *admin_control(const struct client *client);
 const struct author *admin_author(const struct client *client);
+/* The descriptor that the request brought; -1 if none.  The caller's from then on. */
+int admin_take_fd(struct client *client);
 
 /* control.c */
 void control_spawn(struct control *c, enum role role, void (*started)(struct control *c, int fd, void *arg), void *arg);
 void control_record(struct control *c, enum audit_kind kind, const struct author *author, uint32_t revision, const char *reason);
 
-/* Warnings and diagnostics into the log, a line each. */
+/* notes.c: warnings and diagnostics, JSON objects with severity, code, message and, if they have a place, file, line, column,
+ * excerpt, caret and caret_len. */
+#define NOTE_LINE_MAX 6144
+void note_add(json_t *notes, const char *code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Any bytes as a JSON string. */
+json_t *note_text(const char *text, size_t len);
+/* "file:line:column: warning: message [code]" */
+const char *note_line(const json_t *note, char *buf, size_t size);
+/* Into the log. */
 void control_log_notes(const json_t *notes);
+/* Their lines: as one malloc'd text for the store (NULL: out of memory), as an array of strings for status. */
+char *notes_join(const json_t *notes);
+json_t *notes_lines(const json_t *notes);
+/* As many as a reply holds. */
+json_t *notes_for_reply(const json_t *notes);
 
 /* policy.c: the revision in force.  done may be called before this returns. */
-/* first: of this run of the gateway, not of this process; then everything must be sound. */
 void policy_start(struct control *c, bool first);
-void policy_reload(struct control *c, bool force, const struct author *author, policy_done *done, void *arg);
+void policy_change(struct control *c, const struct policy_order *order, policy_done *done, void *arg);
 /* A worker has taken the policy, or is gone. */
 void policy_taken(struct peer *worker);
 /* From the supervisor: FILE_OPENED, FILE_REFUSED. */
 void policy_file_message(struct control *c, struct ipc_message *m);
 /* A worker that has just been linked gets what is in force. */
 void policy_send(struct control *c, struct peer *worker);
+/* A stored revision with its files, as a sealed bundle; -1 with *why.  checks (may be NULL) is malloc'd. */
+int policy_bundle_of(struct policy_store *store, uint32_t id, struct policy_revision *out, char **checks, struct err *why);
+
+/* tables.c */
+void tables_init(struct control *c);
+/* Makes those anew whose database has changed, and holds them until tables_commit() or tables_discard(). */
+void tables_refresh(struct control *c, tables_done *done, void *arg);
+void tables_commit(struct control *c);
+void tables_discard(struct control *c);
+void tables_send(struct peer *worker);
+/* fd: taken over by setting it to -1; NULL: the file cannot be opened, and why. */
+void tables_file_message(struct control *c, unsigned file, int *fd, const char *why);
+/* The first fault of any, or NULL; and all of them as notes. */
+const char *tables_fault(const struct control *c);
+void tables_note_faults(const struct control *c, json_t *notes);
+json_t *tables_status(const struct control *c);
+
+/* revisions.c: commands of administrators. */
+void revisions_reload(struct client *client, const json_t *request);
+void revisions_apply(struct client *client, const json_t *request);
+void revisions_rollback(struct client *client, const json_t *request);
+void revisions_log(struct client *client, const json_t *request);
+void revisions_get(struct client *client, const json_t *request);
+void revisions_head(struct client *client, const json_t *request);
 
 /* compile.c: a compiler of its own for each piece of work. */
 struct compiled {
-	int fd;          /* sealed image, to be taken over (set to -1); -1: it failed */
+	int fd;          /* sealed image or table, to be taken over (set to -1); -1: it failed */
 	json_t *notes;   /* array of warnings or errors; borrowed */
-	uint32_t rules;
+	uint32_t rules, errors, warnings;
 };
 typedef void compile_done(struct control *c, struct compiled *result, void *arg);
-/* source_fd: sealed text or database, taken over.  name: for messages. */
-void compile_start(struct control *c, enum ipc_type what, int source_fd, const char *name, bool gate, compile_done *done,
-		   void *arg);
+/* source_fd: a sealed bundle, or a database; taken over.  flags: enum compile_flags. */
+void compile_start(struct control *c, enum ipc_type what, int source_fd, unsigned flags, compile_done *done, void *arg);
 
 /* status.c */
 void status_ask(struct client *client);

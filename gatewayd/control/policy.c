@@ -1,9 +1,11 @@
 /* The revision in force, and how another takes its place.
  *
- *   countries (if the database changed) -> the policy file's text -> is it news? -> compile -> store -> workers
+ *   start, reload   tables, if a database changed -> the policy file's text -> is it news? -+
+ *   apply           policy and files, as the caller read them -----------------------------+-> compile -> store -> workers
+ *   rollback        policy and files of an older revision ---------------------------------+
  *
- * Any step that fails ends the reload and changes nothing.  What runs, also after a restart, is the store's active revision; the
- * file is only where a reload looks for a new one. */
+ * Any step that fails ends the change and changes nothing.  What runs, also after a restart, is the store's active revision: once
+ * a revision is stored it rules, whatever happens to this process.  There is one change at a time. */
 #include "config.h"
 
 #include <errno.h>
@@ -19,70 +21,75 @@
 #include "common/log.h"
 #include "common/sealed.h"
 #include "gatewayd/control/internal.h"
+#include "policy/bundle.h"
 
-enum { FILE_POLICY = 0, FILE_GEOIP = 1 };
-
-#define GEOIP_MAX (512UL * 1024 * 1024)
-
-struct reload {
+struct change {
 	struct control *control;
-	bool starting; /* nothing is in force yet in this process */
-	bool first;    /* nor ever was in this run */
-	bool force;
-	struct author author;
+	struct policy_order order;
 	policy_done *done;
 	void *arg;
-	unsigned awaited; /* which file the supervisor was asked for */
-	char *text;       /* that is being compiled */
-	size_t len;
-	bool from_file;   /* text is the file's, and becomes a revision; else it is the store's */
-	uint32_t revision;
+	bool file_awaited;    /* of the supervisor */
+	struct sealed bytes;  /* what is compiled, and what bundle points into */
+	struct bundle bundle;
+	bool imported;        /* it is the policy file's text */
+	uint32_t revision;    /* of what is compiled; 0: it is news */
 	json_t *notes;
+	uint32_t errors, warnings;
 	bool waiting; /* for the workers to take it */
 	struct event late;
-	int geo_fd; /* a new country table, in force when the reload succeeds; -1: none */
-	int64_t geo_mtime_ns, geo_size;
 };
 
-static void read_policy_file(struct reload *r);
-
-static void take_geo(struct reload *r);
+static const char *const sources[] = {[ORDER_RELOAD] = "file", [ORDER_APPLY] = "apply", [ORDER_ROLLBACK] = "rollback",
+				      [ORDER_START] = "file"};
 
 /* ---- the end ------------------------------------------------------------------------------------------------------------ */
 
-static void end(struct reload *r, const char *error)
+/* One line: the first diagnostic without its excerpt. */
+static void give_up(const struct change *ch, const char *error) __attribute__((noreturn));
+static void give_up(const struct change *ch, const char *error)
 {
-	struct control *c = r->control;
-	struct policy_result result = {
-		.ok = error == NULL, .revision = c->policy.revision, .error = error, .notes = r->notes};
-	char text[AUDIT_TEXT_MAX];
+	const json_t *first = json_array_get(ch->notes, 0);
+	char why[1024], line[NOTE_LINE_MAX] = "";
 
-	c->policy.reload = NULL;
-	if (error == NULL)
-		take_geo(r);
-	if (error != NULL && r->starting) {
-		const char *first = json_string_value(json_array_get(r->notes, 0));
-		char why[1024];
-
-		/* One line: the first diagnostic without its excerpt. */
-		snprintf(why, sizeof why, "%s%s%.*s", error, first == NULL ? "" : ": ",
-			 first == NULL ? 0 : (int)strcspn(first, "\n"), first == NULL ? "" : first);
-		child_unusable(c->child, why);
-	}
-	if (error != NULL) {
-		snprintf(text, sizeof text, "refused: %s", error);
-		control_record(c, AUDIT_POLICY, &r->author, c->policy.revision, text);
-	}
-	r->done(c, &result, r->arg);
-	if (r->geo_fd >= 0)
-		close(r->geo_fd);
-	json_decref(r->notes);
-	free(r->text);
-	free(r);
+	if (first != NULL)
+		note_line(first, line, sizeof line);
+	snprintf(why, sizeof why, "%s%s%.700s", error, first == NULL ? "" : ": ", line);
+	child_unusable(ch->control->child, why);
 }
 
-static void fail(struct reload *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void fail(struct reload *r, const char *format, ...)
+static void end(struct change *ch, const char *error)
+{
+	struct control *c = ch->control;
+	struct policy_result result = {.ok = error == NULL,
+				       .revision = c->policy.revision,
+				       .error = error,
+				       .notes = ch->notes,
+				       .errors = ch->errors,
+				       .warnings = ch->warnings};
+	char text[AUDIT_TEXT_MAX];
+
+	c->policy.change = NULL;
+	if (error == NULL)
+		tables_commit(c);
+	else
+		tables_discard(c);
+	if (error != NULL && ch->order.kind == ORDER_START)
+		give_up(ch, error);
+	if (error != NULL && !ch->order.dry_run) {
+		snprintf(text, sizeof text, "refused: %s", error);
+		control_record(c, AUDIT_POLICY, &ch->order.author, c->policy.revision, text);
+	}
+	ch->done(c, &result, ch->arg);
+	json_decref(ch->notes);
+	bundle_clear(&ch->bundle);
+	sealed_unmap(&ch->bytes);
+	if (ch->order.bundle_fd >= 0)
+		close(ch->order.bundle_fd);
+	free(ch);
+}
+
+static void fail(struct change *ch, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void fail(struct change *ch, const char *format, ...)
 {
 	char text[700];
 	va_list ap;
@@ -90,82 +97,70 @@ static void fail(struct reload *r, const char *format, ...)
 	va_start(ap, format);
 	vsnprintf(text, sizeof text, format, ap);
 	va_end(ap);
-	end(r, text);
+	end(ch, text);
 }
 
 /* ---- into force -------------------------------------------------------------------------------------------------------- */
 
-static void send_table(struct peer *p, enum ipc_type type, uint32_t revision, int table_fd)
+static void send_image(struct peer *p)
 {
-	int fd = table_fd < 0 ? -1 : fcntl(table_fd, F_DUPFD_CLOEXEC, 0);
+	const struct policy_state *policy = &p->control->policy;
+	int fd = policy->image_fd < 0 ? -1 : fcntl(policy->image_fd, F_DUPFD_CLOEXEC, 0);
 
-	if (fd >= 0 && ipc_send(p->link, type, &revision, type == IPC_POLICY ? sizeof revision : 0, &fd, 1) == 0)
-		p->awaited |= type == IPC_POLICY;
-	else if (table_fd >= 0)
-		log_error("cannot hand revision %u to worker/%u: %s", revision, (unsigned)p->slot, strerror(errno));
+	if (fd >= 0 && ipc_send(p->link, IPC_POLICY, &policy->revision, sizeof policy->revision, &fd, 1) == 0)
+		p->awaited = true;
+	else if (policy->image_fd >= 0)
+		log_error("cannot hand revision %u to worker/%u: %s", policy->revision, (unsigned)p->slot, strerror(errno));
 }
 
 void policy_send(struct control *c, struct peer *worker)
 {
-	/* Countries first: the policy may speak of them. */
-	send_table(worker, IPC_GEO, c->policy.revision, c->policy.geo_fd);
-	send_table(worker, IPC_POLICY, c->policy.revision, c->policy.image_fd);
+	(void)c;
+	/* Tables first: the policy may speak of them. */
+	tables_send(worker);
+	send_image(worker);
 }
 
-static void send_all(struct control *c, enum ipc_type type, int fd)
+/* 0, or -1 when the change has been ended. */
+static int store_revision(struct change *ch)
 {
-	struct peer *p;
-
-	LIST_FOREACH (p, &c->peers, next)
-		if (p->role == ROLE_WORKER)
-			send_table(p, type, c->policy.revision, fd);
-}
-
-static void replace_fd(int *held, int *taken)
-{
-	if (*held >= 0)
-		close(*held);
-	*held = *taken;
-	*taken = -1;
-}
-
-static char *join(const json_t *notes)
-{
-	char *text = calloc(1, POLICY_CHECKS_MAX + 1);
-	size_t used = 0, i;
-	json_t *note;
-
-	json_array_foreach (notes, i, note)
-		if (text != NULL && used < POLICY_CHECKS_MAX)
-			used += (size_t)snprintf(text + used, POLICY_CHECKS_MAX - used, "%s\n", json_string_value(note));
-	return text;
-}
-
-/* 0, or -1 when the reload has been ended. */
-static int store_revision(struct reload *r)
-{
-	struct control *c = r->control;
-	char *checks = join(r->notes);
+	struct control *c = ch->control;
+	size_t nfiles = ch->bundle.count - 1;
+	struct policy_file *files = calloc(nfiles + 1, sizeof *files);
+	char *checks = notes_join(ch->notes);
 	struct err why;
-	int rc;
+	int rc = -1;
 
-	rc = policy_store_add(c->policy.store,
-			      &(struct policy_new){
-				      .text = r->text,
-				      .len = r->len,
-				      .author_uid = r->author.uid,
-				      .author = r->author.name,
-				      .source = "file",
-				      .comment = "",
-				      .checks = checks == NULL ? "" : checks,
-				      .time_us = clock_wall_us(),
-				      .imported = true,
-			      },
-			      &r->revision, &why);
+	for (size_t i = 0; files != NULL && i < nfiles; i++)
+		files[i] = (struct policy_file){ch->bundle.files[i + 1].name, ch->bundle.files[i + 1].text, ch->bundle.files[i + 1].len};
+	if (files == NULL)
+		err_set(&why, "out of memory");
+	else
+		rc = policy_store_add(c->policy.store,
+				      &(struct policy_new){
+					      .name = ch->bundle.files[0].name,
+					      .text = ch->bundle.files[0].text,
+					      .len = ch->bundle.files[0].len,
+					      .files = files,
+					      .nfiles = nfiles,
+					      .author_uid = ch->order.author.uid,
+					      .author = ch->order.author.name,
+					      .source = sources[ch->order.kind],
+					      .comment = ch->order.comment,
+					      .checks = checks == NULL ? "" : checks,
+					      .time_us = clock_wall_us(),
+					      .imported = ch->imported,
+					      .check_active = ch->order.check_active,
+					      .if_active = ch->order.if_active,
+				      },
+				      &ch->revision, &why);
 	free(checks);
-	if (rc != 0)
-		fail(r, "the new revision cannot be stored: %s", why.text);
-	return rc;
+	free(files);
+	if (rc < 0)
+		fail(ch, "the new revision cannot be stored: %s", why.text);
+	else if (rc > 0)
+		fail(ch, "revision %u is in force, not %u: somebody else was faster", ch->revision, ch->order.if_active);
+	return rc == 0 ? 0 : -1;
 }
 
 /* ---- in force means: every worker decides by it ----------------------------------------------------------------------- */
@@ -184,145 +179,257 @@ static bool any_awaited(const struct control *c)
 
 static void on_workers_late(evutil_socket_t fd, short what, void *arg)
 {
-	struct reload *r = arg;
+	struct change *ch = arg;
 	struct peer *p;
 
 	(void)fd, (void)what;
-	LIST_FOREACH (p, &r->control->peers, next)
+	LIST_FOREACH (p, &ch->control->peers, next)
 		if (p->awaited) {
-			json_array_append_new(r->notes, json_sprintf("worker/%u has not taken revision %u yet", (unsigned)p->slot,
-								     r->control->policy.revision));
+			note_add(ch->notes, "worker-late", "worker/%u has not taken revision %u yet", (unsigned)p->slot,
+				 ch->control->policy.revision);
 			p->awaited = false;
 		}
-	end(r, NULL);
+	end(ch, NULL);
 }
 
-static void await_workers(struct reload *r)
+static void await_workers(struct change *ch)
 {
 	struct timeval wait = {.tv_sec = WORKERS_WAIT_S};
 
-	if (!any_awaited(r->control)) {
-		end(r, NULL);
+	if (!any_awaited(ch->control)) {
+		end(ch, NULL);
 		return;
 	}
-	r->waiting = true;
-	evtimer_assign(&r->late, r->control->child->base, on_workers_late, r);
-	evtimer_add(&r->late, &wait);
+	ch->waiting = true;
+	evtimer_assign(&ch->late, ch->control->child->base, on_workers_late, ch);
+	evtimer_add(&ch->late, &wait);
 }
 
 void policy_taken(struct peer *worker)
 {
-	struct reload *r = worker->control->policy.reload;
+	struct change *ch = worker->control->policy.change;
 
 	worker->awaited = false;
-	if (r != NULL && r->waiting && !any_awaited(r->control)) {
-		evtimer_del(&r->late);
-		end(r, NULL);
+	if (ch != NULL && ch->waiting && !any_awaited(ch->control)) {
+		evtimer_del(&ch->late);
+		end(ch, NULL);
 	}
+}
+
+static void record_in_force(const struct change *ch)
+{
+	char text[AUDIT_TEXT_MAX];
+
+	if (ch->order.comment[0] != '\0')
+		snprintf(text, sizeof text, "revision %u is in force: %.200s", ch->revision, ch->order.comment);
+	else
+		snprintf(text, sizeof text, "revision %u is in force", ch->revision);
+	control_record(ch->control, AUDIT_POLICY, &ch->order.author, ch->revision, text);
+}
+
+static void take_image(struct change *ch, struct compiled *result)
+{
+	struct policy_state *p = &ch->control->policy;
+	struct peer *peer;
+
+	tables_commit(ch->control);
+	if (p->image_fd >= 0)
+		close(p->image_fd);
+	p->image_fd = result->fd;
+	result->fd = -1;
+	p->revision = ch->revision;
+	p->rules = result->rules;
+	p->loaded_us = clock_wall_us();
+	json_decref(p->warnings);
+	p->warnings = notes_lines(ch->notes);
+	LIST_FOREACH (peer, &ch->control->peers, next)
+		if (peer->role == ROLE_WORKER)
+			send_image(peer);
 }
 
 static void on_policy_compiled(struct control *c, struct compiled *result, void *arg)
 {
-	struct reload *r = arg;
-	struct policy_state *p = &c->policy;
-	char text[64];
+	struct change *ch = arg;
+	bool news = ch->revision == 0;
 
-	json_array_extend(r->notes, result->notes);
+	json_array_extend(ch->notes, result->notes);
+	ch->errors = result->errors;
+	ch->warnings = result->warnings;
 	if (result->fd < 0) {
-		fail(r, "the policy is not usable");
+		fail(ch, result->errors == 0 && result->warnings > 0 ? "the policy has warnings, and --strict refuses those"
+								     : "the policy is not usable");
 		return;
 	}
-	if (r->from_file && store_revision(r) != 0)
+	if (ch->order.dry_run) {
+		end(ch, NULL);
 		return;
-	take_geo(r);
-	replace_fd(&p->image_fd, &result->fd);
-	p->revision = r->revision;
-	p->rules = result->rules;
-	p->loaded_us = clock_wall_us();
-	json_decref(p->warnings);
-	p->warnings = json_incref(r->notes);
-	send_all(c, IPC_POLICY, p->image_fd);
-	if (r->from_file) {
-		snprintf(text, sizeof text, "revision %u is in force", p->revision);
-		control_record(c, AUDIT_POLICY, &r->author, p->revision, text);
 	}
-	if (r->starting)
+	if (news && store_revision(ch) != 0)
+		return;
+	take_image(ch, result);
+	if (news)
+		record_in_force(ch);
+	if (ch->order.kind == ORDER_START)
 		child_ready(c->child);
-	await_workers(r);
+	await_workers(ch);
 }
 
-static void compile_text(struct reload *r)
+/* Takes over fd, a sealed bundle. */
+static void compile_bundle(struct change *ch, int fd)
 {
-	struct control *c = r->control;
-	struct err why;
-	char name[4300];
-	int fd = sealed_create("gatewayd-policy-text", r->text, r->len, &why);
-
-	if (fd < 0) {
-		fail(r, "%s", why.text);
-		return;
-	}
-	if (r->from_file)
-		snprintf(name, sizeof name, "%s", c->child->config->policy_file);
-	else
-		snprintf(name, sizeof name, "revision %u", r->revision);
 	/* Expectations gate what is new; what was accepted once always loads. */
-	compile_start(c, IPC_COMPILE_POLICY, fd, name, r->from_file, on_policy_compiled, r);
-}
-
-/* ---- is there something new? --------------------------------------------------------------------------------------------- */
-
-static void compile_stored(struct reload *r)
-{
-	struct policy_revision revision;
+	unsigned flags = (ch->revision == 0 && ch->order.kind != ORDER_ROLLBACK ? COMPILE_GATE : 0) |
+			 (ch->order.strict ? COMPILE_STRICT : 0);
 	struct err why;
-	int rc = policy_store_get(r->control->policy.store, r->revision, &revision, &r->text, NULL, &why);
 
-	if (rc != 1) {
-		fail(r, "revision %u cannot be read from the policy store: %s", r->revision, rc == 0 ? "it is missing" : why.text);
+	if (sealed_map(fd, BUNDLE_BYTES_MAX, &ch->bytes, &why) != 0 ||
+	    bundle_read(ch->bytes.data, ch->bytes.len, &ch->bundle, &why) != 0) {
+		close(fd);
+		fail(ch, "%s", why.text);
 		return;
 	}
-	r->len = revision.len;
-	r->from_file = false;
-	compile_text(r);
+	compile_start(ch->control, IPC_COMPILE_POLICY, fd, flags, on_policy_compiled, ch);
 }
 
-/* The file's text is at hand (at a start: NULL if the file cannot be read). */
-static void compare_with_store(struct reload *r)
+/* ---- a stored revision ------------------------------------------------------------------------------------------------- */
+
+struct collected {
+	struct bundle_file files[BUNDLE_FILES_MAX];
+	size_t count;
+	bool failed;
+};
+
+static void collect(const struct policy_file *f, void *arg)
 {
-	struct control *c = r->control;
+	struct collected *all = arg;
+	char *name = strdup(f->name), *text = malloc(f->len + 1);
+
+	if (name == NULL || text == NULL || all->count == BUNDLE_FILES_MAX) {
+		free(name);
+		free(text);
+		all->failed = true;
+		return;
+	}
+	memcpy(text, f->text, f->len);
+	all->files[all->count++] = (struct bundle_file){name, text, f->len};
+}
+
+int policy_bundle_of(struct policy_store *store, uint32_t id, struct policy_revision *out, char **checks, struct err *why)
+{
+	static struct collected all;
+	char *text = NULL;
+	int rc = policy_store_get(store, id, out, &text, checks, why), fd = -1;
+
+	if (rc != 1)
+		return rc == 0 ? err_set(why, "there is no revision %u", id) : -1;
+	all.failed = false;
+	all.count = 0;
+	if (out->name[0] == '\0')
+		snprintf(out->name, sizeof out->name, "revision %u", id);
+	collect(&(struct policy_file){out->name, text, out->len}, &all);
+	free(text);
+	if (policy_store_files(store, id, collect, &all, why) == 0) {
+		if (all.failed)
+			err_set(why, "out of memory for revision %u", id);
+		else
+			fd = bundle_seal(&(struct bundle){all.files, all.count}, why);
+	}
+	for (size_t i = 0; i < all.count; i++) {
+		free((void *)(uintptr_t)all.files[i].name);
+		free((void *)(uintptr_t)all.files[i].text);
+	}
+	if (fd < 0 && checks != NULL) {
+		free(*checks);
+		*checks = NULL;
+	}
+	return fd;
+}
+
+static void compile_stored(struct change *ch, uint32_t id)
+{
+	struct policy_revision *revision = malloc(sizeof *revision);
+	struct err why = {"out of memory"};
+	int fd = revision == NULL ? -1 : policy_bundle_of(ch->control->policy.store, id, revision, NULL, &why);
+
+	free(revision);
+	if (fd < 0)
+		fail(ch, "revision %u cannot be read from the policy store: %s", id, why.text);
+	else
+		compile_bundle(ch, fd);
+}
+
+/* ---- the policy file: is there something new? ---------------------------------------------------------------------------- */
+
+static void compile_text(struct change *ch, const char *text, size_t len)
+{
+	struct bundle_file file = {ch->control->child->config->policy_file, text, len};
+	struct err why;
+	int fd = bundle_seal(&(struct bundle){&file, 1}, &why);
+
+	ch->imported = true;
+	if (fd < 0)
+		fail(ch, "%s", why.text);
+	else
+		compile_bundle(ch, fd);
+}
+
+struct known {
 	struct policy_import last;
-	uint8_t hash[POLICY_HASH_BYTES];
 	uint32_t active;
-	struct err why;
+	uint8_t active_hash[POLICY_HASH_BYTES];
+};
 
-	if (policy_store_active(c->policy.store, &active, &why) != 0 || policy_store_import(c->policy.store, &last, &why) != 0) {
-		fail(r, "the policy store cannot be read: %s", why.text);
+static int look_up(struct policy_store *store, struct known *k, struct err *why)
+{
+	struct policy_revision *r = calloc(1, sizeof *r);
+	int rc = r == NULL ? err_set(why, "out of memory") : policy_store_active(store, &k->active, why);
+
+	if (rc == 0)
+		rc = policy_store_import(store, &k->last, why);
+	if (rc == 0 && k->active != 0) {
+		rc = policy_store_get(store, k->active, r, NULL, NULL, why) == 1 ? 0 : -1;
+		memcpy(k->active_hash, r->hash, sizeof k->active_hash);
+	}
+	free(r);
+	return rc;
+}
+
+/* text: of the policy file; NULL if that cannot be read, at a start. */
+static void compare_with_store(struct change *ch, const char *text, size_t len)
+{
+	struct control *c = ch->control;
+	const char *file = c->child->config->policy_file;
+	struct known k = {0};
+	uint8_t hash[POLICY_HASH_BYTES];
+	struct err why = {""};
+
+	if (look_up(c->policy.store, &k, &why) != 0) {
+		fail(ch, "the policy store cannot be read: %s", why.text);
 		return;
 	}
-	policy_store_hash(r->text == NULL ? "" : r->text, r->len, hash);
-	bool news = r->text != NULL && (last.revision == 0 || memcmp(hash, last.hash, sizeof hash) != 0);
+	policy_store_hash(text == NULL ? "" : text, len, hash);
+	bool imported = k.last.revision != 0 && memcmp(hash, k.last.hash, sizeof hash) == 0;
+	bool runs = k.active != 0 && memcmp(hash, k.active_hash, sizeof hash) == 0;
+	bool news = text != NULL && !imported && !runs;
 
-	if (r->starting && active != 0) {
+	if (ch->order.kind == ORDER_START && k.active != 0) {
 		if (news)
 			log_warning("%s differs from the text last imported; revision %u of the store runs until `gatewayctl reload`",
-				    c->child->config->policy_file, active);
-		free(r->text);
-		r->text = NULL;
-		r->revision = active;
-		compile_stored(r);
-	} else if (active != 0 && !news && !r->force) {
-		json_array_append_new(r->notes, json_sprintf("%s has not changed since it was imported as revision %u",
-							     c->child->config->policy_file, last.revision));
-		end(r, NULL);
-	} else if (active != last.revision && active != 0 && !r->force) {
-		fail(r,
+				    file, k.active);
+		ch->revision = k.active;
+		compile_stored(ch, k.active);
+	} else if (k.active != 0 && !news && !ch->order.force) {
+		note_add(ch->notes, "unchanged", runs ? "%s is what runs already, as revision %u"
+						      : "%s has not changed since it was imported as revision %u",
+			 file, runs ? k.active : k.last.revision);
+		end(ch, NULL);
+	} else if (k.active != k.last.revision && k.active != 0 && !ch->order.force) {
+		fail(ch,
 		     "the store has moved on: revision %u is in force, the file was last imported as revision %u; --force "
 		     "replaces it by the file",
-		     active, last.revision);
+		     k.active, k.last.revision);
 	} else {
-		r->from_file = true;
-		compile_text(r);
+		compile_text(ch, text, len);
 	}
 }
 
@@ -356,149 +463,123 @@ static char *read_file(int fd, size_t max, size_t *len, struct err *why)
 	return text;
 }
 
-static void on_policy_file(struct reload *r, int fd)
+static void on_policy_file(struct change *ch, int fd)
 {
 	struct err why;
+	size_t len;
+	char *text = read_file(fd, POLICY_TEXT_MAX, &len, &why);
 
-	r->text = read_file(fd, POLICY_TEXT_MAX, &r->len, &why);
-	if (r->text == NULL)
-		fail(r, "policy-file %s: %s", r->control->child->config->policy_file, why.text);
+	if (text == NULL)
+		fail(ch, "policy-file %s: %s", ch->control->child->config->policy_file, why.text);
 	else
-		compare_with_store(r);
+		compare_with_store(ch, text, len);
+	free(text);
 }
 
-static void on_policy_file_refused(struct reload *r, const char *why)
+static void on_policy_file_refused(struct change *ch, const char *why)
 {
 	uint32_t active = 0;
 	struct err ignored;
 
 	/* At a start, a stored policy needs no file. */
-	if (r->starting && policy_store_active(r->control->policy.store, &active, &ignored) == 0 && active != 0) {
+	if (ch->order.kind == ORDER_START && policy_store_active(ch->control->policy.store, &active, &ignored) == 0 && active != 0) {
 		log_warning("%s; revision %u of the store runs", why, active);
-		compare_with_store(r);
+		compare_with_store(ch, NULL, 0);
 		return;
 	}
-	fail(r, "%s", why);
-}
-
-/* ---- countries ---------------------------------------------------------------------------------------------------------- */
-
-/* Before the policy's image, which may speak of them. */
-static void take_geo(struct reload *r)
-{
-	struct policy_state *p = &r->control->policy;
-
-	if (r->geo_fd < 0)
-		return;
-	replace_fd(&p->geo_fd, &r->geo_fd);
-	p->geo_mtime_ns = r->geo_mtime_ns;
-	p->geo_size = r->geo_size;
-	send_all(r->control, IPC_GEO, p->geo_fd);
-}
-
-static void on_geo_compiled(struct control *c, struct compiled *result, void *arg)
-{
-	struct reload *r = arg;
-	const char *note = json_string_value(json_array_get(result->notes, 0));
-
-	if (result->fd >= 0) {
-		replace_fd(&r->geo_fd, &result->fd);
-	} else if (r->first) {
-		fail(r, "geoip-database %s is not usable: %s", c->child->config->geoip_database, note == NULL ? "" : note);
-		return;
-	} else {
-		json_array_append_new(r->notes, json_sprintf("geoip-database %s is not usable, the former one stays: %s",
-							     c->child->config->geoip_database, note == NULL ? "" : note));
-	}
-	read_policy_file(r);
-}
-
-static void on_geoip_file(struct reload *r, int fd)
-{
-	struct control *c = r->control;
-	struct stat st;
-	struct err why;
-	size_t len;
-	char *data;
-	int copy;
-
-	if (fstat(fd, &st) == 0) {
-		r->geo_mtime_ns = st.st_mtim.tv_sec * 1000000000LL + st.st_mtim.tv_nsec;
-		r->geo_size = st.st_size;
-		if (c->policy.geo_fd >= 0 && r->geo_mtime_ns == c->policy.geo_mtime_ns && r->geo_size == c->policy.geo_size) {
-			read_policy_file(r);
-			return;
-		}
-	}
-	/* A copy, so that nobody changes it under the compiler. */
-	data = read_file(fd, GEOIP_MAX, &len, &why);
-	copy = data == NULL ? -1 : sealed_create("gatewayd-geoip", data, len, &why);
-	free(data);
-	if (copy < 0) {
-		fail(r, "geoip-database %s: %s", c->child->config->geoip_database, why.text);
-		return;
-	}
-	compile_start(c, IPC_COMPILE_GEO, copy, c->child->config->geoip_database, false, on_geo_compiled, r);
-}
-
-static void on_geoip_file_refused(struct reload *r, const char *why)
-{
-	if (r->first) {
-		fail(r, "%s", why);
-		return;
-	}
-	json_array_append_new(r->notes, json_sprintf("%s; the former country table stays", why));
-	read_policy_file(r);
-}
-
-/* ---- the beginning ----------------------------------------------------------------------------------------------------------- */
-
-static void ask_for_file(struct reload *r, uint8_t kind)
-{
-	r->awaited = kind;
-	ipc_send(r->control->child->supervisor, IPC_FILE_OPEN, &kind, sizeof kind, NULL, 0);
-}
-
-static void read_policy_file(struct reload *r)
-{
-	ask_for_file(r, FILE_POLICY);
+	fail(ch, "%s", why);
 }
 
 void policy_file_message(struct control *c, struct ipc_message *m)
 {
-	struct reload *r = c->policy.reload;
+	struct change *ch = c->policy.change;
 	struct wire_reader in = wire_reader_on(m->body, m->len);
-	unsigned kind = wire_get_u8(&in);
+	unsigned file = wire_get_u8(&in);
+	bool opened = m->type == IPC_FILE_OPENED;
 	char why[560] = "";
 
-	if (m->type == IPC_FILE_REFUSED)
+	if (!opened)
 		wire_get_text(&in, why, sizeof why);
-	if (r == NULL || !wire_done(&in) || kind != r->awaited || (m->type == IPC_FILE_OPENED && m->nfds != 1))
+	if (!wire_done(&in) || (opened && m->nfds != 1))
 		return;
-	r->awaited = UINT32_MAX;
-	if (m->type == IPC_FILE_REFUSED)
-		(kind == FILE_POLICY ? on_policy_file_refused : on_geoip_file_refused)(r, why);
-	else
-		(kind == FILE_POLICY ? on_policy_file : on_geoip_file)(r, m->fds[0]);
+	if (file != CONFIG_FILE_POLICY) {
+		tables_file_message(c, file, opened ? &m->fds[0] : NULL, why);
+	} else if (ch != NULL && ch->file_awaited) {
+		ch->file_awaited = false;
+		if (opened)
+			on_policy_file(ch, m->fds[0]);
+		else
+			on_policy_file_refused(ch, why);
+	}
 }
 
-static void start(struct control *c, bool starting, bool first, bool force, const struct author *author, policy_done *done, void *arg)
-{
-	struct reload *r = calloc(1, sizeof *r);
+/* ---- the beginning ----------------------------------------------------------------------------------------------------------- */
 
-	if (r == NULL)
+static void on_tables(struct control *c, void *arg)
+{
+	struct change *ch = arg;
+	const char *fault = tables_fault(c);
+	uint8_t file = CONFIG_FILE_POLICY;
+
+	if (fault != NULL && ch->order.first) {
+		fail(ch, "%s", fault);
+		return;
+	}
+	tables_note_faults(c, ch->notes);
+	ch->file_awaited = true;
+	ipc_send(c->child->supervisor, IPC_FILE_OPEN, &file, sizeof file, NULL, 0);
+}
+
+static void begin(struct change *ch)
+{
+	struct control *c = ch->control;
+	int fd = ch->order.bundle_fd;
+
+	if (ch->order.check_active && ch->order.if_active != c->policy.revision) {
+		fail(ch, "revision %u is in force, not %u: somebody else was faster", c->policy.revision, ch->order.if_active);
+		return;
+	}
+	switch (ch->order.kind) {
+	case ORDER_START:
+	case ORDER_RELOAD:
+		tables_refresh(c, on_tables, ch);
+		break;
+	case ORDER_APPLY:
+		ch->order.bundle_fd = -1;
+		compile_bundle(ch, fd);
+		break;
+	case ORDER_ROLLBACK:
+		if (ch->order.comment[0] == '\0')
+			snprintf(ch->order.comment, sizeof ch->order.comment, "rollback to revision %u", ch->order.revision);
+		compile_stored(ch, ch->order.revision);
+		break;
+	}
+}
+
+void policy_change(struct control *c, const struct policy_order *order, policy_done *done, void *arg)
+{
+	struct policy_result busy = {.error = "another change of the policy is under way: try again when it is done"};
+	struct change *ch;
+
+	if (order->kind == ORDER_RELOAD)
+		auth_forget_all(c);
+	if (c->policy.change != NULL || c->policy.image_fd < 0) {
+		if (c->policy.change == NULL)
+			busy.error = "gatewayd has not started yet";
+		busy.revision = c->policy.revision;
+		busy.notes = json_array();
+		done(c, &busy, arg);
+		json_decref(busy.notes);
+		if (order->bundle_fd >= 0)
+			close(order->bundle_fd);
+		return;
+	}
+	ch = calloc(1, sizeof *ch);
+	if (ch == NULL)
 		log_fatal("out of memory");
-	*r = (struct reload){.control = c,
-			     .starting = starting,
-			     .first = first,
-			     .force = force,
-			     .author = *author,
-			     .done = done,
-			     .arg = arg,
-			     .geo_fd = -1};
-	r->notes = json_array();
-	c->policy.reload = r;
-	ask_for_file(r, c->child->config->geoip_database[0] != '\0' ? FILE_GEOIP : FILE_POLICY);
+	*ch = (struct change){.control = c, .order = *order, .done = done, .arg = arg, .notes = json_array()};
+	c->policy.change = ch;
+	begin(ch);
 }
 
 static void on_started(struct control *c, const struct policy_result *result, void *arg)
@@ -510,21 +591,15 @@ static void on_started(struct control *c, const struct policy_result *result, vo
 
 void policy_start(struct control *c, bool first)
 {
+	struct change *ch = calloc(1, sizeof *ch);
+
+	if (ch == NULL)
+		log_fatal("out of memory");
 	c->policy.warnings = json_array();
-	start(c, true, first, false, &(struct author){.name = "start"}, on_started, NULL);
-}
-
-void policy_reload(struct control *c, bool force, const struct author *author, policy_done *done, void *arg)
-{
-	struct policy_result busy = {.error = "another reload is under way: try again when it is done", .notes = NULL};
-
-	auth_forget_all(c);
-	if (c->policy.reload == NULL) {
-		start(c, false, false, force, author, done, arg);
-		return;
-	}
-	busy.revision = c->policy.revision;
-	busy.notes = json_array();
-	done(c, &busy, arg);
-	json_decref(busy.notes);
+	*ch = (struct change){.control = c,
+			      .order = {.kind = ORDER_START, .first = first, .author = {.name = "start"}, .bundle_fd = -1},
+			      .done = on_started,
+			      .notes = json_array()};
+	c->policy.change = ch;
+	begin(ch);
 }

@@ -56,6 +56,7 @@ static json_t *build(struct status_job *job)
 		json_object_set(status, "pid", json_object_get(json_array_get(job->processes, 0), "pid"));
 		json_object_set(status, "processes", job->processes);
 	}
+	json_object_set_new(status, "tables", tables_status(c));
 	json_object_set(status, "workers", job->workers);
 	json_object_set_new(status, "audit",
 			    job->audit != NULL ? json_incref(job->audit) : json_pack("{s:s}", "state", silent));

@@ -85,10 +85,10 @@ int files_prepare_state(struct supervisor *s, struct err *why)
 	return open_directory(s, "policy", owner, &s->policy_fd, why);
 }
 
-int files_open_configured(const struct supervisor *s, unsigned kind, struct err *why)
+int files_open_configured(const struct supervisor *s, enum config_file file, struct err *why)
 {
-	const char *what = kind == 0 ? "policy-file" : "geoip-database";
-	const char *path = kind == 0 ? s->config->policy_file : s->config->geoip_database;
+	const char *what = config_file_option(file);
+	const char *path = config_file_path(s->config, file);
 	struct stat st;
 	int fd;
 

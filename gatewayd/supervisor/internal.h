@@ -85,7 +85,7 @@ void files_send_resolver(const struct process *worker);
 /* The addresses of this host, for the guard of our own listeners. */
 void files_send_local(const struct process *worker);
 /* Opens a configured file for control: a regular file, or why not. */
-int files_open_configured(const struct supervisor *s, unsigned kind, struct err *why);
+int files_open_configured(const struct supervisor *s, enum config_file file, struct err *why);
 
 /* requests.c: what children ask for. */
 ipc_handler requests_handle;

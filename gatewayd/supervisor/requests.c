@@ -84,16 +84,16 @@ static void on_relink(struct process *worker, struct ipc_message *m)
 static void on_file_open(struct process *control, struct ipc_message *m)
 {
 	struct wire_reader r = wire_reader_on(m->body, m->len);
-	unsigned kind = wire_get_u8(&r);
+	unsigned file = wire_get_u8(&r);
 	uint8_t body[600];
 	struct wire_writer w = wire_writer_on(body, sizeof body);
 	struct err why;
 
-	if (!wire_done(&r) || kind > 1)
+	if (!wire_done(&r) || file >= CONFIG_FILES)
 		return;
-	int fd = files_open_configured(control->sup, kind, &why);
+	int fd = files_open_configured(control->sup, (enum config_file)file, &why);
 
-	wire_put_u8(&w, (uint8_t)kind);
+	wire_put_u8(&w, (uint8_t)file);
 	if (fd >= 0) {
 		ipc_send(control->link, IPC_FILE_OPENED, body, w.len, &fd, 1);
 		return;

@@ -221,16 +221,18 @@ static void open_clock(struct supervisor *s)
 		log_warning("wall time is shifted by %s: this is a test, not a gateway to rely on", file);
 }
 
-static int check_geoip(const struct supervisor *s, struct err *why)
+static int check_databases(const struct supervisor *s, struct err *why)
 {
-	int fd;
+	for (enum config_file file = CONFIG_FILE_GEOIP; file < CONFIG_FILES; file++) {
+		int fd;
 
-	if (s->config->geoip_database[0] == '\0')
-		return 0;
-	fd = files_open_configured(s, 1, why);
-	if (fd < 0)
-		return -1;
-	close(fd);
+		if (config_file_path(s->config, file)[0] == '\0')
+			continue;
+		fd = files_open_configured(s, file, why);
+		if (fd < 0)
+			return -1;
+		close(fd);
+	}
 	return 0;
 }
 
@@ -248,7 +250,7 @@ static int prepare(struct supervisor *s, const char *config_text, struct err *wh
 {
 	raise_descriptor_limit();
 	open_clock(s);
-	if (files_prepare_state(s, why) != 0 || check_geoip(s, why) != 0 || seal_config(s, config_text, why) != 0)
+	if (files_prepare_state(s, why) != 0 || check_databases(s, why) != 0 || seal_config(s, config_text, why) != 0)
 		return -1;
 	if (listen_open(s, why) != 0 || listen_open_control(s, why) != 0)
 		return -1;

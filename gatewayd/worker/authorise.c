@@ -18,7 +18,8 @@ struct policy_context authorise_context(const struct worker *w)
 {
 	return (struct policy_context){
 		.image = w->rules->image,
-		.geo = w->geo,
+		.geo = w->geo.geo,
+		.asn = w->asn.geo,
 		.now = clock_wall_us() / 1000000,
 		.local = w->local,
 		.nlocal = w->nlocal,
@@ -256,7 +257,7 @@ int authorise_take_image(struct worker *w, int fd, uint32_t revision, struct err
 	return 0;
 }
 
-int authorise_take_geo(struct worker *w, int fd, struct err *why)
+int authorise_take_table(const struct worker *w, struct table *table, int fd, struct err *why)
 {
 	struct sealed bytes;
 	struct policy_geo *geo;
@@ -264,14 +265,17 @@ int authorise_take_geo(struct worker *w, int fd, struct err *why)
 	if (sealed_map(fd, IMAGE_MAX, &bytes, why) != 0)
 		return -1;
 	geo = policy_geo_open(bytes.data, bytes.len, why);
+	if (geo != NULL && policy_geo_is_asn(geo) != (table == &w->asn)) {
+		policy_geo_close(&geo);
+		err_set(why, "it is the other kind of table");
+	}
 	if (geo == NULL) {
 		sealed_unmap(&bytes);
 		return -1;
 	}
-	policy_geo_close(&w->geo);
-	sealed_unmap(&w->geo_bytes);
-	w->geo = geo;
-	w->geo_bytes = bytes;
+	policy_geo_close(&table->geo);
+	sealed_unmap(&table->bytes);
+	*table = (struct table){.bytes = bytes, .geo = geo};
 	return 0;
 }
 

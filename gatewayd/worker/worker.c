@@ -93,8 +93,10 @@ static void on_control_message(struct ipc *link, struct ipc_message *m, void *ar
 		take_policy(w, m);
 		break;
 	case IPC_GEO:
-		if (m->nfds == 1 && authorise_take_geo(w, m->fds[0], &why) != 0)
-			log_error("the country table is not taken: %s", why.text);
+	case IPC_ASN:
+		if (m->nfds == 1 && authorise_take_table(w, m->type == IPC_ASN ? &w->asn : &w->geo, m->fds[0], &why) != 0)
+			log_error("the %s is not taken: %s", m->type == IPC_ASN ? "table of autonomous systems" : "country table",
+				  why.text);
 		break;
 	case IPC_STATUS_ASK:
 		send_status(w);

@@ -62,8 +62,10 @@ struct worker {
 
 	/* What decides: replaced as a whole between two requests. */
 	struct ruleset *rules; /* NULL: none yet, nothing is served */
-	struct sealed geo_bytes;
-	struct policy_geo *geo;
+	struct table {
+		struct sealed bytes;
+		struct policy_geo *geo; /* NULL: none */
+	} geo, asn;
 	struct addr *local; /* addresses of this host, for the guard of our own listeners; NULL: not known yet */
 	size_t nlocal;
 	uint16_t *own_ports;
@@ -137,7 +139,8 @@ struct policy_context authorise_context(const struct worker *w);
 /* A rule's `log`: people want to hear of it at once, besides the audit. */
 void authorise_log(const struct session *s, const struct policy_decision *d, const char *destination, uint16_t port);
 int authorise_take_image(struct worker *w, int fd, uint32_t revision, struct err *why);
-int authorise_take_geo(struct worker *w, int fd, struct err *why);
+/* table: one of the worker's two. */
+int authorise_take_table(const struct worker *w, struct table *table, int fd, struct err *why);
 /* The addresses of this host, from the supervisor; false if the message is malformed. */
 bool authorise_take_local(struct worker *w, const struct ipc_message *m);
 void authorise_learn_ports(struct worker *w);

@@ -175,6 +175,17 @@ static void test_missing_and_foreign_files(void **unused)
 	}
 }
 
+static void test_a_database_of_another_kind(void **unused)
+{
+	uint8_t *data;
+	size_t len;
+	struct err why;
+
+	(void)unused;
+	assert_int_equal(policy_asn_compile(path6, &data, &len, &why), -1);
+	assert_non_null(strstr(why.text, "another kind"));
+}
+
 static void write_file(const char *path, const char *bytes, size_t len)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -247,6 +258,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_ipv4_database),	  cmocka_unit_test(test_ipv6_database),
 		cmocka_unit_test(test_a_path_of_proc),	  cmocka_unit_test(test_missing_and_foreign_files),
+		cmocka_unit_test(test_a_database_of_another_kind),
 		cmocka_unit_test(test_damaged_databases), cmocka_unit_test(test_damaged_tables_are_refused),
 	};
 

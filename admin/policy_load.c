@@ -1,0 +1,369 @@
+#include "config.h"
+
+#include "admin/policy_load.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "admin/admin.h"
+#include "admin/client.h"
+#include "common/sealed.h"
+
+void loaded_clear(struct loaded *l)
+{
+	policy_image_close(&l->image);
+	policy_geo_close(&l->geo);
+	policy_geo_close(&l->asn);
+	policy_tree_free(l->tree);
+	policy_diagnostics_free(&l->diagnostics);
+	free(l->data);
+	free(l->geo_data);
+	free(l->asn_data);
+	*l = (struct loaded){0};
+}
+
+static int complain(const char *path, const char *what)
+{
+	admin_fail(0, "%s: %s", path, what);
+	return -1;
+}
+
+/* ---- files --------------------------------------------------------------------------------------------------------------
+ */
+
+static int read_all(int fd, size_t max, char **text, size_t *len, struct err *why)
+{
+	size_t room = 0;
+	ssize_t n;
+
+	*text = NULL;
+	*len = 0;
+	for (;;) {
+		if (room - *len < 65536) {
+			room = room == 0 ? 65536 : room * 2;
+			char *grown = realloc(*text, room);
+
+			if (grown == NULL || *len > max) {
+				free(grown == NULL ? *text : grown);
+				return err_set(why, "the file has more than %zu MB", max >> 20);
+			}
+			*text = grown;
+		}
+		n = read(fd, *text + *len, room - *len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			break;
+		*len += (size_t)n;
+	}
+	if (n == 0 && *len <= max)
+		return 0;
+	if (n == 0)
+		err_set(why, "the file has more than %zu MB", max >> 20);
+	else
+		err_set(why, "%s", strerror(errno));
+	free(*text);
+	return -1;
+}
+
+/* Reads the whole of a regular file or pipe ("-" is standard input). */
+static int read_policy(const char *path, char **text, size_t *len)
+{
+	int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	struct err why;
+	struct stat st;
+
+	if (fd < 0)
+		return complain(path, strerror(errno));
+	if (fstat(fd, &st) != 0 || S_ISDIR(st.st_mode) || S_ISBLK(st.st_mode) ||
+	    (S_ISCHR(st.st_mode) && !isatty(fd) && strcmp(path, "-") != 0)) {
+		close(fd);
+		return complain(path, "this is no file with a policy");
+	}
+	int rc = read_all(fd, BUNDLE_POLICY_MAX, text, len, &why);
+
+	close(fd);
+	return rc == 0 ? 0 : complain(path, why.text);
+}
+
+static int read_named(const char *path, char **bytes, size_t *len, struct err *why)
+{
+	struct stat st;
+	int rc;
+	/* A pipe without a writer must not keep anybody waiting. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+
+	if (fd < 0)
+		rc = err_set(why, "%s: %s", path, strerror(errno));
+	else if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+		rc = err_set(why, "%s is no regular file", path);
+	else
+		rc = read_all(fd, BUNDLE_FILES_BYTES_MAX, bytes, len, why);
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+/* Gives the policy the files it names: with the caller's rights, relative to the file that names them. */
+static int provide(void *arg, const char *from, const char *path, char **bytes, size_t *len, char **name,
+		   struct err *why)
+{
+	(void)arg;
+	*name = bundle_name(from, path);
+	if (*name == NULL)
+		return err_set(why, "there is no memory left");
+	if (read_named(*name, bytes, len, why) == 0)
+		return 0;
+	free(*name);
+	return -1;
+}
+
+static const char *shown_name(const char *path)
+{
+	return strcmp(path, "-") == 0 ? "standard input" : path;
+}
+
+/* ---- into an image ------------------------------------------------------------------------------------------------------
+ */
+
+static int load_geo(const char *path, int (*compile)(const char *, uint8_t **, size_t *, struct err *), uint8_t **data,
+		    struct policy_geo **geo)
+{
+	struct err why;
+	size_t len;
+
+	if (compile(path, data, &len, &why) != 0 || policy_geo_verify(*data, len, &why) != 0)
+		return complain(path, why.text);
+	*geo = policy_geo_open(*data, len, &why);
+	return *geo == NULL ? complain(path, why.text) : 0;
+}
+
+int load_tables(const char *geoip, const char *asn, struct loaded *l)
+{
+	if (geoip != NULL && load_geo(geoip, policy_geo_compile, &l->geo_data, &l->geo) != 0)
+		return -1;
+	return asn != NULL ? load_geo(asn, policy_asn_compile, &l->asn_data, &l->asn) : 0;
+}
+
+static int make_image(struct loaded *l)
+{
+	struct err why;
+
+	policy_check(l->tree, &l->diagnostics);
+	if (l->diagnostics.errors > 0 || policy_compile(l->tree, &l->data, &l->len, &l->diagnostics) != 0)
+		return 0;
+	if (policy_image_verify(l->data, l->len, &why) != 0)
+		return complain("the image", why.text);
+	l->image = policy_image_open(l->data, l->len, &why);
+	return l->image == NULL ? complain("the image", why.text) : 0;
+}
+
+int load_file(const char *path, const char *geoip, const char *asn, struct loaded *l)
+{
+	static const struct policy_provider provider = {.read = provide};
+	char *text;
+	size_t len;
+
+	*l = (struct loaded){0};
+	if (read_policy(path, &text, &len) != 0)
+		return -1;
+	l->tree = policy_parse_with(shown_name(path), text, len, &provider, &l->diagnostics);
+	free(text);
+	return load_tables(geoip, asn, l) == 0 ? make_image(l) : -1;
+}
+
+int load_revision(uint32_t id, struct loaded *l)
+{
+	struct fetched f;
+	int code = fetch_revision(id, &f);
+
+	*l = (struct loaded){0};
+	if (code != ADMIN_FINE)
+		return code;
+	l->tree = bundle_parse(&f.bundle, &l->diagnostics);
+	fetched_clear(&f);
+	return make_image(l) == 0 ? ADMIN_FINE : ADMIN_REFUSED;
+}
+
+/* ---- a policy and its files, to be handed over --------------------------------------------------------------------------
+ */
+
+struct gathering {
+	struct gathered *g;
+	const char *path; /* of the policy, as the caller gave it */
+};
+
+/* A name is written from where the policy lies, so that the store says nothing of the caller's directories. */
+static int gather_file(void *arg, const char *from, const char *path, char **bytes, size_t *len, char **name, struct err *why)
+{
+	struct gathering *all = arg;
+	struct gathered *g = all->g;
+	char *key = bundle_name(from, path), *file = key == NULL ? NULL : bundle_name(all->path, key), *copy = NULL;
+	const struct bundle_file *known;
+	int rc = -1;
+
+	known = key == NULL ? NULL : bundle_find(&(struct bundle){g->files, g->count}, key);
+	if (file == NULL)
+		err_set(why, "there is no memory left");
+	else if (known == NULL && g->count == BUNDLE_FILES_MAX)
+		err_set(why, "a policy reads at most %d other files", BUNDLE_FILES_MAX - 1);
+	else if (known == NULL && read_named(file, &copy, len, why) == 0) {
+		g->files[g->count] = (struct bundle_file){strdup(key), copy, *len};
+		known = &g->files[g->count++];
+	}
+	if (known != NULL && known->name != NULL && (*bytes = malloc(known->len + 1)) != NULL) {
+		memcpy(*bytes, known->text, known->len);
+		*len = known->len;
+		*name = key;
+		key = NULL;
+		rc = 0;
+	} else if (known != NULL) {
+		err_set(why, "there is no memory left");
+	}
+	free(key);
+	free(file);
+	return rc;
+}
+
+/* Messages speak of the paths that the caller knows. */
+static void tell_paths(struct gathered *g, const char *path)
+{
+	for (size_t i = 0; i < g->diagnostics.count; i++) {
+		struct policy_diagnostic *d = &g->diagnostics.items[i];
+		char *shown = strcmp(d->file, g->files[0].name) == 0 ? strdup(shown_name(path)) : bundle_name(path, d->file);
+
+		if (shown == NULL)
+			continue;
+		free(d->file);
+		d->file = shown;
+	}
+}
+
+struct gathered *gather(const char *path)
+{
+	struct gathered *g = calloc(1, sizeof *g);
+	struct gathering all = {g, strcmp(path, "-") == 0 ? "stdin" : path};
+	struct policy_provider provider = {.read = gather_file, .arg = &all};
+	const char *slash = strrchr(all.path, '/');
+	char *text;
+
+	if (g == NULL || read_policy(path, &text, &g->files[0].len) != 0) {
+		free(g);
+		return NULL;
+	}
+	g->files[0].text = text;
+	g->files[0].name = strdup(slash == NULL ? all.path : slash + 1);
+	g->count = 1;
+	if (g->files[0].name == NULL) {
+		gathered_free(&g);
+		complain(path, "out of memory");
+		return NULL;
+	}
+	g->tree = policy_parse_with(g->files[0].name, text, g->files[0].len, &provider, &g->diagnostics);
+	policy_check(g->tree, &g->diagnostics);
+	tell_paths(g, path);
+	return g;
+}
+
+void gathered_free(struct gathered **gathered)
+{
+	struct gathered *g = *gathered;
+
+	*gathered = NULL;
+	if (g == NULL)
+		return;
+	for (size_t i = 0; i < g->count; i++) {
+		free((void *)(uintptr_t)g->files[i].name);
+		free((void *)(uintptr_t)g->files[i].text);
+	}
+	policy_tree_free(g->tree);
+	policy_diagnostics_free(&g->diagnostics);
+	free(g);
+}
+
+/* ---- the store ----------------------------------------------------------------------------------------------------------
+ */
+
+int fetch_revision(uint32_t id, struct fetched *out)
+{
+	int fd = -1, code;
+	struct sealed s;
+	struct err why;
+
+	*out = (struct fetched){0};
+	out->reply = client_ask(json_pack("{s:s, s:I}", "command", "policy-get", "revision", (json_int_t)id), &fd, &code);
+	if (out->reply == NULL)
+		return code;
+	if (fd < 0 || sealed_map(fd, BUNDLE_BYTES_MAX, &s, &why) != 0 || bundle_read(s.data, s.len, &out->bundle, &why) != 0) {
+		code = admin_fail(ADMIN_REFUSED, "gatewayd gave no policy: %s", fd < 0 ? "nothing came" : why.text);
+		json_decref(out->reply);
+	} else {
+		out->data = s.data;
+		out->len = s.len;
+		code = ADMIN_FINE;
+	}
+	if (fd >= 0)
+		close(fd);
+	return code;
+}
+
+void fetched_clear(struct fetched *f)
+{
+	struct sealed s = {.data = f->data, .len = f->len};
+
+	bundle_clear(&f->bundle);
+	sealed_unmap(&s);
+	json_decref(f->reply);
+	*f = (struct fetched){0};
+}
+
+/* ---- words --------------------------------------------------------------------------------------------------------------
+ */
+
+void print_diagnostics(const struct policy_diagnostics *d, FILE *out)
+{
+	for (size_t i = 0; i < d->count; i++) {
+		char *text = policy_diagnostic_format(&d->items[i]);
+
+		fputs(text, out);
+		free(text);
+	}
+}
+
+json_t *diagnostics_json(const struct policy_diagnostics *d)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < d->count; i++) {
+		const struct policy_diagnostic *item = &d->items[i];
+
+		json_array_append_new(list, json_pack("{s:s, s:s, s:s*, s:i, s:i, s:s*}", "severity",
+						      item->severity == POLICY_ERROR ? "error" : "warning", "code",
+						      item->code, "file", item->file, "line", (int)item->line, "column",
+						      (int)item->column, "message", item->message));
+	}
+	return list;
+}
+
+bool group_is_known(const char *group, void *arg)
+{
+	(void)arg;
+	return getgrnam(group) != NULL;
+}
+
+bool revision_number(const char *text, uint32_t *id)
+{
+	unsigned long value;
+
+	if (*text == '\0' || strspn(text, "0123456789") != strlen(text) || strlen(text) > 10)
+		return false;
+	value = strtoul(text, NULL, 10);
+	*id = (uint32_t)value;
+	return value <= UINT32_MAX;
+}

@@ -1,0 +1,58 @@
+/* A policy on this side of the control socket: read from files with the caller's rights, or from the store of a gateway, and made
+ * into whatever the verbs of `gatewayctl policy` need. */
+#pragma once
+
+#include <jansson.h>
+#include <stdio.h>
+
+#include "policy/bundle.h"
+#include "policy/policy.h"
+
+struct loaded {
+	struct policy_tree *tree;
+	struct policy_diagnostics diagnostics;
+	uint8_t *data, *geo_data, *asn_data;
+	size_t len;
+	struct policy_image *image; /* NULL: there are errors */
+	struct policy_geo *geo, *asn;
+};
+
+/* Parses and checks; if that finds no error, makes and opens the image.  geoip and asn may be NULL.  -1, with a line on standard
+ * error, only if there is no text to speak about.  "-" is standard input. */
+int load_file(const char *path, const char *geoip, const char *asn, struct loaded *l);
+/* The same for a revision of the store; 0 is the one in force.  Otherwise the exit code. */
+int load_revision(uint32_t id, struct loaded *l);
+/* Adds tables made from databases; either may be NULL.  0 or -1. */
+int load_tables(const char *geoip, const char *asn, struct loaded *l);
+void loaded_clear(struct loaded *l);
+
+/* A policy and the files that it names, as they are now. */
+struct gathered {
+	struct bundle_file files[BUNDLE_FILES_MAX]; /* texts and names are its own */
+	size_t count;
+	struct policy_tree *tree; /* checked */
+	struct policy_diagnostics diagnostics;
+};
+
+/* Like load_file().  Each file is read once, however often it is named. */
+struct gathered *gather(const char *path);
+void gathered_free(struct gathered **g);
+
+/* A bundle of the store, mapped. */
+struct fetched {
+	struct bundle bundle;
+	json_t *reply; /* "revision" describes it, "checks" is what was said when it was applied */
+	const uint8_t *data;
+	size_t len;
+};
+
+/* 0, or an exit code when it has said why. */
+int fetch_revision(uint32_t id, struct fetched *out);
+void fetched_clear(struct fetched *f);
+
+void print_diagnostics(const struct policy_diagnostics *d, FILE *out);
+json_t *diagnostics_json(const struct policy_diagnostics *d);
+/* policy_find_groups() asks it. */
+bool group_is_known(const char *group, void *arg);
+/* True, with *id, for a text of digits only. */
+bool revision_number(const char *text, uint32_t *id);

@@ -1,0 +1,207 @@
+/* What administrators ask of the policy store, and how they put another revision into force.  Nothing here opens a file: a policy
+ * and what it names come as one sealed block that the caller has read with its own rights, and go out the same way. */
+#include "config.h"
+
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "common/text.h"
+#include "gatewayd/control/internal.h"
+
+/* A page of the log; with the rest of a reply, a datagram holds it. */
+#define LOG_REPLY_BYTES 48000
+
+/* ---- changes ----------------------------------------------------------------------------------------------------------- */
+
+static void on_changed(struct control *c, const struct policy_result *r, void *arg)
+{
+	struct client *asker = arg;
+	json_t *reply;
+
+	if (!admin_is_client(c, asker))
+		return; /* it has left meanwhile */
+	reply = json_pack("{s:b,s:I,s:I,s:I,s:o}", "ok", r->ok, "revision", (json_int_t)r->revision, "errors", (json_int_t)r->errors,
+			  "warnings", (json_int_t)r->warnings, "diagnostics", notes_for_reply(r->notes));
+	if (r->error != NULL)
+		json_object_set_new(reply, "error", note_text(r->error, strlen(r->error)));
+	admin_reply(asker, reply, -1);
+}
+
+/* What orders have in common.  False: the request is malformed, and has been refused. */
+static bool read_order(struct client *client, const json_t *request, struct policy_order *order)
+{
+	const json_t *if_revision = json_object_get(request, "if_revision");
+	const char *comment = json_string_value(json_object_get(request, "comment"));
+	json_int_t active = json_integer_value(if_revision);
+
+	order->author = *admin_author(client);
+	order->strict = json_is_true(json_object_get(request, "strict"));
+	order->dry_run = json_is_true(json_object_get(request, "dry_run"));
+	order->check_active = if_revision != NULL;
+	order->if_active = (uint32_t)active;
+	order->bundle_fd = -1;
+	if (if_revision != NULL && (!json_is_integer(if_revision) || active < 0 || active > UINT32_MAX)) {
+		admin_refuse(client, "if_revision is no number of a revision");
+		return false;
+	}
+	if (comment != NULL && strlen(comment) >= sizeof order->comment) {
+		admin_refuse(client, "the comment is longer than 1023 bytes");
+		return false;
+	}
+	/* It is shown on terminals and in the log for ever. */
+	if (comment != NULL)
+		text_escape(comment, strlen(comment), order->comment, sizeof order->comment);
+	return true;
+}
+
+void revisions_reload(struct client *client, const json_t *request)
+{
+	struct policy_order order = {.kind = ORDER_RELOAD, .force = json_is_true(json_object_get(request, "force"))};
+
+	if (read_order(client, request, &order))
+		policy_change(admin_control(client), &order, on_changed, client);
+}
+
+void revisions_apply(struct client *client, const json_t *request)
+{
+	struct policy_order order = {.kind = ORDER_APPLY};
+	struct statfs fs;
+	int fd;
+
+	if (!read_order(client, request, &order))
+		return;
+	fd = admin_take_fd(client);
+	/* Memory of the ordinary kind: a page of another may not be there when it is read. */
+	if (fd < 0 || fstatfs(fd, &fs) != 0 || fs.f_type != TMPFS_MAGIC) {
+		if (fd >= 0)
+			close(fd);
+		admin_refuse(client, "the request brings no memory file with a policy");
+		return;
+	}
+	order.bundle_fd = fd;
+	policy_change(admin_control(client), &order, on_changed, client);
+}
+
+/* 0 is no revision: of the one in force where that has a meaning. */
+static bool read_revision(struct client *client, const json_t *request, uint32_t *id)
+{
+	const json_t *value = json_object_get(request, "revision");
+	json_int_t number = json_integer_value(value);
+
+	if (!json_is_integer(value) || number < 0 || number > UINT32_MAX) {
+		admin_refuse(client, "revision is no number of a revision");
+		return false;
+	}
+	*id = (uint32_t)number;
+	return true;
+}
+
+void revisions_rollback(struct client *client, const json_t *request)
+{
+	struct policy_order order = {.kind = ORDER_ROLLBACK};
+
+	if (read_order(client, request, &order) && read_revision(client, request, &order.revision))
+		policy_change(admin_control(client), &order, on_changed, client);
+}
+
+/* ---- questions --------------------------------------------------------------------------------------------------------- */
+
+static json_t *describe(const struct policy_revision *r, uint32_t active)
+{
+	char hash[2 * POLICY_HASH_BYTES + 1];
+
+	for (size_t i = 0; i < POLICY_HASH_BYTES; i++)
+		snprintf(hash + 2 * i, 3, "%02x", r->hash[i]);
+	return json_pack("{s:I,s:b,s:I,s:I,s:o,s:s,s:o,s:o,s:s,s:I,s:I,s:I}", "revision", (json_int_t)r->id, "active",
+			 r->id == active, "time_us", (json_int_t)r->time_us, "author_uid", (json_int_t)r->author_uid, "author",
+			 note_text(r->author, strlen(r->author)), "source", r->source, "comment",
+			 note_text(r->comment, strlen(r->comment)), "name", note_text(r->name, strlen(r->name)), "hash", hash,
+			 "bytes", (json_int_t)r->len, "files", (json_int_t)r->nfiles, "files_bytes", (json_int_t)r->files_bytes);
+}
+
+struct page {
+	json_t *revisions;
+	uint32_t active;
+	size_t bytes;
+	bool more;
+};
+
+static bool on_row(const struct policy_revision *r, void *arg)
+{
+	struct page *page = arg;
+	json_t *one = describe(r, page->active);
+	size_t size = json_dumpb(one, NULL, 0, JSON_COMPACT | JSON_ENSURE_ASCII) + 1;
+
+	page->more = size > LOG_REPLY_BYTES - page->bytes;
+	if (page->more) {
+		json_decref(one);
+		return false;
+	}
+	page->bytes += size;
+	json_array_append_new(page->revisions, one);
+	return true;
+}
+
+void revisions_log(struct client *client, const json_t *request)
+{
+	struct policy_store *store = admin_control(client)->policy.store;
+	json_int_t before = json_integer_value(json_object_get(request, "before"));
+	json_int_t limit = json_integer_value(json_object_get(request, "limit"));
+	struct page page = {0};
+	struct err why;
+
+	if (before < 0 || before > UINT32_MAX || limit < 0 || limit > 1000000) {
+		admin_refuse(client, "before or limit is out of range");
+		return;
+	}
+	page.revisions = json_array();
+	if (policy_store_active(store, &page.active, &why) != 0 ||
+	    policy_store_list(store, (uint32_t)before, (unsigned)limit, on_row, &page, &why) != 0) {
+		json_decref(page.revisions);
+		admin_refuse(client, why.text);
+		return;
+	}
+	admin_reply(client, json_pack("{s:b,s:o,s:b}", "ok", 1, "revisions", page.revisions, "more", page.more), -1);
+}
+
+void revisions_get(struct client *client, const json_t *request)
+{
+	struct control *c = admin_control(client);
+	struct policy_revision *r = calloc(1, sizeof *r);
+	char *checks = NULL;
+	uint32_t id;
+	struct err why = {"out of memory"};
+	int fd = -1;
+	json_t *reply;
+
+	if (!read_revision(client, request, &id)) {
+		free(r);
+		return;
+	}
+	if (r != NULL)
+		fd = policy_bundle_of(c->policy.store, id == 0 ? c->policy.revision : id, r, &checks, &why);
+	if (fd < 0) {
+		admin_refuse(client, why.text);
+	} else {
+		reply = json_pack("{s:b,s:o,s:o}", "ok", 1, "revision", describe(r, c->policy.revision), "checks",
+				  note_text(checks, strnlen(checks, 8192)));
+		admin_reply(client, reply, fd);
+	}
+	free(checks);
+	free(r);
+}
+
+void revisions_head(struct client *client, const json_t *request)
+{
+	const struct control *c = admin_control(client);
+
+	(void)request;
+	admin_reply(client,
+		    json_pack("{s:b,s:I,s:b}", "ok", 1, "revision", (json_int_t)c->policy.revision, "groups_file",
+			      c->child->config->pam_groups_file[0] != '\0'),
+		    -1);
+}

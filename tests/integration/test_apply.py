@@ -1,0 +1,351 @@
+"""gatewayctl policy apply and its kin: what the caller reads travels as content, is stored whole, and rules from then on."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from harness import admin, servers, socks, wait
+from harness.gateway import BUILD
+
+BASE = "rule loopback allow to cidr 127.0.0.0/8\ndefault deny\n"
+
+
+@pytest.fixture(scope="module")
+def echo():
+    s = servers.Echo("0.0.0.0")
+    yield s
+    s.close()
+
+
+def code(g, echo, host="127.0.0.1"):
+    with g.session(host, echo.port) as c:
+        return c.code
+
+
+def write(path, text):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text)
+    return path
+
+
+def tree(g, addresses="127.0.0.2\n"):
+    """A policy that includes a file, which names a list of its own: below DIR, which it gives the path of."""
+    write(g.path("policies", "teams", "lists", "servers"), addresses)
+    write(g.path("policies", "teams", "hr.policy"), 'set servers cidr file "lists/servers"\nrule servers deny to cidr @servers\n')
+    return write(g.path("policies", "main.policy"), 'include "teams/hr.policy"\n' + BASE)
+
+
+def apply(g, file, *options, **kwargs):
+    return g.ctl("policy", "apply", file, *options, **kwargs)
+
+
+def test_files_travel_as_content_and_outlive_their_files(gateway, echo):
+    g = gateway(BASE)
+    assert code(g, echo, "127.0.0.2") == socks.OK
+    done = apply(g, tree(g), "--comment", "servers are closed")
+    assert "revision 2 is active" in done.out
+    assert [code(g, echo, "127.0.0.2") for _ in range(4)] == [socks.NOT_ALLOWED] * 4
+    assert code(g, echo) == socks.OK
+    row = [r for r in g.wait_rows(1, event="policy") if r["revision"] == 2][0]
+    assert "servers are closed" in row["reason"] and row["user"] == f"uid {os.geteuid()}"
+    shutil.rmtree(g.path("policies"))
+    g.restart()
+    assert g.revision() == 2
+    assert [code(g, echo, "127.0.0.2") for _ in range(4)] == [socks.NOT_ALLOWED] * 4
+    assert code(g, echo) == socks.OK
+
+
+def test_standard_input_and_its_lists(gateway, echo):
+    g = gateway(BASE)
+    os.makedirs(g.path("here"))
+    write(g.path("here", "closed"), "127.0.0.3\n")
+    text = 'set c cidr file "closed"\nrule c deny to cidr @c\n' + BASE
+    done = subprocess.run(
+        [os.path.join(BUILD, "admin", "gatewayctl"), "--socket", g.socket, "policy", "apply", "-"], input=text.encode(), cwd=g.path("here"),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60,
+    )
+    assert done.returncode == 0, done.stdout
+    assert code(g, echo, "127.0.0.3") == socks.NOT_ALLOWED
+
+
+@pytest.mark.root
+def test_a_list_that_the_daemon_may_not_read(gateway, echo):
+    """The caller may; the daemon, who runs as another, never tries."""
+    g = gateway(BASE)
+    file = tree(g)
+    os.chmod(g.path("policies"), 0o700)
+    os.chmod(g.path("policies", "teams", "lists", "servers"), 0o600)
+    apply(g, file)
+    assert code(g, echo, "127.0.0.2") == socks.NOT_ALLOWED
+
+
+def test_a_list_that_the_caller_may_not_read(gateway):
+    g = gateway(BASE)
+    file = tree(g)
+    os.unlink(g.path("policies", "teams", "lists", "servers"))
+    done = apply(g, file, check=False)
+    assert done.returncode == 1
+    assert "hr.policy:1:" in done.err and "lists/servers" in done.err
+    assert g.revision() == 1
+
+
+def test_a_bad_line_in_the_middle_of_a_list(gateway, echo):
+    g = gateway(BASE)
+    file = tree(g, "127.0.0.2\n" * 500 + "127.0.0.2/8\n" + "127.0.0.3\n" * 500)
+    done = apply(g, file, check=False)
+    assert done.returncode == 1
+    assert "teams/lists/servers:501:" in done.err
+    assert g.revision() == 1 and code(g, echo, "127.0.0.2") == socks.OK
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "device", "loop", "self"])
+def test_what_is_no_list(gateway, kind):
+    g = gateway(BASE)
+    file = tree(g)
+    at = g.path("policies", "teams", "lists", "servers")
+    os.unlink(at)
+    if kind == "directory":
+        os.mkdir(at)
+    elif kind == "fifo":
+        os.mkfifo(at)
+    elif kind == "device":
+        os.symlink("/dev/zero", at)
+    elif kind == "loop":
+        os.symlink(at, at)
+    else:
+        write(g.path("policies", "teams", "hr.policy"), 'include "../main.policy"\n')
+    for verb in ("apply", "check"):
+        done = g.ctl("policy", verb, file, check=False)
+        assert done.returncode == 1, verb
+        assert ("[include-loop]" if kind == "self" else "hr.policy:1:") in done.out + done.err
+    assert g.revision() == 1
+
+
+def test_the_configured_file_names_no_others(gateway, echo):
+    g = gateway(BASE)
+    write(g.path("lists", "closed"), "127.0.0.1\n")
+    g.write_policy('set c cidr file "lists/closed"\nrule c deny to cidr @c\n' + BASE)
+    done = g.reload(check=False)
+    assert done.returncode == 1
+    assert "gatewayctl policy apply" in done.err and "gateway.policy:1:" in done.err
+    assert code(g, echo) == socks.OK
+    apply(g, g.policy_file)
+    assert code(g, echo) == socks.NOT_ALLOWED
+    # What runs is the file's text: a reload has nothing to do, and does not undo the lists.
+    assert "revision 2" in g.reload().err
+    assert g.revision() == 2
+
+
+def test_reload_after_an_apply_needs_force(gateway, echo):
+    g = gateway(BASE)
+    apply(g, tree(g))
+    g.write_policy(BASE + "# edited\n")
+    done = g.reload(check=False)
+    assert done.returncode == 1 and "moved on" in done.err and "--force" in done.err
+    assert code(g, echo, "127.0.0.2") == socks.NOT_ALLOWED
+    g.ctl("reload", "--force")
+    assert code(g, echo, "127.0.0.2") == socks.OK
+
+
+def test_somebody_was_faster(gateway):
+    g = gateway(BASE)
+    file = tree(g)
+    apply(g, file, "--if-revision", "1")
+    done = apply(g, file, "--if-revision", "1", check=False)
+    assert done.returncode == 1
+    assert "revision 2 is in force, not 1" in done.err
+    assert g.revision() == 2
+
+
+def test_dry_run_changes_nothing(gateway, echo):
+    g = gateway(BASE)
+    done = apply(g, tree(g), "--dry-run")
+    assert "nothing was changed" in done.out
+    assert g.revision() == 1 and code(g, echo, "127.0.0.2") == socks.OK
+    bad = write(g.path("bad.policy"), BASE + "expect deny to 127.0.0.1\n")
+    done = apply(g, bad, "--dry-run", check=False)
+    assert done.returncode == 1 and "expect-failed" in done.err
+    log = json.loads(g.ctl("policy", "log", "--json").out)
+    assert [r["revision"] for r in log] == [1]
+
+
+def test_failing_expectation_refuses_apply_and_reload(gateway, echo):
+    g = gateway(BASE)
+    text = "rule closed deny to cidr 127.0.0.0/8\n" + BASE + "expect allow to 127.0.0.1\n"
+    done = apply(g, write(g.path("bad.policy"), text), check=False)
+    assert done.returncode == 1 and "bad.policy:4:1: error" in done.err
+    g.write_policy(text)
+    done = g.reload(check=False)
+    assert done.returncode == 1 and "expect-failed" in done.err
+    assert g.revision() == 1 and code(g, echo) == socks.OK
+
+
+WARNED = "rule one allow to cidr 127.0.0.0/8\nrule two allow to cidr 127.0.0.1/32 port 80\ndefault deny\n"
+
+
+def test_findings_are_told_and_strict_refuses_them(gateway):
+    g = gateway(BASE)
+    file = write(g.path("w.policy"), WARNED)
+    for command in (["policy", "apply", file], ["reload"]):
+        g.write_policy(WARNED)
+        before = g.revision()
+        done = g.ctl(*command, "--strict", check=False)
+        assert done.returncode == 1 and "[shadowed]" in done.err and "--strict" in done.err, command
+        assert g.revision() == before
+    done = g.reload()
+    assert ":2:1: warning" in done.err and "[shadowed]" in done.err
+    assert any("[shadowed]" in w for w in g.status()["policy"]["warnings"])
+    g.restart()
+    assert any("[shadowed]" in w for w in g.status()["policy"]["warnings"])
+
+
+def test_json_has_stable_codes(gateway):
+    g = gateway(BASE)
+    file = write(g.path("w.policy"), WARNED)
+    reply = json.loads(apply(g, file, "--json", "--dry-run").out)
+    assert (reply["ok"], reply["warnings"], reply["errors"], reply["revision"]) == (True, 1, 0, 1)
+    note = reply["diagnostics"][0]
+    assert (note["code"], note["severity"], note["line"], note["column"], note["file"]) == ("shadowed", "warning", 2, 1, "w.policy")
+    done = apply(g, file, "--json", "--strict", check=False)
+    reply = json.loads(done.out)
+    assert done.returncode == 1 and reply["ok"] is False and reply["diagnostics"][0]["code"] == "shadowed"
+    done = apply(g, write(g.path("x.policy"), "rule x alow\n"), "--json", check=False)
+    reply = json.loads(done.out)
+    assert done.returncode == 1 and reply["errors"] == 1 and reply["diagnostics"][0]["line"] == 1
+
+
+def test_stored_revision_loads_whatever_its_expectations_say(gateway):
+    """Today's findings are no reason not to start with what was accepted once."""
+    g = gateway("rule one allow to cidr 127.0.0.0/8\nexpect allow to 127.0.0.1\n")
+    g.stop()
+    subprocess.run(
+        ["/usr/bin/sqlite3", os.path.join(g.state, "policy", "policy.db"),
+         "UPDATE content SET text = CAST('rule one allow to cidr 127.0.0.0/8\nexpect deny to 127.0.0.1\n' AS BLOB)"],
+        check=True,
+    )
+    g.start()
+    assert any("[expect-failed]" in w for w in g.status()["policy"]["warnings"])
+
+
+def test_log_show_export_rollback_diff(gateway, echo):
+    g = gateway(BASE)
+    apply(g, tree(g), "--comment", "close servers")
+    log = json.loads(g.ctl("policy", "log", "--json").out)
+    assert [(r["revision"], r["active"], r["source"], r["comment"], r["files"]) for r in log] == [
+        (2, True, "apply", "close servers", 2), (1, False, "file", "", 0),
+    ]
+    assert log[0]["author_uid"] == os.geteuid()
+    assert "close servers" in g.ctl("policy", "log").out
+    assert len(json.loads(g.ctl("policy", "log", "--json", "--limit", "1").out)) == 1
+
+    shown = g.ctl("policy", "show", "2").out
+    assert 'include "teams/hr.policy"' in shown and "teams/lists/servers" in shown and "close servers" in shown
+    assert g.ctl("policy", "show", "9", check=False).returncode == 1
+
+    g.ctl("policy", "export", "-o", g.path("out"), "2")
+    for name in ("main.policy", "teams/hr.policy", "teams/lists/servers"):
+        with open(g.path("out", name), "rb") as a, open(g.path("policies", name), "rb") as b:
+            assert a.read() == b.read()
+    assert g.ctl("policy", "check", g.path("out", "main.policy")).returncode == 0
+    assert g.ctl("policy", "export", "1").out == BASE
+    assert g.ctl("policy", "export", "-o", g.path("out"), "2", check=False).returncode == 1, "nothing is written over"
+
+    done = g.ctl("policy", "diff", "1", "2", check=False)
+    assert done.returncode == 1 and "127.0.0.2" in done.out
+    assert g.ctl("policy", "diff", "2", g.path("out", "main.policy")).returncode == 0
+
+    assert "revision 3 is active" in g.ctl("policy", "rollback", "1").out
+    assert code(g, echo, "127.0.0.2") == socks.OK
+    assert json.loads(g.ctl("policy", "log", "--json").out)[0]["comment"] == "rollback to revision 1"
+    g.ctl("policy", "rollback", "2", "--if-revision", "3", "--comment", "again")
+    assert code(g, echo, "127.0.0.2") == socks.NOT_ALLOWED
+    assert g.ctl("policy", "rollback", "9", check=False).returncode == 1
+    assert g.revision() == 4
+    # Contents are kept once, however many revisions have them.
+    out = subprocess.run(["/usr/bin/sqlite3", os.path.join(g.state, "policy", "policy.db"), "SELECT count(*) FROM content"], stdout=subprocess.PIPE)
+    assert int(out.stdout) == 4
+
+
+def test_many_revisions_are_logged_in_full(gateway):
+    """More than one reply holds."""
+    g = gateway(BASE)
+    for i in range(70):
+        g.ctl("policy", "rollback", "1", "--comment", f"{i} " + "\u00e9" * 240)
+    log = json.loads(g.ctl("policy", "log", "--json").out)
+    assert [r["revision"] for r in log] == list(range(71, 0, -1))
+
+
+def test_export_never_leaves_its_directory(gateway):
+    """A policy may name files anywhere; what is exported lies below the directory that was asked for."""
+    g = gateway(BASE)
+    write(g.path("elsewhere", "closed"), "127.0.0.2\n")
+    file = write(g.path("p", "q", "main.policy"), f'set a cidr file "{g.path("elsewhere", "closed")}"\nset b cidr file "../../elsewhere/closed"\n'
+                 "rule a deny to cidr @a @b\n" + BASE)
+    apply(g, file)
+    shutil.rmtree(g.path("elsewhere"))
+    done = g.ctl("policy", "export", "-o", g.path("x", "..", "out"), check=False)
+    assert done.returncode == 1
+    done = g.ctl("policy", "export", "-o", g.path("out"))
+    assert sorted(os.listdir(g.path("out"))) == ["main.policy", "outside"]
+    assert len(os.listdir(g.path("out", "outside"))) == 2
+    assert not os.path.exists(g.path("elsewhere"))
+    os.symlink("/etc", g.path("link"))
+    os.makedirs(g.path("out2"))
+    os.symlink("/tmp", g.path("out2", "outside"))
+    assert g.ctl("policy", "export", "-o", g.path("out2"), check=False).returncode == 1
+
+
+def test_explain_asks_the_policy_in_force(gateway):
+    g = gateway(BASE)
+    apply(g, tree(g))
+    done = g.ctl("policy", "explain", "127.0.0.2", check=False)
+    assert done.returncode == 1 and "servers" in done.out
+    assert g.ctl("policy", "explain", "--revision", "1", "127.0.0.2").returncode == 0
+
+
+# ---- hostile orders -----------------------------------------------------------------------------------------------------
+
+
+def refused(g, request, fds=()):
+    reply, fd = admin.ask(g.socket, request, fds)
+    assert reply["ok"] is False and fd is None, reply
+    return reply["error"]
+
+
+def test_what_is_no_bundle_is_refused(gateway, echo):
+    g = gateway(BASE)
+    read, written = os.pipe()
+    fds = [admin.memory_file(b""), admin.memory_file(b"x" * 100), admin.memory_file(b"GWBUNDLE" + b"\xff" * 4000),
+           admin.memory_file(b"GWBUNDLE" + b"\0" * 64, seal=False), os.open("/dev/zero", os.O_RDONLY), os.open("/etc/passwd", os.O_RDONLY),
+           read, written]
+    for fd in fds:
+        refused(g, {"command": "policy-apply"}, [fd])
+    refused(g, {"command": "policy-apply"})
+    refused(g, {"command": "policy-apply"}, fds)
+    refused(g, {"command": "policy-apply", "if_revision": -1}, fds[:1])
+    refused(g, {"command": "policy-apply", "comment": "x" * 2000}, fds[:1])
+    refused(g, {"command": "policy-rollback", "revision": "1"})
+    refused(g, {"command": "policy-rollback", "revision": 1 << 40})
+    refused(g, {"command": "policy-get", "revision": 7})
+    refused(g, {"command": "policy-log", "before": -5})
+    # A descriptor that nobody asked for is closed.
+    before = len(os.listdir(f"/proc/{g.pids('control')[0]}/fd")) if os.geteuid() == 0 else 0
+    for _ in range(5):
+        reply, _ = admin.ask(g.socket, {"command": "policy-head"}, fds[:1])
+        assert reply["ok"] and reply["revision"] == 1
+    if os.geteuid() == 0:
+        wait.until(lambda: len(os.listdir(f"/proc/{g.pids('control')[0]}/fd")) <= before, "no descriptor is left open")
+    for fd in fds:
+        os.close(fd)
+    assert g.revision() == 1 and code(g, echo) == socks.OK
+    assert all(p["restarts"] == 0 for p in g.status()["processes"])
+
+
+def test_comment_cannot_move_a_terminal(gateway):
+    g = gateway(BASE)
+    apply(g, tree(g), "--comment", "\x1b[31mred\nline")
+    assert "\x1b" not in g.ctl("policy", "log").out + g.ctl("policy", "show").out + g.log()

@@ -1,0 +1,102 @@
+"""kill -9 at any point of an apply: the old revision rules, or the new one, and the store agrees with what is decided."""
+
+import json
+import os
+import subprocess
+import time
+
+from harness import processes, servers, socks, wait
+from harness.gateway import BUILD
+
+NAMES = 20000
+
+
+def policy(g, which):
+    """Policy `which` (0 or 1) denies 127.0.0.2 or 127.0.0.3; its list makes compiling and storing take a while."""
+    os.makedirs(g.path("p"), exist_ok=True)
+    with open(g.path("p", f"names{which}"), "w", encoding="utf-8") as f:
+        f.writelines(f".n{i}.p{which}.example\n" for i in range(NAMES))
+    with open(g.path("p", f"{which}.policy"), "w", encoding="utf-8") as f:
+        f.write(f'set names domain file "names{which}"\nrule names deny to domain @names\nrule closed deny to cidr 127.0.0.{2 + which}/32\n'
+                f"rule all allow to cidr 127.0.0.0/8\n")
+    return g.path("p", f"{which}.policy")
+
+
+def start_apply(g, file):
+    return subprocess.Popen(
+        [os.path.join(BUILD, "admin", "gatewayctl"), "--socket", g.socket, "policy", "apply", file],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=g._environment(),
+    )
+
+
+def which_rules(g, s):
+    """0 or 1: by which of the two requests are decided; every worker agrees."""
+    seen = set()
+    for _ in range(6):
+        codes = []
+        for host in ("127.0.0.2", "127.0.0.3"):
+            with g.session(host, s.port, timeout=30) as c:
+                codes.append(c.code)
+        seen.add(tuple(codes))
+    assert len(seen) == 1, seen
+    return [(socks.NOT_ALLOWED, socks.OK), (socks.OK, socks.NOT_ALLOWED)].index(seen.pop())
+
+
+def check(g, s, before, applied):
+    """applied: what gatewayctl was told.  Gives the revision that rules now."""
+    def answers():
+        done = g.ctl("policy", "log", "--json", "--limit", "1", check=False)
+        return done.returncode == 0 and json.loads(done.out)[0]
+
+    top = wait.until(answers, "control is back", 60)
+    assert top["active"] and top["revision"] in (before, before + 1), (before, top)
+    assert not applied or top["revision"] == before + 1, "a revision that was told to be active is not"
+    wait.until(lambda: g.revision() == top["revision"], "the store's revision is in force", 60)
+    wanted = g.ctl("policy", "show").out.count("127.0.0.3/32")
+    wait.until(lambda: which_rules(g, s) == wanted, "decisions follow the store", 60)
+    return top["revision"]
+
+
+def test_killed_at_any_point(gateway, server):
+    s = server(servers.Echo, "0.0.0.0")
+    g = gateway(workers=2)
+    files = [policy(g, 0), policy(g, 1)]
+    g.ctl("policy", "apply", files[0])
+    begin = time.monotonic()
+    g.ctl("policy", "apply", files[1])
+    whole = time.monotonic() - begin
+    revision, turn = g.revision(), 0
+    # The compiler has no pauses after a death, control has longer and longer ones.
+    for role, points in (("compiler", 6), ("control", 8)):
+        for point in range(points):
+            apply = start_apply(g, files[turn % 2])
+            turn += 1
+            try:
+                apply.wait(whole * (point + 0.5) / points)
+            except subprocess.TimeoutExpired:
+                pass  # this is when it is to happen
+            for pid in processes.of_role(g, role):
+                processes.kill(pid)
+            out, err = apply.communicate(timeout=60)
+            assert apply.returncode in (0, 1, 3), (out, err)
+            revision = check(g, s, revision, apply.returncode == 0)
+    g.restart()
+    assert check(g, s, revision, False) == revision
+    assert g.ctl("policy", "apply", files[0]).returncode == 0
+
+
+def test_a_full_disk_changes_nothing(gateway, server):
+    """The new revision does not fit into the store: the old one rules, and the next one that fits is taken."""
+    import resource
+
+    s = server(servers.Echo, "0.0.0.0")
+    g = gateway(workers=1, limits={resource.RLIMIT_FSIZE: 1024 * 1024})
+    file = policy(g, 0)
+    with open(g.path("p", "names0"), "a", encoding="utf-8") as f:
+        f.write("# remark\n" * 300000)
+    done = g.ctl("policy", "apply", file, check=False)
+    assert done.returncode == 1 and "stored" in done.err, done.err
+    assert g.revision() == 1
+    g.write_policy("rule closed deny to cidr 127.0.0.2/32\nrule all allow to cidr 127.0.0.0/8\n")
+    g.reload()
+    assert which_rules(g, s) == 0 and g.revision() == 2
