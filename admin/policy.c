@@ -4,11 +4,13 @@
 
 #include "admin/policy.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "admin/policy_load.h"
 #include "admin/revision.h"
@@ -20,7 +22,7 @@ enum { EXIT_FINE = 0, EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 #define LIST_MAX 64
 
 static const char usage_text[] =
-	"usage: gatewayctl policy check FILE [--json] [--strict] [--geoip DB]\n"
+	"usage: gatewayctl policy check FILE [--json] [--strict] [--geoip DB] [--groups FILE]\n"
 	"       gatewayctl policy fmt FILE\n"
 	"       gatewayctl policy test FILE [--json]\n"
 	"       gatewayctl policy diff [--json] [--at \"YYYY-MM-DD HH:MM\"] OLD NEW\n"
@@ -46,6 +48,7 @@ static int usage(void)
 struct options {
 	bool json, strict;
 	const char *geoip;
+	const char *groups; /* a file of them; NULL: this machine's */
 	const char *file;
 };
 
@@ -55,11 +58,12 @@ static int read_options(int argc, char **argv, const char *allowed, struct optio
 	static const struct option options[] = {{"json", no_argument, NULL, 'j'},
 						{"strict", no_argument, NULL, 's'},
 						{"geoip", required_argument, NULL, 'g'},
+						{"groups", required_argument, NULL, 'G'},
 						{NULL, 0, NULL, 0}};
 	int c;
 
 	*o = (struct options){0};
-	optind = 1;
+	optind = 0; /* starts afresh: what is no option may stand anywhere */
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c == '?' || strchr(allowed, c) == NULL)
 			return -1;
@@ -67,6 +71,8 @@ static int read_options(int argc, char **argv, const char *allowed, struct optio
 		o->strict |= c == 's';
 		if (c == 'g')
 			o->geoip = optarg;
+		if (c == 'G')
+			o->groups = optarg;
 	}
 	if (optind + 1 != argc)
 		return -1;
@@ -100,13 +106,17 @@ static int check(int argc, char **argv)
 	struct loaded l;
 	int rc = EXIT_REFUSED;
 
-	if (read_options(argc, argv, "jsg", &o) != 0)
+	if (read_options(argc, argv, "jsgG", &o) != 0)
 		return usage();
+	if (o.groups != NULL && access(o.groups, R_OK) != 0) {
+		fprintf(stderr, "gatewayctl: %s: %s\n", o.groups, strerror(errno));
+		return EXIT_REFUSED;
+	}
 	if (load_file(o.file, o.geoip, NULL, &l) == 0) {
 		if (l.image != NULL) {
 			policy_expect(l.tree, l.image, &l.diagnostics);
 			policy_find(l.tree, l.image, clock_wall_us() / 1000000, &l.diagnostics);
-			policy_find_groups(l.tree, group_is_known, NULL, &l.diagnostics);
+			policy_find_groups(l.tree, group_is_known, (void *)(uintptr_t)o.groups, &l.diagnostics);
 		}
 		bool fine = l.image != NULL && l.diagnostics.errors == 0 && !(o.strict && l.diagnostics.warnings > 0);
 
@@ -117,21 +127,60 @@ static int check(int argc, char **argv)
 	return rc;
 }
 
-/* The rules that no expectation is decided by; a monitor rule decides nothing. */
-static void print_coverage(const struct options *o, const struct loaded *l, const bool *reached)
+/* The rules that no expectation is decided by; a monitor rule decides nothing, and does not count. */
+static json_t *uncovered(const struct loaded *l, const bool *reached, size_t *rules)
 {
-	size_t n = policy_rule_count(l->image), covered = 0, monitors = 0;
+	json_t *names = json_array();
 
-	for (size_t i = 0; reached != NULL && i < n; i++) {
-		bool monitor = policy_rule_monitors(l->image, (uint32_t)i);
-
-		covered += reached[i];
-		monitors += monitor;
-		if (!reached[i] && !monitor)
-			printf("%s: no expectation reaches rule %s\n", o->file,
-			       policy_rule_name(l->image, (uint32_t)i));
+	*rules = 0;
+	for (size_t i = 0; i < policy_rule_count(l->image); i++) {
+		if (policy_rule_monitors(l->image, (uint32_t)i))
+			continue;
+		++*rules;
+		if (!reached[i])
+			json_array_append_new(names, json_string(policy_rule_name(l->image, (uint32_t)i)));
 	}
-	printf("%s: expectations reach %zu of %zu rules\n", o->file, covered, n - monitors);
+	return names;
+}
+
+static void print_test(const struct options *o, const struct loaded *l, size_t total, size_t failed, size_t rules,
+		       const json_t *missed)
+{
+	size_t i;
+	json_t *name;
+
+	if (o->json) {
+		json_t *root = json_pack("{s:b, s:i, s:i, s:i, s:O, s:o}", "ok", failed == 0, "expectations", (int)total,
+					 "failed", (int)failed, "rules", (int)rules, "unreached", missed, "diagnostics",
+					 diagnostics_json(&l->diagnostics));
+
+		json_dumpf(root, stdout, JSON_INDENT(2));
+		putchar('\n');
+		json_decref(root);
+		return;
+	}
+	print_diagnostics(&l->diagnostics, stdout);
+	json_array_foreach(missed, i, name)
+		printf("%s: no expectation reaches rule %s\n", o->file, json_string_value(name));
+	printf("%s: expectations reach %zu of %zu rules\n", o->file, rules - json_array_size(missed), rules);
+	printf("%s: %zu expectations, %zu failed\n", o->file, total, failed);
+}
+
+static int run_expectations(const struct options *o, struct loaded *l)
+{
+	bool *reached = calloc(policy_rule_count(l->image) + 1, sizeof reached[0]);
+	size_t before = l->diagnostics.errors, total, failed, rules;
+
+	if (reached == NULL)
+		return EXIT_REFUSED;
+	total = policy_expect_reached(l->tree, l->image, reached, &l->diagnostics);
+	failed = l->diagnostics.errors - before;
+	json_t *missed = uncovered(l, reached, &rules);
+
+	print_test(o, l, total, failed, rules, missed);
+	json_decref(missed);
+	free(reached);
+	return failed == 0 ? EXIT_FINE : EXIT_REFUSED;
 }
 
 static int test(int argc, char **argv)
@@ -140,24 +189,13 @@ static int test(int argc, char **argv)
 	struct loaded l;
 	int rc = EXIT_REFUSED;
 
-	if (read_options(argc, argv, "", &o) != 0)
+	if (read_options(argc, argv, "j", &o) != 0)
 		return usage();
 	if (load_file(o.file, NULL, NULL, &l) == 0) {
-		size_t before = l.diagnostics.errors;
-
-		if (l.image != NULL) {
-			bool *reached = calloc(policy_rule_count(l.image) + 1, sizeof reached[0]);
-			size_t total = policy_expect_reached(l.tree, l.image, reached, &l.diagnostics);
-			size_t failed = l.diagnostics.errors - before;
-
-			print_diagnostics(&l.diagnostics, stdout);
-			print_coverage(&o, &l, reached);
-			free(reached);
-			printf("%s: %zu expectations, %zu failed\n", o.file, total, failed);
-			rc = failed == 0 ? EXIT_FINE : EXIT_REFUSED;
-		} else {
-			print_diagnostics(&l.diagnostics, stdout);
-		}
+		if (l.image != NULL)
+			rc = run_expectations(&o, &l);
+		else
+			print_result(&o, &l, false);
 	}
 	loaded_clear(&l);
 	return rc;
@@ -322,7 +360,7 @@ static int read_question(int argc, char **argv, struct question *q)
 	q->request.command = POLICY_CONNECT;
 	q->request.port = 443;
 	q->request.groups = q->groups;
-	optind = 1;
+	optind = 0; /* starts afresh: what is no option may stand anywhere */
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
 		if (take_option(q, c, optarg) != 0)
 			return -1;
@@ -445,7 +483,7 @@ static int diff(int argc, char **argv)
 	bool json = false;
 	int c, rc = EXIT_USAGE;
 
-	optind = 1;
+	optind = 0; /* starts afresh: what is no option may stand anywhere */
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c == '?')
 			return usage();

@@ -353,8 +353,22 @@ json_t *diagnostics_json(const struct policy_diagnostics *d)
 
 bool group_is_known(const char *group, void *arg)
 {
-	(void)arg;
-	return getgrnam(group) != NULL;
+	const char *file = arg;
+	char *line = NULL;
+	size_t room = 0, len = strlen(group);
+	bool known = false;
+
+	if (file == NULL)
+		return getgrnam(group) != NULL;
+	FILE *in = fopen(file, "re");
+
+	/* Whole names up to the colon, as group(5) has them. */
+	while (in != NULL && !known && getline(&line, &room, in) > 0)
+		known = strncmp(line, group, len) == 0 && line[len] == ':';
+	free(line);
+	if (in != NULL)
+		fclose(in);
+	return known;
 }
 
 bool revision_number(const char *text, uint32_t *id)

@@ -4,6 +4,7 @@
 
 #include "policy/check.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "policy/diag.h"
@@ -15,7 +16,11 @@
 struct check {
 	const struct policy_tree *tree;
 	struct policy_diagnostics *d;
+	const struct ast_statement *first[AST_INCLUDE + 1]; /* of each kind */
 };
+
+/* No rule or expectation has more clauses. */
+#define CLAUSES_MAX 1000
 
 #define QUOTE(v, buf) diag_quote((v)->text, (v)->len, buf)
 
@@ -197,12 +202,10 @@ static void check_zone(struct check *c, const struct ast_value *v)
 
 static void check_once(struct check *c, const struct ast_statement *s, const char *word)
 {
-	for (const struct ast_statement *o = c->tree->first; o != s; o = o->next)
-		if (o->kind == s->kind) {
-			diag_error(c->d, c->tree, "duplicate", &s->at, "'%s' was said already, on line %u", word,
-				   o->at.line);
-			return;
-		}
+	const struct ast_statement *o = c->first[s->kind];
+
+	if (o != s)
+		diag_error(c->d, c->tree, "duplicate", &s->at, "'%s' was said already, on line %u", word, o->at.line);
 }
 
 static void check_answers(struct check *c, const struct ast_statement *s)
@@ -376,6 +379,18 @@ static void check_repeat(struct check *c, const struct ast_statement *s, const s
 			   ast_clause_word(clause->kind));
 }
 
+/* False, with an error, for one of a length that nobody writes. */
+static bool check_length(struct check *c, const struct ast_statement *s)
+{
+	size_t n = 0;
+
+	for (const struct ast_clause *clause = s->clauses.first; clause != NULL && n <= CLAUSES_MAX; clause = clause->next)
+		n++;
+	if (n > CLAUSES_MAX)
+		diag_error(c->d, c->tree, "too-many", &s->at, "this has more than %d clauses", CLAUSES_MAX);
+	return n <= CLAUSES_MAX;
+}
+
 static void check_period(struct check *c, const struct ast_statement *s)
 {
 	const struct ast_clause *from = ast_clause_find(s, AST_FROM), *until = ast_clause_find(s, AST_UNTIL);
@@ -396,6 +411,8 @@ static void check_period(struct check *c, const struct ast_statement *s)
 static void check_rule(struct check *c, const struct ast_statement *s)
 {
 	check_name(c, s, "rule");
+	if (!check_length(c, s))
+		return;
 	for (const struct ast_clause *clause = s->clauses.first; clause != NULL; clause = clause->next) {
 		check_values(c, clause);
 		if (clause->kind >= AST_CONDITIONS)
@@ -470,6 +487,8 @@ static void check_expect(struct check *c, const struct ast_statement *s)
 	struct addr address;
 	struct err why;
 
+	if (!check_length(c, s))
+		return;
 	for (const struct ast_clause *clause = s->clauses.first; clause != NULL; clause = clause->next) {
 		check_repeat(c, s, clause);
 		for (const struct ast_value *v = clause->values.first; v != NULL; v = v->next)
@@ -530,35 +549,64 @@ static void check_statement(struct check *c, const struct ast_statement *s)
 	}
 }
 
-static bool list_mentions(const struct ast_values *list, const char *name, bool set)
+/* ---- what nobody uses ---- */
+
+static void mark(const struct policy_tree *t, const struct ast_values *list, enum ast_statement_kind kind, bool *used)
 {
-	for (const struct ast_value *v = list->first; v != NULL; v = v->next)
-		if (v->set == set && strcmp(v->text, name) == 0)
-			return true;
-	return false;
+	for (const struct ast_value *v = list->first; v != NULL; v = v->next) {
+		const struct ast_statement *s = v->set == (kind == AST_SET) ? ast_find(t, kind, v->text) : NULL;
+
+		if (s != NULL)
+			used[s->order] = true;
+	}
 }
 
-static bool is_used(const struct policy_tree *t, const struct ast_statement *what)
+static void mark_clauses(const struct policy_tree *t, const struct ast_statement *s, bool *used)
 {
-	for (const struct ast_statement *s = t->first; s != NULL; s = s->next) {
-		if (what->kind == AST_SET && s->kind == AST_SET && list_mentions(&s->values, what->name->text, true))
-			return true;
-		for (const struct ast_clause *c = s->kind == AST_RULE ? s->clauses.first : NULL; c != NULL; c = c->next)
-			if ((what->kind == AST_SET || c->kind == AST_DURING) &&
-			    list_mentions(&c->values, what->name->text, what->kind == AST_SET))
-				return true;
-	}
-	return false;
+	for (const struct ast_clause *c = s->clauses.first; c != NULL; c = c->next)
+		mark(t, &c->values, c->kind == AST_DURING ? AST_WINDOW : AST_SET, used);
+}
+
+static int by_order(const void *a, const void *b)
+{
+	const struct ast_statement *x = *(const struct ast_statement *const *)a, *y = *(const struct ast_statement *const *)b;
+
+	return (x->order > y->order) - (x->order < y->order);
+}
+
+/* A set is used if a rule names it, or a set that is used; sets name only those above them. */
+static void check_unused(struct check *c)
+{
+	const struct policy_tree *t = c->tree;
+	const struct ast_statement **named = calloc(t->nindex + 1, sizeof *named);
+	bool *used = calloc((size_t)t->nstatements + 1, sizeof *used);
+
+	if (named == NULL || used == NULL)
+		abort();
+	for (const struct ast_statement *s = t->first; s != NULL; s = s->next)
+		if (s->kind == AST_RULE)
+			mark_clauses(t, s, used);
+	memcpy(named, t->index, t->nindex * sizeof *named);
+	qsort(named, t->nindex, sizeof *named, by_order);
+	for (size_t i = t->nindex; i-- > 0;)
+		if (named[i]->kind == AST_SET && used[named[i]->order])
+			mark(t, &named[i]->values, AST_SET, used);
+	for (const struct ast_statement *s = t->first; s != NULL; s = s->next)
+		if ((s->kind == AST_SET || s->kind == AST_WINDOW) && !used[s->order])
+			diag_warning(c->d, t, "unused", &s->at, "this %s is not used by any rule", s->kind == AST_SET ? "set" : "window");
+	free(named);
+	free(used);
 }
 
 void policy_check(const struct policy_tree *t, struct policy_diagnostics *d)
 {
 	struct check c = {.tree = t, .d = d};
 
-	for (const struct ast_statement *s = t->first; s != NULL; s = s->next)
+	for (const struct ast_statement *s = t->first; s != NULL; s = s->next) {
+		if (c.first[s->kind] == NULL)
+			c.first[s->kind] = s;
 		check_statement(&c, s);
-	for (const struct ast_statement *s = t->damaged ? NULL : t->first; s != NULL; s = s->next)
-		if ((s->kind == AST_SET || s->kind == AST_WINDOW) && !is_used(t, s))
-			diag_warning(d, t, "unused", &s->at, "this %s is not used by any rule",
-				     s->kind == AST_SET ? "set" : "window");
+	}
+	if (!t->damaged)
+		check_unused(&c);
 }

@@ -125,6 +125,13 @@ static char *excerpt(const struct policy_tree *t, const struct ast_place *at, un
 	return out;
 }
 
+static void item_clear(struct policy_diagnostic *item)
+{
+	free(item->file);
+	free(item->message);
+	free(item->excerpt);
+}
+
 /* The place of an entry of a list, whose lines are counted only now. */
 static struct ast_place counted(const struct ast_place *at)
 {
@@ -142,6 +149,22 @@ static struct ast_place counted(const struct ast_place *at)
 	return place;
 }
 
+/* Frees the last warning's place, and that of the line that says that there are more. */
+static void forget_a_warning(struct policy_diagnostics *d)
+{
+	size_t at = POLICY_DIAGNOSTICS_MAX;
+
+	while (at > 0 && d->items[at - 1].severity == POLICY_ERROR)
+		at--;
+	if (at == 0)
+		return;
+	if (d->count > POLICY_DIAGNOSTICS_MAX)
+		item_clear(&d->items[--d->count]);
+	item_clear(&d->items[at - 1]);
+	memmove(&d->items[at - 1], &d->items[at], (d->count - at) * sizeof d->items[0]);
+	d->count--;
+}
+
 void diag_add(struct policy_diagnostics *d, const struct policy_tree *t, enum policy_severity severity,
 	      const char *code, const struct ast_place *at, const char *format, ...)
 {
@@ -153,6 +176,9 @@ void diag_add(struct policy_diagnostics *d, const struct policy_tree *t, enum po
 		d->errors++;
 	else
 		d->warnings++;
+	/* Where there is no room, a warning gives way to an error. */
+	if (severity == POLICY_ERROR && d->count >= POLICY_DIAGNOSTICS_MAX)
+		forget_a_warning(d);
 	if (d->count > POLICY_DIAGNOSTICS_MAX)
 		return;
 	bool full = d->count == POLICY_DIAGNOSTICS_MAX;
@@ -172,24 +198,21 @@ void diag_add(struct policy_diagnostics *d, const struct policy_tree *t, enum po
 	}
 	struct policy_diagnostic *item = &d->items[d->count++];
 
-	*item = (struct policy_diagnostic){.severity = full ? POLICY_ERROR : severity,
+	*item = (struct policy_diagnostic){.severity = severity,
 					   .code = full ? "too-many" : code,
 					   .file = xstrdup(at->source == NULL ? t->file : at->source->name),
 					   .line = at->line,
 					   .column = at->column};
-	item->message = xstrdup(full ? "more errors follow and are not shown" : message);
+	item->message = xstrdup(!full ? message
+				: severity == POLICY_ERROR ? "more errors follow and are not shown"
+							   : "more warnings follow and are not shown");
 	item->excerpt = excerpt(t, at, &item->caret, &item->caret_len);
-	if (full && severity == POLICY_WARNING)
-		d->errors++;
 }
 
 void policy_diagnostics_free(struct policy_diagnostics *d)
 {
-	for (size_t i = 0; i < d->count; i++) {
-		free(d->items[i].file);
-		free(d->items[i].message);
-		free(d->items[i].excerpt);
-	}
+	for (size_t i = 0; i < d->count; i++)
+		item_clear(&d->items[i]);
 	free(d->items);
 	*d = (struct policy_diagnostics){0};
 }

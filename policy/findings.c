@@ -141,6 +141,99 @@ static bool numbers_within(const struct policy_image *i, enum image_section s, c
 	return true;
 }
 
+/* ---- windows ---- */
+
+#define DAY_MINUTES 1440
+#define DAYS 7
+
+/* When a window is open that begins on a weekday: minutes from that midnight on, into the next day. */
+struct open_minutes {
+	bool of[DAYS][2 * DAY_MINUTES];
+};
+
+static void minutes_of(const struct policy_image *i, const struct img_window *w, struct open_minutes *m)
+{
+	const struct img_hours *h = IMAGE_AT(i, SEC_HOURS, struct img_hours, w->hours.first);
+
+	memset(m, 0, sizeof *m);
+	for (uint32_t n = 0; n < w->hours.count; n++)
+		for (unsigned day = 0; day < DAYS; day++) {
+			unsigned end = h[n].end <= h[n].start ? h[n].end + DAY_MINUTES : h[n].end;
+
+			for (unsigned at = h[n].start; (h[n].days >> day & 1) != 0 && at < end; at++)
+				m->of[day][at] = true;
+		}
+}
+
+/* Where no day is an exception, it does not matter which day an hour after midnight belongs to. */
+static void fold(struct open_minutes *m)
+{
+	for (unsigned day = 0; day < DAYS; day++)
+		for (unsigned at = 0; at < DAY_MINUTES; at++)
+			m->of[(day + 1) % DAYS][at] |= m->of[day][DAY_MINUTES + at];
+	for (unsigned day = 0; day < DAYS; day++)
+		memcpy(m->of[day] + DAY_MINUTES, m->of[(day + 1) % DAYS], DAY_MINUTES * sizeof(bool));
+}
+
+static bool excepts_within(const struct policy_image *i, const struct img_window *in, const struct img_window *out)
+{
+	const int32_t *a = IMAGE_AT(i, SEC_DAY, int32_t, in->except.first), *b = IMAGE_AT(i, SEC_DAY, int32_t, out->except.first);
+	uint32_t n = 0;
+
+	/* Both are sorted. */
+	for (uint32_t m = 0; m < out->except.count; m++) {
+		while (n < in->except.count && a[n] < b[m])
+			n++;
+		if (n == in->except.count || a[n] != b[m])
+			return false;
+	}
+	return true;
+}
+
+/* True if out is open whenever in is. */
+static bool window_within(const struct policy_image *i, uint32_t in, uint32_t out)
+{
+	const struct img_window *a = IMAGE_AT(i, SEC_WINDOW, struct img_window, in);
+	const struct img_window *b = IMAGE_AT(i, SEC_WINDOW, struct img_window, out);
+	static struct open_minutes x, y;
+
+	if (in == out)
+		return true;
+	if (a->zone != b->zone || !excepts_within(i, a, b))
+		return false;
+	minutes_of(i, a, &x);
+	minutes_of(i, b, &y);
+	if (b->except.count == 0) {
+		fold(&x);
+		fold(&y);
+	}
+	for (unsigned day = 0; day < DAYS; day++)
+		for (unsigned at = 0; at < 2 * DAY_MINUTES; at++)
+			if (x.of[day][at] && !y.of[day][at])
+				return false;
+	return true;
+}
+
+/* More windows are compared by name only. */
+#define WINDOWS_MAX 8
+
+static bool windows_within(const struct policy_image *i, const struct img_pred *in, const struct img_pred *out)
+{
+	const uint32_t *a = IMAGE_AT(i, SEC_INDEX, uint32_t, in->a.first), *b = IMAGE_AT(i, SEC_INDEX, uint32_t, out->a.first);
+
+	if (in->a.count > WINDOWS_MAX || out->a.count > WINDOWS_MAX)
+		return numbers_within(i, SEC_INDEX, in, out);
+	for (uint32_t m = 0; m < in->a.count; m++) {
+		uint32_t n = 0;
+
+		while (n < out->a.count && !window_within(i, a[m], b[n]))
+			n++;
+		if (n == out->a.count)
+			return false;
+	}
+	return true;
+}
+
 /* True if every value of in is one of out. */
 static bool within(const struct findings *f, const struct img_pred *in, const struct img_pred *out)
 {
@@ -166,8 +259,9 @@ static bool within(const struct findings *f, const struct img_pred *in, const st
 	case PRED_CLIENT:
 	case PRED_CIDR:
 		return ranges_within(f->image, in, out);
-	case PRED_REGEX:
 	case PRED_DURING:
+		return windows_within(f->image, in, out);
+	case PRED_REGEX:
 		return in->a.count < 1000 && numbers_within(f->image, SEC_INDEX, in, out);
 	case PRED_COUNTRY:
 		return numbers_within(f->image, SEC_COUNTRY, in, out);
@@ -364,6 +458,47 @@ static void check_never(struct findings *f, uint32_t rule)
 			     "the conditions of this rule contradict each other: it never matches");
 }
 
+struct search {
+	const char *text;
+	const struct ast_place *at;
+};
+
+static void find_pattern(const struct ast_values *list, struct search *s)
+{
+	for (const struct ast_value *v = list->first; v != NULL && s->at == NULL; v = v->next)
+		if (!v->set && strcmp(v->text, s->text) == 0)
+			s->at = &v->at;
+}
+
+static void find_entry(const struct ast_value *v, void *arg)
+{
+	static struct ast_place place;
+	struct search *s = arg;
+
+	if (s->at == NULL && strcmp(v->text, s->text) == 0) {
+		place = v->at; /* the value ends with this call */
+		s->at = &place;
+	}
+}
+
+/* Where a pattern is said first; NULL if nowhere. */
+static const struct ast_place *place_of_pattern(const struct policy_tree *t, const char *text)
+{
+	struct search s = {.text = text};
+
+	for (const struct ast_statement *st = t->first; st != NULL && s.at == NULL; st = st->next) {
+		if (st->kind == AST_SET && st->set_kind == AST_SET_REGEX) {
+			find_pattern(&st->values, &s);
+			if (st->list != NULL)
+				ast_each_entry(st->list, find_entry, &s);
+		}
+		for (const struct ast_clause *c = st->kind == AST_RULE ? st->clauses.first : NULL; c != NULL; c = c->next)
+			if (c->kind == AST_TO_REGEX)
+				find_pattern(&c->values, &s);
+	}
+	return s.at;
+}
+
 /* Names that have nothing in common but being names. */
 static void check_patterns(struct findings *f)
 {
@@ -385,7 +520,8 @@ static void check_patterns(struct findings *f)
 					       f->image->match_context) >= 0;
 		pcre2_code_free(code);
 		if (matched + 1 >= sizeof strangers / sizeof strangers[0])
-			diag_warning(f->d, f->tree, "broad-regex", NULL,
+			diag_warning(f->d, f->tree, "broad-regex",
+				     f->d->count > POLICY_DIAGNOSTICS_MAX ? NULL : place_of_pattern(f->tree, image_text(f->image, *t)),
 				     "the regular expression \"%s\" matches nearly every name",
 				     diag_quote(image_text(f->image, *t), t->len, shown));
 	}
@@ -401,10 +537,10 @@ static bool has_kind(const struct findings *f, const struct img_rule *r, uint32_
 	return false;
 }
 
-/* A name that is denied by name is reached by its address, if a rule lets any address pass. */
+/* Names that are denied by name are reached by their addresses, if a rule behind lets any address pass. */
 static void check_sidestep(struct findings *f)
 {
-	uint32_t denied = POLICY_NO_RULE;
+	uint32_t first_open = 0; /* rules before it have been told about */
 
 	for (uint32_t i = 0; i < f->n; i++) {
 		const struct img_rule *r = &f->rules[i];
@@ -415,17 +551,16 @@ static void check_sidestep(struct findings *f)
 		/* Addresses are dealt with from here on. */
 		if (is_deny(r) && has_kind(f, r, PRED_BY_NAME) && literals)
 			return;
-		if (is_deny(r) && denied == POLICY_NO_RULE &&
-		    (has_kind(f, r, PRED_DOMAIN) || has_kind(f, r, PRED_REGEX)))
-			denied = i;
-		if (!is_deny(r) && denied != POLICY_NO_RULE && literals && !has_kind(f, r, PRED_CIDR) &&
-		    !has_kind(f, r, PRED_COUNTRY) && !has_kind(f, r, PRED_ASN)) {
-			diag_warning(
-				f->d, f->tree, "sidestep", &f->statements[denied]->at,
-				"who gives an address instead of the name passes by this rule, and rule %s allows it; "
-				"'by name' there, or a deny rule 'by address', prevents that",
-				name_of(f, i));
-			return;
+		if (is_deny(r) || !literals || has_kind(f, r, PRED_CIDR) || has_kind(f, r, PRED_COUNTRY) || has_kind(f, r, PRED_ASN))
+			continue;
+		for (; first_open < i; first_open++) {
+			const struct img_rule *deny = &f->rules[first_open];
+
+			if (is_deny(deny) && !is_monitor(deny) && (has_kind(f, deny, PRED_DOMAIN) || has_kind(f, deny, PRED_REGEX)))
+				diag_warning(f->d, f->tree, "sidestep", &f->statements[first_open]->at,
+					     "who gives an address instead of the name passes by this rule, and rule %s allows "
+					     "it; 'by name' there, or a deny rule 'by address', prevents that",
+					     name_of(f, i));
 		}
 	}
 }
@@ -470,16 +605,26 @@ void policy_find(const struct policy_tree *t, const struct policy_image *image, 
  */
 
 struct groups {
-	const struct ast_value **each; /* where it is said first */
+	struct said {
+		const struct ast_value *v;
+		size_t order; /* in the text */
+	} * each;
 	size_t count, room;
 };
 
-static int by_name_then_place(const void *a, const void *b)
+static int by_name(const void *a, const void *b)
 {
-	const struct ast_value *x = *(const struct ast_value *const *)a, *y = *(const struct ast_value *const *)b;
-	int rc = strcmp(x->text, y->text);
+	const struct said *x = a, *y = b;
+	int rc = strcmp(x->v->text, y->v->text);
 
-	return rc != 0 ? rc : (x->at.offset > y->at.offset) - (x->at.offset < y->at.offset);
+	return rc != 0 ? rc : (x->order > y->order) - (x->order < y->order);
+}
+
+static int by_order(const void *a, const void *b)
+{
+	const struct said *x = a, *y = b;
+
+	return (x->order > y->order) - (x->order < y->order);
 }
 
 static void add_group(struct groups *g, const struct ast_value *v)
@@ -490,7 +635,23 @@ static void add_group(struct groups *g, const struct ast_value *v)
 		if (g->each == NULL)
 			abort();
 	}
-	g->each[g->count++] = v;
+	g->each[g->count] = (struct said){v, g->count};
+	g->count++;
+}
+
+/* Leaves each name once, where it is said first. */
+static void unite(struct groups *g)
+{
+	size_t n = 0;
+
+	if (g->count == 0)
+		return;
+	qsort(g->each, g->count, sizeof g->each[0], by_name);
+	for (size_t i = 0; i < g->count; i++)
+		if (n == 0 || strcmp(g->each[i].v->text, g->each[n - 1].v->text) != 0)
+			g->each[n++] = g->each[i];
+	g->count = n;
+	qsort(g->each, g->count, sizeof g->each[0], by_order);
 }
 
 static void add_groups(struct groups *g, const struct ast_values *list)
@@ -539,10 +700,8 @@ void policy_find_groups(const struct policy_tree *t, bool (*known)(const char *g
 			if (c->kind == AST_GROUP)
 				add_groups(&g, &c->values);
 	}
-	if (g.count > 0)
-		qsort(g.each, g.count, sizeof g.each[0], by_name_then_place);
+	unite(&g);
 	for (size_t i = 0; i < g.count; i++)
-		if (i == 0 || strcmp(g.each[i]->text, g.each[i - 1]->text) != 0)
-			check_group(&l, g.each[i]);
+		check_group(&l, g.each[i].v);
 	free(g.each);
 }

@@ -64,8 +64,45 @@ static void test_what_is_not_proven_is_not_said(void **unused)
 		"");
 	/* Nobody logged in is not in a group: true in a deny rule only. */
 	assert_findings("rule a allow not group g\nrule b deny not group g log alert\nrule c allow by name\n", "");
-	assert_findings("window w { mon }\nwindow v { mon }\nrule a allow during w\nrule b allow during v port 1\n",
-			"");
+}
+
+/* A window within another, by what it says and not by its name. */
+static void test_windows_are_compared_by_their_hours(void **unused)
+{
+	static const struct {
+		const char *outer, *inner;
+		bool shadowed;
+	} cases[] = {
+		{"{ mon }", "{ mon }", true},
+		{"{ mon-fri 08:00-18:00 }", "{ tue 09:00-12:00 wed 08:00-18:00 }", true},
+		{"{ mon-fri 08:00-18:00 }", "{ tue 09:00-18:01 }", false},
+		{"{ mon-fri 08:00-18:00 }", "{ sat 09:00-12:00 }", false},
+		{"{ mon-fri 08:00-12:00 12:00-18:00 }", "{ mon 11:00-13:00 }", true},
+		/* Past midnight. */
+		{"{ fri 22:00-06:00 }", "{ fri 23:00-05:00 }", true},
+		{"{ fri 22:00-06:00 }", "{ sat 00:00-05:00 }", true},
+		{"{ sun 22:00-06:00 }", "{ mon 00:00-05:00 }", true},
+		{"{ fri 22:00-06:00 }", "{ fri 22:00-06:01 }", false},
+		{"{ sat 00:00-05:00 }", "{ fri 23:00-05:00 }", false},
+		/* An exception closes a window for those hours that begin on its day. */
+		{"{ mon-fri except 2026-12-25 }", "{ fri 08:00-09:00 }", false},
+		{"{ mon-fri except 2026-12-25 }", "{ fri 08:00-09:00 except 2026-12-24 2026-12-25 }", true},
+		{"{ fri 22:00-06:00 except 2026-12-25 }", "{ sat 00:00-05:00 except 2026-12-25 }", false},
+		{"{ mon-fri }", "{ fri except 2026-12-25 }", true},
+		/* Another zone's clock shows something else. */
+		{"tz Europe/Berlin { mon-fri 08:00-18:00 }", "{ tue 09:00-12:00 }", false},
+		{"tz Europe/Berlin { mon-fri 08:00-18:00 }", "tz Europe/Berlin { tue 09:00-12:00 }", true},
+	};
+
+	(void)unused;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		char text[512];
+
+		snprintf(text, sizeof text, "window w %s\nwindow v %s\nrule a allow during w\nrule b allow during v port 1\n",
+			 cases[i].outer, cases[i].inner);
+		print_message("%s within %s\n", cases[i].inner, cases[i].outer);
+		assert_findings(text, cases[i].shadowed ? "shadowed 4" : "");
+	}
 }
 
 static void test_rules_that_say_the_same_or_the_opposite(void **unused)
@@ -100,13 +137,44 @@ static void test_rules_that_never_match(void **unused)
 static void test_patterns_and_sidesteps(void **unused)
 {
 	(void)unused;
-	assert_findings("rule a allow to regex \".*\"\n", "broad-regex 0");
+	assert_findings("rule a allow to regex \".*\"\n", "broad-regex 1");
+	assert_findings("rule a allow\nset s regex { \"x\"\n\".+\" }\nrule b allow to regex @s\n", "shadowed 4, broad-regex 3");
 	assert_findings("rule a allow to regex \".*\\.example\"\n", "");
 	assert_findings("rule a deny to domain x.example\nrule b allow port 443\n", "sidestep 1");
+	assert_findings("rule a deny to domain x.example\nrule b deny to regex \"y.*\"\nrule c allow user eve port 25\n"
+			"rule d deny to domain z.example\nrule e allow port 443\n",
+			"sidestep 1, sidestep 2, sidestep 4");
 	assert_findings("rule a deny to domain x.example\nrule b allow port 443 by name\n", "");
 	assert_findings("rule a deny to domain x.example\nrule n deny by address log alert\nrule b allow port 443\n",
 			"");
 	assert_findings("rule a deny to domain x.example\nrule b allow port 443 to cidr 192.0.2.0/24\n", "");
+}
+
+static bool knows_staff(const char *group, void *arg)
+{
+	(void)arg;
+	return strcmp(group, "staff") == 0;
+}
+
+static void test_groups_that_nobody_knows(void **unused)
+{
+	static const char text[] = "set g group { staff\n trainees }\nrule a allow group staff eng\nrule b allow not group eng "
+				   "group @g\nrule c deny group \"odd one\"\nexpect deny user u group nobody to x.example\n";
+	struct fixture f;
+
+	(void)unused;
+	fixture_open(&f, text);
+	policy_diagnostics_free(&f.diagnostics);
+	policy_find_groups(f.tree, knows_staff, NULL, &f.diagnostics);
+	assert_int_equal(f.diagnostics.warnings, 3);
+	for (size_t i = 0; i < 3; i++) {
+		static const unsigned lines[] = {2, 3, 5}, columns[] = {2, 26, 19};
+
+		assert_string_equal(f.diagnostics.items[i].code, "unknown-group");
+		assert_int_equal(f.diagnostics.items[i].line, lines[i]);
+		assert_int_equal(f.diagnostics.items[i].column, columns[i]);
+	}
+	fixture_close(&f);
 }
 
 static void test_many_rules_are_checked_in_time(void **unused)
@@ -174,10 +242,12 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_shadowed_rules),
 		cmocka_unit_test(test_what_is_not_proven_is_not_said),
+		cmocka_unit_test(test_windows_are_compared_by_their_hours),
 		cmocka_unit_test(test_rules_that_say_the_same_or_the_opposite),
 		cmocka_unit_test(test_rules_that_change_nothing),
 		cmocka_unit_test(test_rules_that_never_match),
 		cmocka_unit_test(test_patterns_and_sidesteps),
+		cmocka_unit_test(test_groups_that_nobody_knows),
 		cmocka_unit_test(test_many_rules_are_checked_in_time),
 		cmocka_unit_test(test_differences_are_of_meaning),
 	};

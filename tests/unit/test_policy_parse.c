@@ -287,6 +287,50 @@ static void test_warnings(void **unused)
 	fixture_close(&f);
 }
 
+/* Any number of warnings is no error, and none of them hides an error. */
+static void test_warnings_are_bounded_and_refuse_nothing(void **unused)
+{
+	enum { SETS = 3000 };
+	size_t room = (size_t)SETS * 40 + 400, len = 0;
+	char *text = malloc(room);
+	struct fixture f;
+
+	(void)unused;
+	for (int i = 0; i < SETS; i++)
+		len += (size_t)snprintf(text + len, room - len, "set s%d country { QQ }\n", i);
+	fixture_check(&f, text, len);
+	assert_int_equal(f.diagnostics.errors, 0);
+	assert_int_equal(f.diagnostics.warnings, 2 * SETS);
+	assert_int_equal(f.diagnostics.count, POLICY_DIAGNOSTICS_MAX + 1);
+	assert_int_equal(f.diagnostics.items[POLICY_DIAGNOSTICS_MAX].severity, POLICY_WARNING);
+	fixture_close(&f);
+	len += (size_t)snprintf(text + len, room - len, "rule a deny to country XYZ\nset b cidr { 10.0.0.0/33 }\n");
+	fixture_check(&f, text, len);
+	assert_int_equal(f.diagnostics.errors, 2);
+	assert_int_equal(f.diagnostics.count, POLICY_DIAGNOSTICS_MAX + 1);
+	size_t shown = 0;
+
+	for (size_t i = 0; i < f.diagnostics.count; i++)
+		shown += f.diagnostics.items[i].severity == POLICY_ERROR && f.diagnostics.items[i].line > SETS;
+	assert_int_equal(shown, 2);
+	fixture_close(&f);
+	free(text);
+}
+
+/* A set is of use if a rule can reach it. */
+static void test_unused_sets(void **unused)
+{
+	static const char text[] = "set a port { 1 }\nset b port { @a }\nset c port { 2 }\nset d port { @c }\nrule r deny port @b\n";
+	struct fixture f;
+
+	(void)unused;
+	fixture_check(&f, text, strlen(text));
+	assert_int_equal(f.diagnostics.warnings, 2);
+	assert_int_equal(f.diagnostics.items[0].line, 3);
+	assert_int_equal(f.diagnostics.items[1].line, 4);
+	fixture_close(&f);
+}
+
 static void test_references_that_multiply_do_not(void **unused)
 {
 	char text[8192] = "set s0 cidr { 10.0.0.0/8 }\n";
@@ -316,6 +360,8 @@ int main(void)
 		cmocka_unit_test(test_quotes_and_backslashes),
 		cmocka_unit_test(test_unicode_domains_become_a_labels),
 		cmocka_unit_test(test_warnings),
+		cmocka_unit_test(test_warnings_are_bounded_and_refuse_nothing),
+		cmocka_unit_test(test_unused_sets),
 		cmocka_unit_test(test_references_that_multiply_do_not),
 	};
 
