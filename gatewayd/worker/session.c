@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <event2/event.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -144,6 +145,34 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 
 /* ---- birth and death --------------------------------------------------------------------------------------------- */
 
+/* A flood leaves its memory with the allocator, scattered among what lives on: it is given back when most of the sessions are
+ * gone, a moment later, so that a busy worker does it seldom. */
+#define TRIM_PEAK 64
+#define TRIM_S 1
+
+static void on_trim(evutil_socket_t fd, short what, void *arg)
+{
+	struct worker *w = arg;
+
+	(void)fd, (void)what;
+	malloc_trim(0);
+	w->peak_sessions = w->nsessions;
+}
+
+static void trim_later(struct worker *w)
+{
+	struct timeval wait = {.tv_sec = TRIM_S};
+
+	if (w->peak_sessions >= TRIM_PEAK && w->nsessions <= w->peak_sessions / 4 && !evtimer_pending(&w->trim_timer, NULL))
+		evtimer_add(&w->trim_timer, &wait);
+}
+
+void sessions_init(struct worker *w)
+{
+	TAILQ_INIT(&w->sessions);
+	evtimer_assign(&w->trim_timer, w->base, on_trim, w);
+}
+
 /* 40 random bits and a count: unique without asking anybody. */
 static uint64_t next_id(struct worker *w)
 {
@@ -174,7 +203,8 @@ struct session *session_new(struct worker *w, const struct config_listener *list
 	s->accepted_us = s->active_us = clock_mono_us();
 	evtimer_assign(&s->timer, w->base, on_timer, s);
 	TAILQ_INSERT_TAIL(&w->sessions, s, next);
-	w->nsessions++;
+	if (++w->nsessions > w->peak_sessions)
+		w->peak_sessions = w->nsessions;
 	return s;
 }
 
@@ -238,6 +268,7 @@ static void session_free(struct session *s, bool reset)
 	TAILQ_REMOVE(&w->sessions, s, next);
 	w->nsessions--;
 	free(s);
+	trim_later(w);
 	accept_update(w);
 }
 

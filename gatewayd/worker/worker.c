@@ -254,7 +254,7 @@ int worker_main(struct child *c)
 	w->config = c->config;
 	w->base = c->base;
 	w->session_tag = worker_random_tag();
-	TAILQ_INIT(&w->sessions);
+	sessions_init(w);
 	LIST_INIT(&w->asking);
 	TAILQ_INIT(&w->admitting);
 	w->recording = recording_new(w->base, ROLE_WORKER,

@@ -77,6 +77,8 @@ struct worker {
 	int reserve_fd; /* given up for a moment when descriptors run out, so that a client can be told */
 	struct session_list sessions;
 	unsigned nsessions, max_sessions;
+	unsigned peak_sessions; /* since memory was given back last */
+	struct event trim_timer;
 	/* Descriptors beyond two a session: attempts to connect side by side, sockets of associations. */
 	unsigned extra_fds, max_extra_fds;
 	unsigned udp_lookups;        /* under way for associations */
@@ -102,6 +104,9 @@ void accept_remove(struct worker *w, uint16_t listener, uint16_t address, uint16
 /* Accepts, or not, as policy, audit and limits allow now. */
 void accept_update(struct worker *w);
 void accept_init(struct worker *w);
+
+/* session.c */
+void sessions_init(struct worker *w);
 
 /* handshake.c: bytes of the client, up to its request. */
 void handshake_start(struct session *s);

@@ -58,12 +58,12 @@ def _turns(pid):
     return fields[0] == "S", (fields[11], fields[12], status(pid)["voluntary_ctxt_switches"])
 
 
-def rests(pid):
-    """Waits until it has been asleep for a while without a single turn of its loop."""
+def rests(pid, seconds=0.05):
+    """Waits until it has been asleep for so long without a single turn of its loop: whatever was due meanwhile has been done."""
 
     def asleep():
         before = _turns(pid)
-        time.sleep(0.05)
+        time.sleep(seconds)
         return before[0] and _turns(pid) == before
 
     wait.until(asleep, f"process {pid} comes to rest")

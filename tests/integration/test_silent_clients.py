@@ -1,0 +1,87 @@
+"""Clients that say nothing are held until their deadline, and nobody else suffers from it. GATEWAYD_TEST_FULL=1: in full size."""
+
+import json
+import os
+import selectors
+import time
+
+import pytest
+
+from harness import load, processes, wait
+from harness.gateway import sanitized
+
+pytestmark = [pytest.mark.load, pytest.mark.root]
+
+FULL = os.environ.get("GATEWAYD_TEST_FULL") == "1"
+SILENT, RATE, DEADLINE_MS = (2000, 1000, 30000) if FULL else (500, 200, 4000)
+# What a second flood may leave behind that the first has not: pages that some small thing landed on.
+MEMORY_KIB = 1024
+
+
+def descriptors(pids):
+    return {pid: len(processes.descriptors(pid)) for pid in pids}
+
+
+def resident_kib(pids):
+    return sum(int(processes.status(pid)["VmRSS"].split()[0]) for pid in pids)
+
+
+def ends(silent, each):
+    """Waits for the end of all, calls each(when it began) for one after the other."""
+    with selectors.DefaultSelector() as s:
+        for c, began in silent:
+            c.socket.setblocking(False)
+            s.register(c.socket, selectors.EVENT_READ, (c, began))
+        end = time.monotonic() + DEADLINE_MS / 1000 + 60
+        while s.get_map():
+            assert time.monotonic() < end, f"{len(s.get_map())} silent clients are still there"
+            for key, _ in s.select(1):
+                c, began = key.data
+                assert c.socket.recv(1) == b""
+                each(began)
+                s.unregister(c.socket)
+                c.close()
+
+
+def hold_and_serve(g, origin):
+    clients = load.start("clients", g.host, g.port, origin, RATE)
+    silent = []
+    for _ in range(SILENT):
+        began = time.monotonic()
+        silent.append((g.client(), began))
+    wait.until(lambda: g.status()["workers"]["sessions"] >= SILENT, "all of them are held")
+    held = []
+    ends(silent, lambda began: held.append(time.monotonic() - began))
+    result = json.loads(load.finish(clients))
+    # Never before their time (a loop may take it from a moment ago).
+    assert len(held) == SILENT and min(held) >= DEADLINE_MS / 1000 - 0.1
+    return result, held
+
+
+def test_silent_clients_cost_nobody_a_request(gateway):
+    """Twice: what the event loop keeps for each descriptor that it has ever seen is memory of the first flood alone."""
+    g = gateway(listener_methods=["none"], handshake_timeout=DEADLINE_MS)
+    process = load.start("origin")
+    try:
+        origin = int(process.stdout.readline())
+        workers = g.pids("worker")
+        lasting = sorted(p for p, role in g.pids().items() if role in ("supervisor", "worker", "auth", "pam", "recorder", "control"))
+        for pid in workers:
+            processes.rests(pid)
+        fds, memory, served = descriptors(lasting), [resident_kib(workers)], 0
+        for _ in range(2):
+            result, held = hold_and_serve(g, origin)
+            assert result["errors"] == 0, result
+            served += result["served"]
+            wait.until(lambda: descriptors(lasting) == fds, lambda: f"descriptors {fds}, not {descriptors(lasting)}")
+            for pid in workers:
+                processes.rests(pid, 1.2)  # a second after the flood they give memory back
+            memory.append(resident_kib(workers))
+            print(f"{SILENT} silent clients, held {min(held):.2f} to {max(held):.2f} s; {json.dumps(result)}; "
+                  f"descriptors {sum(fds.values())} before and after; memory of workers {memory} KiB")
+        assert sanitized() or memory[2] <= memory[1] + MEMORY_KIB
+        wait.until(lambda: g.status()["workers"]["audit_waiting"] == 0, "all of it is durable")
+        assert len(g.rows("--limit", "0", "--event", "ended")) == served
+        assert g.pids("worker") == workers
+    finally:
+        load.finish(process)
