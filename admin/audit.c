@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "admin/admin.h"
+#include "admin/audit.h"
 #include "admin/client.h"
 #include "admin/format.h"
 #include "admin/rows.h"
@@ -23,6 +24,7 @@
 
 static const char usage[] =
 	"usage: gatewayctl audit query [OPTION ...]\n"
+	"       gatewayctl audit verify --key FILE [OPTION ...]    (its --help says more)\n"
 	"\n"
 	"Shows events of the audit, newest first.  All that is given must hold.\n"
 	"\n"
@@ -160,6 +162,11 @@ static void note_cut(const struct query *q, int64_t rows)
 		fprintf(stderr, "%" PRId64 " rows shown; there may be more (--limit N, --limit 0 for all)\n", rows);
 }
 
+static int say_damage(const char *damage)
+{
+	return admin_fail(ADMIN_REFUSED, "the answer is not complete, the rest of the audit was read: %s", damage);
+}
+
 /* One line of the answer: -1 go on, otherwise the exit code. */
 static int take_line(const struct query *q, struct rows *rows, const char *line, size_t len)
 {
@@ -173,6 +180,8 @@ static int take_line(const struct query *q, struct rows *rows, const char *line,
 		code = admin_fail(ADMIN_REFUSED, "the answer is not complete: %s", error);
 	else if (!json_is_true(json_object_get(row, "end")))
 		rows_add(rows, row);
+	else if (json_object_get(row, "damage") != NULL)
+		code = say_damage(json_string_value(json_object_get(row, "damage")));
 	else
 		code = ADMIN_FINE;
 	if (code == ADMIN_FINE && json_is_true(json_object_get(row, "more")))
@@ -216,15 +225,12 @@ static bool on_row(uint64_t id, const struct audit_event *e, void *arg)
 	return row != NULL;
 }
 
-static int read_pages(struct query *q, struct audit_query *query, struct rows *rows)
+static int read_pages(struct query *q, const struct audit_archive *archive, struct audit_query *query, struct rows *rows)
 {
-	struct err why;
-	int rc;
-
-	while ((rc = audit_query_page(query, 1000, 200000, on_row, rows, &why)) == 1)
+	while (audit_query_page(query, 1000, 200000, on_row, rows) == 1)
 		;
-	if (rc < 0)
-		return admin_fail(ADMIN_REFUSED, "the answer is not complete: %s", why.text);
+	if (audit_archive_damage(archive)[0] != '\0')
+		return say_damage(audit_archive_damage(archive));
 	if (audit_query_cut(query))
 		note_cut(q, (int64_t)audit_query_rows(query));
 	return ADMIN_FINE;
@@ -233,7 +239,7 @@ static int read_pages(struct query *q, struct audit_query *query, struct rows *r
 static int read_store(struct query *q, struct rows *rows)
 {
 	struct audit_filter filter;
-	struct audit_store *store = NULL;
+	struct audit_archive *archive = NULL;
 	struct audit_query *query = NULL;
 	struct err why;
 	int code;
@@ -242,12 +248,12 @@ static int read_store(struct query *q, struct rows *rows)
 	if (chdir(q->dir) != 0)
 		return admin_fail(ADMIN_REFUSED, "cannot enter %s: %s", q->dir, strerror(errno));
 	if (audit_filter_json(q->filter, &filter, &why) == 0)
-		store = audit_store_open("audit.db", AUDIT_READ, &why);
-	if (store != NULL)
-		query = audit_query_new(store, &filter, &why);
-	code = query == NULL ? admin_fail(ADMIN_REFUSED, "%s/%s", q->dir, why.text) : read_pages(q, query, rows);
+		archive = audit_archive_open(&why);
+	if (archive != NULL)
+		query = audit_query_new(archive, &filter, &why);
+	code = query == NULL ? admin_fail(ADMIN_REFUSED, "%s: %s", q->dir, why.text) : read_pages(q, archive, query, rows);
 	audit_query_free(&query);
-	audit_store_close(&store);
+	audit_archive_close(&archive);
 	return code;
 }
 
@@ -275,6 +281,8 @@ int admin_audit(int argc, char **argv)
 {
 	if (argc >= 2 && strcmp(argv[1], "query") == 0)
 		return run_query(argc - 1, argv + 1);
+	if (argc >= 2 && strcmp(argv[1], "verify") == 0)
+		return admin_audit_verify(argc - 1, argv + 1);
 	if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
 		fputs(usage, stdout);
 		return ADMIN_FINE;

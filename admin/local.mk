@@ -9,8 +9,9 @@ admin_libadmin_a_SOURCES = \
 	admin/status.c \
 	admin/reload.c \
 	admin/auth.c \
-	admin/audit.c
-admin_libadmin_a_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS)
+	admin/audit.c admin/audit.h \
+	admin/audit_verify.c
+admin_libadmin_a_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS) $(SODIUM_CFLAGS)
 
 bin_PROGRAMS = admin/gatewayctl
 admin_gatewayctl_SOURCES = admin/gatewayctl.c admin/policy.c admin/policy.h \

@@ -107,6 +107,8 @@ static void show_audit(const json_t *status)
 	printf("audit    %s, %" PRId64 " rows, %" PRId64 " waiting, last commit took %.1f ms\n",
 	       *state != '\0' ? state : "unknown: the recorder does not answer", format_number(audit, "rows"),
 	       format_number(audit, "queued"), (double)format_number(audit, "last_commit_us") / 1000);
+	if (json_is_true(json_object_get(json_object_get(audit, "chain"), "first_key_waits")))
+		printf("  warning: the audit's first key (first.key beside it) waits for the auditor: take it away, verify needs it\n");
 	if (*shown(audit, "error", error, sizeof error) != '\0')
 		printf("  error: %s\n  no new session is granted until the audit can be written (since %s)\n", error,
 		       moment(audit, "failing_since_us", commit));

@@ -65,6 +65,9 @@ struct config {
 	unsigned max_session_age_ms; /* 0: none */
 	unsigned udp_idle_timeout_ms; /* of one destination */
 	unsigned audit_timeout_ms, commit_interval_us;
+	unsigned anchor_interval_s; /* 0: none */
+	char anchor_file[4096];     /* besides the log; "": none */
+	unsigned segment_mb; /* a file of the audit ends at this size */
 	unsigned checkpoint_interval_ms; /* of a session that goes on */
 	unsigned checkpoint_mb;          /* or after that many MiB */
 	unsigned compile_timeout_ms;

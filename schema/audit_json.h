@@ -4,7 +4,7 @@
 
 #include <jansson.h>
 
-#include "schema/audit_store.h"
+#include "schema/audit_query.h"
 
 /* A new object, or NULL if memory is short.  Absent values have no key.  Texts are escaped (common/text.h): every byte
  * outside printable ASCII, and the backslash, is written \xNN.  "detail" is an object where the event has one. */

@@ -5,16 +5,23 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "schema/audit_store.h"
+#include "schema/audit_event.h"
 #include "schema/db.h"
 
 /* Statements; embedded in whoever writes. */
 struct audit_open {
-	struct db_stmt *add, *move, *end, *end_flow, *after, *row;
+	struct db_stmt *add, *move, *end, *after, *row, *count;
 };
 
 /* 0 or -1 with *why; the statements end with the database. */
 int audit_open_prepare(struct audit_open *o, struct db *db, struct err *why);
+/* What an event does to what is open, and of which flow (0: the session itself) it tells. */
+enum audit_effect { AUDIT_EFFECT_NONE, AUDIT_EFFECT_BEGINS, AUDIT_EFFECT_MOVES, AUDIT_EFFECT_ENDS };
+enum audit_effect audit_open_effect(const struct audit_event *e);
+int64_t audit_open_flow(const struct audit_event *e);
+
+/* How many are open. */
+int audit_open_count(struct audit_open *o, int64_t *count, struct err *why);
 /* The event has become row `id`. */
 int audit_open_note(struct audit_open *o, uint64_t incarnation, int64_t id, const struct audit_event *e, struct err *why);
 
@@ -31,4 +38,8 @@ int audit_open_after(struct audit_open *o, int64_t session, int64_t flow, struct
 		     struct err *why);
 /* The event that closes it, as of its last row. */
 int audit_open_closing(struct audit_open *o, const struct audit_open_row *row, struct audit_event *e, struct err *why);
+/* The event that tells of it in the next segment. */
+int audit_open_carried(struct audit_open *o, const struct audit_open_row *row, struct audit_event *e, struct err *why);
+/* The same row, of which event `id` tells now. */
+int audit_open_put(struct audit_open *o, const struct audit_open_row *row, int64_t id, struct err *why);
 int audit_open_forget(struct audit_open *o, const struct audit_open_row *row, struct err *why);

@@ -89,3 +89,111 @@ bool audit_row_read(struct db_stmt *s, struct audit_event *e)
 	db_text(s, COL_DETAIL, e->detail, sizeof e->detail);
 	return true;
 }
+
+/* ---- for digests ------------------------------------------------------------------------------------------------ */
+
+struct out {
+	uint8_t *at, *end;
+};
+
+static void put(struct out *o, enum db_type type, const void *data, size_t len)
+{
+	uint32_t size = (uint32_t)len;
+
+	if (o->at == NULL || (size_t)(o->end - o->at) < len + 5) {
+		o->at = NULL;
+		return;
+	}
+	*o->at++ = (uint8_t)type;
+	for (int i = 0; i < 4; i++)
+		*o->at++ = (uint8_t)(size >> (8 * i));
+	memcpy(o->at, data, len);
+	o->at += len;
+}
+
+static void put_null(struct out *o)
+{
+	if (o->at != NULL && o->at < o->end)
+		*o->at++ = DB_NULL;
+	else
+		o->at = NULL;
+}
+
+static void put_number(struct out *o, int64_t number)
+{
+	uint64_t value = (uint64_t)number;
+
+	if (o->at == NULL || o->end - o->at < 9) {
+		o->at = NULL;
+		return;
+	}
+	*o->at++ = DB_INTEGER;
+	for (int i = 0; i < 8; i++)
+		*o->at++ = (uint8_t)(value >> (8 * i));
+}
+
+static void put_number_or_null(struct out *o, uint64_t value)
+{
+	if (value == 0)
+		put_null(o);
+	else
+		put_number(o, (int64_t)value);
+}
+
+static void put_text_or_null(struct out *o, const char *text)
+{
+	if (*text == '\0')
+		put_null(o);
+	else
+		put(o, DB_TEXT, text, strlen(text));
+}
+
+static void put_endpoint(struct out *o, const struct endpoint *ep)
+{
+	if (ep->addr.family == ADDR_NONE)
+		put_null(o);
+	else
+		put(o, DB_BLOB, ep->addr.bytes, addr_len(&ep->addr));
+	put_number_or_null(o, ep->port);
+}
+
+size_t audit_row_bytes(int64_t id, const struct audit_event *e, uint8_t out[AUDIT_ROW_BYTES_MAX])
+{
+	const char *const texts[] = {e->listener, e->user, e->method, e->command, e->name, e->rule, e->reason, e->detail};
+	struct out o = {out, out + AUDIT_ROW_BYTES_MAX};
+
+	put_number(&o, id);
+	put_number(&o, e->time_us);
+	put_number(&o, (int64_t)e->kind);
+	put_number_or_null(&o, e->session);
+	put_number_or_null(&o, e->revision);
+	put_endpoint(&o, &e->client);
+	put_endpoint(&o, &e->address);
+	put_number_or_null(&o, e->bytes_up);
+	put_number_or_null(&o, e->bytes_down);
+	put_number_or_null(&o, (uint64_t)e->duration_us);
+	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+		put_text_or_null(&o, texts[i]);
+	return o.at == NULL ? 0 : (size_t)(o.at - out);
+}
+
+size_t audit_row_bytes_of(struct db_stmt *s, uint8_t out[AUDIT_ROW_BYTES_MAX])
+{
+	struct out o = {out, out + AUDIT_ROW_BYTES_MAX};
+
+	for (int i = 0; i < COL_COUNT; i++) {
+		enum db_type type = db_type(s, i);
+		const void *data;
+		size_t len;
+
+		if (type == DB_NULL) {
+			put_null(&o);
+		} else if (type == DB_INTEGER) {
+			put_number(&o, db_i64(s, i));
+		} else {
+			data = db_bytes(s, i, &len);
+			put(&o, type, data, len);
+		}
+	}
+	return o.at == NULL ? 0 : (size_t)(o.at - out);
+}

@@ -2,129 +2,125 @@
 
 #include "schema/audit_store.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
+#include <unistd.h>
 
 #include "common/clock.h"
-#include "common/name.h"
+#include "common/log.h"
 #include "schema/audit_open.h"
 #include "schema/audit_row.h"
+#include "schema/audit_segment.h"
 #include "schema/db.h"
-#include "schema/migrations.h"
 
-#define APPLICATION_ID 0x67776175 /* "gwau" */
-#define BUSY_MS 500
 /* The log is folded into the file when it has this many pages (4 KiB each). */
 #define CHECKPOINT_PAGES 1000
 /* Different senders in one batch: the next one has to wait for the next batch. */
-#define BATCH_SENDERS_MAX 256
+#define BATCH_SENDERS_MAX 255
 /* Open sessions that are looked at in one piece. */
-#define SETTLE_PAGE 256
+#define OPEN_PAGE 256
+/* Rows of one entry of the chain; a batch with more has several. */
+#define ENTRY_ROWS_MAX 4096
+#define EPOCH_US (60 * INT64_C(1000000))
+#define EPOCH_COMMITS 10000
+#define DAY_US (24 * 3600 * INT64_C(1000000))
+/* After a segment could not be begun, and between looks at those that still have a log. */
+#define RETRY_US (60 * INT64_C(1000000))
 
 struct sender {
 	uint64_t incarnation;
 	uint64_t last; /* in this batch */
 };
 
-struct audit_store {
+/* A segment that is written. */
+struct writer {
 	struct db *db;
-	struct db_stmt *insert, *last_of, *set_last, *forget, *newest, *count_senders, *bounds;
+	uint32_t number;
+	int64_t began_us; /* wall clock */
+	struct db_stmt *insert, *link, *last_of, *set_last, *forget, *newest, *count_senders, *senders;
 	struct audit_open open;
-	int64_t last_id; /* of the newest event, in this batch */
+};
+
+/* How far events and chain have come. */
+struct position {
+	int64_t event, entry;
+	uint8_t mac[AUDIT_MAC_BYTES];
+};
+
+struct audit_store {
+	struct writer now;
+	struct writer next; /* its db is there while the segment changes */
+	bool ended;	    /* the segment of now has its last entry */
+	int64_t rotate_after_us; /* monotonic */
+	uint64_t segment_bytes;
+	uint32_t segments;
+	int64_t first_event; /* of the oldest segment */
+
+	struct audit_ring *ring;
+	bool ratchet_due; /* the epoch is sealed, its key still there */
+	int64_t epoch_began_us; /* monotonic */
+	unsigned epoch_commits;
+
+	struct position durable, at; /* before this batch, and in it */
 	struct sender batch[BATCH_SENDERS_MAX];
 	size_t nbatch;
 	bool in_batch;
+	/* The entry that is being made: its first row, and what its rows are known by. */
+	int64_t first;
+	size_t nrows;
+	uint8_t body[ENTRY_ROWS_MAX * AUDIT_COMMIT_ROW_BYTES + BATCH_SENDERS_MAX * AUDIT_COMMIT_SENDER_BYTES];
+	uint8_t row[AUDIT_ROW_BYTES_MAX];
 	struct audit_event event; /* being made; too big for a stack frame */
 };
 
-static const struct db_permit permits[] = {
-	{.table = "event", .insert = true},
-	{.table = "sender", .insert = true, .update = true, .delete = true},
-	{.table = "open_session", .insert = true, .update = true, .delete = true},
-};
+/* ---- segments: their statements ---------------------------------------------------------------------------------- */
 
-static const struct db_permit read_permits[] = {{.table = "event"}, {.table = "sender"}};
-
-/* ---- opening --------------------------------------------------------------------------------------------------- */
-
-static int prepare_writer(struct audit_store *s, struct err *why)
+static int prepare(struct writer *w, struct err *why)
 {
 	const struct {
 		struct db_stmt **stmt;
 		const char *sql;
 	} all[] = {
-		{&s->insert, AUDIT_INSERT},
-		{&s->set_last, "INSERT INTO sender (incarnation, last, seen) VALUES (?1, ?2, ?3) "
+		{&w->insert, AUDIT_INSERT},
+		{&w->link, "INSERT INTO chain (id, kind, epoch, time, first, count, body, mac) "
+			   "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"},
+		{&w->last_of, "SELECT last FROM sender WHERE incarnation = ?1"},
+		{&w->set_last, "INSERT INTO sender (incarnation, last, seen) VALUES (?1, ?2, ?3) "
 			       "ON CONFLICT (incarnation) DO UPDATE SET last = excluded.last, seen = excluded.seen"},
-		{&s->newest, "SELECT max(id) FROM event"},
-		{&s->count_senders, "SELECT count(*) FROM sender"},
-		{&s->forget, "DELETE FROM sender WHERE incarnation IN "
-			     "(SELECT incarnation FROM sender ORDER BY seen DESC LIMIT -1 OFFSET ?1)"},
+		{&w->newest, "SELECT max(id) FROM event"},
+		{&w->count_senders, "SELECT count(*) FROM sender"},
+		{&w->senders, "SELECT incarnation, last, seen FROM sender ORDER BY incarnation"},
+		/* Who has something open may still send, however long ago it last did. */
+		{&w->forget, "DELETE FROM sender WHERE incarnation IN "
+			     "(SELECT incarnation FROM sender ORDER BY seen DESC LIMIT -1 OFFSET ?1) "
+			     "AND incarnation NOT IN (SELECT incarnation FROM open_session)"},
 	};
 
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-		if ((*all[i].stmt = db_prepare(s->db, all[i].sql, why)) == NULL)
+		if ((*all[i].stmt = db_prepare(w->db, all[i].sql, why)) == NULL)
 			return -1;
-	return audit_open_prepare(&s->open, s->db, why);
+	return audit_open_prepare(&w->open, w->db, why);
 }
 
-static int prepare_common(struct audit_store *s, struct err *why)
+static void close_writer(struct writer *w)
 {
-	const struct {
-		struct db_stmt **stmt;
-		const char *sql;
-	} all[] = {
-		{&s->last_of, "SELECT last FROM sender WHERE incarnation = ?1"},
-		/* Two lookups at the ends of an index each: min and max in one SELECT would read everything. */
-		{&s->bounds, "SELECT (SELECT min(id) FROM event), (SELECT max(id) FROM event), "
-			     "(SELECT min(time) FROM event), (SELECT max(time) FROM event)"},
-	};
-
-	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-		if ((*all[i].stmt = db_prepare(s->db, all[i].sql, why)) == NULL)
-			return -1;
-	return 0;
+	db_close(&w->db);
+	*w = (struct writer){0};
 }
 
-struct audit_store *audit_store_open(const char *path, enum audit_mode mode, struct err *why)
+static int open_writer(struct writer *w, uint32_t number, struct err *why)
 {
-	struct audit_store *s = calloc(1, sizeof *s);
-	const bool reading = mode == AUDIT_READ;
-	const struct db_options options = {
-		.path = path,
-		.read_only = reading,
-		.application_id = APPLICATION_ID,
-		.migrations = schema_audit_migrations,
-		.permits = reading ? read_permits : permits,
-		.npermits = reading ? sizeof read_permits / sizeof *read_permits : sizeof permits / sizeof *permits,
-		.busy_timeout_ms = BUSY_MS,
-		.value_max_bytes = 128 * 1024,
-		.manual_checkpoint = true,
-	};
+	char name[AUDIT_SEGMENT_NAME_MAX];
 
-	if (s == NULL) {
-		err_set(why, "%s: out of memory", path);
-		return NULL;
-	}
-	s->db = db_open(&options, why);
-	if (s->db == NULL || prepare_common(s, why) != 0 || (!reading && prepare_writer(s, why) != 0))
-		audit_store_close(&s);
-	return s;
+	*w = (struct writer){.number = number};
+	w->db = audit_segment_open(audit_segment_name(number, name), AUDIT_WRITE, why);
+	if (w->db != NULL && prepare(w, why) == 0)
+		return 0;
+	close_writer(w);
+	return -1;
 }
-
-void audit_store_close(struct audit_store **store)
-{
-	struct audit_store *s = *store;
-
-	*store = NULL;
-	if (s == NULL)
-		return;
-	db_close(&s->db);
-	free(s);
-}
-
-/* ---- writing --------------------------------------------------------------------------------------------------- */
 
 /* The first column of a statement that gives one row. */
 static int read_number(struct db_stmt *stmt, int64_t *number, struct err *why)
@@ -136,27 +132,263 @@ static int read_number(struct db_stmt *stmt, int64_t *number, struct err *why)
 	return rc == DB_ROW ? 0 : -1;
 }
 
-int audit_store_begin(struct audit_store *s, struct err *why)
+/* An entry as it stands in the file: 1, 0 if there is none, -1.  first: of the segment, else its last. */
+struct found {
+	int64_t id, kind, epoch, time_us, first, count, adopted;
+	uint8_t mac[AUDIT_MAC_BYTES], before[AUDIT_MAC_BYTES];
+};
+
+static int find_entry(struct db *db, bool first, struct found *f, struct err *why)
 {
-	s->nbatch = 0;
-	if (db_begin(s->db, why) != 0)
-		return -1;
-	s->in_batch = true;
-	/* Asked each time: should a stranger have added rows, ours follow them. */
-	return read_number(s->newest, &s->last_id, why);
+	struct db_stmt *s = db_prepare(db,
+				       first ? "SELECT id, kind, epoch, time, first, count, mac, body FROM chain ORDER BY id LIMIT 1"
+					     : "SELECT id, kind, epoch, time, first, count, mac, body FROM chain "
+					       "ORDER BY id DESC LIMIT 1",
+				       why);
+	enum db_step rc = s == NULL ? DB_FAILED : db_step(s, why);
+	size_t len;
+
+	*f = (struct found){0};
+	if (rc == DB_ROW) {
+		int64_t *const numbers[] = {&f->id, &f->kind, &f->epoch, &f->time_us, &f->first, &f->count};
+
+		for (int i = 0; i < 6; i++)
+			*numbers[i] = db_i64(s, i);
+		const uint8_t *mac = db_bytes(s, 6, &len);
+
+		memcpy(f->mac, mac, len < sizeof f->mac ? len : sizeof f->mac);
+		const uint8_t *body = db_bytes(s, 7, &len);
+
+		if (f->kind == AUDIT_ENTRY_BEGIN && len >= AUDIT_BEGIN_BYTES) {
+			memcpy(f->before, body + AUDIT_ID_BYTES + 4, sizeof f->before);
+			f->adopted = (int64_t)audit_get_u64(body + AUDIT_ID_BYTES + 4 + AUDIT_MAC_BYTES);
+		}
+	}
+	db_finalize(&s);
+	return rc == DB_FAILED ? -1 : rc == DB_ROW;
 }
 
-int audit_store_last(struct audit_store *s, uint64_t incarnation, uint64_t *sequence, struct err *why)
-{
-	enum db_step rc;
+/* ---- the chain --------------------------------------------------------------------------------------------------- */
 
-	*sequence = 0;
-	db_bind_i64(s->last_of, 1, (int64_t)incarnation);
-	rc = db_step(s->last_of, why);
-	if (rc == DB_ROW)
-		*sequence = (uint64_t)db_i64(s->last_of, 0);
-	db_reset(s->last_of);
+static int put_entry(struct audit_store *s, struct writer *w, enum audit_entry_kind kind, int64_t first, int64_t count,
+		     const uint8_t *body, size_t len, struct err *why)
+{
+	const struct audit_entry e = {
+		.id = s->at.entry + 1,
+		.kind = kind,
+		.epoch = s->ring->keys.epoch,
+		.time_us = clock_wall_us(),
+		.first = first,
+		.count = count,
+		.body = body,
+		.len = len,
+	};
+	uint8_t mac[AUDIT_MAC_BYTES];
+
+	audit_entry_mac(&s->ring->keys, s->at.mac, &e, mac);
+	db_bind_i64(w->link, 1, e.id);
+	db_bind_i64(w->link, 2, e.kind);
+	db_bind_i64(w->link, 3, (int64_t)e.epoch);
+	db_bind_i64(w->link, 4, e.time_us);
+	db_bind_i64(w->link, 5, e.first);
+	db_bind_i64(w->link, 6, e.count);
+	db_bind_blob(w->link, 7, body, len);
+	db_bind_blob(w->link, 8, mac, sizeof mac);
+	if (db_run(w->link, why) != 0)
+		return -1;
+	s->at.entry = e.id;
+	memcpy(s->at.mac, mac, sizeof mac);
+	return 0;
+}
+
+/* The rows since the last entry, and all who sent in this batch. */
+static int put_commit(struct audit_store *s, struct writer *w, struct err *why)
+{
+	uint8_t *at = s->body + s->nrows * AUDIT_COMMIT_ROW_BYTES;
+	int rc;
+
+	if (s->nrows == 0 && s->nbatch == 0)
+		return 0;
+	for (size_t i = 0; i < s->nbatch; i++) {
+		at = audit_put_u64(at, s->batch[i].incarnation);
+		at = audit_put_u64(at, s->batch[i].last);
+	}
+	rc = put_entry(s, w, AUDIT_ENTRY_COMMIT, s->first, (int64_t)s->nrows, s->body, (size_t)(at - s->body), why);
+	s->nrows = 0;
+	s->first = s->at.event + 1;
+	return rc;
+}
+
+/* A row is in its place: now the chain knows it. */
+static int link_row(struct audit_store *s, struct writer *w, size_t len, uint8_t sender, struct err *why)
+{
+	uint8_t *at = s->body + s->nrows * AUDIT_COMMIT_ROW_BYTES;
+
+	if (len == 0)
+		return err_set(why, "a row of the audit is larger than any can be");
+	audit_row_digest(&s->ring->keys, s->row, len, at);
+	at[AUDIT_DIGEST_BYTES] = sender;
+	s->nrows++;
+	return s->nrows == ENTRY_ROWS_MAX ? put_commit(s, w, why) : 0;
+}
+
+static int insert(struct audit_store *s, struct writer *w, const struct audit_event *e, uint8_t sender, struct err *why)
+{
+	int64_t id = s->at.event + 1;
+
+	audit_row_bind(w->insert, id, e);
+	if (db_run(w->insert, why) != 0)
+		return -1;
+	s->at.event = id;
+	return link_row(s, w, audit_row_bytes(id, e, s->row), sender, why);
+}
+
+/* ---- transactions ------------------------------------------------------------------------------------------------ */
+
+static int begin(struct audit_store *s, struct writer *w, struct err *why)
+{
+	int64_t newest;
+
+	s->nbatch = 0;
+	s->nrows = 0;
+	s->at = s->durable;
+	if (db_begin(w->db, why) != 0)
+		return -1;
+	s->in_batch = true;
+	/* Should a stranger have added rows, ours follow them, and the chain says that they are none of ours. */
+	if (read_number(w->newest, &newest, why) != 0)
+		return -1;
+	if (newest > s->at.event)
+		s->at.event = newest;
+	s->first = s->at.event + 1;
+	return 0;
+}
+
+static void rollback(struct audit_store *s, struct writer *w)
+{
+	db_rollback(w->db);
+	s->in_batch = false;
+	s->nbatch = 0;
+	s->nrows = 0;
+	s->at = s->durable;
+}
+
+static void set_head(struct audit_store *s, bool sync)
+{
+	struct audit_head head = {.epoch = s->ring->keys.epoch, .entry = s->durable.entry};
+	struct err why;
+
+	memcpy(head.store, s->ring->store, sizeof head.store);
+	memcpy(head.mac, s->durable.mac, sizeof head.mac);
+	if (audit_ring_set_head(s->ring, &head, sync, &why) != 0)
+		log_warning("the audit's head is not written: a cut end would be found by an anchor only: %s", why.text);
+}
+
+static int commit(struct audit_store *s, struct writer *w, struct err *why)
+{
+	if (db_commit(w->db, why) != 0)
+		return -1;
+	s->in_batch = false;
+	s->durable = s->at;
+	s->epoch_commits++;
+	set_head(s, false);
+	return 0;
+}
+
+/* ---- epochs ------------------------------------------------------------------------------------------------------- */
+
+/* The seal is durable: its key goes. */
+static int ratchet(struct audit_store *s, struct err *why)
+{
+	if (!s->ratchet_due)
+		return 0;
+	if (audit_ring_ratchet(s->ring, why) != 0)
+		return -1;
+	s->ratchet_due = false;
+	s->epoch_began_us = clock_mono_us();
+	s->epoch_commits = 0;
+	set_head(s, true);
+	return 0;
+}
+
+static int seal(struct audit_store *s, struct err *why)
+{
+	uint8_t body[8];
+
+	audit_put_u64(body, (uint64_t)s->durable.event);
+	if (begin(s, &s->now, why) != 0 ||
+	    put_entry(s, &s->now, AUDIT_ENTRY_SEAL, s->durable.event + 1, 0, body, sizeof body, why) != 0 ||
+	    commit(s, &s->now, why) != 0) {
+		rollback(s, &s->now);
+		return -1;
+	}
+	s->ratchet_due = true;
+	return ratchet(s, why);
+}
+
+/* ---- the next segment ----------------------------------------------------------------------------------------------- */
+
+static int end_segment(struct audit_store *s, struct err *why)
+{
+	if (s->ended)
+		return 0;
+	if (begin(s, &s->now, why) != 0 ||
+	    put_entry(s, &s->now, AUDIT_ENTRY_END, s->durable.event + 1, 0, (const uint8_t *)"", 0, why) != 0 ||
+	    commit(s, &s->now, why) != 0) {
+		rollback(s, &s->now);
+		return -1;
+	}
+	s->ended = true;
+	return 0;
+}
+
+/* Copies senders into the new segment and behind `at`; there are `count` of them. */
+static int carry_senders(struct writer *w, struct writer *from, int64_t count, uint8_t *at, struct err *why)
+{
+	enum db_step rc = DB_DONE;
+
+	while (count-- > 0 && (rc = db_step(from->senders, why)) == DB_ROW) {
+		for (int i = 0; i < 3; i++) {
+			at = audit_put_u64(at, (uint64_t)db_i64(from->senders, i));
+			db_bind_i64(w->set_last, i + 1, db_i64(from->senders, i));
+		}
+		if (db_run(w->set_last, why) != 0) {
+			rc = DB_FAILED;
+			break;
+		}
+	}
+	db_reset(from->senders);
 	return rc == DB_FAILED ? -1 : 0;
+}
+
+/* A segment's first entry, with the senders of the one before; or, of the first segment, with those of before there was a chain
+ * (from is w then). */
+static int put_begin(struct audit_store *s, struct writer *w, struct writer *from, int64_t adopted, struct err *why)
+{
+	int64_t count = 0, open = 0;
+	size_t len;
+	uint8_t *body, *at;
+	int rc;
+
+	if (read_number(from->count_senders, &count, why) != 0 ||
+	    (from != w && audit_open_count(&from->open, &open, why) != 0))
+		return -1;
+	len = AUDIT_BEGIN_BYTES + (size_t)count * AUDIT_BEGIN_SENDER_BYTES;
+	body = calloc(1, len);
+	if (body == NULL)
+		return err_set(why, "out of memory for a segment of the audit");
+	memcpy(body, s->ring->store, AUDIT_ID_BYTES);
+	at = body + AUDIT_ID_BYTES;
+	for (int i = 0; i < 4; i++)
+		*at++ = (uint8_t)(w->number >> (8 * i));
+	memcpy(at, s->at.mac, AUDIT_MAC_BYTES);
+	at = audit_put_u64(at + AUDIT_MAC_BYTES, (uint64_t)adopted);
+	at = audit_put_u64(at, (uint64_t)open);
+	rc = carry_senders(w, from, count, at, why);
+	if (rc == 0)
+		rc = put_entry(s, w, AUDIT_ENTRY_BEGIN, s->at.event + 1, 0, body, len, why);
+	free(body);
+	return rc;
 }
 
 /* The sender's entry in this batch, or NULL. */
@@ -181,13 +413,377 @@ static struct sender *sender_add(struct audit_store *s, uint64_t incarnation, st
 	return new;
 }
 
-static int insert(struct audit_store *s, const struct audit_event *e, struct err *why)
+/* What is open becomes a row of the new segment: it can be read, settled and verified by itself. */
+static int carry_open(struct audit_store *s, struct writer *w, struct writer *from, const struct audit_open_row *row,
+		      struct err *why)
 {
-	audit_row_bind(s->insert, s->last_id + 1, e);
-	if (db_run(s->insert, why) != 0)
+	struct sender *sender = sender_of(s, row->incarnation);
+
+	if (sender == NULL && s->nbatch == BATCH_SENDERS_MAX) {
+		if (put_commit(s, w, why) != 0)
+			return -1;
+		s->nbatch = 0;
+	}
+	if (sender == NULL && (sender = sender_add(s, row->incarnation, why)) == NULL)
 		return -1;
-	s->last_id++;
+	if (audit_open_carried(&from->open, row, &s->event, why) != 0 ||
+	    insert(s, w, &s->event, (uint8_t)(sender - s->batch), why) != 0)
+		return -1;
+	return audit_open_put(&w->open, row, s->at.event, why);
+}
+
+static int carry(struct audit_store *s, struct writer *w, struct writer *from, struct err *why)
+{
+	struct audit_open_row page[OPEN_PAGE];
+	int64_t session = INT64_MIN, flow = INT64_MIN;
+	int n;
+
+	do {
+		n = audit_open_after(&from->open, session, flow, page, OPEN_PAGE, why);
+		for (int i = 0; i < n; i++)
+			if (carry_open(s, w, from, &page[i], why) != 0)
+				return -1;
+		if (n > 0) {
+			session = (int64_t)page[n - 1].session;
+			flow = page[n - 1].flow;
+		}
+	} while (n == OPEN_PAGE);
+	return n < 0 ? -1 : put_commit(s, w, why);
+}
+
+/* In one transaction: a new segment has all that it needs, or nothing. */
+static int fill_segment(struct audit_store *s, struct err *why)
+{
+	if (begin(s, &s->next, why) == 0 && put_begin(s, &s->next, &s->now, 0, why) == 0 &&
+	    carry(s, &s->next, &s->now, why) == 0 && commit(s, &s->next, why) == 0)
+		return 0;
+	rollback(s, &s->next);
+	return -1;
+}
+
+/* What is written no more becomes one plain file.  While somebody reads its log it stays as it is, and is tried again. */
+static void finish_segment(uint32_t number)
+{
+	char name[AUDIT_SEGMENT_NAME_MAX];
+	struct err why;
+	struct db *db;
+
+	if (!audit_segment_has_log(audit_segment_name(number, name)))
+		return;
+	db = audit_segment_open(name, AUDIT_WRITE, &why);
+	if (db == NULL || db_finish(&db, NULL, &why) != 0)
+		log_debug("a segment of the audit keeps its log for now: %s", why.text);
+}
+
+/* Ends the segment and begins the next; each step can be repeated, by us or by our successor. */
+static int rotate(struct audit_store *s, struct err *why)
+{
+	uint32_t last = s->now.number;
+
+	if (s->next.db == NULL && open_writer(&s->next, last + 1, why) != 0)
+		return -1;
+	if (end_segment(s, why) != 0 || fill_segment(s, why) != 0)
+		return -1;
+	close_writer(&s->now);
+	s->now = s->next;
+	s->now.began_us = clock_wall_us();
+	s->next = (struct writer){0};
+	s->ended = false;
+	s->segments++;
+	finish_segment(last);
 	return 0;
+}
+
+static bool segment_is_over(const struct audit_store *s)
+{
+	char name[AUDIT_SEGMENT_NAME_MAX];
+
+	/* Later days only: a clock that is set back ends nothing. */
+	if (clock_wall_us() / DAY_US > s->now.began_us / DAY_US)
+		return true;
+	return audit_segment_bytes(audit_segment_name(s->now.number, name)) >= s->segment_bytes;
+}
+
+/* While it has not ended, a segment can go on should no other be had. */
+static int rotate_if_due(struct audit_store *s, struct err *why)
+{
+	if (s->ended)
+		return rotate(s, why);
+	if (clock_mono_us() < s->rotate_after_us || !segment_is_over(s))
+		return 0;
+	if (rotate(s, why) == 0)
+		return 0;
+	s->rotate_after_us = clock_mono_us() + RETRY_US;
+	log_warning("the next segment of the audit cannot be begun, this one goes on: %s", why->text);
+	return s->ended ? -1 : 0;
+}
+
+/* ---- opening ------------------------------------------------------------------------------------------------------ */
+
+/* The single file of before becomes the first segment. */
+static int take_single_file(struct err *why)
+{
+	char name[AUDIT_SEGMENT_NAME_MAX];
+	struct db *db;
+
+	if (access(AUDIT_SINGLE_FILE, F_OK) != 0)
+		return 0;
+	db = audit_segment_open(AUDIT_SINGLE_FILE, AUDIT_WRITE, why);
+	if (db == NULL || db_finish(&db, NULL, why) != 0)
+		return -1;
+	if (rename(AUDIT_SINGLE_FILE, audit_segment_name(1, name)) != 0)
+		return err_set_errno(why, AUDIT_SINGLE_FILE ": cannot become %s", name);
+	return 0;
+}
+
+/* One transaction of it: up to one entry's rows behind s->at.  1 there are more, 0 that was all, -1. */
+static int adopt_some(struct audit_store *s, struct db_stmt *rows, int64_t adopted, struct err *why)
+{
+	enum db_step rc;
+	int linked = 0;
+
+	db_bind_i64(rows, 1, s->at.event);
+	db_bind_i64(rows, 2, adopted);
+	s->nrows = s->nbatch = 0;
+	while (linked == 0 && (rc = db_step(rows, why)) == DB_ROW) {
+		int64_t id = db_i64(rows, 0);
+
+		/* Where rows are missing, an entry ends: whoever verifies sees the same gap. */
+		if (id != s->at.event + 1)
+			linked = put_commit(s, &s->now, why);
+		s->at.event = id;
+		if (s->nrows == 0)
+			s->first = id;
+		if (linked == 0)
+			linked = link_row(s, &s->now, audit_row_bytes_of(rows, s->row), AUDIT_SENDER_NONE, why);
+	}
+	db_reset(rows);
+	if (linked != 0 || rc == DB_FAILED || put_commit(s, &s->now, why) != 0)
+		return -1;
+	return s->at.event < adopted;
+}
+
+/* Rows that were there before there was a chain are taken as they were found. */
+static int adopt(struct audit_store *s, int64_t adopted, struct err *why)
+{
+	struct db_stmt *rows = db_prepare(
+		s->now.db, "SELECT " AUDIT_COLUMNS " FROM event WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT 4095", why);
+	int rc = rows == NULL ? -1 : s->durable.event < adopted;
+
+	while (rc == 1) {
+		rc = db_begin(s->now.db, why) != 0 ? -1 : adopt_some(s, rows, adopted, why);
+		if (rc >= 0 && commit(s, &s->now, why) != 0)
+			rc = -1;
+	}
+	db_finalize(&rows);
+	if (rc != 0)
+		rollback(s, &s->now);
+	return rc;
+}
+
+/* Says in the audit itself what a look at its files has shown. */
+static int note(struct audit_store *s, const char *text, struct err *why)
+{
+	memset(&s->event, 0, sizeof s->event);
+	s->event.kind = AUDIT_ADMIN;
+	s->event.time_us = clock_wall_us();
+	snprintf(s->event.reason, sizeof s->event.reason, "%s", text);
+	log_warning("%s", text);
+	if (begin(s, &s->now, why) == 0 && insert(s, &s->now, &s->event, AUDIT_SENDER_NONE, why) == 0 &&
+	    put_commit(s, &s->now, why) == 0 && commit(s, &s->now, why) == 0)
+		return 0;
+	rollback(s, &s->now);
+	return -1;
+}
+
+/* The first entry of all. */
+static int begin_chain(struct audit_store *s, struct err *why)
+{
+	uint8_t tag[AUDIT_DIGEST_BYTES];
+	char text[AUDIT_TEXT_MAX];
+	struct audit_head head;
+	bool known = audit_head_read(&head, tag) == 1; /* before ours takes its place */
+	int64_t adopted;
+
+	if (db_begin(s->now.db, why) != 0)
+		return -1;
+	if (read_number(s->now.newest, &adopted, why) != 0 || put_begin(s, &s->now, &s->now, adopted, why) != 0 ||
+	    commit(s, &s->now, why) != 0) {
+		rollback(s, &s->now);
+		return -1;
+	}
+	if (adopt(s, adopted, why) != 0)
+		return -1;
+	if (!known || head.entry == 0)
+		return 0;
+	snprintf(text, sizeof text, "the audit begins anew, though it had come to entry %lld: its files were taken away",
+		 (long long)head.entry);
+	return note(s, text, why);
+}
+
+/* Does the chain stand where its head and key say that it came to?  last: its last entry. */
+static int compare_with_files(struct audit_store *s, const struct found *last, struct err *why)
+{
+	uint64_t reached = (uint64_t)last->epoch + (last->kind == AUDIT_ENTRY_SEAL);
+	uint8_t tag[AUDIT_DIGEST_BYTES];
+	struct audit_head head;
+	char text[AUDIT_TEXT_MAX];
+
+	s->ratchet_due = last->kind == AUDIT_ENTRY_SEAL && s->ring->keys.epoch == (uint64_t)last->epoch;
+	if (audit_head_read(&head, tag) == 1 &&
+	    (head.entry > last->id || (head.entry == last->id && memcmp(head.mac, last->mac, sizeof head.mac) != 0))) {
+		snprintf(text, sizeof text,
+			 "the audit was put back to entry %lld, it had come to %lld: a backup was restored, or its end was cut",
+			 (long long)last->id, (long long)head.entry);
+	} else if (s->ring->keys.epoch > reached) {
+		snprintf(text, sizeof text, "the audit was put back to epoch %llu, it had come to %llu: a backup was restored, or "
+			 "its end was cut", (unsigned long long)reached, (unsigned long long)s->ring->keys.epoch);
+	} else if (s->ring->keys.epoch + s->ratchet_due < reached) {
+		snprintf(text, sizeof text, "the key of the audit was put back to epoch %llu, the audit has come to %llu: a "
+			 "backup was restored", (unsigned long long)s->ring->keys.epoch, (unsigned long long)reached);
+		while (s->ring->keys.epoch < reached)
+			if (audit_ring_ratchet(s->ring, why) != 0)
+				return -1;
+	} else {
+		return 0;
+	}
+	if (ratchet(s, why) != 0)
+		return -1;
+	return s->ended ? 0 : note(s, text, why);
+}
+
+/* Finds the segment to go on with; *last is the last entry of the chain, or zero. */
+static int open_last(struct audit_store *s, const uint32_t *numbers, int n, struct found *last, struct err *why)
+{
+	if (open_writer(&s->now, n == 0 ? 1 : numbers[n - 1], why) != 0 || find_entry(s->now.db, false, last, why) < 0)
+		return -1;
+	s->segments = n == 0 ? 1 : (uint32_t)n;
+	if (last->id != 0 || n < 2)
+		return 0;
+	/* It was made, and never begun. */
+	s->next = s->now;
+	s->now = (struct writer){0};
+	s->segments--;
+	if (s->next.number != numbers[n - 2] + 1)
+		return err_set(why, "segment %u of the audit is missing", s->next.number - 1);
+	return open_writer(&s->now, numbers[n - 2], why) != 0 || find_entry(s->now.db, false, last, why) < 0 ? -1 : 0;
+}
+
+static int first_of_all(struct audit_store *s, const uint32_t *numbers, int n, struct err *why)
+{
+	char name[AUDIT_SEGMENT_NAME_MAX];
+	struct db *oldest = n < 2 ? s->now.db : audit_segment_open(audit_segment_name(numbers[0], name), AUDIT_READ, why);
+	struct found first = {0};
+	int rc = oldest == NULL ? -1 : find_entry(oldest, true, &first, why);
+
+	s->first_event = first.adopted > 0 ? 1 : first.first;
+	if (oldest != s->now.db)
+		db_close(&oldest);
+	/* One that cannot be read is no reason to stop: whoever verifies will hear of it. */
+	if (rc < 0)
+		log_warning("the oldest segment of the audit cannot be read: %s", why->text);
+	return 0;
+}
+
+/* Goes on where the chain ended. */
+static int resume(struct audit_store *s, const struct found *last, struct err *why)
+{
+	struct found first;
+
+	if (find_entry(s->now.db, true, &first, why) < 0)
+		return -1;
+	s->now.began_us = first.time_us;
+	s->durable = (struct position){.event = last->first + last->count - 1, .entry = last->id};
+	memcpy(s->durable.mac, last->mac, sizeof s->durable.mac);
+	s->at = s->durable;
+	s->ended = last->kind == AUDIT_ENTRY_END;
+	if (first.adopted > s->durable.event && adopt(s, first.adopted, why) != 0)
+		return -1;
+	if (compare_with_files(s, last, why) != 0)
+		return -1;
+	set_head(s, true);
+	return s->ended || s->next.db != NULL ? rotate(s, why) : 0;
+}
+
+static int open_segments(struct audit_store *s, const uint32_t *numbers, int n, struct err *why)
+{
+	struct found last;
+
+	if (open_last(s, numbers, n, &last, why) != 0 || (s->ring = audit_ring_open(last.id != 0, why)) == NULL)
+		return -1;
+	s->epoch_began_us = clock_mono_us();
+	s->now.began_us = clock_wall_us();
+	if ((last.id == 0 ? begin_chain(s, why) : resume(s, &last, why)) != 0)
+		return -1;
+	for (int i = 0; i + 1 < n; i++)
+		finish_segment(numbers[i]);
+	return first_of_all(s, numbers, n, why);
+}
+
+static int open_store(struct audit_store *s, struct err *why)
+{
+	uint32_t *numbers;
+	int n = audit_segment_list(&numbers, why), rc;
+
+	if (n == 0) {
+		free(numbers);
+		if (take_single_file(why) != 0)
+			return -1;
+		n = audit_segment_list(&numbers, why);
+	}
+	rc = n < 0 ? -1 : open_segments(s, numbers, n, why);
+	free(numbers);
+	return rc;
+}
+
+struct audit_store *audit_store_open(uint64_t segment_bytes, struct err *why)
+{
+	struct audit_store *s = calloc(1, sizeof *s);
+
+	if (s == NULL) {
+		err_set(why, "out of memory for the audit");
+		return NULL;
+	}
+	s->segment_bytes = segment_bytes;
+	if (open_store(s, why) != 0)
+		audit_store_close(&s);
+	return s;
+}
+
+void audit_store_close(struct audit_store **store)
+{
+	struct audit_store *s = *store;
+
+	*store = NULL;
+	if (s == NULL)
+		return;
+	close_writer(&s->now);
+	close_writer(&s->next);
+	audit_ring_close(&s->ring);
+	free(s);
+}
+
+/* ---- writing --------------------------------------------------------------------------------------------------- */
+
+int audit_store_begin(struct audit_store *s, struct err *why)
+{
+	if (ratchet(s, why) != 0 || rotate_if_due(s, why) != 0)
+		return -1;
+	return begin(s, &s->now, why);
+}
+
+int audit_store_last(struct audit_store *s, uint64_t incarnation, uint64_t *sequence, struct err *why)
+{
+	struct db_stmt *last_of = s->now.last_of;
+	enum db_step rc;
+
+	*sequence = 0;
+	db_bind_i64(last_of, 1, (int64_t)incarnation);
+	rc = db_step(last_of, why);
+	if (rc == DB_ROW)
+		*sequence = (uint64_t)db_i64(last_of, 0);
+	db_reset(last_of);
+	return rc == DB_FAILED ? -1 : 0;
 }
 
 int audit_store_append(struct audit_store *s, uint64_t incarnation, uint64_t sequence, const struct audit_event *e,
@@ -201,15 +797,22 @@ int audit_store_append(struct audit_store *s, uint64_t incarnation, uint64_t seq
 		return -1;
 	if (sequence <= sender->last)
 		return 0;
-	if (insert(s, e, why) != 0 || audit_open_note(&s->open, incarnation, s->last_id, e, why) != 0)
-		return -1;
+	/* Before the row: an entry of the chain that ends with it tells how far its sender has come. */
 	sender->last = sequence;
-	return 1;
+	if (insert(s, &s->now, e, (uint8_t)(sender - s->batch), why) != 0)
+		return -1;
+	return audit_open_note(&s->now.open, incarnation, s->at.event, e, why) != 0 ? -1 : 1;
+}
+
+int audit_store_note(struct audit_store *s, const struct audit_event *e, struct err *why)
+{
+	return insert(s, &s->now, e, AUDIT_SENDER_NONE, why);
 }
 
 int audit_store_settle(struct audit_store *s, struct audit_settling *at, unsigned max, unsigned *rows, struct err *why)
 {
-	struct audit_open_row page[SETTLE_PAGE];
+	struct audit_open_row page[OPEN_PAGE];
+	struct audit_open *open = &s->now.open;
 	int n;
 
 	*rows = 0;
@@ -218,7 +821,7 @@ int audit_store_settle(struct audit_store *s, struct audit_settling *at, unsigne
 		at->session = at->flow = INT64_MIN;
 	}
 	do {
-		n = audit_open_after(&s->open, at->session, at->flow, page, SETTLE_PAGE, why);
+		n = audit_open_after(open, at->session, at->flow, page, OPEN_PAGE, why);
 		if (n < 0)
 			return -1;
 		for (int i = 0; i < n; i++) {
@@ -228,12 +831,12 @@ int audit_store_settle(struct audit_store *s, struct audit_settling *at, unsigne
 			at->flow = page[i].flow;
 			if (!at->lost(page[i].incarnation, at->arg))
 				continue;
-			if (audit_open_closing(&s->open, &page[i], &s->event, why) != 0 ||
-			    insert(s, &s->event, why) != 0 || audit_open_forget(&s->open, &page[i], why) != 0)
+			if (audit_open_closing(open, &page[i], &s->event, why) != 0 ||
+			    audit_store_note(s, &s->event, why) != 0 || audit_open_forget(open, &page[i], why) != 0)
 				return -1;
 			++*rows;
 		}
-	} while (n == SETTLE_PAGE);
+	} while (n == OPEN_PAGE);
 	return 0;
 }
 
@@ -241,308 +844,63 @@ int audit_store_settle(struct audit_store *s, struct audit_settling *at, unsigne
  * the time. */
 static int save_senders(struct audit_store *s, struct err *why)
 {
+	struct writer *w = &s->now;
 	int64_t count;
 
 	for (size_t i = 0; i < s->nbatch; i++) {
-		db_bind_i64(s->set_last, 1, (int64_t)s->batch[i].incarnation);
-		db_bind_i64(s->set_last, 2, (int64_t)s->batch[i].last);
-		db_bind_i64(s->set_last, 3, s->last_id);
-		if (db_run(s->set_last, why) != 0)
+		db_bind_i64(w->set_last, 1, (int64_t)s->batch[i].incarnation);
+		db_bind_i64(w->set_last, 2, (int64_t)s->batch[i].last);
+		db_bind_i64(w->set_last, 3, s->at.event);
+		if (db_run(w->set_last, why) != 0)
 			return -1;
 	}
-	if (read_number(s->count_senders, &count, why) != 0)
+	if (read_number(w->count_senders, &count, why) != 0)
 		return -1;
 	if (count <= AUDIT_SENDERS_MAX)
 		return 0;
-	db_bind_i64(s->forget, 1, AUDIT_SENDERS_MAX);
-	return db_run(s->forget, why);
+	db_bind_i64(w->forget, 1, AUDIT_SENDERS_MAX);
+	return db_run(w->forget, why);
 }
 
 int audit_store_commit(struct audit_store *s, struct err *why)
 {
-	if (save_senders(s, why) != 0 || db_commit(s->db, why) != 0)
+	if (save_senders(s, why) != 0 || put_commit(s, &s->now, why) != 0)
 		return -1;
-	s->in_batch = false;
-	return 0;
+	return commit(s, &s->now, why);
 }
 
 void audit_store_rollback(struct audit_store *s)
 {
-	db_rollback(s->db);
-	s->in_batch = false;
-	s->nbatch = 0;
+	rollback(s, &s->now);
+}
+
+int audit_store_tick(struct audit_store *s, struct err *why)
+{
+	if (s->in_batch)
+		return 0;
+	if (ratchet(s, why) != 0)
+		return -1;
+	if (s->epoch_commits < EPOCH_COMMITS && clock_mono_us() - s->epoch_began_us < EPOCH_US)
+		return 0;
+	return seal(s, why);
 }
 
 int audit_store_checkpoint(struct audit_store *s, struct err *why)
 {
-	if (s->in_batch || db_wal_pages(s->db) < CHECKPOINT_PAGES)
+	if (s->in_batch || db_wal_pages(s->now.db) < CHECKPOINT_PAGES)
 		return 0;
-	return db_checkpoint(s->db, why);
+	return db_checkpoint(s->now.db, why);
 }
 
-int audit_store_counts(struct audit_store *s, struct audit_counts *out, struct err *why)
+void audit_store_status(const struct audit_store *s, struct audit_store_status *out)
 {
-	enum db_step rc = db_step(s->bounds, why);
-
-	*out = (struct audit_counts){0};
-	if (rc == DB_ROW && !db_is_null(s->bounds, 1)) {
-		out->rows = (uint64_t)(db_i64(s->bounds, 1) - db_i64(s->bounds, 0)) + 1;
-		out->oldest_us = db_i64(s->bounds, 2);
-		out->newest_us = db_i64(s->bounds, 3);
-	}
-	db_reset(s->bounds);
-	return rc == DB_ROW ? 0 : -1;
-}
-
-/* ---- filters --------------------------------------------------------------------------------------------------- */
-
-int audit_filter_verdict(struct audit_filter *f, const char *text, struct err *why)
-{
-	uint32_t kinds;
-
-	if (strcmp(text, "allow") == 0)
-		kinds = AUDIT_KINDS_ALLOW;
-	else if (strcmp(text, "deny") == 0)
-		kinds = AUDIT_KINDS_DENY;
-	else
-		return err_set(why, "a verdict is allow or deny");
-	f->kinds = f->kinds == 0 ? kinds : f->kinds & kinds;
-	return f->kinds == 0 ? err_set(why, "no event of this kind has this verdict") : 0;
-}
-
-/* A name as the audit keeps it: canonical; or as it stands where it is none, since refused ones are kept as sent. */
-static int filter_name(struct audit_filter *f, enum audit_to to, const char *text, struct err *why)
-{
-	struct name name;
-	struct addr address;
-	const char *reason;
-	size_t len = strlen(text);
-
-	if (len == 0 || len > AUDIT_TEXT_MAX)
-		return err_set(why,
-			       "a destination is a name, .suffix, *.suffix, an address or a prefix like 192.0.2.0/24");
-	f->to = to;
-	switch (name_canonical(text, len, &name, &address, &reason)) {
-	case NAME_IS_ADDRESS:
-		if (to != AUDIT_TO_NAME)
-			return err_set(why, "a suffix is part of a name, not an address");
-		f->to = AUDIT_TO_PREFIX;
-		f->to_prefix = (struct prefix){.addr = address, .bits = (uint8_t)addr_bits(&address)};
-		return 0;
-	case NAME_IS_NAME:
-		memcpy(f->to_name, name.text, (size_t)name.len + 1);
-		return 0;
-	case NAME_REFUSED:
-	default:
-		memcpy(f->to_name, text, len + 1);
-		return 0;
-	}
-}
-
-int audit_filter_to(struct audit_filter *f, const char *text, struct err *why)
-{
-	bool host_bits;
-
-	if (text[0] == '.')
-		return filter_name(f, AUDIT_TO_SUFFIX, text + 1, why);
-	if (text[0] == '*' && text[1] == '.')
-		return filter_name(f, AUDIT_TO_BELOW, text + 2, why);
-	if (prefix_parse(text, &f->to_prefix, &host_bits)) {
-		f->to = AUDIT_TO_PREFIX;
-		return 0;
-	}
-	if (host_bits)
-		return err_set(why, "a prefix has no bits set behind its length: 192.0.2.0/24, not 192.0.2.1/24");
-	if (strchr(text, '/') != NULL)
-		return err_set(why, "this is no prefix: write it like 192.0.2.0/24 or 2001:db8::/32");
-	return filter_name(f, AUDIT_TO_NAME, text, why);
-}
-
-/* True if name lies below suffix, at a label's border. */
-static bool below(const char *name, size_t len, const char *suffix)
-{
-	size_t slen = strlen(suffix);
-
-	return len > slen + 1 && name[len - slen - 1] == '.' && memcmp(name + len - slen, suffix, slen) == 0;
-}
-
-static bool same(const char *name, size_t len, const char *text)
-{
-	return strlen(text) == len && memcmp(name, text, len) == 0;
-}
-
-/* ---- asking ---------------------------------------------------------------------------------------------------- */
-
-struct audit_query {
-	struct audit_store *store;
-	struct audit_filter filter;
-	struct db_stmt *select;
-	int64_t time, id;  /* of the last row looked at */
-	int64_t far;	   /* the last time that belongs to the answer */
-	int64_t newest_id; /* when the query began */
-	uint64_t rows;
-	bool ended, cut;
-	struct audit_event event;
-};
-
-/* The order is by time, and by id among equal times; a page begins behind the last row looked at (?2 time, ?3 id) and
- * ends at the filter's far end (?1).  The index on time gives that order; a session's few rows are sorted.  The other
- * conditions are looked at row by row, so that a page ends in time however little matches. */
-#define PAGE(conditions, order)                                                                                        \
-	"SELECT " AUDIT_COLUMNS " FROM event WHERE " conditions " AND id <= ?4 ORDER BY time " order ", id " order
-#define DOWN "time >= ?1 AND time <= ?2 AND (time < ?2 OR id < ?3)"
-#define UP "time <= ?1 AND time >= ?2 AND (time > ?2 OR id > ?3)"
-
-static const char *const page_sql[2][2] = {
-	{PAGE(DOWN, "DESC"), PAGE(UP, "ASC")},
-	{PAGE("session = ?5 AND " DOWN, "DESC"), PAGE("session = ?5 AND " UP, "ASC")},
-};
-
-struct audit_query *audit_query_new(struct audit_store *s, const struct audit_filter *f, struct err *why)
-{
-	struct audit_query *q = calloc(1, sizeof *q);
-	enum db_step rc;
-
-	if (q == NULL) {
-		err_set(why, "out of memory");
-		return NULL;
-	}
-	q->store = s;
-	q->filter = *f;
-	if (f->oldest_first) {
-		q->time = f->since_us == 0 ? INT64_MIN : f->since_us;
-		q->id = INT64_MIN;
-		q->far = f->until_us == 0 ? INT64_MAX : f->until_us - 1;
-	} else {
-		q->time = f->until_us == 0 ? INT64_MAX : f->until_us - 1;
-		q->id = INT64_MAX;
-		q->far = f->since_us == 0 ? INT64_MIN : f->since_us;
-	}
-	q->select = db_prepare(s->db, page_sql[f->session != 0][f->oldest_first], why);
-	rc = q->select == NULL ? DB_FAILED : db_step(s->bounds, why);
-	if (rc == DB_ROW)
-		q->newest_id = db_i64(s->bounds, 1);
-	if (q->select != NULL)
-		db_reset(s->bounds);
-	if (rc != DB_ROW)
-		audit_query_free(&q);
-	return q;
-}
-
-void audit_query_free(struct audit_query **qp)
-{
-	struct audit_query *q = *qp;
-
-	*qp = NULL;
-	if (q == NULL)
-		return;
-	db_finalize(&q->select);
-	free(q);
-}
-
-static bool destination_matches(const struct audit_filter *f, struct db_stmt *s)
-{
-	struct addr address;
-	const char *name;
-	size_t len;
-
-	if (f->to == AUDIT_TO_ANY)
-		return true;
-	if (f->to == AUDIT_TO_PREFIX) {
-		address = audit_row_address(s, COL_ADDRESS);
-		return prefix_contains(&f->to_prefix, &address);
-	}
-	name = db_bytes(s, COL_NAME, &len);
-	if (f->to != AUDIT_TO_BELOW && same(name, len, f->to_name))
-		return true;
-	return f->to != AUDIT_TO_NAME && below(name, len, f->to_name);
-}
-
-static bool row_matches(const struct audit_filter *f, struct db_stmt *s)
-{
-	int64_t kind = db_i64(s, COL_KIND);
-	size_t len;
-
-	if (kind < 0 || kind >= AUDIT_KIND_COUNT)
-		return false; /* not written by us */
-	if (f->kinds != 0 && (f->kinds & 1u << kind) == 0)
-		return false;
-	if (f->user[0] != '\0') {
-		const char *user = db_bytes(s, COL_USER, &len);
-
-		if (!same(user, len, f->user))
-			return false;
-	}
-	if (f->client.addr.family != ADDR_NONE) {
-		struct addr client = audit_row_address(s, COL_CLIENT);
-
-		if (!prefix_contains(&f->client, &client))
-			return false;
-	}
-	return destination_matches(f, s);
-}
-
-static void bind_page(struct audit_query *q)
-{
-	db_bind_i64(q->select, 1, q->far);
-	db_bind_i64(q->select, 2, q->time);
-	db_bind_i64(q->select, 3, q->id);
-	db_bind_i64(q->select, 4, q->newest_id);
-	if (q->filter.session != 0)
-		db_bind_i64(q->select, 5, (int64_t)q->filter.session);
-}
-
-/* Looks at rows until the page ends: 1 more, 0 all, -1 failed. */
-static int scan(struct audit_query *q, uint64_t max_rows, int64_t deadline_us, audit_row *row, void *arg,
-		struct err *why)
-{
-	uint64_t given = 0;
-	unsigned seen = 0;
-
-	for (;;) {
-		enum db_step rc = db_step(q->select, why);
-
-		if (rc != DB_ROW)
-			return rc == DB_DONE ? 0 : -1;
-		q->time = db_i64(q->select, COL_TIME);
-		q->id = db_i64(q->select, COL_ID);
-		if (row_matches(&q->filter, q->select)) {
-			audit_row_read(q->select, &q->event);
-			q->rows++;
-			given++;
-			bool go_on = row((uint64_t)q->id, &q->event, arg);
-
-			q->cut = q->rows == q->filter.limit;
-			if (q->cut)
-				return 0;
-			if (!go_on || given == max_rows)
-				return 1;
-		}
-		if (++seen % 64 == 0 && clock_mono_us() >= deadline_us)
-			return 1;
-	}
-}
-
-int audit_query_page(struct audit_query *q, uint64_t max_rows, int64_t max_us, audit_row *row, void *arg,
-		     struct err *why)
-{
-	int rc;
-
-	if (q->ended)
-		return 0;
-	bind_page(q);
-	rc = scan(q, max_rows, clock_mono_us() + max_us, row, arg, why);
-	db_reset(q->select);
-	q->ended = rc != 1;
-	return rc;
-}
-
-uint64_t audit_query_rows(const struct audit_query *q)
-{
-	return q->rows;
-}
-
-bool audit_query_cut(const struct audit_query *q)
-{
-	return q->cut;
+	*out = (struct audit_store_status){
+		.rows = (uint64_t)(s->durable.event - s->first_event + 1),
+		.segments = s->segments,
+		.segment = s->now.number,
+		.head = {.epoch = s->ring->keys.epoch, .entry = s->durable.entry},
+		.first_key_waits = audit_ring_first_key_waits(),
+	};
+	memcpy(out->head.store, s->ring->store, sizeof out->head.store);
+	memcpy(out->head.mac, s->durable.mac, sizeof out->head.mac);
 }

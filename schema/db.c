@@ -284,6 +284,11 @@ int db_begin(struct db *db, struct err *why)
 	return exec(db, "BEGIN IMMEDIATE", "begin a transaction", why);
 }
 
+int db_begin_read(struct db *db, struct err *why)
+{
+	return exec(db, "BEGIN", "begin to read", why);
+}
+
 int db_commit(struct db *db, struct err *why)
 {
 	return exec(db, "COMMIT", "commit", why);
@@ -311,6 +316,23 @@ int db_checkpoint(struct db *db, struct err *why)
 		return fail(db, "checkpoint", why);
 	db->wal_pages = left > moved ? (unsigned)(left - moved) : 0;
 	return 0;
+}
+
+int db_finish(struct db **dbp, const char *sql, struct err *why)
+{
+	struct db *db = *dbp;
+	int rc = 0;
+
+	while (!LIST_EMPTY(&db->stmts))
+		stmt_free(LIST_FIRST(&db->stmts));
+	db->sealed = false; /* what follows is our own */
+	if (sql != NULL)
+		rc = exec(db, sql, "be indexed", why);
+	/* What SQLite answers, not whether it failed, tells that it kept the log because somebody reads. */
+	if (rc == 0)
+		rc = exec(db, "PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode=DELETE;", "give up its log", why);
+	db_close(dbp);
+	return rc;
 }
 
 int64_t db_last_rowid(const struct db *db)
@@ -401,6 +423,22 @@ int db_run(struct db_stmt *s, struct err *why)
 
 	db_reset(s);
 	return rc == DB_DONE ? 0 : -1;
+}
+
+enum db_type db_type(struct db_stmt *s, int at)
+{
+	switch (sqlite3_column_type(s->stmt, at)) {
+	case SQLITE_NULL:
+		return DB_NULL;
+	case SQLITE_INTEGER:
+		return DB_INTEGER;
+	case SQLITE_TEXT:
+		return DB_TEXT;
+	case SQLITE_BLOB:
+		return DB_BLOB;
+	default:
+		return DB_OTHER;
+	}
 }
 
 bool db_is_null(struct db_stmt *s, int at)

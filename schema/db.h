@@ -39,6 +39,8 @@ void db_close(struct db **db);
 
 /* 0 or -1.  A write transaction takes its lock at once. */
 int db_begin(struct db *db, struct err *why);
+/* Several reads of one state; ends with db_rollback(). */
+int db_begin_read(struct db *db, struct err *why);
 int db_commit(struct db *db, struct err *why);
 /* Never fails: after an error SQLite may have rolled back by itself. */
 void db_rollback(struct db *db);
@@ -49,6 +51,10 @@ unsigned db_wal_pages(const struct db *db);
 int db_checkpoint(struct db *db, struct err *why);
 
 int64_t db_last_rowid(const struct db *db);
+
+/* For a file that is written no more: runs sql (a constant; NULL: none), folds the log into the file and leaves it without
+ * one, and closes.  -1 with *why if somebody else has it open, or it fails: it can be tried again. */
+int db_finish(struct db **db, const char *sql, struct err *why);
 
 /* sql is a constant.  The statement lives until db_finalize(), or db_close(). */
 struct db_stmt *db_prepare(struct db *db, const char *sql, struct err *why);
@@ -68,6 +74,8 @@ void db_reset(struct db_stmt *s);
 /* Steps a statement that returns no row, and resets it: 0 or -1. */
 int db_run(struct db_stmt *s, struct err *why);
 
+enum db_type { DB_NULL, DB_INTEGER, DB_TEXT, DB_BLOB, DB_OTHER };
+enum db_type db_type(struct db_stmt *s, int at);
 bool db_is_null(struct db_stmt *s, int at);
 int64_t db_i64(struct db_stmt *s, int at);
 /* Valid until the next step; "" with *len 0 when NULL.  Any bytes. */

@@ -5,7 +5,11 @@ schema_libschema_a_SOURCES = \
 	schema/db.c schema/db.h schema/migrations.h \
 	schema/audit_row.c schema/audit_row.h \
 	schema/audit_open.c schema/audit_open.h \
+	schema/audit_chain.c schema/audit_chain.h \
+	schema/audit_segment.c schema/audit_segment.h \
 	schema/audit_store.c schema/audit_store.h \
+	schema/audit_query.c schema/audit_query.h \
+	schema/audit_verify.c schema/audit_verify.h \
 	schema/audit_json.c schema/audit_json.h \
 	schema/policy_store.c schema/policy_store.h
 nodist_schema_libschema_a_SOURCES = schema/migrations.c
@@ -17,10 +21,11 @@ SCHEMA_LIBS = $(SQLITE_LIBS) $(SODIUM_LIBS) $(JANSSON_LIBS)
 schema_sql = \
 	$(srcdir)/schema/audit/0001_init.sql \
 	$(srcdir)/schema/audit/0002_open_sessions.sql \
+	$(srcdir)/schema/audit/0003_chain.sql \
 	$(srcdir)/schema/policy/0001_init.sql \
 	$(srcdir)/schema/policy/0002_files.sql
 schema/migrations.c: $(schema_sql) $(srcdir)/schema/embed.awk
 	$(AM_V_GEN)$(MKDIR_P) schema && LC_ALL=C $(AWK) -f $(srcdir)/schema/embed.awk $(schema_sql) > $@.tmp && mv $@.tmp $@
 CLEANFILES += schema/migrations.c
-EXTRA_DIST += schema/embed.awk schema/audit/0001_init.sql schema/audit/0002_open_sessions.sql schema/policy/0001_init.sql \
-	schema/policy/0002_files.sql
+EXTRA_DIST += schema/embed.awk schema/audit/0001_init.sql schema/audit/0002_open_sessions.sql schema/audit/0003_chain.sql \
+	schema/policy/0001_init.sql schema/policy/0002_files.sql

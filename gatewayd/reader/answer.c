@@ -25,7 +25,7 @@
 #define LINE_BYTES (256 * 1024)
 
 struct reader {
-	struct audit_store *store; /* NULL: why says why not */
+	struct audit_archive *archive; /* NULL: why says why not */
 	struct err why;
 	struct audit_query *query;
 	int64_t deadline_us;
@@ -58,8 +58,12 @@ static bool put_line(struct reader *r, json_t *value)
 
 static void put_end(struct reader *r)
 {
-	put_line(r, json_pack("{s:b, s:I, s:b}", "end", 1, "rows", (json_int_t)audit_query_rows(r->query), "more",
-			      audit_query_cut(r->query)));
+	json_t *line = json_pack("{s:b, s:I, s:b}", "end", 1, "rows", (json_int_t)audit_query_rows(r->query), "more",
+				 audit_query_cut(r->query));
+
+	if (audit_archive_damage(r->archive)[0] != '\0')
+		json_object_set_new(line, "damage", json_string(audit_archive_damage(r->archive)));
+	put_line(r, line);
 	r->ended = true;
 }
 
@@ -84,9 +88,6 @@ static bool on_row(uint64_t id, const struct audit_event *e, void *arg)
 
 static void next_page(struct reader *r)
 {
-	struct err why;
-	int rc;
-
 	r->at = r->len = 0;
 	if (clock_mono_us() >= r->deadline_us) {
 		put_error(r, "the query took too long: ask for a shorter time (--since, --until)");
@@ -96,10 +97,7 @@ static void next_page(struct reader *r)
 		put_error(r, "the answer has too many rows: ask for a shorter time (--since, --until)");
 		return;
 	}
-	rc = audit_query_page(r->query, PAGE_ROWS, PAGE_US, on_row, r, &why);
-	if (rc < 0)
-		put_error(r, why.text);
-	else if (rc == 0)
+	if (audit_query_page(r->query, PAGE_ROWS, PAGE_US, on_row, r) == 0)
 		put_end(r);
 }
 
@@ -173,11 +171,11 @@ static void start_query(struct reader *r, const void *body, size_t len)
 	struct audit_filter filter;
 	struct err why;
 
-	if (r->store == NULL)
+	if (r->archive == NULL)
 		put_error(r, r->why.text);
 	else if (audit_filter_json(object, &filter, &why) != 0)
 		put_error(r, why.text);
-	else if ((r->query = audit_query_new(r->store, &filter, &why)) == NULL)
+	else if ((r->query = audit_query_new(r->archive, &filter, &why)) == NULL)
 		put_error(r, why.text);
 	json_decref(object);
 }
@@ -198,7 +196,7 @@ bool reader_take(struct reader *r, struct event_base *base, struct ipc_message *
 	return true;
 }
 
-struct reader *reader_new(const char *path, int64_t time_us, uint64_t rows_max, reader_done *done, void *arg)
+struct reader *reader_new(int64_t time_us, uint64_t rows_max, reader_done *done, void *arg)
 {
 	struct reader *r = calloc(1, sizeof *r);
 
@@ -209,7 +207,7 @@ struct reader *reader_new(const char *path, int64_t time_us, uint64_t rows_max, 
 	r->rows_max = rows_max;
 	r->done = done;
 	r->arg = arg;
-	r->store = audit_store_open(path, AUDIT_READ, &r->why);
+	r->archive = audit_archive_open(&r->why);
 	return r;
 }
 
@@ -225,7 +223,7 @@ void reader_free(struct reader **rp)
 		close(r->fd);
 	}
 	audit_query_free(&r->query);
-	audit_store_close(&r->store);
+	audit_archive_close(&r->archive);
 	free(r->buffer);
 	free(r);
 }

@@ -1,5 +1,5 @@
-/* The reader's entry: answers one query of the audit for control, and ends.  The audit is the file audit.db of the
- * current directory, opened read-only; a filter comes as JSON and is hostile until it has been read. */
+/* The reader's entry: answers one query of the audit for control, and ends.  The audit is the current
+ * directory, read-only; a filter comes as JSON and is hostile until it has been read. */
 #include "config.h"
 
 #include "gatewayd/child.h"
@@ -66,8 +66,8 @@ int reader_main(struct child *c)
 	int code;
 
 	signal(SIGPIPE, SIG_IGN);
-	/* Before the sandbox closes; the log and its index are opened by the first read, which is part of opening. */
-	service.reader = reader_new("audit.db", QUERY_TIME_US, QUERY_ROWS_MAX, leave, &service);
+	/* Before the sandbox closes: what has a log is opened for good, the rest are plain files. */
+	service.reader = reader_new(QUERY_TIME_US, QUERY_ROWS_MAX, leave, &service);
 	c->state = &service;
 	c->on_peer = on_peer;
 	code = child_run(c);

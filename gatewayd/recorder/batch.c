@@ -26,7 +26,7 @@ struct batch {
 	unsigned interval_us;
 	int64_t retry_us; /* the next pause, while failing */
 	bool checkpoint_failing;
-	struct event timer;
+	struct event timer, tick;
 	STAILQ_HEAD(, record) queue;
 	struct batch_status status;
 	batch_changed *changed;
@@ -197,6 +197,28 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	checkpoint(b);
 }
 
+static void on_tick(evutil_socket_t fd, short what, void *arg)
+{
+	struct batch *b = arg;
+	struct err why;
+
+	(void)fd, (void)what;
+	if (audit_store_tick(b->store, &why) != 0) {
+		note_failure(b, &why);
+		b->changed(b->arg);
+	} else if (b->status.failing && STAILQ_EMPTY(&b->queue)) {
+		note_success(b);
+		b->changed(b->arg);
+	}
+}
+
+void batch_start(struct batch *b)
+{
+	struct timeval second = {.tv_sec = 1};
+
+	event_add(&b->tick, &second);
+}
+
 int batch_commit_now(struct batch *b)
 {
 	while (!STAILQ_EMPTY(&b->queue))
@@ -221,6 +243,7 @@ struct batch *batch_new(struct event_base *base, struct audit_store *store, unsi
 	b->arg = arg;
 	STAILQ_INIT(&b->queue);
 	event_assign(&b->timer, base, -1, 0, on_timer, b);
+	event_assign(&b->tick, base, -1, EV_PERSIST, on_tick, b);
 	return b;
 }
 
@@ -232,6 +255,7 @@ void batch_free(struct batch **bp)
 	if (b == NULL)
 		return;
 	event_del(&b->timer);
+	event_del(&b->tick);
 	while (!STAILQ_EMPTY(&b->queue))
 		forget(b, 1);
 	free(b);

@@ -38,6 +38,8 @@ typedef void batch_changed(void *arg);
 /* The store stays the caller's and must outlive the batch. */
 struct batch *batch_new(struct event_base *base, struct audit_store *store, unsigned interval_us,
 			batch_changed *changed, void *arg);
+/* Once a second, all the time: seals epochs. */
+void batch_start(struct batch *b);
 /* Drops what is queued. */
 void batch_free(struct batch **b);
 

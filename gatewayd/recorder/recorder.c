@@ -11,11 +11,15 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/file.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/log.h"
 #include "gatewayd/child.h"
+#include "schema/audit_json.h"
+#include "schema/audit_verify.h"
 
 /* How long a stopping recorder waits for those who still send. */
 #define STOP_WAIT_S 2
@@ -26,7 +30,8 @@ struct service {
 	struct child *child;
 	struct audit_store *store;
 	struct recorder *recorder;
-	struct event deadline;
+	struct event deadline, anchor;
+	int anchor_fd;
 	bool stopping;
 };
 
@@ -110,7 +115,7 @@ static void open_store(struct service *service)
 	char text[600];
 
 	if (lock_directory(&why) == 0)
-		service->store = audit_store_open("audit.db", AUDIT_WRITE, &why);
+		service->store = audit_store_open((uint64_t)service->child->config->segment_mb << 20, &why);
 	if (service->store != NULL)
 		return;
 	snprintf(text, sizeof text,
@@ -120,13 +125,56 @@ static void open_store(struct service *service)
 	child_unusable(service->child, text);
 }
 
+/* ---- anchors: where the chain stands, told to others --------------------------------------------------------------- */
+
+static void on_anchor(evutil_socket_t fd, short what, void *arg)
+{
+	struct service *service = arg;
+	struct audit_store_status status;
+	char text[AUDIT_ANCHOR_TEXT_MAX], line[AUDIT_ANCHOR_TEXT_MAX + AUDIT_TIME_TEXT_MAX], now[AUDIT_TIME_TEXT_MAX];
+	int n;
+
+	(void)fd, (void)what;
+	audit_store_status(service->store, &status);
+	audit_anchor_text(&status.head, text);
+	log_info("%s", text);
+	if (service->anchor_fd < 0)
+		return;
+	n = snprintf(line, sizeof line, "%s %s\n", audit_time_text(clock_wall_us(), now), text);
+	if (write(service->anchor_fd, line, (size_t)n) != n || fdatasync(service->anchor_fd) != 0)
+		log_error("an anchor of the audit could not be written to %s: %s", service->child->config->anchor_file,
+			  strerror(errno));
+}
+
+/* Opened with the recorder's rights before its sandbox closes. */
+static void start_anchors(struct service *service)
+{
+	const struct config *config = service->child->config;
+	struct timeval interval = {.tv_sec = config->anchor_interval_s};
+
+	service->anchor_fd = -1;
+	event_assign(&service->anchor, service->child->base, -1, EV_PERSIST, on_anchor, service);
+	if (config->anchor_interval_s == 0)
+		return;
+	if (config->anchor_file[0] != '\0') {
+		service->anchor_fd = open(config->anchor_file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0644);
+		if (service->anchor_fd < 0)
+			log_error("audit-anchor-file %s cannot be opened: %s; anchors go to the log only", config->anchor_file,
+				  strerror(errno));
+	}
+	event_add(&service->anchor, &interval);
+	on_anchor(-1, 0, service);
+}
+
 int recorder_main(struct child *c)
 {
 	struct service service = {.child = c};
 	int code;
 
 	open_store(&service);
+	start_anchors(&service);
 	service.recorder = recorder_new(c->base, service.store, c->config->commit_interval_us);
+	recorder_start(service.recorder);
 	recorder_on_gone(service.recorder, on_gone, &service);
 	event_assign(&service.deadline, c->base, -1, 0, on_deadline, &service);
 	c->state = &service;
@@ -135,6 +183,7 @@ int recorder_main(struct child *c)
 	c->on_stop = on_stop;
 	code = child_run(c);
 	event_del(&service.deadline);
+	event_del(&service.anchor);
 	recorder_free(&service.recorder);
 	audit_store_close(&service.store);
 	return code;

@@ -3,6 +3,7 @@
 #include "gatewayd/recorder/senders.h"
 
 #include <jansson.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -107,20 +108,23 @@ static void on_changed(void *arg)
 static json_t *status_json(struct recorder *r)
 {
 	struct batch_status b;
-	struct audit_counts counts = {0};
-	struct err why;
+	struct audit_store_status s;
+	char mac[2 * AUDIT_MAC_BYTES + 1];
 
 	batch_get_status(r->batch, &b);
-	if (audit_store_counts(r->store, &counts, &why) != 0 && !b.failing) {
-		b.failing = true;
-		b.why = why;
-	}
+	audit_store_status(r->store, &s);
 	json_t *status =
 		json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "state", b.failing ? "failing" : "ok", "rows",
-			  (json_int_t)counts.rows, "commits", (json_int_t)b.commits, "failures", (json_int_t)b.failures,
+			  (json_int_t)s.rows, "commits", (json_int_t)b.commits, "failures", (json_int_t)b.failures,
 			  "queued", (json_int_t)b.queued, "queued_bytes", (json_int_t)b.queued_bytes, "last_commit_us",
 			  (json_int_t)b.last_commit_us, "longest_commit_us", (json_int_t)b.longest_commit_us);
 
+	json_object_set_new(status, "lost", json_integer((json_int_t)b.lost));
+	json_object_set_new(status, "segments", json_integer((json_int_t)s.segments));
+	json_object_set_new(status, "chain",
+			    json_pack("{s:I, s:I, s:s, s:b}", "entry", (json_int_t)s.head.entry, "epoch",
+				      (json_int_t)s.head.epoch, "head", sodium_bin2hex(mac, sizeof mac, s.head.mac, AUDIT_MAC_BYTES),
+				      "first_key_waits", s.first_key_waits));
 	if (status != NULL && b.failing) {
 		json_object_set_new(status, "error", json_string(b.why.text));
 		json_object_set_new(status, "failing_since_us", json_integer(b.failing_us));
@@ -347,6 +351,11 @@ void recorder_free(struct recorder **rp)
 		sender_free(LIST_FIRST(&r->senders));
 	batch_free(&r->batch);
 	free(r);
+}
+
+void recorder_start(struct recorder *r)
+{
+	batch_start(r->batch);
 }
 
 size_t recorder_links(const struct recorder *r)

@@ -50,7 +50,7 @@ static const int database_calls[] = {
 	SCMP_SYS(pwrite64), SCMP_SYS(fsync), SCMP_SYS(fdatasync), SCMP_SYS(unlink), SCMP_SYS(unlinkat), SCMP_SYS(fchmod),
 	SCMP_SYS(fchown), SCMP_SYS(geteuid), SCMP_SYS(getuid), SCMP_SYS(fallocate), SCMP_SYS(clock_nanosleep),
 	SCMP_SYS(nanosleep), SCMP_SYS(statfs), SCMP_SYS(fstatfs), SCMP_SYS(rename), SCMP_SYS(renameat), SCMP_SYS(renameat2),
-	SCMP_SYS(chmod), SCMP_SYS(fchmodat),
+	SCMP_SYS(chmod), SCMP_SYS(fchmodat), SCMP_SYS(flock), SCMP_SYS(mlock), SCMP_SYS(munlock),
 };
 
 /* SQLite reading files that are open already: it may have to rebuild the index of the log, or to wait for its turn. */
@@ -87,7 +87,7 @@ static const struct profile profiles[ROLE_COUNT] = {
 	[ROLE_CONTROL] = {true, true, NULL,
 			  {GROUP(base_calls), GROUP(read_file_calls), GROUP(database_calls), GROUP(socket_server_calls)}},
 	[ROLE_COMPILER] = {true, false, "/usr/share/zoneinfo", {GROUP(base_calls), GROUP(read_file_calls)}},
-	[ROLE_READER] = {true, false, NULL, {GROUP(base_calls), GROUP(open_database_calls)}},
+	[ROLE_READER] = {true, false, ".", {GROUP(base_calls), GROUP(read_file_calls), GROUP(open_database_calls)}},
 };
 
 static bool uses(const struct profile *p, const int *calls)

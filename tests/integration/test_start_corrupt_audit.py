@@ -12,7 +12,7 @@ from harness.starts import refused
 def test_random_bytes(gateway, keep):
     g = gateway()
     assert g.stop() == 0
-    file = os.path.join(g.state, "audit", "audit.db")
+    file = os.path.join(g.state, "audit", "audit-00000001.db")
     for suffix in ("-wal", "-shm"):
         if os.path.exists(file + suffix):
             os.unlink(file + suffix)

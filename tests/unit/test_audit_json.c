@@ -124,13 +124,14 @@ static void test_shape(void **state)
 	json_decref(object);
 }
 
-/* Bytes and duration belong to what has ended, a session or a flow, and to nothing else. */
+/* Bytes and duration belong to what has ended or tells how far it has come, a session or a flow, and to nothing else. */
 static void test_bytes_of_ends(void **state)
 {
 	(void)state;
 	for (unsigned kind = 0; kind < AUDIT_KIND_COUNT; kind++) {
 		struct audit_event e = {.kind = (enum audit_kind)kind, .bytes_up = 1, .bytes_down = 2, .duration_us = 3};
-		bool ended = kind == AUDIT_ENDED || kind == AUDIT_FLOW_ENDED;
+		bool ended = kind == AUDIT_ENDED || kind == AUDIT_FLOW_ENDED || kind == AUDIT_CHECKPOINT ||
+			     kind == AUDIT_FLOW_CHECKPOINT;
 		json_t *object = audit_event_json(7, &e);
 
 		assert_int_equal(json_object_get(object, "bytes_up") != NULL, ended);

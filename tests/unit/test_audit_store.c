@@ -10,19 +10,32 @@
 #include <sqlite3.h>
 #include <sys/stat.h>
 
+#include "schema/audit_query.h"
 #include "schema/audit_store.h"
 #include "schema/migrations.h"
 #include "tests/unit/scratch.h"
 
 static struct err why;
 
-static struct audit_store *must_open(enum audit_mode mode)
+#define SEGMENT "audit-00000001.db"
+#define LARGE (1u << 30)
+
+static struct audit_store *must_open(void)
 {
-	struct audit_store *s = audit_store_open("audit.db", mode, &why);
+	struct audit_store *s = audit_store_open(LARGE, &why);
 
 	if (s == NULL)
 		fail_msg("%s", why.text);
 	return s;
+}
+
+static struct audit_archive *must_read(void)
+{
+	struct audit_archive *a = audit_archive_open(&why);
+
+	if (a == NULL)
+		fail_msg("%s", why.text);
+	return a;
 }
 
 static struct audit_event event(const char *user, const char *name, int64_t time_us)
@@ -66,18 +79,23 @@ static bool on_row(uint64_t id, const struct audit_event *e, void *arg)
 static struct answer ask_paged(struct audit_store *s, const struct audit_filter *f, uint64_t rows_a_page)
 {
 	static struct answer a;
-	struct audit_query *q = audit_query_new(s, f, &why);
+	struct audit_archive *archive = must_read();
+	struct audit_query *q = audit_query_new(archive, f, &why);
 	int rc;
+
+	(void)s; /* while it is written */
 
 	a = (struct answer){0};
 	assert_non_null(q);
 	do {
-		rc = audit_query_page(q, rows_a_page, 1000000, on_row, &a, &why);
+		rc = audit_query_page(q, rows_a_page, 1000000, on_row, &a);
 		a.pages++;
 	} while (rc == 1);
 	assert_int_equal(rc, 0);
 	assert_int_equal(audit_query_rows(q), a.rows);
+	assert_string_equal(audit_archive_damage(archive), "");
 	audit_query_free(&q);
+	audit_archive_close(&archive);
 	return a;
 }
 
@@ -99,34 +117,44 @@ static unsigned count(struct audit_store *s)
 static void test_private_and_reopened(void **state)
 {
 	struct audit_event e = event("ann", "a.example", 1000);
-	struct audit_store *s = must_open(AUDIT_WRITE);
+	struct audit_store *s = must_open();
+	struct audit_store_status status;
+	struct audit_archive *archive;
 	struct audit_counts counts;
 	struct stat st;
 	uint64_t last;
 
 	(void)state;
-	assert_int_equal(audit_store_counts(s, &counts, &why), 0);
-	assert_int_equal(counts.rows, 0);
+	audit_store_status(s, &status);
+	assert_int_equal(status.rows, 0);
 	add(s, 7, 1, &e);
 	audit_store_close(&s);
 	assert_null(s);
-	assert_int_equal(stat("audit.db", &st), 0);
-	assert_int_equal(st.st_mode & 07777, 0600);
-	s = must_open(AUDIT_WRITE);
+	static const char *const files[] = {SEGMENT, "chain.key", "chain.head", "first.key"};
+
+	for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+		assert_int_equal(stat(files[i], &st), 0);
+		assert_int_equal(st.st_mode & 07777, 0600);
+	}
+	s = must_open();
 	assert_int_equal(audit_store_last(s, 7, &last, &why), 0);
 	assert_int_equal(last, 1);
 	assert_int_equal(audit_store_last(s, 8, &last, &why), 0);
 	assert_int_equal(last, 0);
-	assert_int_equal(audit_store_counts(s, &counts, &why), 0);
+	audit_store_status(s, &status);
+	assert_int_equal(status.rows, 1);
+	archive = must_read();
+	audit_archive_counts(archive, &counts);
 	assert_int_equal(counts.rows, 1);
 	assert_int_equal(counts.oldest_us, 1000);
+	audit_archive_close(&archive);
 	audit_store_close(&s);
 }
 
 static void test_dedupe(void **state)
 {
 	struct audit_event e = event("ann", "a.example", 1000);
-	struct audit_store *s = must_open(AUDIT_WRITE);
+	struct audit_store *s = must_open();
 	const uint64_t big = UINT64_MAX - 5; /* incarnations are any 64 bits */
 
 	(void)state;
@@ -137,7 +165,7 @@ static void test_dedupe(void **state)
 	assert_int_equal(audit_store_append(s, big, 2, &e, &why), 1);
 	assert_int_equal(audit_store_commit(s, &why), 0);
 	audit_store_close(&s);
-	s = must_open(AUDIT_WRITE);
+	s = must_open();
 	assert_int_equal(audit_store_begin(s, &why), 0);
 	assert_int_equal(audit_store_append(s, big, 1, &e, &why), 0);
 	assert_int_equal(audit_store_append(s, big, 2, &e, &why), 0);
@@ -150,7 +178,7 @@ static void test_dedupe(void **state)
 static void test_rollback(void **state)
 {
 	struct audit_event e = event("ann", "a.example", 1000);
-	struct audit_store *s = must_open(AUDIT_WRITE);
+	struct audit_store *s = must_open();
 	uint64_t last;
 
 	(void)state;
@@ -169,7 +197,7 @@ static void test_rollback(void **state)
 static void test_senders_are_forgotten(void **state)
 {
 	struct audit_event e = {.kind = AUDIT_START};
-	struct audit_store *s = must_open(AUDIT_WRITE);
+	struct audit_store *s = must_open();
 	uint64_t last;
 
 	(void)state;
@@ -193,7 +221,7 @@ static void test_senders_are_forgotten(void **state)
 static void test_a_live_sender_is_not_forgotten(void **state)
 {
 	struct audit_event e = {.kind = AUDIT_START};
-	struct audit_store *s = must_open(AUDIT_WRITE);
+	struct audit_store *s = must_open();
 	const uint64_t low = (uint64_t)INT64_MIN, live = 7, silent = 8;
 	uint64_t last;
 
@@ -216,7 +244,7 @@ static void test_a_live_sender_is_not_forgotten(void **state)
 static void test_a_sender_that_repeats_is_not_forgotten(void **state)
 {
 	struct audit_event e = {.kind = AUDIT_START};
-	struct audit_store *s = must_open(AUDIT_WRITE);
+	struct audit_store *s = must_open();
 	const uint64_t low = (uint64_t)INT64_MIN, live = 7;
 	uint64_t last;
 
@@ -237,7 +265,7 @@ static void test_a_sender_that_repeats_is_not_forgotten(void **state)
 static void test_a_batch_ends_at_its_last_sender(void **state)
 {
 	struct audit_event e = {.kind = AUDIT_START};
-	struct audit_store *s = must_open(AUDIT_WRITE);
+	struct audit_store *s = must_open();
 	const uint64_t senders = 1000;
 	uint64_t last, batches = 0, i = 1;
 
@@ -266,7 +294,7 @@ static void test_a_batch_ends_at_its_last_sender(void **state)
 static void test_every_field(void **state)
 {
 	struct audit_event in = event("ann", "a.example", 1795635001123456);
-	struct audit_store *s = must_open(AUDIT_WRITE);
+	struct audit_store *s = must_open();
 	struct audit_filter all = {0};
 
 	(void)state;
@@ -303,7 +331,7 @@ static void test_every_field(void **state)
 
 static void test_hostile_bytes_in_every_text(void **state)
 {
-	struct audit_store *s = must_open(AUDIT_WRITE);
+	struct audit_store *s = must_open();
 	struct audit_event e = {.kind = AUDIT_DENIED, .time_us = 1};
 	char bytes[256];
 	struct audit_filter all = {0};
@@ -370,7 +398,7 @@ static void test_migrated_from_the_first_version(void **state)
 			     "INSERT INTO event (id, time, kind, session, user, name) VALUES (1, 1, 0, 7, 'ann', 'a'), "
 			     "(2, 2, 1, 7, 'ann', 'a'), (3, 3, 0, -8, 'bob', 'b'), (4, 4, 3, -8, 'bob', 'b'), "
 			     "(5, 5, 2, 9, 'eve', 'c'), (6, 6, 7, NULL, NULL, 'd')");
-	s = must_open(AUDIT_WRITE);
+	s = must_open();
 	assert_int_equal(audit_store_begin(s, &why), 0);
 	assert_int_equal(audit_store_settle(s, &at, 100, &rows, &why), 0);
 	assert_int_equal(audit_store_commit(s, &why), 0);
@@ -437,7 +465,7 @@ static struct audit_filter to(const char *text)
 
 static void test_destinations(void **state)
 {
-	struct audit_store *s = must_open(AUDIT_WRITE);
+	struct audit_store *s = must_open();
 
 	(void)state;
 	fill(s);
@@ -469,7 +497,7 @@ static void test_destinations_refused(void **state)
 
 static void test_users_clients_kinds(void **state)
 {
-	struct audit_store *s = must_open(AUDIT_WRITE);
+	struct audit_store *s = must_open();
 	struct audit_filter f = {.user = "ann"};
 	bool host_bits;
 
@@ -494,7 +522,7 @@ static void test_users_clients_kinds(void **state)
 
 static void test_times_sessions_limits(void **state)
 {
-	struct audit_store *s = must_open(AUDIT_WRITE);
+	struct audit_store *s = must_open();
 	struct audit_filter f = {.since_us = 2000, .until_us = 4000};
 
 	(void)state;
@@ -508,21 +536,23 @@ static void test_times_sessions_limits(void **state)
 	assert_string_equal(ask(s, &f).names, "a.b.example.test ");
 	f.oldest_first = true;
 	assert_string_equal(ask_paged(s, &f, 1).names, "example.test www.example.test");
-	struct audit_query *q = audit_query_new(s, &f, &why);
+	struct audit_archive *archive = must_read();
+	struct audit_query *q = audit_query_new(archive, &f, &why);
 	struct answer a = {0};
 
-	assert_int_equal(audit_query_page(q, 1000, 1000000, on_row, &a, &why), 0);
+	assert_int_equal(audit_query_page(q, 1000, 1000000, on_row, &a), 0);
 	assert_true(audit_query_cut(q));
-	assert_int_equal(audit_query_page(q, 1000, 1000000, on_row, &a, &why), 0);
+	assert_int_equal(audit_query_page(q, 1000, 1000000, on_row, &a), 0);
 	assert_int_equal(a.rows, 2);
 	audit_query_free(&q);
+	audit_archive_close(&archive);
 	audit_store_close(&s);
 }
 
 /* Pages end by time even if no row matches, and equal times lose no row at a page's border. */
 static void test_pages(void **state)
 {
-	struct audit_store *s = must_open(AUDIT_WRITE);
+	struct audit_store *s = must_open();
 	struct audit_filter f = {.user = "nobody"};
 	struct answer a = {0};
 	unsigned pages = 1;
@@ -536,13 +566,15 @@ static void test_pages(void **state)
 		assert_int_equal(audit_store_append(s, 1, i, &e, &why), 1);
 	}
 	assert_int_equal(audit_store_commit(s, &why), 0);
-	struct audit_query *q = audit_query_new(s, &f, &why);
+	struct audit_archive *archive = must_read();
+	struct audit_query *q = audit_query_new(archive, &f, &why);
 
-	while ((rc = audit_query_page(q, 1000, 0, on_row, &a, &why)) == 1)
+	while ((rc = audit_query_page(q, 1000, 0, on_row, &a)) == 1)
 		pages++;
 	assert_int_equal(rc, 0);
 	assert_int_equal(pages, 5000 / 64 + 1);
 	audit_query_free(&q);
+	audit_archive_close(&archive);
 	f.user[0] = '\0';
 	assert_int_equal(ask_paged(s, &f, 7).rows, 5000);
 	f.oldest_first = true;
@@ -554,12 +586,12 @@ static void test_pages(void **state)
 static void test_no_sorting(void **state)
 {
 	static const char *const orders[] = {"DESC", "ASC"};
-	struct audit_store *s = must_open(AUDIT_WRITE);
+	struct audit_store *s = must_open();
 	sqlite3 *handle;
 
 	(void)state;
 	audit_store_close(&s);
-	assert_int_equal(sqlite3_open("audit.db", &handle), SQLITE_OK);
+	assert_int_equal(sqlite3_open(SEGMENT, &handle), SQLITE_OK);
 	for (int i = 0; i < 2; i++) {
 		char sql[256];
 		sqlite3_stmt *stmt;
@@ -585,35 +617,34 @@ static void test_no_sorting(void **state)
 
 static void test_read_while_writing(void **state)
 {
-	struct audit_store *writer = must_open(AUDIT_WRITE), *reader;
+	struct audit_store *writer = must_open();
+	struct audit_archive *reader;
 	struct audit_filter f = {.oldest_first = true};
 	struct answer a = {0};
 	uint64_t sequence = 7;
 
 	(void)state;
 	fill(writer);
-	reader = must_open(AUDIT_READ);
+	reader = must_read();
 	struct audit_query *q = audit_query_new(reader, &f, &why);
 
 	for (int rc = 1; rc == 1;) {
 		struct audit_event e = event("late", "late.test", (int64_t)sequence * 1000);
 
-		rc = audit_query_page(q, 2, 1000000, on_row, &a, &why);
+		rc = audit_query_page(q, 2, 1000000, on_row, &a);
 		assert_true(rc >= 0);
 		add(writer, 1, sequence++, &e); /* no page holds a lock in between */
 	}
 	assert_int_equal(a.rows, 6); /* what came later is not part of the answer */
 	audit_query_free(&q);
-	assert_int_equal(count(reader), sequence - 1);
-	/* A reader writes nothing. */
-	assert_int_equal(audit_store_begin(reader, &why), -1);
-	audit_store_close(&reader);
+	assert_int_equal(count(writer), sequence - 1);
+	audit_archive_close(&reader);
 	audit_store_close(&writer);
 }
 
 static void test_size_of_a_row(void **state)
 {
-	struct audit_store *s = must_open(AUDIT_WRITE);
+	struct audit_store *s = must_open();
 	struct stat st;
 
 	(void)state;
@@ -641,7 +672,7 @@ static void test_size_of_a_row(void **state)
 	}
 	assert_int_equal(audit_store_commit(s, &why), 0);
 	audit_store_close(&s);
-	assert_int_equal(stat("audit.db", &st), 0);
+	assert_int_equal(stat(SEGMENT, &st), 0);
 	print_message("%.0f bytes a row\n", (double)st.st_size / 30000);
 	assert_true(st.st_size / 30000 <= 250);
 }

@@ -18,6 +18,7 @@
 #include "common/clock.h"
 #include "gatewayd/recorder/batch.h"
 #include "gatewayd/recorder/senders.h"
+#include "schema/audit_query.h"
 #include "tests/unit/scratch.h"
 
 #define DEADLINE_S 20
@@ -25,7 +26,8 @@
 /* A recorder as it runs, and the far end of one link to it. */
 struct fixture {
 	struct event_base *base;
-	struct audit_store *store, *reader;
+	struct audit_store *store;
+	struct audit_archive *reader;
 	struct recorder *recorder;
 };
 
@@ -67,7 +69,7 @@ static uint64_t rows(void)
 {
 	struct audit_counts counts;
 
-	assert_int_equal(audit_store_counts(fx.reader, &counts, &why), 0);
+	audit_archive_counts(fx.reader, &counts);
 	return counts.rows;
 }
 
@@ -171,7 +173,7 @@ static bool status_is(struct peer *p, const char *state)
 
 static void start(void)
 {
-	fx.store = audit_store_open("audit.db", AUDIT_WRITE, &why);
+	fx.store = audit_store_open(1u << 30, &why);
 	assert_non_null(fx.store);
 	fx.recorder = recorder_new(fx.base, fx.store, 2000);
 }
@@ -188,14 +190,14 @@ static int setup(void **state)
 		return -1;
 	fx.base = event_base_new();
 	start();
-	fx.reader = audit_store_open("audit.db", AUDIT_READ, &why);
+	fx.reader = audit_archive_open(&why);
 	return fx.reader == NULL;
 }
 
 static int teardown(void **state)
 {
 	stop();
-	audit_store_close(&fx.reader);
+	audit_archive_close(&fx.reader);
 	event_base_free(fx.base);
 	return scratch_leave(state);
 }
@@ -372,7 +374,7 @@ static struct seen look(void)
 	struct seen seen = {0};
 
 	assert_non_null(q);
-	while (audit_query_page(q, 1000, 1000000, on_row, &seen, &why) == 1)
+	while (audit_query_page(q, 1000, 1000000, on_row, &seen) == 1)
 		;
 	audit_query_free(&q);
 	return seen;
@@ -532,7 +534,7 @@ static void fill_disk(void)
 	struct stat st;
 
 	signal(SIGXFSZ, SIG_IGN);
-	assert_int_equal(stat("audit.db-wal", &st), 0);
+	assert_int_equal(stat("audit-00000001.db-wal", &st), 0);
 	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
 	limit.rlim_cur = (rlim_t)st.st_size;
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
@@ -603,7 +605,7 @@ static void test_back_pressure(void **state)
 
 static void test_locked_by_a_stranger(void **state)
 {
-	struct audit_store *stranger = audit_store_open("audit.db", AUDIT_WRITE, &why);
+	struct audit_store *stranger = audit_store_open(1u << 30, &why);
 	struct peer p, control;
 
 	(void)state;
@@ -624,7 +626,7 @@ static void test_locked_by_a_stranger(void **state)
 /* While nothing can be written, workers come and go: there is no number of them that can never be written. */
 static void test_many_lives_in_a_failure(void **state)
 {
-	struct audit_store *stranger = audit_store_open("audit.db", AUDIT_WRITE, &why);
+	struct audit_store *stranger = audit_store_open(1u << 30, &why);
 	const uint64_t lives = 600;
 	struct peer p, control;
 

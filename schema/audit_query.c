@@ -1,0 +1,571 @@
+#include "config.h"
+
+#include "schema/audit_query.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/name.h"
+#include "schema/audit_row.h"
+#include "schema/audit_segment.h"
+#include "schema/db.h"
+
+/* ---- filters --------------------------------------------------------------------------------------------------- */
+
+int audit_filter_verdict(struct audit_filter *f, const char *text, struct err *why)
+{
+	uint32_t kinds;
+
+	if (strcmp(text, "allow") == 0)
+		kinds = AUDIT_KINDS_ALLOW;
+	else if (strcmp(text, "deny") == 0)
+		kinds = AUDIT_KINDS_DENY;
+	else
+		return err_set(why, "a verdict is allow or deny");
+	f->kinds = f->kinds == 0 ? kinds : f->kinds & kinds;
+	return f->kinds == 0 ? err_set(why, "no event of this kind has this verdict") : 0;
+}
+
+/* A name as the audit keeps it: canonical; or as it stands where it is none, since refused ones are kept as sent. */
+static int filter_name(struct audit_filter *f, enum audit_to to, const char *text, struct err *why)
+{
+	struct name name;
+	struct addr address;
+	const char *reason;
+	size_t len = strlen(text);
+
+	if (len == 0 || len > AUDIT_TEXT_MAX)
+		return err_set(why,
+			       "a destination is a name, .suffix, *.suffix, an address or a prefix like 192.0.2.0/24");
+	f->to = to;
+	switch (name_canonical(text, len, &name, &address, &reason)) {
+	case NAME_IS_ADDRESS:
+		if (to != AUDIT_TO_NAME)
+			return err_set(why, "a suffix is part of a name, not an address");
+		f->to = AUDIT_TO_PREFIX;
+		f->to_prefix = (struct prefix){.addr = address, .bits = (uint8_t)addr_bits(&address)};
+		return 0;
+	case NAME_IS_NAME:
+		memcpy(f->to_name, name.text, (size_t)name.len + 1);
+		return 0;
+	case NAME_REFUSED:
+	default:
+		memcpy(f->to_name, text, len + 1);
+		return 0;
+	}
+}
+
+int audit_filter_to(struct audit_filter *f, const char *text, struct err *why)
+{
+	bool host_bits;
+
+	if (text[0] == '.')
+		return filter_name(f, AUDIT_TO_SUFFIX, text + 1, why);
+	if (text[0] == '*' && text[1] == '.')
+		return filter_name(f, AUDIT_TO_BELOW, text + 2, why);
+	if (prefix_parse(text, &f->to_prefix, &host_bits)) {
+		f->to = AUDIT_TO_PREFIX;
+		return 0;
+	}
+	if (host_bits)
+		return err_set(why, "a prefix has no bits set behind its length: 192.0.2.0/24, not 192.0.2.1/24");
+	if (strchr(text, '/') != NULL)
+		return err_set(why, "this is no prefix: write it like 192.0.2.0/24 or 2001:db8::/32");
+	return filter_name(f, AUDIT_TO_NAME, text, why);
+}
+
+/* True if name lies below suffix, at a label's border. */
+static bool below(const char *name, size_t len, const char *suffix)
+{
+	size_t slen = strlen(suffix);
+
+	return len > slen + 1 && name[len - slen - 1] == '.' && memcmp(name + len - slen, suffix, slen) == 0;
+}
+
+static bool same(const char *name, size_t len, const char *text)
+{
+	return strlen(text) == len && memcmp(name, text, len) == 0;
+}
+
+/* ---- segments --------------------------------------------------------------------------------------------------- */
+
+struct part {
+	uint32_t number;
+	struct db *db;	 /* NULL: not open */
+	bool keep;	 /* it has a log: opened with the archive, since later that may not be possible any more */
+	bool bounded;
+	int64_t oldest_us, newest_us, first_id, last_id; /* last_id 0: no row */
+};
+
+struct audit_archive {
+	struct part *parts; /* ascending */
+	size_t nparts;
+	char damage[512]; /* segments that could not be read, and why; "" */
+};
+
+static int open_part(struct part *p, struct err *why)
+{
+	char name[AUDIT_SEGMENT_NAME_MAX];
+
+	if (p->db == NULL)
+		p->db = audit_segment_open(audit_segment_name(p->number, name), AUDIT_READ, why);
+	return p->db == NULL ? -1 : 0;
+}
+
+static void leave_part(struct part *p)
+{
+	if (!p->keep)
+		db_close(&p->db);
+}
+
+/* It is left out from now on, and the answer says so. */
+static void note_damage(struct audit_archive *a, struct part *p, const struct err *why)
+{
+	size_t used = strlen(a->damage);
+
+	snprintf(a->damage + used, sizeof a->damage - used, "%s%.200s", used == 0 ? "" : "; ", why->text);
+	p->last_id = 0;
+	p->bounded = true;
+	db_close(&p->db);
+}
+
+struct audit_archive *audit_archive_open(struct err *why)
+{
+	struct audit_archive *a = calloc(1, sizeof *a);
+	uint32_t *numbers = NULL;
+	int n = a == NULL ? -1 : audit_segment_list(&numbers, why);
+
+	if (a == NULL)
+		err_set(why, "out of memory for the audit");
+	if (n == 0)
+		n = err_set(why, "there is no audit here, or one that gatewayd has to be started with once to bring it up to date");
+	if (n > 0 && (a->parts = calloc((size_t)n, sizeof *a->parts)) == NULL)
+		n = err_set(why, "out of memory for the audit");
+	for (int i = 0; i < n; i++) {
+		struct part *p = &a->parts[a->nparts++];
+		char name[AUDIT_SEGMENT_NAME_MAX];
+		struct err reason;
+
+		p->number = numbers[i];
+		p->keep = audit_segment_has_log(audit_segment_name(p->number, name));
+		if (p->keep && open_part(p, &reason) != 0)
+			note_damage(a, p, &reason);
+	}
+	free(numbers);
+	if (n <= 0 || (n == 1 && a->damage[0] != '\0')) {
+		if (n == 1)
+			err_set(why, "%s", a->damage);
+		audit_archive_close(&a);
+	}
+	return a;
+}
+
+void audit_archive_close(struct audit_archive **archive)
+{
+	struct audit_archive *a = *archive;
+
+	*archive = NULL;
+	if (a == NULL)
+		return;
+	for (size_t i = 0; i < a->nparts; i++)
+		db_close(&a->parts[i].db);
+	free(a->parts);
+	free(a);
+}
+
+const char *audit_archive_damage(const struct audit_archive *a)
+{
+	return a->damage;
+}
+
+/* How far a segment reaches: two lookups at the ends of an index each, since min and max in one SELECT would read it all. */
+static int bound_part(struct part *p, struct err *why)
+{
+	struct db_stmt *s = open_part(p, why) != 0
+				    ? NULL
+				    : db_prepare(p->db, "SELECT (SELECT min(time) FROM event), (SELECT max(time) FROM event), "
+							"(SELECT min(id) FROM event), (SELECT max(id) FROM event)", why);
+	enum db_step rc = s == NULL ? DB_FAILED : db_step(s, why);
+
+	if (rc == DB_ROW) {
+		p->oldest_us = db_i64(s, 0);
+		p->newest_us = db_i64(s, 1);
+		p->first_id = db_i64(s, 2);
+		p->last_id = db_i64(s, 3);
+		p->bounded = true;
+	}
+	db_finalize(&s);
+	leave_part(p);
+	return rc == DB_ROW ? 0 : -1;
+}
+
+static void bound_all(struct audit_archive *a)
+{
+	struct err why;
+
+	for (size_t i = 0; i < a->nparts; i++)
+		/* The last one grows. */
+		if ((!a->parts[i].bounded || a->parts[i].keep) && (a->parts[i].db != NULL || !a->parts[i].keep) &&
+		    bound_part(&a->parts[i], &why) != 0)
+			note_damage(a, &a->parts[i], &why);
+}
+
+void audit_archive_counts(struct audit_archive *a, struct audit_counts *out)
+{
+	*out = (struct audit_counts){0};
+	bound_all(a);
+	for (size_t i = 0; i < a->nparts; i++) {
+		const struct part *p = &a->parts[i];
+
+		if (p->last_id == 0)
+			continue;
+		out->rows += (uint64_t)(p->last_id - p->first_id) + 1;
+		if (out->oldest_us == 0 || p->oldest_us < out->oldest_us)
+			out->oldest_us = p->oldest_us;
+		if (p->newest_us > out->newest_us)
+			out->newest_us = p->newest_us;
+	}
+}
+
+/* ---- asking ---------------------------------------------------------------------------------------------------- */
+
+/* The index that leads to the rows. */
+enum way { BY_TIME, BY_SESSION, BY_USER };
+
+/* One segment's share of an answer. */
+struct cursor {
+	struct part *part;
+	struct db_stmt *select;
+	enum way way;
+	int64_t time, id; /* of the last row looked at */
+	bool opened, over;
+	bool row; /* stands on one, within a page */
+};
+
+struct audit_query {
+	struct audit_archive *archive;
+	struct audit_filter filter;
+	struct cursor *cursors; /* in the order of their first row in the answer */
+	size_t ncursors;
+	int64_t begin;	   /* the time that the answer begins with */
+	int64_t far;	   /* the last time that belongs to the answer */
+	int64_t newest_id; /* when the query began */
+	uint64_t rows;
+	bool ended, cut;
+	struct audit_event event;
+};
+
+/* The order is by time, and by id among equal times; a page begins behind the last row looked at (?2 time, ?3 id) and
+ * ends at the filter's far end (?1).  The index on time gives that order; a session's few rows are sorted.  The other
+ * conditions are looked at row by row, so that a page ends in time however little matches. */
+#define PAGE(conditions, order)                                                                                        \
+	"SELECT " AUDIT_COLUMNS " FROM event WHERE " conditions " AND id <= ?4 ORDER BY time " order ", id " order
+#define DOWN "time >= ?1 AND time <= ?2 AND (time < ?2 OR id < ?3)"
+#define UP "time <= ?1 AND time >= ?2 AND (time > ?2 OR id > ?3)"
+
+static const char *const page_sql[3][2] = {
+	[BY_TIME] = {PAGE(DOWN, "DESC"), PAGE(UP, "ASC")},
+	[BY_SESSION] = {PAGE("session = ?5 AND " DOWN, "DESC"), PAGE("session = ?5 AND " UP, "ASC")},
+	[BY_USER] = {PAGE("user = ?5 AND " DOWN, "DESC"), PAGE("user = ?5 AND " UP, "ASC")},
+};
+
+static int by_newest(const void *a, const void *b)
+{
+	const struct cursor *x = a, *y = b;
+
+	return x->part->newest_us > y->part->newest_us ? -1 : x->part->newest_us < y->part->newest_us;
+}
+
+static int by_oldest(const void *a, const void *b)
+{
+	const struct cursor *x = a, *y = b;
+
+	return x->part->oldest_us < y->part->oldest_us ? -1 : x->part->oldest_us > y->part->oldest_us;
+}
+
+static void choose_cursors(struct audit_query *q)
+{
+	struct audit_archive *a = q->archive;
+	const int64_t low = q->filter.oldest_first ? q->begin : q->far;
+	const int64_t high = q->filter.oldest_first ? q->far : q->begin;
+
+	for (size_t i = 0; i < a->nparts; i++) {
+		struct part *p = &a->parts[i];
+
+		if (p->last_id == 0 || p->newest_us < low || p->oldest_us > high)
+			continue;
+		if (p->last_id > q->newest_id)
+			q->newest_id = p->last_id;
+		q->cursors[q->ncursors++] = (struct cursor){
+			.part = p, .time = q->begin, .id = q->filter.oldest_first ? INT64_MIN : INT64_MAX};
+	}
+	if (q->ncursors > 0)
+		qsort(q->cursors, q->ncursors, sizeof *q->cursors, q->filter.oldest_first ? by_oldest : by_newest);
+}
+
+struct audit_query *audit_query_new(struct audit_archive *a, const struct audit_filter *f, struct err *why)
+{
+	struct audit_query *q = calloc(1, sizeof *q);
+
+	if (q != NULL)
+		q->cursors = calloc(a->nparts, sizeof *q->cursors);
+	if (q == NULL || q->cursors == NULL) {
+		audit_query_free(&q);
+		err_set(why, "out of memory");
+		return NULL;
+	}
+	q->archive = a;
+	q->filter = *f;
+	if (f->oldest_first) {
+		q->begin = f->since_us == 0 ? INT64_MIN : f->since_us;
+		q->far = f->until_us == 0 ? INT64_MAX : f->until_us - 1;
+	} else {
+		q->begin = f->until_us == 0 ? INT64_MAX : f->until_us - 1;
+		q->far = f->since_us == 0 ? INT64_MIN : f->since_us;
+	}
+	bound_all(a);
+	choose_cursors(q);
+	return q;
+}
+
+static void end_cursor(struct cursor *c)
+{
+	c->over = true;
+	c->row = false;
+	if (c->select != NULL)
+		db_finalize(&c->select);
+	if (c->opened && c->part->db != NULL)
+		leave_part(c->part);
+}
+
+void audit_query_free(struct audit_query **qp)
+{
+	struct audit_query *q = *qp;
+
+	*qp = NULL;
+	if (q == NULL)
+		return;
+	for (size_t i = 0; i < q->ncursors; i++)
+		if (!q->cursors[i].over)
+			end_cursor(&q->cursors[i]);
+	free(q->cursors);
+	free(q);
+}
+
+static bool destination_matches(const struct audit_filter *f, struct db_stmt *s)
+{
+	struct addr address;
+	const char *name;
+	size_t len;
+
+	if (f->to == AUDIT_TO_ANY)
+		return true;
+	if (f->to == AUDIT_TO_PREFIX) {
+		address = audit_row_address(s, COL_ADDRESS);
+		return prefix_contains(&f->to_prefix, &address);
+	}
+	name = db_bytes(s, COL_NAME, &len);
+	if (f->to != AUDIT_TO_BELOW && same(name, len, f->to_name))
+		return true;
+	return f->to != AUDIT_TO_NAME && below(name, len, f->to_name);
+}
+
+static bool row_matches(const struct audit_filter *f, struct db_stmt *s)
+{
+	int64_t kind = db_i64(s, COL_KIND);
+	size_t len;
+
+	if (kind < 0 || kind >= AUDIT_KIND_COUNT)
+		return false; /* not written by us */
+	if (f->kinds != 0 && (f->kinds & 1u << kind) == 0)
+		return false;
+	if (f->user[0] != '\0') {
+		const char *user = db_bytes(s, COL_USER, &len);
+
+		if (!same(user, len, f->user))
+			return false;
+	}
+	if (f->client.addr.family != ADDR_NONE) {
+		struct addr client = audit_row_address(s, COL_CLIENT);
+
+		if (!prefix_contains(&f->client, &client))
+			return false;
+	}
+	return destination_matches(f, s);
+}
+
+/* A segment that is written no more knows its users by heart. */
+static bool has_user_index(struct db *db)
+{
+	struct err why;
+	struct db_stmt *s = db_prepare(db, "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = 'event_user'", &why);
+	bool has = s != NULL && db_step(s, &why) == DB_ROW;
+
+	db_finalize(&s);
+	return has;
+}
+
+static void bind_page(struct audit_query *q, struct cursor *c)
+{
+	db_bind_i64(c->select, 1, q->far);
+	db_bind_i64(c->select, 2, c->time);
+	db_bind_i64(c->select, 3, c->id);
+	db_bind_i64(c->select, 4, q->newest_id);
+	if (c->way == BY_SESSION)
+		db_bind_i64(c->select, 5, (int64_t)q->filter.session);
+	else if (c->way == BY_USER)
+		db_bind_text(c->select, 5, q->filter.user);
+}
+
+static int prepare_cursor(struct audit_query *q, struct cursor *c, struct err *why)
+{
+	if (open_part(c->part, why) != 0)
+		return -1;
+	c->opened = true;
+	c->way = q->filter.session != 0						     ? BY_SESSION
+		 : q->filter.user[0] != '\0' && has_user_index(c->part->db) ? BY_USER
+									     : BY_TIME;
+	c->select = db_prepare(c->part->db, page_sql[c->way][q->filter.oldest_first], why);
+	return c->select == NULL ? -1 : 0;
+}
+
+/* A segment that fails in the middle is left out from there, and the answer says so. */
+static void fail_cursor(struct audit_query *q, struct cursor *c, const struct err *why)
+{
+	db_finalize(&c->select);
+	c->over = true;
+	c->row = false;
+	note_damage(q->archive, c->part, why);
+}
+
+static void step(struct audit_query *q, struct cursor *c)
+{
+	struct err why;
+	enum db_step rc = db_step(c->select, &why);
+
+	c->row = rc == DB_ROW;
+	if (rc == DB_FAILED) {
+		fail_cursor(q, c, &why);
+	} else if (rc == DB_DONE) {
+		end_cursor(c);
+	} else {
+		c->time = db_i64(c->select, COL_TIME);
+		c->id = db_i64(c->select, COL_ID);
+	}
+}
+
+/* Stands on its next row, in this page's transaction. */
+static void enter(struct audit_query *q, struct cursor *c)
+{
+	struct err why;
+
+	if (c->select == NULL && prepare_cursor(q, c, &why) != 0) {
+		fail_cursor(q, c, &why);
+		return;
+	}
+	bind_page(q, c);
+	step(q, c);
+}
+
+static bool comes_first(const struct audit_query *q, const struct cursor *a, const struct cursor *b)
+{
+	if (a->time != b->time)
+		return q->filter.oldest_first ? a->time < b->time : a->time > b->time;
+	return q->filter.oldest_first ? a->id < b->id : a->id > b->id;
+}
+
+/* May hold a row that comes before (or with) that of best. */
+static bool may_come_first(const struct audit_query *q, const struct cursor *c, const struct cursor *best)
+{
+	if (best == NULL)
+		return true;
+	return q->filter.oldest_first ? c->part->oldest_us <= best->time : c->part->newest_us >= best->time;
+}
+
+/* The cursor with the next row of all; NULL: there is none.  Those that begin later are not opened before their time. */
+static struct cursor *next(struct audit_query *q)
+{
+	struct cursor *best = NULL;
+
+	for (size_t i = 0; i < q->ncursors; i++) {
+		struct cursor *c = &q->cursors[i];
+
+		if (c->over)
+			continue;
+		if (!c->row) {
+			if (!may_come_first(q, c, best))
+				break;
+			enter(q, c);
+		}
+		if (c->row && (best == NULL || comes_first(q, c, best)))
+			best = c;
+	}
+	return best;
+}
+
+/* Looks at rows until the page ends: 1 more, 0 all. */
+static int scan(struct audit_query *q, uint64_t max_rows, int64_t deadline_us, audit_row *row, void *arg)
+{
+	uint64_t given = 0;
+	unsigned seen = 0;
+
+	for (;;) {
+		struct cursor *c = next(q);
+
+		if (c == NULL)
+			return 0;
+		c->row = false; /* it has been looked at */
+		if (row_matches(&q->filter, c->select) && audit_row_read(c->select, &q->event)) {
+			q->rows++;
+			given++;
+			bool go_on = row((uint64_t)c->id, &q->event, arg);
+
+			q->cut = q->rows == q->filter.limit;
+			if (q->cut)
+				return 0;
+			if (!go_on || given == max_rows)
+				return 1;
+		}
+		if (++seen % 64 == 0 && clock_mono_us() >= deadline_us)
+			return 1;
+		step(q, c);
+	}
+}
+
+/* Where a cursor stands on a row that was not looked at, it stands before it again. */
+static void leave_page(struct audit_query *q)
+{
+	for (size_t i = 0; i < q->ncursors; i++) {
+		struct cursor *c = &q->cursors[i];
+
+		if (c->select != NULL)
+			db_reset(c->select);
+		if (c->row)
+			c->id += q->filter.oldest_first ? -1 : 1;
+		c->row = false;
+	}
+}
+
+int audit_query_page(struct audit_query *q, uint64_t max_rows, int64_t max_us, audit_row *row, void *arg)
+{
+	int rc;
+
+	if (q->ended)
+		return 0;
+	rc = scan(q, max_rows, clock_mono_us() + max_us, row, arg);
+	leave_page(q);
+	q->ended = rc != 1;
+	return rc;
+}
+
+uint64_t audit_query_rows(const struct audit_query *q)
+{
+	return q->rows;
+}
+
+bool audit_query_cut(const struct audit_query *q)
+{
+	return q->cut;
+}

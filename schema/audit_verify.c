@@ -1,0 +1,743 @@
+#include "config.h"
+
+#include "schema/audit_verify.h"
+
+#include <inttypes.h>
+#include <sodium.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "common/clock.h"
+#include "schema/audit_json.h"
+#include "schema/audit_open.h"
+#include "schema/audit_row.h"
+#include "schema/audit_segment.h"
+#include "schema/audit_store.h"
+#include "schema/db.h"
+
+/* Sentences; who rewrote a million rows is found by the first. */
+#define FINDINGS_MAX 100
+/* Of one read transaction on a segment that may be written meanwhile. */
+#define PAGE_US 500000
+#define PAGE_ENTRIES 64
+
+/* ---- what should be in the tables that are not rows ---------------------------------------------------------------- */
+
+struct known_sender {
+	uint64_t incarnation, last;
+	int64_t seen;
+};
+
+struct known_open {
+	int64_t session, flow; /* an empty slot has event 0 */
+	uint64_t incarnation;
+	int64_t event;
+};
+
+/* Open addressing; sessions come and go, so slots that were left are marked by event -1. */
+struct open_set {
+	struct known_open *slots;
+	size_t size, used, live; /* used: with those that were left */
+};
+
+struct verifier {
+	const struct audit_verify_options *options;
+	struct audit_verified *out;
+	struct audit_keys keys;
+	uint8_t before[AUDIT_MAC_BYTES]; /* as it stands in the file: one false entry is one finding */
+	int64_t next_entry, next_row, adopted;
+	int64_t carried; /* how many of the next rows tell of sessions that were open before this segment */
+	uint32_t segment; /* being read */
+	bool ended;	  /* its last entry has come */
+	bool lost;	  /* where the chain should go on is not known: the next segment says it */
+	bool first;	  /* of this segment, no entry has been read */
+	struct audit_head head;
+	uint8_t head_tag[AUDIT_DIGEST_BYTES];
+	bool have_head, head_seen;
+	size_t anchor; /* the next */
+	uint64_t about; /* rows in all */
+	struct known_sender *senders;
+	size_t nsenders, senders_room;
+	struct open_set open;
+	struct db *db;
+	struct db_stmt *entries, *rows;
+	bool row; /* the row cursor stands on one */
+	uint8_t bytes[AUDIT_ROW_BYTES_MAX];
+	struct audit_event event;
+};
+
+static void find(struct verifier *v, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void find(struct verifier *v, const char *format, ...)
+{
+	char text[600];
+	va_list ap;
+
+	if (++v->out->findings > FINDINGS_MAX)
+		return;
+	int used = snprintf(text, sizeof text, "segment %u: ", v->segment);
+
+	va_start(ap, format);
+	vsnprintf(text + used, sizeof text - (size_t)used, format, ap);
+	va_end(ap);
+	v->options->finding(text, v->options->arg);
+}
+
+static size_t slot_of(const struct open_set *set, int64_t session, int64_t flow)
+{
+	uint64_t h = (uint64_t)session * UINT64_C(0x9e3779b97f4a7c15) ^ (uint64_t)flow;
+
+	return (size_t)(h ^ h >> 29) & (set->size - 1);
+}
+
+static struct known_open *open_find(const struct open_set *set, int64_t session, int64_t flow)
+{
+	if (set->size == 0)
+		return NULL;
+	for (size_t i = slot_of(set, session, flow);; i = (i + 1) & (set->size - 1)) {
+		struct known_open *o = &set->slots[i];
+
+		if (o->event == 0)
+			return NULL;
+		if (o->event > 0 && o->session == session && o->flow == flow)
+			return o;
+	}
+}
+
+static void open_insert(struct open_set *set, const struct known_open *new)
+{
+	size_t i = slot_of(set, new->session, new->flow);
+
+	while (set->slots[i].event > 0)
+		i = (i + 1) & (set->size - 1);
+	set->used += set->slots[i].event == 0;
+	set->live++;
+	set->slots[i] = *new;
+}
+
+static bool open_add(struct open_set *set, const struct known_open *new)
+{
+	if (set->used * 2 >= set->size) {
+		struct open_set larger = {.size = set->live * 4 < 1024 ? 1024 : set->size};
+
+		while (larger.size < set->live * 4)
+			larger.size *= 2;
+		larger.slots = calloc(larger.size, sizeof *larger.slots);
+		if (larger.slots == NULL)
+			return false;
+		for (size_t i = 0; i < set->size; i++)
+			if (set->slots[i].event > 0)
+				open_insert(&larger, &set->slots[i]);
+		free(set->slots);
+		*set = larger;
+	}
+	open_insert(set, new);
+	return true;
+}
+
+static void open_remove(struct open_set *set, struct known_open *o)
+{
+	o->event = -1;
+	set->live--;
+}
+
+static void open_clear(struct open_set *set)
+{
+	free(set->slots);
+	*set = (struct open_set){0};
+}
+
+static struct known_sender *sender_find(struct verifier *v, uint64_t incarnation)
+{
+	/* The last ones are those that send. */
+	for (size_t i = v->nsenders; i-- > 0;)
+		if (v->senders[i].incarnation == incarnation)
+			return &v->senders[i];
+	return NULL;
+}
+
+static bool sender_set(struct verifier *v, uint64_t incarnation, uint64_t last, int64_t seen)
+{
+	struct known_sender *s = sender_find(v, incarnation);
+
+	if (s == NULL) {
+		if (v->nsenders == v->senders_room) {
+			size_t room = v->senders_room == 0 ? 256 : 2 * v->senders_room;
+			struct known_sender *grown = reallocarray(v->senders, room, sizeof *grown);
+
+			if (grown == NULL)
+				return false;
+			v->senders = grown;
+			v->senders_room = room;
+		}
+		s = &v->senders[v->nsenders++];
+	}
+	*s = (struct known_sender){incarnation, last, seen};
+	return true;
+}
+
+/* ---- rows ----------------------------------------------------------------------------------------------------------- */
+
+/* ---- rows ----------------------------------------------------------------------------------------------------------- */
+
+/* A row that is as it was recorded: does to what is open what it did then (audit_open.c). */
+static bool follow(struct verifier *v, int64_t id, const uint8_t *sender)
+{
+	struct audit_event *e = &v->event;
+	struct known_open new = {.event = id}, *o;
+	bool carried = v->carried > 0;
+
+	v->carried -= carried;
+	e->kind = (enum audit_kind)db_i64(v->rows, COL_KIND);
+	e->session = (uint64_t)db_i64(v->rows, COL_SESSION);
+	if ((unsigned)e->kind >= AUDIT_KIND_COUNT || audit_open_effect(e) == AUDIT_EFFECT_NONE)
+		return true;
+	/* Only a flow is known by more than its number. */
+	if ((e->kind == AUDIT_FLOW || e->kind == AUDIT_FLOW_CHECKPOINT || e->kind == AUDIT_FLOW_ENDED) &&
+	    !audit_row_read(v->rows, e))
+		return true;
+	new.session = (int64_t)e->session;
+	new.flow = audit_open_flow(e);
+	new.incarnation = sender == NULL ? 0 : audit_get_u64(sender);
+	o = open_find(&v->open, new.session, new.flow);
+	switch (carried ? AUDIT_EFFECT_BEGINS : audit_open_effect(e)) {
+	case AUDIT_EFFECT_BEGINS:
+		return o != NULL || open_add(&v->open, &new);
+	case AUDIT_EFFECT_MOVES:
+		if (o != NULL && o->incarnation == new.incarnation)
+			o->event = id;
+		return true;
+	case AUDIT_EFFECT_ENDS:
+		/* The recorder itself closes what is lost, whoever had it. */
+		if (o != NULL && (sender == NULL || o->incarnation == new.incarnation))
+			open_remove(&v->open, o);
+		return true;
+	case AUDIT_EFFECT_NONE:
+		break;
+	}
+	return true;
+}
+
+static const char *describe_row(struct verifier *v, char *buf, size_t size)
+{
+	char time[AUDIT_TIME_TEXT_MAX];
+	int64_t kind = db_i64(v->rows, COL_KIND);
+
+	snprintf(buf, size, "%s, %s", audit_time_text(db_i64(v->rows, COL_TIME), time),
+		 kind >= 0 && kind < AUDIT_KIND_COUNT ? audit_kind_name((enum audit_kind)kind) : "no known event");
+	return buf;
+}
+
+/* 0, or -1 with *why if the file cannot be read on. */
+static int step_row(struct verifier *v, struct err *why)
+{
+	enum db_step rc = db_step(v->rows, why);
+
+	v->row = rc == DB_ROW;
+	return rc == DB_FAILED ? -1 : 0;
+}
+
+/* Rows before `id` that no entry knows. */
+static int pass_strangers(struct verifier *v, int64_t id, struct err *why)
+{
+	char text[128];
+	int64_t n = 0;
+
+	for (; v->row && db_i64(v->rows, COL_ID) < id; n++) {
+		if (n == 0)
+			find(v, "row %lld (%s) was inserted: the chain does not know it", (long long)db_i64(v->rows, COL_ID),
+			     describe_row(v, text, sizeof text));
+		if (step_row(v, why) != 0)
+			return -1;
+	}
+	if (n > 1)
+		find(v, "%lld more rows were inserted after it", (long long)n - 1);
+	return 0;
+}
+
+static int check_row(struct verifier *v, int64_t id, const uint8_t *known, const uint8_t *senders, size_t nsenders, struct err *why)
+{
+	uint8_t digest[AUDIT_DIGEST_BYTES];
+	uint8_t from = known[AUDIT_DIGEST_BYTES];
+	size_t len = audit_row_bytes_of(v->rows, v->bytes);
+	char text[128];
+
+	audit_row_digest(&v->keys, v->bytes, len, digest);
+	if (len == 0 || sodium_memcmp(digest, known, sizeof digest) != 0)
+		find(v, "row %lld (%s) was changed", (long long)id, describe_row(v, text, sizeof text));
+	v->out->rows++;
+	if (!follow(v, id, from < nsenders ? senders + from * AUDIT_COMMIT_SENDER_BYTES : NULL))
+		return err_set(why, "out of memory");
+	return step_row(v, why);
+}
+
+static int check_rows(struct verifier *v, const struct audit_entry *e, struct err *why)
+{
+	const uint8_t *senders = e->body + e->count * AUDIT_COMMIT_ROW_BYTES;
+	size_t nsenders = (e->len - (size_t)(senders - e->body)) / AUDIT_COMMIT_SENDER_BYTES;
+	int64_t missing = 0, first_missing = 0;
+	bool carried = v->carried > 0;
+
+	for (int64_t i = 0; i < e->count; i++) {
+		int64_t id = e->first + i;
+
+		if (pass_strangers(v, id, why) != 0)
+			return -1;
+		if (!v->row || db_i64(v->rows, COL_ID) != id) {
+			first_missing = missing++ == 0 ? id : first_missing;
+			v->carried -= v->carried > 0;
+		} else if (check_row(v, id, e->body + i * AUDIT_COMMIT_ROW_BYTES, senders, nsenders, why) != 0) {
+			return -1;
+		}
+	}
+	if (missing > 0)
+		find(v, "%lld rows of entry %lld were removed, the first is row %lld", (long long)missing, (long long)e->id,
+		     (long long)first_missing);
+	for (size_t i = 0; i < nsenders; i++) {
+		uint64_t incarnation = audit_get_u64(senders + i * AUDIT_COMMIT_SENDER_BYTES);
+
+		/* Who is carried over sent nothing new. */
+		if (carried && sender_find(v, incarnation) != NULL)
+			continue;
+		if (!sender_set(v, incarnation, audit_get_u64(senders + i * AUDIT_COMMIT_SENDER_BYTES + 8),
+				e->first + e->count - 1))
+			return err_set(why, "out of memory");
+	}
+	return 0;
+}
+
+/* ---- entries --------------------------------------------------------------------------------------------------------- */
+
+static void go_to_epoch(struct verifier *v, uint64_t epoch)
+{
+	while (v->keys.epoch < epoch)
+		audit_keys_ratchet(&v->keys);
+}
+
+static bool well_formed(const struct audit_entry *e)
+{
+	switch (e->kind) {
+	case AUDIT_ENTRY_COMMIT:
+		return e->count >= 0 && e->count <= INT32_MAX && e->len >= (size_t)e->count * AUDIT_COMMIT_ROW_BYTES &&
+		       (e->len - (size_t)e->count * AUDIT_COMMIT_ROW_BYTES) % AUDIT_COMMIT_SENDER_BYTES == 0;
+	case AUDIT_ENTRY_SEAL:
+		return e->count == 0 && e->len == 8;
+	case AUDIT_ENTRY_BEGIN:
+		return e->count == 0 && e->len >= AUDIT_BEGIN_BYTES &&
+		       (e->len - AUDIT_BEGIN_BYTES) % AUDIT_BEGIN_SENDER_BYTES == 0;
+	case AUDIT_ENTRY_END:
+		return e->count == 0 && e->len == 0;
+	case AUDIT_ENTRY_KIND_COUNT:
+		break;
+	}
+	return false;
+}
+
+/* The first entry of a segment: where it continues, and what it carries. */
+static int take_begin(struct verifier *v, const struct audit_entry *e, struct err *why)
+{
+	const uint8_t *at = e->body;
+	uint32_t number = 0;
+
+	if (memcmp(at, v->options->store, AUDIT_ID_BYTES) != 0)
+		find(v, "it is of another audit than this key");
+	at += AUDIT_ID_BYTES;
+	for (int i = 4; i-- > 0;)
+		number = number << 8 | at[i];
+	if (number != v->segment)
+		find(v, "it was segment %u when it was written", number);
+	at += 4 + AUDIT_MAC_BYTES;
+	v->adopted = (int64_t)audit_get_u64(at);
+	v->carried = (int64_t)audit_get_u64(at + 8);
+	at += 16;
+	v->nsenders = 0;
+	open_clear(&v->open);
+	for (; at < e->body + e->len; at += AUDIT_BEGIN_SENDER_BYTES)
+		if (!sender_set(v, audit_get_u64(at), audit_get_u64(at + 8), (int64_t)audit_get_u64(at + 16)))
+			return err_set(why, "out of memory");
+	return 0;
+}
+
+static void check_head(struct verifier *v, const struct audit_entry *e, const uint8_t *mac)
+{
+	struct audit_keys keys = v->keys;
+
+	if (!v->have_head || v->head.entry != e->id)
+		return;
+	v->head_seen = true;
+	/* After a seal it is written again, with the next epoch's key. */
+	if (v->head.epoch == keys.epoch + 1)
+		audit_keys_ratchet(&keys);
+	if (memcmp(v->head.mac, mac, AUDIT_MAC_BYTES) != 0)
+		find(v, "entry %lld is not the one that " AUDIT_HEAD_FILE " tells of", (long long)e->id);
+	else if (v->head.epoch != keys.epoch || !audit_head_authentic(&keys, &v->head, v->head_tag))
+		find(v, AUDIT_HEAD_FILE " is not authentic");
+	sodium_memzero(&keys, sizeof keys);
+}
+
+static void check_anchors(struct verifier *v, const struct audit_entry *e, const uint8_t *mac)
+{
+	const struct audit_verify_options *o = v->options;
+
+	for (; v->anchor < o->nanchors && o->anchors[v->anchor].entry <= e->id; v->anchor++) {
+		if (o->anchors[v->anchor].entry < e->id)
+			find(v, "entry %lld, which an anchor tells of, is not there", (long long)o->anchors[v->anchor].entry);
+		else if (memcmp(o->anchors[v->anchor].mac, mac, AUDIT_MAC_BYTES) != 0)
+			find(v, "entry %lld is not the one that an anchor tells of: the audit was rewritten before it",
+			     (long long)e->id);
+		else
+			v->out->anchors++;
+	}
+}
+
+static void check_place(struct verifier *v, const struct audit_entry *e)
+{
+	if (e->id != v->next_entry && !v->lost)
+		find(v, "entry %lld of the chain follows, not %lld: %s", (long long)e->id, (long long)v->next_entry,
+		     e->id > v->next_entry ? "what is between was removed" : "it was inserted, or moved");
+	if (v->ended)
+		find(v, "entry %lld of the chain comes after the segment's end", (long long)e->id);
+	if ((e->kind == AUDIT_ENTRY_BEGIN) != v->first)
+		find(v, v->first ? "its first entry is not there" : "entry %lld begins the segment once more", (long long)e->id);
+	/* Rows of before there was a chain may have gaps. */
+	if (!v->lost && e->first != v->next_row && !(e->first > v->next_row && e->first <= v->adopted))
+		find(v, "entry %lld of the chain begins with row %lld, not %lld", (long long)e->id, (long long)e->first,
+		     (long long)v->next_row);
+	if (e->epoch > v->keys.epoch && !v->lost)
+		find(v, "entry %lld is of epoch %" PRIu64 ", but epoch %" PRIu64
+			" has no seal: the audit was put back to an earlier state (a backup was restored, or its end was cut) and "
+			"went on", (long long)e->id, e->epoch, v->keys.epoch);
+}
+
+static void check_mac(struct verifier *v, const struct audit_entry *e, const uint8_t *mac)
+{
+	uint8_t should[AUDIT_MAC_BYTES];
+	char time[AUDIT_TIME_TEXT_MAX];
+
+	if (e->epoch < v->keys.epoch) {
+		find(v, "entry %lld of the chain is of epoch %" PRIu64 ", which had ended", (long long)e->id, e->epoch);
+		return;
+	}
+	audit_entry_mac(&v->keys, v->before, e, should);
+	if (sodium_memcmp(should, mac, sizeof should) != 0)
+		find(v, "entry %lld of the chain (rows %lld to %lld, %s) is not authentic: it was changed, or what was before it",
+		     (long long)e->id, (long long)e->first, (long long)(e->first + e->count - 1),
+		     audit_time_text(e->time_us, time));
+}
+
+static int check_entry(struct verifier *v, const struct audit_entry *e, const uint8_t *mac, struct err *why)
+{
+	int rc = 0;
+
+	check_place(v, e);
+	if (e->kind == AUDIT_ENTRY_BEGIN && e->len >= AUDIT_BEGIN_BYTES && v->lost)
+		memcpy(v->before, e->body + AUDIT_ID_BYTES + 4, AUDIT_MAC_BYTES);
+	go_to_epoch(v, e->epoch);
+	check_mac(v, e, mac);
+	if (!well_formed(e)) {
+		find(v, "entry %lld of the chain is malformed", (long long)e->id);
+	} else if (e->kind == AUDIT_ENTRY_BEGIN) {
+		rc = take_begin(v, e, why);
+	} else if (e->kind == AUDIT_ENTRY_COMMIT) {
+		rc = check_rows(v, e, why);
+	} else if (e->kind == AUDIT_ENTRY_SEAL && (int64_t)audit_get_u64(e->body) != e->first - 1) {
+		find(v, "the seal of epoch %" PRIu64 " counts other rows", e->epoch);
+	}
+	check_anchors(v, e, mac);
+	check_head(v, e, mac);
+	if (e->kind == AUDIT_ENTRY_SEAL)
+		go_to_epoch(v, e->epoch + 1);
+	v->ended = e->kind == AUDIT_ENTRY_END;
+	v->first = v->lost = false;
+	v->next_entry = e->id + 1;
+	v->next_row = e->first + e->count;
+	memcpy(v->before, mac, AUDIT_MAC_BYTES);
+	v->out->entries++;
+	if (v->out->first_us == 0)
+		v->out->first_us = e->time_us;
+	v->out->last_us = e->time_us;
+	return rc;
+}
+
+/* The entry under the cursor; its body is borrowed until the next step. */
+static int take_entry(struct verifier *v, struct err *why)
+{
+	struct audit_entry e = {
+		.id = db_i64(v->entries, 0),
+		.kind = (enum audit_entry_kind)db_i64(v->entries, 1),
+		.epoch = (uint64_t)db_i64(v->entries, 2),
+		.time_us = db_i64(v->entries, 3),
+		.first = db_i64(v->entries, 4),
+		.count = db_i64(v->entries, 5),
+	};
+	const uint8_t *mac;
+	size_t len;
+
+	e.body = db_bytes(v->entries, 6, &e.len);
+	mac = db_bytes(v->entries, 7, &len);
+	/* No key has that many lives: the number was changed, and going there would take for ever. */
+	if (len != AUDIT_MAC_BYTES || e.epoch > v->keys.epoch + (UINT64_C(1) << 26) || e.first < 0 || e.first > INT64_MAX / 2) {
+		find(v, "entry %lld of the chain is malformed", (long long)e.id);
+		v->lost = true;
+		v->next_entry = e.id + 1;
+		return 0;
+	}
+	return check_entry(v, &e, mac, why);
+}
+
+/* ---- segments -------------------------------------------------------------------------------------------------------- */
+
+static int compare_open(struct verifier *v, struct err *why)
+{
+	struct db_stmt *s = db_prepare(v->db, "SELECT session, flow, incarnation, event FROM open_session", why);
+	enum db_step rc = s == NULL ? DB_FAILED : DB_ROW;
+	size_t n = 0;
+
+	while (s != NULL && (rc = db_step(s, why)) == DB_ROW) {
+		const struct known_open *o = open_find(&v->open, db_i64(s, 0), db_i64(s, 1));
+		char id[AUDIT_SESSION_TEXT_MAX];
+
+		n++;
+		if (o == NULL || o->event != db_i64(s, 3) ||
+		    (o->incarnation != (uint64_t)db_i64(s, 2) && o->event > v->adopted))
+			find(v, "session %s is not open as it is said to be", audit_session_text((uint64_t)db_i64(s, 0), id));
+	}
+	db_finalize(&s);
+	if (rc != DB_FAILED && n != v->open.live)
+		find(v, "%zu sessions and flows should be open, not %zu", v->open.live, n);
+	return rc == DB_FAILED ? -1 : 0;
+}
+
+static int compare_senders(struct verifier *v, struct err *why)
+{
+	struct db_stmt *s = db_prepare(v->db, "SELECT incarnation, last, seen FROM sender", why);
+	enum db_step rc = s == NULL ? DB_FAILED : DB_ROW;
+	size_t n = 0;
+
+	while (s != NULL && (rc = db_step(s, why)) == DB_ROW) {
+		const struct known_sender *k = sender_find(v, (uint64_t)db_i64(s, 0));
+
+		n++;
+		if (k == NULL || k->last != (uint64_t)db_i64(s, 1) || k->seen != db_i64(s, 2))
+			find(v, "how far process %016" PRIx64 " has recorded was changed", (uint64_t)db_i64(s, 0));
+	}
+	db_finalize(&s);
+	if (rc != DB_FAILED && n < v->nsenders && n < AUDIT_SENDERS_MAX)
+		find(v, "%zu processes have recorded, not %zu", v->nsenders, n);
+	return rc == DB_FAILED ? -1 : 0;
+}
+
+static int end_of_segment(struct verifier *v, struct err *why)
+{
+	if (pass_strangers(v, INT64_MAX, why) != 0)
+		return -1;
+	if (v->first) {
+		find(v, "it has no entry of the chain");
+		return 0;
+	}
+	return compare_open(v, why) != 0 || compare_senders(v, why) != 0 ? -1 : 0;
+}
+
+/* Some entries, in one state of the file: 1 there may be more, 0 that was all, -1 it cannot be read on. */
+static int page(struct verifier *v, struct err *why)
+{
+	int64_t deadline = clock_mono_us() + PAGE_US;
+	enum db_step rc = DB_DONE;
+	int n = 0, result = 0;
+
+	if (db_begin_read(v->db, why) != 0)
+		return -1;
+	/* A new segment is looked at from its very first. */
+	db_bind_i64(v->entries, 1, v->first ? INT64_MIN : v->next_entry);
+	db_bind_i64(v->rows, 1, v->first ? INT64_MIN : v->next_row);
+	if (step_row(v, why) != 0)
+		result = -1;
+	while (result == 0 && (n < PAGE_ENTRIES || clock_mono_us() < deadline) && (rc = db_step(v->entries, why)) == DB_ROW) {
+		n++;
+		result = take_entry(v, why);
+	}
+	if (result == 0 && rc == DB_FAILED)
+		result = -1;
+	if (result == 0)
+		result = rc == DB_ROW ? 1 : end_of_segment(v, why);
+	db_reset(v->entries);
+	db_reset(v->rows);
+	db_rollback(v->db);
+	return result;
+}
+
+static int read_segment(struct verifier *v, struct err *why)
+{
+	char name[AUDIT_SEGMENT_NAME_MAX];
+	int rc = 1;
+
+	v->db = audit_segment_open(audit_segment_name(v->segment, name), AUDIT_READ, why);
+	if (v->db == NULL)
+		return -1;
+	v->entries = db_prepare(v->db, "SELECT id, kind, epoch, time, first, count, body, mac FROM chain WHERE id >= ?1 "
+				       "ORDER BY id", why);
+	v->rows = v->entries == NULL ? NULL
+				     : db_prepare(v->db, "SELECT " AUDIT_COLUMNS " FROM event WHERE id >= ?1 ORDER BY id", why);
+	if (v->rows == NULL)
+		rc = -1;
+	while (rc == 1) {
+		rc = page(v, why);
+		if (v->options->progress != NULL)
+			v->options->progress(v->out->rows, v->about, v->options->arg);
+	}
+	return rc;
+}
+
+static void verify_segment(struct verifier *v, uint32_t number, bool last)
+{
+	struct err why;
+
+	v->segment = number;
+	v->first = true;
+	v->ended = false;
+	if (read_segment(v, &why) != 0) {
+		find(v, "it cannot be read: %s", why.text);
+		v->lost = true;
+	} else if (!v->ended && !last) {
+		find(v, "its end was cut: the last entry of a segment is not there");
+	}
+	db_close(&v->db);
+	v->out->segments++;
+}
+
+/* Rows in all, about: from the first id of the first segment to the last of the last. */
+static uint64_t count_rows(const uint32_t *numbers, int n)
+{
+	int64_t bounds[2] = {0, 0};
+
+	for (int i = 0; i < 2; i++) {
+		char name[AUDIT_SEGMENT_NAME_MAX];
+		struct err why;
+		struct db *db = audit_segment_open(audit_segment_name(numbers[i == 0 ? 0 : n - 1], name), AUDIT_READ, &why);
+		struct db_stmt *s = db == NULL ? NULL
+					       : db_prepare(db, i == 0 ? "SELECT min(id) FROM event" : "SELECT max(id) FROM event",
+							    &why);
+
+		if (s != NULL && db_step(s, &why) == DB_ROW)
+			bounds[i] = db_i64(s, 0);
+		db_close(&db);
+	}
+	return bounds[1] > bounds[0] ? (uint64_t)(bounds[1] - bounds[0]) : 0;
+}
+
+static void check_files(struct verifier *v)
+{
+	int64_t key_epoch = audit_key_epoch();
+
+	if (!v->have_head)
+		find(v, AUDIT_HEAD_FILE " is missing or damaged: whether the end was cut is known by an anchor only");
+	else if (!v->head_seen)
+		find(v, "the chain ends with entry %lld, but " AUDIT_HEAD_FILE " tells of entry %lld: the end was cut, or the audit was "
+			"put back to an earlier state", (long long)v->next_entry - 1, (long long)v->head.entry);
+	/* The key file is one epoch behind for the moment between a seal and the next key. */
+	if (key_epoch >= 0 && key_epoch > (int64_t)v->keys.epoch)
+		find(v, "the chain ends in epoch %" PRIu64 ", but " AUDIT_KEY_FILE " is of epoch %" PRId64
+			": the audit was put back to an earlier state", v->keys.epoch, key_epoch);
+	if (key_epoch >= 0 && key_epoch + 1 < (int64_t)v->keys.epoch)
+		find(v, AUDIT_KEY_FILE " is of epoch %" PRId64 ", but the chain ends in epoch %" PRIu64
+			": the key was put back to an earlier state", key_epoch, v->keys.epoch);
+	for (; v->anchor < v->options->nanchors; v->anchor++)
+		find(v, "an anchor tells of entry %lld, but the chain ends with %lld: the end was cut, or the audit was put back to "
+			"an earlier state", (long long)v->options->anchors[v->anchor].entry, (long long)v->next_entry - 1);
+}
+
+static int run(struct verifier *v, struct err *why)
+{
+	uint32_t *numbers;
+	/* The head first: what is recorded from now on is behind it. */
+	int n;
+
+	v->have_head = audit_head_read(&v->head, v->head_tag) == 1;
+	n = audit_segment_list(&numbers, why);
+	if (n == 0)
+		err_set(why, "there is no audit here");
+	if (n <= 0) {
+		free(numbers);
+		return -1;
+	}
+	v->about = count_rows(numbers, n);
+	v->segment = numbers[0];
+	if (numbers[0] != 1) {
+		find(v, "segments before it are missing");
+		v->lost = true;
+	}
+	for (int i = 0; i < n; i++) {
+		if (i > 0 && numbers[i] != numbers[i - 1] + 1) {
+			v->segment = numbers[i];
+			find(v, "segments %u to %u are missing", numbers[i - 1] + 1, numbers[i] - 1);
+			v->lost = true;
+		}
+		verify_segment(v, numbers[i], i == n - 1);
+	}
+	free(numbers);
+	check_files(v);
+	return 0;
+}
+
+int audit_verify(const struct audit_verify_options *options, struct audit_verified *out, struct err *why)
+{
+	struct verifier *v = sodium_init() < 0 ? NULL : calloc(1, sizeof *v);
+	int rc;
+
+	*out = (struct audit_verified){0};
+	if (v == NULL)
+		return err_set(why, "out of memory");
+	v->options = options;
+	v->out = out;
+	v->keys = *options->keys;
+	v->next_entry = v->next_row = 1;
+	rc = run(v, why);
+	memcpy(out->head.store, options->store, AUDIT_ID_BYTES);
+	out->head.entry = v->next_entry - 1;
+	out->head.epoch = out->epochs = v->keys.epoch;
+	memcpy(out->head.mac, v->before, AUDIT_MAC_BYTES);
+	open_clear(&v->open);
+	free(v->senders);
+	sodium_memzero(v, sizeof *v);
+	free(v);
+	return rc;
+}
+
+/* ---- anchors --------------------------------------------------------------------------------------------------------- */
+
+#define ANCHOR_WORDS "audit anchor "
+
+const char *audit_anchor_text(const struct audit_head *head, char buf[AUDIT_ANCHOR_TEXT_MAX])
+{
+	char store[2 * AUDIT_ID_BYTES + 1], mac[2 * AUDIT_MAC_BYTES + 1];
+
+	snprintf(buf, AUDIT_ANCHOR_TEXT_MAX, ANCHOR_WORDS "%s %lld %s",
+		 sodium_bin2hex(store, sizeof store, head->store, AUDIT_ID_BYTES), (long long)head->entry,
+		 sodium_bin2hex(mac, sizeof mac, head->mac, AUDIT_MAC_BYTES));
+	return buf;
+}
+
+static const char *take_hex(const char *text, uint8_t *out, size_t len)
+{
+	size_t n;
+	const char *end;
+
+	if (strlen(text) < 2 * len || sodium_hex2bin(out, len, text, 2 * len, NULL, &n, &end) != 0 || n != len)
+		return NULL;
+	return text + 2 * len;
+}
+
+bool audit_anchor_parse(const char *line, const uint8_t store[AUDIT_ID_BYTES], struct audit_anchor *anchor)
+{
+	uint8_t of[AUDIT_ID_BYTES];
+	const char *at = strstr(line, ANCHOR_WORDS);
+	char *end;
+
+	at = at == NULL ? NULL : take_hex(at + strlen(ANCHOR_WORDS), of, sizeof of);
+	if (at == NULL || *at != ' ' || memcmp(of, store, sizeof of) != 0)
+		return false;
+	anchor->entry = strtoll(at + 1, &end, 10);
+	return anchor->entry > 0 && *end == ' ' && take_hex(end + 1, anchor->mac, sizeof anchor->mac) != NULL;
+}

@@ -1,0 +1,819 @@
+/* The chain, its segments, and who rewrites them: with everything but the key. */
+#include "config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "schema/audit_query.h"
+#include "schema/audit_segment.h"
+#include "schema/audit_store.h"
+#include "schema/audit_verify.h"
+#include "schema/migrations.h"
+#include "tests/unit/scratch.h"
+
+#define LARGE (1u << 30)
+
+static struct err why;
+
+/* ---- a store ---------------------------------------------------------------------------------------------------- */
+
+static struct audit_store *must_open(uint64_t segment_bytes)
+{
+	struct audit_store *s = audit_store_open(segment_bytes, &why);
+
+	if (s == NULL)
+		fail_msg("%s", why.text);
+	return s;
+}
+
+static void event_of(struct audit_event *e, enum audit_kind kind, uint64_t session)
+{
+	memset(e, 0, sizeof *e);
+	e->kind = kind;
+	e->session = session;
+	e->time_us = clock_wall_us();
+	e->client = (struct endpoint){.addr = addr_v4(0xc0000201), .port = 40000};
+	e->address = (struct endpoint){.addr = addr_v4(0xcb007107), .port = 443};
+	e->revision = 3;
+	strcpy(e->user, "ann");
+	strcpy(e->name, "a.example");
+	strcpy(e->rule, "web");
+	strcpy(e->detail, "{}");
+}
+
+static uint64_t sequences[8];
+
+/* One commit of so many rows from one of a few processes. */
+static void commit_rows(struct audit_store *s, unsigned rows, uint64_t sender, enum audit_kind kind, uint64_t first_session)
+{
+	static struct audit_event e;
+
+	assert_int_equal(audit_store_begin(s, &why), 0);
+	for (unsigned i = 0; i < rows; i++) {
+		event_of(&e, kind, first_session + i);
+		assert_int_equal(audit_store_append(s, 100 + sender, ++sequences[sender], &e, &why), 1);
+	}
+	if (audit_store_commit(s, &why) != 0)
+		fail_msg("%s", why.text);
+}
+
+/* Sessions that begin, some that end, in two processes; some stay open. */
+static void fill(struct audit_store *s)
+{
+	for (uint64_t i = 0; i < 10; i++) {
+		commit_rows(s, 5, i % 2, AUDIT_OPEN, 1000 * i + 1);
+		commit_rows(s, 5, i % 2, AUDIT_CONNECTED, 1000 * i + 1);
+		commit_rows(s, 4, i % 2, AUDIT_ENDED, 1000 * i + 1);
+		commit_rows(s, 3, i % 2, AUDIT_DENIED, 1000 * i + 501);
+	}
+}
+
+/* ---- verifying -------------------------------------------------------------------------------------------------- */
+
+static struct {
+	char first[700];
+	unsigned n;
+} found;
+
+static void on_finding(const char *text, void *arg)
+{
+	(void)arg;
+	if (found.n++ == 0)
+		snprintf(found.first, sizeof found.first, "%s", text);
+}
+
+static struct audit_verified verify_with(const struct audit_anchor *anchors, size_t nanchors)
+{
+	struct audit_keys keys;
+	struct audit_verify_options o = {.keys = &keys, .finding = on_finding, .anchors = anchors, .nanchors = nanchors};
+	struct audit_verified v;
+
+	found.n = 0;
+	found.first[0] = '\0';
+	if (audit_first_key_read("first.key", o.store, &keys, &why) != 0 || audit_verify(&o, &v, &why) != 0)
+		fail_msg("%s", why.text);
+	assert_int_equal(v.findings < 100 ? v.findings : 100, found.n); /* so many are told, all are counted */
+	return v;
+}
+
+static struct audit_verified verify(void)
+{
+	return verify_with(NULL, 0);
+}
+
+static struct audit_verified must_be_sound(void)
+{
+	struct audit_verified v = verify();
+
+	if (v.findings != 0)
+		fail_msg("%u findings, the first: %s", found.n, found.first);
+	return v;
+}
+
+static void must_find(const char *part)
+{
+	verify();
+	if (found.n == 0 || strstr(found.first, part) == NULL)
+		fail_msg("%u findings, the first \"%s\" has no \"%s\"", found.n, found.first, part);
+}
+
+static void sql(const char *file, const char *text)
+{
+	sqlite3 *handle;
+
+	assert_int_equal(sqlite3_open(file, &handle), SQLITE_OK);
+	if (sqlite3_exec(handle, text, NULL, NULL, NULL) != SQLITE_OK)
+		fail_msg("%s: %s", text, sqlite3_errmsg(handle));
+	assert_int_equal(sqlite3_close(handle), SQLITE_OK);
+}
+
+static void copy(const char *from, const char *to)
+{
+	char buf[65536];
+	int in = open(from, O_RDONLY), out = open(to, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	ssize_t n;
+
+	assert_true(in >= 0 && out >= 0);
+	while ((n = read(in, buf, sizeof buf)) > 0)
+		assert_int_equal(write(out, buf, (size_t)n), n);
+	close(in);
+	close(out);
+}
+
+/* ---- sound ---------------------------------------------------------------------------------------------------------- */
+
+static void test_sound(void **state)
+{
+	struct audit_store *s = must_open(LARGE);
+	struct audit_verified v;
+
+	(void)state;
+	must_be_sound(); /* empty */
+	fill(s);
+	v = must_be_sound(); /* while it is written */
+	assert_int_equal(v.rows, 170);
+	assert_int_equal(v.segments, 1);
+	audit_store_close(&s);
+	must_be_sound();
+	s = must_open(LARGE);
+	commit_rows(s, 1, 0, AUDIT_ENDED, 5);
+	audit_store_close(&s);
+	v = must_be_sound();
+	assert_int_equal(v.rows, 171);
+}
+
+static bool gone(uint64_t incarnation, void *arg)
+{
+	(void)arg;
+	return incarnation == 100;
+}
+
+static void test_settled_rolled_back_and_repeated(void **state)
+{
+	struct audit_settling at = {.lost = gone};
+	static struct audit_event e;
+	struct audit_store *s = must_open(LARGE);
+	unsigned rows;
+
+	(void)state;
+	fill(s);
+	assert_int_equal(audit_store_begin(s, &why), 0);
+	event_of(&e, AUDIT_OPEN, 77);
+	assert_int_equal(audit_store_append(s, 100, sequences[0] + 1, &e, &why), 1);
+	audit_store_rollback(s);
+	assert_int_equal(audit_store_begin(s, &why), 0);
+	assert_int_equal(audit_store_settle(s, &at, 3, &rows, &why), 1);
+	assert_int_equal(rows, 3);
+	assert_int_equal(audit_store_commit(s, &why), 0);
+	assert_int_equal(audit_store_begin(s, &why), 0);
+	assert_int_equal(audit_store_settle(s, &at, 100, &rows, &why), 0);
+	assert_int_equal(rows, 2);
+	assert_int_equal(audit_store_append(s, 100, 1, &e, &why), 0); /* all that is in this batch is known */
+	assert_int_equal(audit_store_commit(s, &why), 0);
+	must_be_sound();
+	audit_store_close(&s);
+	must_be_sound();
+}
+
+/* More rows than an entry of the chain holds, and more senders than a batch does. */
+static void test_large_batches(void **state)
+{
+	struct audit_store *s = must_open(LARGE);
+	static struct audit_event e;
+
+	(void)state;
+	event_of(&e, AUDIT_DENIED, 7);
+	assert_int_equal(audit_store_begin(s, &why), 0);
+	for (unsigned i = 1; i <= 10000; i++)
+		assert_int_equal(audit_store_append(s, 100 + i % 3, i, &e, &why), 1);
+	assert_int_equal(audit_store_commit(s, &why), 0);
+	for (uint64_t i = 0; i < 2000; i++) {
+		assert_int_equal(audit_store_begin(s, &why), 0);
+		assert_int_equal(audit_store_append(s, 1000 + i, 1, &e, &why), 1);
+		assert_int_equal(audit_store_commit(s, &why), 0);
+	}
+	assert_int_equal(must_be_sound().rows, 12000);
+	audit_store_close(&s);
+}
+
+/* ---- epochs ----------------------------------------------------------------------------------------------------------- */
+
+static void test_epochs(void **state)
+{
+	struct audit_store *s = must_open(LARGE);
+	struct audit_store_status status;
+	uint8_t before[8192], after[8192];
+
+	(void)state;
+	int fd = open("chain.key", O_RDONLY);
+
+	memset(before, 0, sizeof before);
+	assert_true(pread(fd, before, sizeof before, 0) > 100);
+	for (int epoch = 1; epoch <= 3; epoch++) {
+		for (int i = 0; i < 10000; i++)
+			commit_rows(s, 1, 0, AUDIT_DENIED, 1);
+		assert_int_equal(audit_store_tick(s, &why), 0);
+		audit_store_status(s, &status);
+		assert_int_equal(status.head.epoch, epoch);
+		assert_int_equal(audit_store_tick(s, &why), 0); /* not before it is time */
+	}
+	audit_store_status(s, &status);
+	assert_int_equal(status.head.epoch, 3);
+	must_be_sound();
+	/* No slot holds the first key, or any other than the last. */
+	memset(after, 0, sizeof after);
+	assert_true(pread(fd, after, sizeof after, 0) > 100);
+	close(fd);
+	int slots = 0;
+
+	for (size_t slot = 0; slot < sizeof after; slot += 4096) {
+		static const uint8_t zero[128];
+
+		slots += memcmp(after + slot, zero, sizeof zero) != 0;
+		if (memcmp(before + slot, zero, sizeof zero) != 0)
+			assert_memory_not_equal(before + slot + 32, after + slot + 32, 32);
+	}
+	assert_int_equal(slots, 1);
+	audit_store_close(&s);
+	s = must_open(LARGE); /* goes on in its epoch */
+	fill(s);
+	audit_store_close(&s);
+	must_be_sound();
+}
+
+static void test_the_first_key_is_for_the_auditor(void **state)
+{
+	struct audit_store *s = must_open(LARGE);
+	struct audit_store_status status;
+
+	(void)state;
+	audit_store_status(s, &status);
+	assert_true(status.first_key_waits);
+	assert_int_equal(unlink("first.key"), 0);
+	audit_store_status(s, &status);
+	assert_false(status.first_key_waits);
+	fill(s);
+	audit_store_close(&s);
+	s = must_open(LARGE);
+	audit_store_status(s, &status);
+	assert_false(status.first_key_waits); /* once */
+	audit_store_close(&s);
+	/* Without its key the chain cannot go on, and nothing is written that it would not cover. */
+	assert_int_equal(unlink("chain.key"), 0);
+	assert_null(audit_store_open(LARGE, &why));
+	assert_non_null(strstr(why.text, "chain.key"));
+}
+
+/* ---- segments --------------------------------------------------------------------------------------------------------- */
+
+static unsigned count_segments(void)
+{
+	uint32_t *numbers;
+	int n = audit_segment_list(&numbers, &why);
+
+	free(numbers);
+	assert_true(n >= 0);
+	return (unsigned)n;
+}
+
+static bool count_row(uint64_t id, const struct audit_event *e, void *arg)
+{
+	(void)id, (void)e;
+	++*(unsigned *)arg;
+	return true;
+}
+
+static unsigned ask(const struct audit_filter *f, uint64_t rows_a_page)
+{
+	struct audit_archive *a = audit_archive_open(&why);
+	unsigned n = 0;
+
+	if (a == NULL)
+		fail_msg("%s", why.text);
+	struct audit_query *q = audit_query_new(a, f, &why);
+
+	assert_non_null(q);
+	while (audit_query_page(q, rows_a_page, 1000000, count_row, &n) == 1)
+		;
+	audit_query_free(&q);
+	audit_archive_close(&a);
+	return n;
+}
+
+static void test_segments(void **state)
+{
+	struct audit_store *s = must_open(100 * 1024);
+	struct audit_filter f = {.session = 3};
+	struct audit_settling at = {.lost = gone};
+	unsigned denied = 0, rows;
+	struct audit_verified v;
+
+	(void)state;
+	commit_rows(s, 5, 0, AUDIT_OPEN, 1); /* stay open, over all segments */
+	commit_rows(s, 2, 1, AUDIT_OPEN, 11);
+	while (count_segments() < 5) {
+		commit_rows(s, 100, 1, AUDIT_DENIED, 100);
+		denied += 100;
+		/* The size of the file is what it is after its log was folded into it. */
+		audit_store_close(&s);
+		s = must_open(100 * 1024);
+	}
+	v = must_be_sound();
+	assert_int_equal(v.segments, 5);
+	assert_int_equal(v.rows, 7 + denied + 4 * 7);
+	/* As one table, in order, in pages of any size. */
+	f = (struct audit_filter){.kinds = 1u << AUDIT_DENIED};
+	assert_int_equal(ask(&f, 1000), denied);
+	assert_int_equal(ask(&f, 7), denied);
+	f.oldest_first = true;
+	assert_int_equal(ask(&f, 13), denied);
+	f = (struct audit_filter){.session = 3};
+	assert_int_equal(ask(&f, 1), 1 + 4);
+	/* An end in the last segment closes what the first has begun; what is lost is closed there, too. */
+	commit_rows(s, 1, 0, AUDIT_ENDED, 1);
+	assert_int_equal(audit_store_begin(s, &why), 0);
+	assert_int_equal(audit_store_settle(s, &at, 100, &rows, &why), 0);
+	assert_int_equal(rows, 4);
+	assert_int_equal(audit_store_commit(s, &why), 0);
+	must_be_sound();
+	audit_store_close(&s);
+	/* Segments that are written no more are plain files. */
+	assert_false(audit_segment_has_log("audit-00000001.db"));
+	assert_int_not_equal(access("audit-00000001.db-wal", F_OK), 0);
+	struct stat st;
+
+	assert_int_equal(stat("audit-00000002.db", &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0600);
+}
+
+/* Whatever was done when the power went: the next start goes on from there. */
+static void test_segment_change_cut_short(void **state)
+{
+	struct audit_store *s = must_open(LARGE);
+
+	(void)state;
+	fill(s);
+	audit_store_close(&s);
+	/* The file was made, and nothing more. */
+	struct db *db = audit_segment_open("audit-00000002.db", AUDIT_WRITE, &why);
+
+	assert_non_null(db);
+	db_close(&db);
+	s = must_open(LARGE);
+	fill(s);
+	audit_store_close(&s);
+	assert_int_equal(must_be_sound().segments, 2);
+	/* The last entry was written, and there is no next file: as if it had been lost from the directory. */
+	s = must_open(1);
+	commit_rows(s, 1, 1, AUDIT_DENIED, 1);
+	audit_store_close(&s);
+	assert_int_equal(count_segments(), 3);
+	must_be_sound();
+}
+
+static void test_a_locked_or_damaged_segment(void **state)
+{
+	struct audit_filter f = {0};
+	struct audit_store *s = must_open(1);
+	int fd;
+
+	(void)state;
+	for (int i = 0; i < 4; i++)
+		commit_rows(s, 50, 0, AUDIT_DENIED, 100);
+	audit_store_close(&s);
+	unsigned all = ask(&f, 1000);
+
+	fd = open("audit-00000003.db", O_RDWR);
+	assert_true(fd >= 0);
+	for (off_t at = 5000; at < 40000; at += 100)
+		assert_int_equal(pwrite(fd, "garbage", 7, at), 7);
+	close(fd);
+	struct audit_archive *a = audit_archive_open(&why);
+	struct audit_query *q = audit_query_new(a, &f, &why);
+	unsigned n = 0;
+
+	while (audit_query_page(q, 1000, 1000000, count_row, &n) == 1)
+		;
+	assert_non_null(strstr(audit_archive_damage(a), "audit-00000003.db"));
+	assert_true(n < all && n >= 3 * 50);
+	audit_query_free(&q);
+	audit_archive_close(&a);
+	must_find("segment 3");
+}
+
+static void test_single_file_of_before(void **state)
+{
+	struct audit_verified v;
+	struct audit_store *s;
+	struct audit_filter f = {0};
+
+	(void)state;
+	sql("audit.db", schema_audit_migrations[0]);
+	sql("audit.db", "PRAGMA journal_mode=WAL; PRAGMA application_id=1735876981; PRAGMA user_version=1;"
+			"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9000) "
+			"INSERT INTO event (id, time, kind, session, user) SELECT i, i, i % 4, i, 'ann' FROM n;"
+			"DELETE FROM event WHERE id BETWEEN 5000 AND 5100;"
+			"INSERT INTO sender VALUES (7, 9000, 9000)");
+	s = must_open(LARGE);
+	assert_int_not_equal(access("audit.db", F_OK), 0);
+	v = must_be_sound();
+	assert_int_equal(v.rows, 9000 - 101);
+	commit_rows(s, 3, 1, AUDIT_OPEN, 1);
+	audit_store_close(&s);
+	assert_int_equal(must_be_sound().rows, 9000 - 101 + 3);
+	assert_int_equal(ask(&f, 1000), 9000 - 101 + 3);
+	/* From now on they are protected as all others. */
+	sql("audit-00000001.db", "UPDATE event SET user = 'bob' WHERE id = 17");
+	must_find("row 17");
+}
+
+/* ---- tampering -------------------------------------------------------------------------------------------------------- */
+
+#define HOT "audit-00000003.db"
+
+static const char *const files[] = {
+	"audit-00000001.db", "audit-00000002.db", HOT, "chain.key", "chain.head",
+};
+
+/* Three segments with everything in them, and a copy of it all. */
+static void make_victim(void)
+{
+	struct audit_store *s = must_open(LARGE);
+
+	fill(s);
+	audit_store_close(&s);
+	for (int i = 0; i < 2; i++) {
+		s = must_open(1);
+		commit_rows(s, 1, 0, AUDIT_DENIED, 9000);
+		audit_store_close(&s);
+		s = must_open(LARGE);
+		fill(s);
+		audit_store_close(&s);
+	}
+	assert_int_equal(count_segments(), 3);
+	must_be_sound();
+	for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+		char saved[64];
+
+		snprintf(saved, sizeof saved, "saved-%s", files[i]);
+		copy(files[i], saved);
+	}
+}
+
+static void restore_victim(void)
+{
+	for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+		char saved[64], log[64];
+
+		snprintf(saved, sizeof saved, "saved-%s", files[i]);
+		copy(saved, files[i]);
+		snprintf(log, sizeof log, "%s-wal", files[i]);
+		unlink(log);
+		snprintf(log, sizeof log, "%s-shm", files[i]);
+		unlink(log);
+	}
+}
+
+static void test_findings_name_what_was_done(void **state)
+{
+	static const struct {
+		const char *file, *sql, *finding;
+	} edits[] = {
+		{HOT, "UPDATE event SET user = 'eve' WHERE id = 400", "row 400"},
+		{"audit-00000001.db", "UPDATE event SET bytes_up = 1 WHERE id = 5", "row 5"},
+		{"audit-00000001.db", "DELETE FROM event WHERE id = 100", "the first is row 100"},
+		{"audit-00000002.db", "INSERT INTO event (id, time, kind) SELECT max(id) + 1, 1, 0 FROM event", "was inserted"},
+		{"audit-00000002.db", "INSERT INTO event (id, time, kind) VALUES (-5, 1, 0)", "row -5"},
+		{"audit-00000001.db", "UPDATE event SET id = 9999 WHERE id = 7; UPDATE event SET id = 7 WHERE id = 8; "
+				      "UPDATE event SET id = 8 WHERE id = 9999", "row 7"},
+		/* The end of the last segment: rows, entries, and what is open, all at once. */
+		{HOT, "DELETE FROM chain WHERE id = (SELECT max(id) FROM chain)", "was inserted"},
+		{HOT, "DELETE FROM event WHERE id >= (SELECT max(first) FROM chain); "
+		      "DELETE FROM chain WHERE id = (SELECT max(id) FROM chain)", ""},
+		{"audit-00000001.db", "DELETE FROM chain WHERE id = (SELECT max(id) FROM chain)", "cut"},
+		{"audit-00000002.db", "DELETE FROM chain WHERE id = (SELECT min(id) FROM chain) + 4", "was removed"},
+		{"audit-00000002.db", "UPDATE chain SET time = time + 1 WHERE id = (SELECT min(id) FROM chain) + 4", "not authentic"},
+		{"audit-00000002.db", "UPDATE chain SET mac = zeroblob(32) WHERE id = (SELECT min(id) FROM chain)", "not authentic"},
+		{HOT, "UPDATE open_session SET event = event - 1 WHERE session = (SELECT min(session) FROM open_session)", "is not open"},
+		{HOT, "DELETE FROM open_session WHERE session = (SELECT min(session) FROM open_session)", "should be open"},
+		{HOT, "UPDATE sender SET last = last - 1 WHERE incarnation = 100", "has recorded"},
+	};
+
+	(void)state;
+	make_victim();
+	for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
+		sql(edits[i].file, edits[i].sql);
+		must_find(edits[i].finding);
+		restore_victim();
+		must_be_sound();
+	}
+}
+
+/* Who has yesterday's files, and puts them in the place of today's. */
+static void test_replaced_and_rolled_back(void **state)
+{
+	struct audit_verified v, later;
+	struct audit_anchor anchor;
+	struct audit_store *s;
+
+	(void)state;
+	make_victim();
+	v = must_be_sound();
+	/* A segment in another's place, and one that is missing. */
+	copy("saved-audit-00000001.db", "audit-00000002.db");
+	must_find("segment 2");
+	restore_victim();
+	unlink("audit-00000002.db");
+	must_find("segments 2 to 2 are missing");
+	restore_victim();
+	unlink("audit-00000001.db");
+	must_find("segments before it are missing");
+	restore_victim();
+	unlink(HOT);
+	must_find("");
+	restore_victim();
+	/* The database alone: the head knows better. */
+	s = must_open(LARGE);
+	fill(s);
+	for (int i = 0; i < 10000; i++)
+		commit_rows(s, 1, 0, AUDIT_DENIED, 1);
+	assert_int_equal(audit_store_tick(s, &why), 0);
+	audit_store_close(&s);
+	later = must_be_sound();
+	assert_true(later.head.entry > v.head.entry && later.head.epoch == 1);
+	anchor = (struct audit_anchor){.entry = later.head.entry};
+	memcpy(anchor.mac, later.head.mac, sizeof anchor.mac);
+	copy("saved-" HOT, HOT);
+	must_find("chain.head");
+	/* The head, too: the key has moved on. */
+	copy("saved-chain.head", "chain.head");
+	must_find("chain.key");
+	/* Without a head: that it is missing is a finding. */
+	unlink("chain.head");
+	must_find("chain.head");
+	/* All of it: nothing on this machine knows, an anchor does. */
+	restore_victim();
+	must_be_sound();
+	assert_int_equal(verify_with(&anchor, 1).findings, 1);
+	assert_non_null(strstr(found.first, "anchor"));
+	/* An anchor that fits. */
+	anchor = (struct audit_anchor){.entry = v.head.entry};
+	memcpy(anchor.mac, v.head.mac, sizeof anchor.mac);
+	assert_int_equal(verify_with(&anchor, 1).anchors, 1);
+	anchor.mac[0] ^= 1;
+	assert_int_equal(verify_with(&anchor, 1).findings, 1);
+}
+
+/* A backup that was put back is said in the audit itself, and found. */
+static void test_restored_backup_is_recorded(void **state)
+{
+	struct audit_filter f = {.kinds = 1u << AUDIT_ADMIN};
+	struct audit_store *s;
+
+	(void)state;
+	make_victim();
+	s = must_open(LARGE);
+	fill(s);
+	audit_store_close(&s);
+	copy("saved-" HOT, HOT);
+	assert_int_equal(ask(&f, 10), 0);
+	s = must_open(LARGE);
+	commit_rows(s, 3, 0, AUDIT_DENIED, 1);
+	audit_store_close(&s);
+	assert_int_equal(ask(&f, 10), 1);
+	s = must_open(LARGE);
+	audit_store_close(&s);
+	assert_int_equal(ask(&f, 10), 1);
+}
+
+static unsigned long long rng;
+
+static unsigned below(unsigned n)
+{
+	rng ^= rng << 13;
+	rng ^= rng >> 7;
+	rng ^= rng << 17;
+	return (unsigned)((rng >> 20) % n);
+}
+
+/* One edit as somebody would make it who knows what every table means, but not the key. */
+static void random_edit(char *text, size_t size, const char *file)
+{
+	static const char *const numbers[] = {"time", "kind", "session", "revision", "client_port", "port", "bytes_up",
+					      "bytes_down", "duration"};
+	static const char *const texts[] = {"listener", "user", "method", "command", "name", "rule", "reason", "detail"};
+	static const char *const blobs[] = {"client", "address"};
+	static const char *const links[] = {"kind", "epoch", "time", "first", "count"};
+	const char *some = "(SELECT id FROM event ORDER BY random() LIMIT 1)";
+	const char *entry = "(SELECT id FROM chain ORDER BY random() LIMIT 1)";
+
+	(void)file;
+	switch (below(16)) {
+	case 0:
+	case 1:
+		snprintf(text, size, "UPDATE event SET %s = coalesce(%s, 0) + %u WHERE id = %s", numbers[below(9)], "time", 1 + below(9), some);
+		break;
+	case 2:
+	case 3:
+		snprintf(text, size, "UPDATE event SET %s = 'x%u' WHERE id = %s", texts[below(8)], below(1000), some);
+		break;
+	case 4:
+		snprintf(text, size, "UPDATE event SET %s = randomblob(%u) WHERE id = %s", blobs[below(2)], below(2) ? 4 : 16, some);
+		break;
+	case 5:
+		snprintf(text, size, "UPDATE event SET %s = NULL WHERE id = (SELECT id FROM event WHERE user IS NOT NULL "
+			 "ORDER BY random() LIMIT 1)", below(2) ? "user" : "client");
+		break;
+	case 6:
+		snprintf(text, size, "DELETE FROM event WHERE id = %s", some);
+		break;
+	case 7:
+		snprintf(text, size, "DELETE FROM event WHERE id >= %s", some);
+		break;
+	case 8:
+		snprintf(text, size, "INSERT INTO event SELECT (SELECT max(id) FROM event) + %u, time, kind, session, revision, client, "
+			 "client_port, address, port, bytes_up, bytes_down, duration, listener, user, method, command, name, rule, "
+			 "reason, detail FROM event WHERE id = %s", 1 + below(3), some);
+		break;
+	case 9: /* two rows change places */
+		snprintf(text, size, "CREATE TEMP TABLE t AS SELECT id AS a, id + 1 AS b FROM event WHERE id < (SELECT max(id) FROM event) "
+			 "ORDER BY random() LIMIT 1; UPDATE event SET id = -1 WHERE id = (SELECT a FROM t); "
+			 "UPDATE event SET id = (SELECT a FROM t) WHERE id = (SELECT b FROM t); "
+			 "UPDATE event SET id = (SELECT b FROM t) WHERE id = -1");
+		break;
+	case 10:
+		snprintf(text, size, "UPDATE chain SET %s = %s + 1 WHERE id = %s", links[below(5)], links[below(5)], entry);
+		break;
+	case 11:
+		snprintf(text, size, "UPDATE chain SET mac = randomblob(32) WHERE id = %s", entry);
+		break;
+	case 12: /* a row's digest out of the body, with the row */
+		snprintf(text, size, "UPDATE chain SET body = substr(body, 1, length(body) - 17) || x'00' WHERE id = "
+			 "(SELECT id FROM chain WHERE kind = 0 ORDER BY random() LIMIT 1)");
+		break;
+	case 13:
+		snprintf(text, size, "DELETE FROM chain WHERE id %s %s", below(2) ? "=" : ">=", entry);
+		break;
+	case 14: /* an end of the chain and all its rows, cleanly */
+		snprintf(text, size, "CREATE TEMP TABLE t AS SELECT id, first FROM chain ORDER BY random() LIMIT 1; "
+			 "DELETE FROM event WHERE id >= (SELECT first FROM t); DELETE FROM chain WHERE id >= (SELECT id FROM t)");
+		break;
+	default:
+		snprintf(text, size, below(2) ? "UPDATE open_session SET incarnation = incarnation + 1 WHERE session = "
+						"(SELECT session FROM open_session ORDER BY random() LIMIT 1)"
+					      : "UPDATE sender SET seen = seen + 1 WHERE incarnation = (SELECT incarnation FROM "
+						"sender ORDER BY random() LIMIT 1)");
+	}
+}
+
+static int changes(const char *file, const char *text)
+{
+	sqlite3 *handle;
+	int n;
+
+	assert_int_equal(sqlite3_open(file, &handle), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(handle, "PRAGMA synchronous=OFF", NULL, NULL, NULL), SQLITE_OK);
+	int before = sqlite3_total_changes(handle);
+
+	/* An edit that the table itself forbids is none. */
+	sqlite3_exec(handle, text, NULL, NULL, NULL);
+	n = sqlite3_total_changes(handle) - before;
+	sqlite3_close(handle);
+	return n;
+}
+
+/* A content that is the same afterwards was not edited. */
+static bool same_content(const char *a, const char *b)
+{
+	char text[1024];
+	sqlite3 *handle;
+	sqlite3_stmt *stmt;
+	static const char *const tables[] = {"event", "chain", "open_session", "sender"};
+	bool same = true;
+
+	assert_int_equal(sqlite3_open(a, &handle), SQLITE_OK);
+	snprintf(text, sizeof text, "ATTACH '%s' AS b", b);
+	assert_int_equal(sqlite3_exec(handle, text, NULL, NULL, NULL), SQLITE_OK);
+	for (size_t i = 0; i < 4; i++) {
+		snprintf(text, sizeof text, "SELECT (SELECT count(*) FROM (SELECT * FROM main.%s EXCEPT SELECT * FROM b.%s)) + "
+			 "(SELECT count(*) FROM (SELECT * FROM b.%s EXCEPT SELECT * FROM main.%s))", tables[i], tables[i], tables[i], tables[i]);
+		assert_int_equal(sqlite3_prepare_v2(handle, text, -1, &stmt, NULL), SQLITE_OK);
+		assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
+		same = same && sqlite3_column_int(stmt, 0) == 0;
+		sqlite3_finalize(stmt);
+	}
+	sqlite3_close(handle);
+	return same;
+}
+
+static void test_random_edits(void **state)
+{
+	const char *seed = getenv("AUDIT_SEED"), *times = getenv("AUDIT_EDITS");
+	unsigned done = 0, wanted = times != NULL ? (unsigned)atoi(times) : 500;
+
+	(void)state;
+	rng = seed != NULL ? strtoull(seed, NULL, 10) : 0x9e3779b97f4a7c15;
+	make_victim();
+	while (done < wanted) {
+		const char *file = files[below(3)];
+		char text[2048], saved[64];
+
+		random_edit(text, sizeof text, file);
+		snprintf(saved, sizeof saved, "saved-%s", file);
+		if (changes(file, text) > 0 && !same_content(file, saved)) {
+			done++;
+			verify();
+			if (found.n == 0)
+				fail_msg("edit %u of %s is not found: %s", done, file, text);
+		}
+		restore_victim();
+	}
+	must_be_sound();
+	print_message("%u edits, all found\n", done);
+}
+
+static void test_anchor_text(void **state)
+{
+	struct audit_head head = {.entry = 1234567};
+	uint8_t other[AUDIT_ID_BYTES] = {1};
+	struct audit_anchor anchor;
+	char text[AUDIT_ANCHOR_TEXT_MAX], line[400];
+
+	(void)state;
+	memset(head.store, 0xab, sizeof head.store);
+	memset(head.mac, 0x17, sizeof head.mac);
+	snprintf(line, sizeof line, "Nov 26 host gatewayd[7]: recorder info: %s\n", audit_anchor_text(&head, text));
+	assert_true(audit_anchor_parse(line, head.store, &anchor));
+	assert_int_equal(anchor.entry, 1234567);
+	assert_memory_equal(anchor.mac, head.mac, sizeof head.mac);
+	assert_false(audit_anchor_parse(line, other, &anchor));
+	for (size_t len = 0; len < strlen(text); len++) {
+		char part[AUDIT_ANCHOR_TEXT_MAX];
+
+		memcpy(part, text, len);
+		part[len] = '\0';
+		assert_false(audit_anchor_parse(part, head.store, &anchor));
+	}
+}
+
+static int setup(void **state)
+{
+	memset(sequences, 0, sizeof sequences);
+	log_init("test", LOG_ERROR);
+	return scratch_enter(state);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, scratch_leave)
+	const struct CMUnitTest tests[] = {
+		TEST(test_sound),
+		TEST(test_settled_rolled_back_and_repeated),
+		TEST(test_large_batches),
+		TEST(test_epochs),
+		TEST(test_the_first_key_is_for_the_auditor),
+		TEST(test_segments),
+		TEST(test_segment_change_cut_short),
+		TEST(test_a_locked_or_damaged_segment),
+		TEST(test_single_file_of_before),
+		TEST(test_findings_name_what_was_done),
+		TEST(test_replaced_and_rolled_back),
+		TEST(test_restored_backup_is_recorded),
+		TEST(test_random_edits),
+		TEST(test_anchor_text),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
