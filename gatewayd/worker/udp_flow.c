@@ -350,6 +350,7 @@ void flow_end(struct udp_flow *f, const char *reason)
 	if (f->lookup != NULL)
 		lookup_over(f);
 	lookup_cancel(&f->lookup);
+	a->counts.unsent += f->nwaiting;
 	drop_waiting(f);
 	LIST_REMOVE(f, by_request);
 	if (f->remote.family != ADDR_NONE)

@@ -161,6 +161,18 @@ def test_policy_sees_names_before_they_are_looked_up(gateway, dns_server):
     assert d.asked == []
 
 
+def test_what_still_waits_at_the_end_is_counted(gateway, server):
+    silent = server(servers.UdpEcho, answer=False)
+    g = start(gateway, resolver=[f"127.0.0.1:{silent.port}"], resolver_timeout=20000)
+    with g.associate() as a:
+        for _ in range(3):
+            a.send("slow.test", 53, b"x")
+        wait.until(lambda: silent.received, "the lookup")
+        a.send("127.0.0.1", 9, b"x")
+        g.row(event="flow")
+    assert g.row(event="ended")["detail"]["dropped"]["unsent"] == 3
+
+
 def test_an_unknown_name_is_recorded(gateway, dns_server):
     d = dns_server(lambda name, kind, nth: 3)
     g = start(gateway, resolver=[d.address])
