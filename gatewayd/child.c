@@ -132,6 +132,8 @@ static void on_supervisor_message(struct ipc *link, struct ipc_message *m, void 
 			c->on_stop(c);
 		else
 			child_leave(c);
+	} else if (m->type == IPC_PING) {
+		ipc_send(c->supervisor, IPC_PONG, NULL, 0, NULL, 0);
 	} else if (c->on_message != NULL) {
 		c->on_message(c, m);
 	}

@@ -71,6 +71,7 @@ struct config {
 	unsigned checkpoint_interval_ms; /* of a session that goes on */
 	unsigned checkpoint_mb;          /* or after that many MiB */
 	unsigned compile_timeout_ms;
+	unsigned worker_timeout_ms;
 	bool sandbox;
 	enum log_level log_level;
 };

@@ -22,6 +22,7 @@ struct process {
 	pid_t pid;      /* 0: not running, waiting for its restart */
 	struct ipc *link;
 	bool ready;
+	unsigned unanswered;	/* questions whether it lives */
 	int64_t started_us; /* monotonic */
 	unsigned restarts;
 	unsigned backoff_ms;
@@ -53,7 +54,7 @@ struct supervisor {
 	struct process *stand_ins[CONFIG_WORKERS_MAX]; /* by slot: who accepts for a missing worker */
 	struct listening *listening;
 	size_t nlistening;
-	struct event term, intr, hup, child, stop_deadline;
+	struct event term, intr, hup, child, stop_deadline, watch;
 };
 
 /* process.c: one process' birth and death. */
@@ -86,6 +87,9 @@ void files_send_resolver(const struct process *worker);
 void files_send_local(const struct process *worker);
 /* Opens a configured file for control: a regular file, or why not. */
 int files_open_configured(const struct supervisor *s, enum config_file file, struct err *why);
+
+/* watch.c: whether workers live. */
+void watch_start(struct supervisor *s);
 
 /* requests.c: what children ask for. */
 ipc_handler requests_handle;

@@ -161,6 +161,7 @@ void process_start(struct process *p)
 	if (s->phase > PHASE_RUNNING)
 		return;
 	p->ready = false;
+	p->unanswered = 0;
 	p->started_us = clock_mono_us();
 	if (ipc_pair(pair) != 0) {
 		log_error("cannot make a socket pair for %s: %s", role_name(p->role), strerror(errno));

@@ -22,6 +22,12 @@ static void on_ready(struct process *p, struct ipc_message *m)
 		supervisor_child_ready(p);
 }
 
+static void on_pong(struct process *p, struct ipc_message *m)
+{
+	(void)m;
+	p->unanswered = 0;
+}
+
 static void on_unusable(struct process *p, struct ipc_message *m)
 {
 	char why[600];
@@ -157,7 +163,7 @@ static void on_processes_ask(struct process *control, struct ipc_message *m)
 
 static void (*const handlers[IPC_TYPE_COUNT])(struct process *, struct ipc_message *) = {
 	[IPC_READY] = on_ready,         [IPC_UNUSABLE] = on_unusable, [IPC_SPAWN] = on_spawn,
-	[IPC_RELINK] = on_relink,
+	[IPC_RELINK] = on_relink,       [IPC_PONG] = on_pong,
 	[IPC_FILE_OPEN] = on_file_open, [IPC_KILL] = on_kill,         [IPC_PROCESSES_ASK] = on_processes_ask,
 };
 

@@ -303,6 +303,7 @@ int supervisor_main(const struct config *config, const char *config_text)
 		log_fatal("cannot make an event loop");
 	watch_signals(&s);
 	start_all(&s);
+	watch_start(&s);
 	event_base_dispatch(s.base);
 	unlink(config->control_socket);
 	listen_close_all(&s);

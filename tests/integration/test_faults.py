@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -289,3 +290,27 @@ def test_flows_of_a_killed_worker_get_their_closing_rows(gateway, server):
         assert ended["reason"].startswith("lost") and ended["session"] == flow["session"]
         assert ended["bytes_up"] == flow["bytes_up"] == len(b"datagram")
         assert g.row(event="ended")["bytes_up"] == len(b"datagram")
+
+
+def test_a_worker_that_hangs_is_replaced(gateway, echo):
+    """It lives, but takes no turn: its clients would wait for ever."""
+    g = gateway(workers=2, worker_timeout=1000)
+    old = g.pids("worker")
+    session = g.session("127.0.0.1", echo.port)
+    for pid in old:
+        os.kill(pid, signal.SIGSTOP)
+    wait.until(lambda: not set(_pids(g, "worker") or old) & set(old), "new workers")
+    assert session.receive_all() == b""
+    wait.until(lambda: serves(g, echo), "service by the new workers")
+    assert g.log().count("has given no sign of life") == 2
+
+
+def test_workers_that_live_are_left_alone(gateway, echo):
+    g = gateway(worker_timeout=1000)
+    old = g.pids("worker")
+    with g.session("127.0.0.1", echo.port) as c:
+        began = time.monotonic()
+        while time.monotonic() < began + 2.5:  # twice as long as a hanging one has
+            c.echo(b"x")
+        c.echo(b"y")
+    assert g.pids("worker") == old
