@@ -8,11 +8,13 @@
 
 #include "policy/blob.h"
 #include "policy/diag.h"
+#include "policy/filter.h"
 #include "policy/guard.h"
+#include "policy/guide.h"
 #include "policy/hash.h"
 #include "policy/image.h"
 #include "policy/index_build.h"
-#include "policy/literal.h"
+#include "policy/literal_build.h"
 #include "policy/value.h"
 #include "policy/window.h"
 #include "policy/zone.h"
@@ -113,6 +115,7 @@ struct compile {
 	struct prefix nat64[GUARD_NAT64_MAX];
 	size_t nnat64;
 	bool answers_all;
+	uint32_t slots; /* of what is known of names, given out */
 };
 
 static uint32_t section_count(const struct compile *c, enum image_section s)
@@ -390,6 +393,20 @@ static void put_ranges(struct compile *c, struct blob *items, struct img_span *v
 	v6->count = section_count(c, SEC_RANGE6) - v6->first;
 }
 
+static struct img_span put_guide(struct compile *c, struct img_span ranges)
+{
+	struct img_span span = {.first = section_count(c, SEC_GUIDE)};
+
+	if (ranges.count < GUIDE_MIN)
+		return span;
+	span.count = guide_words(ranges.count);
+	uint32_t *guide = blob_add(&c->sections[SEC_GUIDE], NULL, span.count * sizeof guide[0]);
+	const struct img_range4 *first = (const struct img_range4 *)c->sections[SEC_RANGE4].data + ranges.first;
+
+	guide_fill(guide, &first->lo, sizeof *first / sizeof(uint32_t), ranges.count);
+	return span;
+}
+
 static struct img_span put_texts(struct compile *c, enum image_section s, struct blob *items)
 {
 	struct img_text *t = (struct img_text *)items->data;
@@ -422,10 +439,35 @@ static struct img_word *word_place(const struct compile *c, struct img_word *wor
 	return &words[at];
 }
 
+static uint64_t word_hash(const struct compile *c, const struct collect *col, const char *text, size_t len)
+{
+	return col->kind == AST_TO_DOMAIN ? hash_name(c->seed, text, len) : hash_text(c->seed, text, len);
+}
+
+/* The filter of many names, in most of which nothing is found. */
+static struct img_span put_filter(struct compile *c, const struct collect *col)
+{
+	struct img_span span = {.first = section_count(c, SEC_FILTER)};
+	const char *p = (const char *)col->words.data;
+
+	if (col->kind != AST_TO_DOMAIN || col->nwords < FILTER_MIN)
+		return span;
+	span.count = filter_words((uint32_t)col->nwords);
+	uint64_t *filter = blob_add(&c->sections[SEC_FILTER], NULL, span.count * sizeof filter[0]);
+
+	for (size_t i = 0; i < col->nwords; i++) {
+		size_t len = strlen(++p);
+
+		filter_add(filter, span.count, hash_name(c->seed, p, len));
+		p += len + 1;
+	}
+	return span;
+}
+
 /* The words as a list or a hash table, each once; *distinct is how many. */
 static struct img_span put_words(struct compile *c, const struct collect *col, uint32_t *distinct)
 {
-	uint32_t count = (uint32_t)(col->nwords <= WORDS_LISTED ? col->nwords : col->nwords + col->nwords / 3 + 1);
+	uint32_t count = (uint32_t)(col->nwords <= WORDS_LISTED ? col->nwords : col->nwords + col->nwords / 4 + 1);
 	struct img_word *words = reallocarray(NULL, (size_t)count + 1, sizeof words[0]);
 	const char *p = (const char *)col->words.data;
 
@@ -437,7 +479,7 @@ static struct img_span put_words(struct compile *c, const struct collect *col, u
 	for (size_t i = 0; i < col->nwords; i++) {
 		unsigned flags = (unsigned char)*p++;
 		size_t len = strlen(p);
-		uint64_t hash = hash_text(c->seed, p, len);
+		uint64_t hash = word_hash(c, col, p, len);
 		struct img_word *w = word_place(c, words, count, hash, p);
 
 		if (w->text == WORD_FREE) {
@@ -519,98 +561,6 @@ static const enum pred_kind pred_kinds[AST_CONDITIONS] = {
 	[AST_TO_ASN] = PRED_ASN,
 };
 
-/* How often each literal of the patterns occurs among them. */
-static struct table count_literals(const struct compile *c, struct img_span patterns)
-{
-	struct table t = {0};
-	uint32_t literals[LITERALS_MAX];
-
-	for (uint32_t i = 0; i < patterns.count; i++) {
-		uint32_t pattern = ((const uint32_t *)c->sections[SEC_INDEX].data)[patterns.first + i];
-		struct img_text text = ((const struct img_text *)c->sections[SEC_PATTERN].data)[pattern];
-		size_t n = literal_read(text_of(c, text), text.len, literals);
-
-		for (size_t k = 0; k < n; k++) {
-			uint32_t one = 1;
-
-			if (table_number(&t, &literals[k], sizeof literals[k], &one))
-				table_place(&t, &literals[k], sizeof literals[k])->number++;
-		}
-	}
-	return t;
-}
-
-/* The rarest of a pattern's literals, the last of several; false if it has none. */
-static bool rarest_literal(const struct compile *c, const struct table *counts, uint32_t pattern, uint32_t *literal)
-{
-	struct img_text text = ((const struct img_text *)c->sections[SEC_PATTERN].data)[pattern];
-	uint32_t literals[LITERALS_MAX], least = UINT32_MAX;
-	size_t n = literal_read(text_of(c, text), text.len, literals);
-
-	for (size_t k = 0; k < n; k++) {
-		uint32_t count = 0;
-
-		table_find(counts, &literals[k], sizeof literals[k], &count);
-		if (count <= least) {
-			least = count;
-			*literal = literals[k];
-		}
-	}
-	return n > 0;
-}
-
-/* Where the literal is in a table, or belongs. */
-static uint32_t literal_place(const struct compile *c, const struct img_literal *places, uint32_t count,
-			      uint32_t literal)
-{
-	uint32_t at = hash_place(literal_hash(c->seed, literal), count);
-
-	while (places[at].pattern != LITERAL_FREE && places[at].literal != literal)
-		at = at + 1 == count ? 0 : at + 1;
-	return at;
-}
-
-/* Puts each pattern where the name's bytes lead to it, or among those that are always tried. */
-static void put_literals(struct compile *c, struct img_pred *p)
-{
-	uint32_t count = p->a.count + p->a.count / 3 + 1, total = count;
-	struct img_literal *places = reallocarray(NULL, (size_t)count + p->a.count, sizeof places[0]);
-	struct table counts = count_literals(c, p->a);
-	struct blob always = {0};
-
-	if (places == NULL)
-		abort();
-	for (uint32_t i = 0; i < count; i++)
-		places[i] = (struct img_literal){.pattern = LITERAL_FREE};
-	for (uint32_t i = 0; i < p->a.count; i++) {
-		uint32_t pattern = ((const uint32_t *)c->sections[SEC_INDEX].data)[p->a.first + i], literal = 0;
-
-		if (!rarest_literal(c, &counts, pattern, &literal)) {
-			blob_add(&always, &pattern, sizeof pattern);
-			continue;
-		}
-		uint32_t at = literal_place(c, places, count, literal);
-
-		if (places[at].pattern == LITERAL_FREE) {
-			places[at] = (struct img_literal){.literal = literal, .pattern = pattern};
-			continue;
-		}
-		while (places[at].next != 0)
-			at = places[at].next;
-		places[total] = (struct img_literal){.literal = literal, .pattern = pattern};
-		places[at].next = total++;
-	}
-	if (always.len == p->a.count * sizeof(uint32_t))
-		count = total = 0;
-	p->b = (struct img_span){section_count(c, SEC_LITERAL), total};
-	p->d.count = count;
-	blob_add(&c->sections[SEC_LITERAL], places, total * sizeof places[0]);
-	p->c = put_numbers(c, SEC_INDEX, &always, compare_numbers);
-	table_clear(&counts);
-	free(places);
-	free(always.data);
-}
-
 /* A set of more values than this is not written out in every condition that names it beside others. */
 #define SET_APART 64
 
@@ -684,6 +634,7 @@ static void fill_pred(struct compile *c, const struct ast_clause *clause, struct
 	case PRED_CLIENT:
 	case PRED_CIDR:
 		put_ranges(c, &col.items, &p->a, &p->b);
+		p->aid = put_guide(c, p->a);
 		put_ranges(c, &col.openings, &p->c, &p->d);
 		break;
 	case PRED_LISTENER:
@@ -692,10 +643,11 @@ static void fill_pred(struct compile *c, const struct ast_clause *clause, struct
 	case PRED_GROUP:
 	case PRED_DOMAIN:
 		p->a = put_words(c, &col, &p->b.count);
+		p->aid = put_filter(c, &col);
 		break;
 	case PRED_REGEX:
 		p->a = put_numbers(c, SEC_INDEX, &col.items, compare_numbers);
-		put_literals(c, p);
+		literal_build(c->sections, c->seed, p);
 		break;
 	case PRED_DURING:
 		p->a = put_numbers(c, SEC_INDEX, &col.items, compare_numbers);
@@ -714,6 +666,8 @@ static void fill_pred(struct compile *c, const struct ast_clause *clause, struct
 		break;
 	}
 	p->sets = put_numbers(c, SEC_INDEX, &apart, compare_numbers);
+	if (c->slots < KNOWN_SLOTS && ((p->kind == PRED_DOMAIN && p->aid.count > 0) || p->kind == PRED_REGEX))
+		p->slot = ++c->slots;
 	free(apart.data);
 	free_values(&values);
 	free(col.items.data);
@@ -791,6 +745,67 @@ static struct img_text clause_text(struct compile *c, const struct ast_statement
 	return clause == NULL ? text_add(c, "", 0) : text_add(c, clause->values.first->text, clause->values.first->len);
 }
 
+static void hold_word(const struct compile *c, const struct img_pred *p, struct img_cond *cond)
+{
+	const struct img_word *w = &((const struct img_word *)c->sections[SEC_WORD].data)[p->a.first];
+
+	if (p->a.count != 1 || strlen(word_text(c, w)) > COND_WORD_MAX)
+		return;
+	cond->form = COND_WORD;
+	cond->count = (uint8_t)strlen(word_text(c, w));
+	cond->held.word.domain = w->text & 3;
+	memcpy(cond->held.word.bytes, word_text(c, w), cond->count);
+}
+
+/* Copies a predicate's values into the condition if they are few. */
+static void hold_values(const struct compile *c, struct img_cond *cond)
+{
+	const struct img_pred *p = &((const struct img_pred *)c->sections[SEC_PRED].data)[cond->pred];
+
+	cond->kind = (uint8_t)p->kind;
+	if (p->sets.count > 0)
+		return;
+	if (p->slot != 0) {
+		cond->form = COND_KNOWN;
+		cond->held.slot = p->slot;
+		return;
+	}
+	switch ((enum pred_kind)p->kind) {
+	case PRED_COMMAND:
+	case PRED_METHOD:
+	case PRED_BY_NAME:
+		cond->form = COND_BITS;
+		cond->held.bits = p->a.first;
+		break;
+	case PRED_LISTENER:
+	case PRED_USER:
+	case PRED_CLAIMED_USER:
+	case PRED_GROUP:
+	case PRED_DOMAIN:
+		hold_word(c, p, cond);
+		break;
+	case PRED_PORT:
+		if (p->a.count > COND_PORTS_MAX)
+			break;
+		cond->form = COND_PORTS;
+		cond->count = (uint8_t)p->a.count;
+		memcpy(cond->held.ports, (const struct img_port *)c->sections[SEC_PORT].data + p->a.first,
+		       p->a.count * sizeof(struct img_port));
+		break;
+	case PRED_CLIENT:
+	case PRED_CIDR:
+		if (p->a.count > COND_RANGES_MAX || p->b.count > 0)
+			break;
+		cond->form = COND_RANGES;
+		cond->count = (uint8_t)p->a.count;
+		memcpy(cond->held.ranges, (const struct img_range4 *)c->sections[SEC_RANGE4].data + p->a.first,
+		       p->a.count * sizeof(struct img_range4));
+		break;
+	default:
+		break;
+	}
+}
+
 static void add_conds(struct compile *c, const struct ast_statement *s, struct img_span *span)
 {
 	struct blob conds = {0};
@@ -804,6 +819,7 @@ static void add_conds(struct compile *c, const struct ast_statement *s, struct i
 			cond.pred = period_pred(c, clause);
 		else
 			continue;
+		hold_values(c, &cond);
 		blob_add(&conds, &cond, sizeof cond);
 	}
 	span->first = section_count(c, SEC_COND);
@@ -811,9 +827,8 @@ static void add_conds(struct compile *c, const struct ast_statement *s, struct i
 	for (uint32_t kind = 0; kind < PRED_KINDS; kind++) {
 		for (size_t i = 0; i < conds.len / sizeof(struct img_cond); i++) {
 			const struct img_cond *cond = &((const struct img_cond *)conds.data)[i];
-			const struct img_pred *preds = (const struct img_pred *)c->sections[SEC_PRED].data;
 
-			if (preds[cond->pred].kind == kind)
+			if (cond->kind == kind)
 				section_add(c, SEC_COND, cond);
 		}
 	}
@@ -953,17 +968,26 @@ static void add_settings(struct compile *c, const struct ast_statement *s)
 	}
 }
 
+/* Sections begin where a line of the processor's caches does. */
+static size_t section_end(size_t offset)
+{
+	return (offset + 63) & ~(size_t)63;
+}
+
 static int assemble(struct compile *c, uint8_t **image, size_t *len)
 {
-	size_t total = (sizeof(struct img_header) + 7) & ~(size_t)7;
-	struct img_header h = {
-		.magic = IMAGE_MAGIC, .version = IMAGE_VERSION, .answers_all = c->answers_all, .seed = c->seed};
+	size_t total = section_end(sizeof(struct img_header));
+	struct img_header h = {.magic = IMAGE_MAGIC,
+			       .version = IMAGE_VERSION,
+			       .answers_all = c->answers_all,
+			       .slots = (uint8_t)c->slots,
+			       .seed = c->seed};
 
 	index_build(c->sections, c->seed, h.roots);
 	for (int s = 0; s < SECTION_COUNT; s++) {
 		h.sections[s].offset = (uint32_t)total;
 		h.sections[s].count = section_count(c, (enum image_section)s);
-		total += (c->sections[s].len + 7) & ~(size_t)7;
+		total = section_end(total + c->sections[s].len);
 		if (total > UINT32_MAX || c->too_large) {
 			diag_error(c->d, c->tree, "too-large", NULL, "the compiled policy would be too large");
 			return -1;

@@ -10,8 +10,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "policy/filter.h"
 #include "policy/geo_priv.h"
 #include "policy/guard.h"
+#include "policy/guide.h"
 #include "policy/hash.h"
 #include "policy/index.h"
 #include "policy/literal.h"
@@ -55,7 +57,9 @@ struct eval {
 	enum cannot cannot; /* why the last condition that could not be evaluated could not */
 	struct decide_watch *watch;
 	struct index_request candidates;
-	struct index_name name; /* of the request, if it has one */
+	struct index_words words;
+	struct image_known *known; /* of the request's name; NULL: nothing is remembered of it */
+	struct index_name name;	   /* of the request, if it has one */
 };
 
 /* ---- tables --------------------------------------------------------------------------------------------------------
@@ -103,15 +107,14 @@ static bool in_words(const struct policy_image *i, struct img_span span, const c
 }
 
 /* Looks up the name and then whatever stands behind each of its dots. */
-static bool in_domains(const struct policy_image *i, struct img_span span, const struct index_name *name)
+static bool in_domains(const struct policy_image *i, const struct img_pred *p, const struct index_name *name)
 {
-	const struct img_word *words = IMAGE_AT(i, SEC_WORD, struct img_word, span.first);
+	const uint64_t *filter = IMAGE_AT(i, SEC_FILTER, uint64_t, p->aid.first);
 
-	/* All of them wait for memory at once, rather than one after the other. */
-	for (unsigned n = 0; span.count > WORDS_LISTED && n < name->count; n++)
-		__builtin_prefetch(&words[hash_place(name->hash[n], span.count)]);
 	for (unsigned n = 0; n < name->count; n++) {
-		const struct img_word *w = find_word(i, span, name->text[n], name->hash[n]);
+		if (p->aid.count > 0 && !filter_may_hold(filter, p->aid.count, name->hash[n]))
+			continue;
+		const struct img_word *w = find_word(i, p->a, name->text[n], name->hash[n]);
 
 		if (w != NULL && (w->text & (n == 0 ? VALUE_DOMAIN_EXACT : VALUE_DOMAIN_BELOW)) != 0)
 			return true;
@@ -124,10 +127,16 @@ static uint32_t v4_number(const struct addr *a)
 	return (uint32_t)a->bytes[0] << 24 | (uint32_t)a->bytes[1] << 16 | (uint32_t)a->bytes[2] << 8 | a->bytes[3];
 }
 
-static bool in_ranges4(const struct policy_image *i, struct img_span span, uint32_t address)
+/* guide: of many ranges. */
+static bool in_ranges4(const struct policy_image *i, struct img_span span, struct img_span guide, uint32_t address)
 {
 	const struct img_range4 *r = IMAGE_AT(i, SEC_RANGE4, struct img_range4, span.first);
 	uint32_t lo = 0, hi = span.count;
+
+	if (guide.count > 0) {
+		lo = guide_find(IMAGE_AT(i, SEC_GUIDE, uint32_t, guide.first), span.count, address);
+		hi = span.count - lo < GUIDE_STEP ? span.count : lo + GUIDE_STEP;
+	}
 
 	while (lo < hi) {
 		uint32_t mid = lo + (hi - lo) / 2;
@@ -156,11 +165,19 @@ static bool in_ranges6(const struct policy_image *i, struct img_span span, const
 	return lo < span.count && memcmp(r[lo].lo, address, 16) <= 0;
 }
 
-static bool in_ranges(const struct policy_image *i, struct img_span v4, struct img_span v6, const struct addr *a)
+static bool in_ranges(const struct policy_image *i, const struct img_pred *p, const struct addr *a)
 {
 	if (a->family == ADDR_V4)
-		return in_ranges4(i, v4, v4_number(a));
-	return a->family == ADDR_V6 && in_ranges6(i, v6, a->bytes);
+		return in_ranges4(i, p->a, p->aid, v4_number(a));
+	return a->family == ADDR_V6 && in_ranges6(i, p->b, a->bytes);
+}
+
+/* True if the address is in a range that opens the address guard. */
+static bool in_openings(const struct policy_image *i, const struct img_pred *p, const struct addr *a)
+{
+	if (a->family == ADDR_V4)
+		return in_ranges4(i, p->c, (struct img_span){0}, v4_number(a));
+	return a->family == ADDR_V6 && in_ranges6(i, p->d, a->bytes);
 }
 
 /* ---- predicates ----------------------------------------------------------------------------------------------------
@@ -198,7 +215,7 @@ static enum value client_value(struct eval *ev, const struct img_pred *p)
 {
 	const struct addr *client = &ev->req->client;
 
-	return client->family == ADDR_NONE ? VALUE_ABSENT : truth(in_ranges(ev->image, p->a, p->b, client));
+	return client->family == ADDR_NONE ? VALUE_ABSENT : truth(in_ranges(ev->image, p, client));
 }
 
 /* The compiled pattern, made when first needed; NULL if it cannot be compiled here. */
@@ -234,10 +251,64 @@ static enum value pattern_value(struct eval *ev, uint32_t index, const struct na
 							 : CANNOT_MATCH);
 }
 
-/* Tries the patterns that the name holds the literal of, and those without one. */
+/* True if the name holds the text whose literal it holds at text[at]. */
+static bool holds_text(const struct eval *ev, const struct literal_name *name, size_t at, const struct img_demand *d)
+{
+	const char *here = name->text + at - d->at, *text;
+
+	if (d->at > at || d->len > name->len - (at - d->at) || literal_at(here + d->more_at) != d->more)
+		return false;
+	text = (const char *)image_section(ev->image, SEC_TEXT) + d->text;
+	return memcmp(here, text, d->len) == 0;
+}
+
+/* Tries the patterns whose texts the name holds at one place. */
+static enum value patterns_at(struct eval *ev, const struct img_pred *p, const struct literal_name *name, size_t at,
+			      uint64_t hash)
+{
+	const struct img_literal *table = IMAGE_AT(ev->image, SEC_LITERAL, struct img_literal, p->b.first);
+	uint32_t literal = literal_at(name->text + at), place = hash_place(hash, p->b.count);
+	enum value v = VALUE_FALSE;
+
+	while (table[place].demands.count != 0 && table[place].literal != literal)
+		place = place + 1 == p->b.count ? 0 : place + 1;
+	for (uint32_t i = 0; i < table[place].demands.count && v != VALUE_TRUE; i++) {
+		const struct img_demand *d =
+			IMAGE_AT(ev->image, SEC_DEMAND, struct img_demand, table[place].demands.first + i);
+		enum value one = holds_text(ev, name, at, d) ? pattern_value(ev, d->pattern, name->name) : VALUE_FALSE;
+
+		if (one != VALUE_FALSE)
+			v = one;
+	}
+	return v;
+}
+
+/* Tries the patterns whose texts the name holds.  Few bytes of a name lead anywhere. */
+static enum value literals_value(struct eval *ev, const struct img_pred *p, const struct name *name)
+{
+	INDEX_AS_IT_IS struct literal_name read;
+	const uint64_t *filter = IMAGE_AT(ev->image, SEC_FILTER, uint64_t, p->aid.first);
+	uint64_t seed = ev->image->header->seed;
+	uint32_t words = p->aid.count;
+	enum value v = VALUE_FALSE;
+
+	literal_name_read(name, &read);
+	for (size_t at = 0; at + LITERAL_BYTES <= read.len && v != VALUE_TRUE; at++) {
+		uint64_t hash = literal_hash(seed, literal_at(read.text + at));
+
+		if (!filter_may_hold(filter, words, hash))
+			continue;
+		enum value one = patterns_at(ev, p, &read, at, hash);
+
+		if (one != VALUE_FALSE)
+			v = one;
+	}
+	return v;
+}
+
+/* Tries the patterns that the name holds the text of, and those that demand none. */
 static enum value patterns_value(struct eval *ev, const struct img_pred *p, const struct name *name)
 {
-	const struct img_literal *places = IMAGE_AT(ev->image, SEC_LITERAL, struct img_literal, p->b.first);
 	enum value v = VALUE_FALSE;
 
 	for (uint32_t n = 0; n < p->c.count && v != VALUE_TRUE; n++) {
@@ -246,23 +317,11 @@ static enum value patterns_value(struct eval *ev, const struct img_pred *p, cons
 		if (one != VALUE_FALSE)
 			v = one;
 	}
-	for (size_t i = 0; p->d.count > 0 && i + LITERAL_BYTES <= name->len && v != VALUE_TRUE; i++) {
-		uint32_t literal = literal_at(name->text + i), count = p->d.count;
-		uint32_t at = hash_place(literal_hash(ev->image->header->seed, literal), count);
+	if (p->b.count == 0 || v == VALUE_TRUE)
+		return v;
+	enum value held = literals_value(ev, p, name);
 
-		while (places[at].pattern != LITERAL_FREE && places[at].literal != literal)
-			at = at + 1 == count ? 0 : at + 1;
-		if (places[at].pattern == LITERAL_FREE)
-			continue;
-		do {
-			enum value one = pattern_value(ev, places[at].pattern, name);
-
-			if (one != VALUE_FALSE)
-				v = one;
-			at = places[at].next;
-		} while (at != 0 && v != VALUE_TRUE);
-	}
-	return v;
+	return held == VALUE_FALSE ? v : held;
 }
 
 static enum value alias_value(struct eval *ev, const struct img_pred *p, const struct name *alias)
@@ -272,7 +331,23 @@ static enum value alias_value(struct eval *ev, const struct img_pred *p, const s
 	if (p->kind == PRED_REGEX)
 		return patterns_value(ev, p, alias);
 	index_name_read(ev->image, alias, &name);
-	return truth(in_domains(ev->image, p->a, &name));
+	return truth(in_domains(ev->image, p, &name));
+}
+
+/* For the name that was asked for; what is found out is remembered. */
+static enum value name_value(struct eval *ev, const struct img_pred *p)
+{
+	uint8_t *known = p->slot == 0 || ev->known == NULL ? NULL : &ev->known->values[p->slot - 1];
+	enum value v;
+
+	if (known != NULL && *known != KNOWN_NOT) {
+		ev->cannot = (enum cannot)(*known >> 4);
+		return (enum value)(*known & 15);
+	}
+	v = p->kind == PRED_REGEX ? patterns_value(ev, p, ev->req->name) : truth(in_domains(ev->image, p, &ev->name));
+	if (known != NULL)
+		*known = (uint8_t)(ev->cannot << 4 | v);
+	return v;
 }
 
 /* wide: also for each alias, which by name are not known yet. */
@@ -280,8 +355,7 @@ static enum value names_value(struct eval *ev, const struct img_pred *p, bool wi
 {
 	if (ev->req->name == NULL)
 		return VALUE_ABSENT;
-	enum value v = p->kind == PRED_REGEX ? patterns_value(ev, p, ev->req->name)
-					     : truth(in_domains(ev->image, p->a, &ev->name));
+	enum value v = name_value(ev, p);
 
 	if (!wide || v == VALUE_TRUE)
 		return v;
@@ -302,10 +376,10 @@ static enum value cidr_value(struct eval *ev, const struct img_pred *p, bool wid
 		return VALUE_PERHAPS;
 	if (ev->nowhere)
 		return VALUE_FALSE;
-	bool found = in_ranges(ev->image, p->a, p->b, ev->address);
+	bool found = in_ranges(ev->image, p, ev->address);
 
 	for (size_t i = 0; wide && !found && i < ev->nforms; i++)
-		found = in_ranges(ev->image, p->a, p->b, &ev->forms[1 + i]);
+		found = in_ranges(ev->image, p, &ev->forms[1 + i]);
 	return truth(found);
 }
 
@@ -500,12 +574,117 @@ static enum value remembered_value(struct eval *ev, uint32_t pred, bool wide)
 	return (enum value)memo->value;
 }
 
-/* What the condition comes to in its rule: absent is false, or, negated, true in a deny rule only. */
-static enum value cond_value(struct eval *ev, bool deny, uint32_t pred, bool negated)
-{
-	const struct img_pred *p = IMAGE_AT(ev->image, SEC_PRED, struct img_pred, pred);
-	enum value v = remembered_value(ev, pred, looks_wide(p->kind, deny, negated));
+/* ---- conditions that hold their values -----------------------------------------------------------------------------
+ */
 
+static enum value held_word(const struct img_cond *cond, const char *word)
+{
+	if (word == NULL)
+		return VALUE_ABSENT;
+	return truth(strncmp(word, cond->held.word.bytes, cond->count) == 0 && word[cond->count] == '\0');
+}
+
+static enum value held_group(const struct eval *ev, const struct img_cond *cond)
+{
+	if (ev->req->user == NULL)
+		return VALUE_ABSENT;
+	for (size_t i = 0; i < ev->req->ngroups; i++)
+		if (held_word(cond, ev->req->groups[i]) == VALUE_TRUE)
+			return VALUE_TRUE;
+	return VALUE_FALSE;
+}
+
+static bool held_domain(const struct img_cond *cond, const struct name *name)
+{
+	if (name->len < cond->count ||
+	    memcmp(name->text + name->len - cond->count, cond->held.word.bytes, cond->count) != 0)
+		return false;
+	if (name->len == cond->count)
+		return (cond->held.word.domain & VALUE_DOMAIN_EXACT) != 0;
+	return (cond->held.word.domain & VALUE_DOMAIN_BELOW) != 0 && name->text[name->len - cond->count - 1] == '.';
+}
+
+static enum value held_names(const struct eval *ev, const struct img_cond *cond, bool wide)
+{
+	if (ev->req->name == NULL)
+		return VALUE_ABSENT;
+	if (held_domain(cond, ev->req->name))
+		return VALUE_TRUE;
+	if (wide && ev->address == NULL)
+		return VALUE_PERHAPS;
+	for (size_t i = 0; wide && i < ev->naliases; i++)
+		if (held_domain(cond, &ev->aliases[i]))
+			return VALUE_TRUE;
+	return VALUE_FALSE;
+}
+
+static bool held_port(const struct img_cond *cond, uint16_t port)
+{
+	for (unsigned i = 0; i < cond->count; i++)
+		if (port >= cond->held.ports[i].lo && port <= cond->held.ports[i].hi)
+			return true;
+	return false;
+}
+
+static bool held_range(const struct img_cond *cond, const struct addr *a)
+{
+	uint32_t number = v4_number(a);
+
+	for (unsigned i = 0; a->family == ADDR_V4 && i < cond->count; i++)
+		if (number >= cond->held.ranges[i].lo && number <= cond->held.ranges[i].hi)
+			return true;
+	return false;
+}
+
+static enum value held_cidr(const struct eval *ev, const struct img_cond *cond, bool wide)
+{
+	if (ev->address == NULL)
+		return VALUE_PERHAPS;
+	if (ev->nowhere)
+		return VALUE_FALSE;
+	bool found = held_range(cond, ev->address);
+
+	for (size_t i = 0; wide && !found && i < ev->nforms; i++)
+		found = held_range(cond, &ev->forms[1 + i]);
+	return truth(found);
+}
+
+/* The same as the value of its predicate, which has no sets then. */
+static enum value held_value(const struct eval *ev, const struct img_cond *cond, bool wide)
+{
+	const struct policy_request *req = ev->req;
+
+	switch ((enum pred_kind)cond->kind) {
+	case PRED_COMMAND:
+		return truth((unsigned)req->command < 32 && (cond->held.bits >> req->command & 1) != 0);
+	case PRED_METHOD:
+		return truth((unsigned)req->method < 32 && (cond->held.bits >> req->method & 1) != 0);
+	case PRED_BY_NAME:
+		return truth((cond->held.bits >> (req->name != NULL) & 1) != 0);
+	case PRED_PORT:
+		return truth(held_port(cond, req->port));
+	case PRED_LISTENER:
+		return held_word(cond, req->listener);
+	case PRED_USER:
+		return held_word(cond, req->user);
+	case PRED_CLAIMED_USER:
+		return held_word(cond, req->claimed_user);
+	case PRED_GROUP:
+		return held_group(ev, cond);
+	case PRED_CLIENT:
+		return req->client.family == ADDR_NONE ? VALUE_ABSENT : truth(held_range(cond, &req->client));
+	case PRED_DOMAIN:
+		return held_names(ev, cond, wide);
+	case PRED_CIDR:
+		return held_cidr(ev, cond, wide);
+	default:
+		return VALUE_CANNOT;
+	}
+}
+
+/* What a value comes to in a rule: absent is false, or, negated, true in a deny rule only. */
+static enum value value_in_rule(enum value v, bool deny, bool negated)
+{
 	if (v == VALUE_ABSENT)
 		return truth(negated && deny);
 	if (negated && (v == VALUE_TRUE || v == VALUE_FALSE))
@@ -513,14 +692,39 @@ static enum value cond_value(struct eval *ev, bool deny, uint32_t pred, bool neg
 	return v;
 }
 
+/* What is known of the name already, in *v; false if more has to be looked at. */
+static bool known_value(struct eval *ev, const struct img_cond *cond, bool wide, enum value *v)
+{
+	uint8_t known = ev->known == NULL ? KNOWN_NOT : ev->known->values[cond->held.slot - 1];
+
+	if (known == KNOWN_NOT || (wide && ev->naliases > 0))
+		return false;
+	ev->cannot = (enum cannot)(known >> 4);
+	*v = (enum value)(known & 15);
+	if (wide && ev->address == NULL && *v == VALUE_FALSE)
+		*v = VALUE_PERHAPS;
+	return true;
+}
+
+static enum value cond_value(struct eval *ev, bool deny, const struct img_cond *cond)
+{
+	bool negated = (cond->flags & COND_NEGATED) != 0, wide = looks_wide(cond->kind, deny, negated);
+	enum value v;
+
+	if (cond->form == COND_PRED || (cond->form == COND_KNOWN && !known_value(ev, cond, wide, &v)))
+		v = remembered_value(ev, cond->pred, wide);
+	else if (cond->form != COND_KNOWN)
+		v = held_value(ev, cond, wide);
+	return value_in_rule(v, deny, negated);
+}
+
 /* The verdict hangs on the clock if a rule that can decide asks it; a deny rule that only perhaps matches decides
  * nothing. Conditions on time come last in a rule, so perhaps is known. */
 static void note_time(struct eval *ev, const struct img_rule *rule, const struct img_cond *cond, bool perhaps)
 {
-	const struct img_pred *p = IMAGE_AT(ev->image, SEC_PRED, struct img_pred, cond->pred);
 	bool decides = (rule->flags & RULE_MONITOR) == 0 && ((rule->flags & RULE_ALLOW) != 0 || !perhaps);
 
-	if (ev->watch != NULL && decides && of_time(p->kind))
+	if (decides && of_time(cond->kind))
 		ev->watch->used_time = true;
 }
 
@@ -534,8 +738,9 @@ static enum value rule_value(struct eval *ev, uint32_t index)
 	for (uint32_t i = 0; i < rule->conds.count && v != VALUE_FALSE; i++) {
 		const struct img_cond *cond = IMAGE_AT(ev->image, SEC_COND, struct img_cond, rule->conds.first + i);
 
-		v = cond_value(ev, (rule->flags & RULE_ALLOW) == 0, cond->pred, (cond->flags & COND_NEGATED) != 0);
-		note_time(ev, rule, cond, perhaps);
+		v = cond_value(ev, (rule->flags & RULE_ALLOW) == 0, cond);
+		if (ev->watch != NULL)
+			note_time(ev, rule, cond, perhaps);
 		if (v == VALUE_CANNOT) {
 			stuck = true;
 			why = ev->cannot;
@@ -565,14 +770,14 @@ static bool rule_opens(struct eval *ev, const struct img_rule *rule)
 
 		if (p->kind != PRED_CIDR || (cond->flags & COND_NEGATED) != 0)
 			continue;
-		if (in_ranges(ev->image, p->c, p->d, ev->address))
+		if (in_openings(ev->image, p, ev->address))
 			return true;
 		for (uint32_t n = 0; n < p->sets.count; n++) {
 			const struct img_pred *set =
 				IMAGE_AT(ev->image, SEC_PRED, struct img_pred,
 					 *IMAGE_AT(ev->image, SEC_INDEX, uint32_t, p->sets.first + n));
 
-			if (in_ranges(ev->image, set->c, set->d, ev->address))
+			if (in_openings(ev->image, set, ev->address))
 				return true;
 		}
 	}
@@ -642,6 +847,32 @@ static uint32_t next_stamp(const struct policy_image *image)
 	return i->stamp;
 }
 
+static bool known_is(const struct image_known *k, const struct name *name, uint64_t hash)
+{
+	return k->hash == hash && k->len == name->len && memcmp(k->text, name->text, name->len) == 0;
+}
+
+/* The place of the name among those of which something is known: one of two, the first of which is given to another
+ * name only after it has gone to the second. */
+static struct image_known *known_place(const struct policy_image *i, const struct name *name, uint64_t hash)
+{
+	if (i->known == NULL || name->len > KNOWN_NAME_MAX)
+		return NULL;
+	struct image_known *k = &i->known[2 * (size_t)hash_place(hash, KNOWN_NAMES / 2)];
+
+	if (known_is(&k[0], name, hash))
+		return &k[0];
+	if (known_is(&k[1], name, hash))
+		return &k[1];
+	k[1] = k[0];
+	k->hash = hash;
+	k->len = name->len;
+	memcpy(k->text, name->text, name->len);
+	memset(k->values, KNOWN_NOT, sizeof k->values);
+	memset(k->nrefs, KNOWN_NOT, sizeof k->nrefs);
+	return k;
+}
+
 static void begin(struct eval *ev, const struct policy_context *ctx, const struct policy_request *req,
 		  struct decide_watch *w)
 {
@@ -652,8 +883,12 @@ static void begin(struct eval *ev, const struct policy_context *ctx, const struc
 	ev->image = ctx->image;
 	ev->req = req;
 	ev->watch = w;
-	if (req->name != NULL)
+	ev->known = NULL;
+	if (req->name != NULL) {
 		index_name_read(ctx->image, req->name, &ev->name);
+		ev->known = known_place(ctx->image, req->name, ev->name.hash[0]);
+	}
+	index_words_read(ctx->image, req, &ev->words);
 	ev->request_stamp = next_stamp(ctx->image);
 	ev->address_stamp = ev->request_stamp;
 }
@@ -676,9 +911,13 @@ static bool branch_open(void *arg, const struct img_branch *b)
 {
 	struct eval *ev = arg;
 
-	if (ev->watch != NULL && of_time(IMAGE_AT(ev->image, SEC_PRED, struct img_pred, b->pred)->kind))
+	bool deny = (b->flags & BRANCH_DENY) != 0, negated = (b->flags & COND_NEGATED) != 0;
+	uint32_t kind = IMAGE_AT(ev->image, SEC_PRED, struct img_pred, b->pred)->kind;
+
+	if (ev->watch != NULL && of_time(kind))
 		return true;
-	return cond_value(ev, (b->flags & BRANCH_DENY) != 0, b->pred, (b->flags & COND_NEGATED) != 0) != VALUE_FALSE;
+	return value_in_rule(remembered_value(ev, b->pred, looks_wide(kind, deny, negated)), deny, negated) !=
+	       VALUE_FALSE;
 }
 
 /* Whoever listens to every rule is told of every rule; otherwise those are left out that are certainly false. */
@@ -695,8 +934,10 @@ static uint32_t first_rule(struct eval *ev, enum index_phase phase)
 		return image_count(ev->image, SEC_RULE) > 0 ? 0 : POLICY_NO_RULE;
 	c->image = ev->image;
 	c->request = ev->req;
+	c->words = &ev->words;
 	c->name = ev->req->name == NULL ? NULL : &ev->name;
 	c->aliases = ev->aliases;
+	c->known = ev->known;
 	c->naliases = phase == INDEX_BY_NAME ? 0 : ev->naliases;
 	c->addresses = ev->forms;
 	c->naddresses = phase == INDEX_BY_NAME || ev->nowhere ? 0 : 1 + ev->nforms;

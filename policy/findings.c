@@ -40,7 +40,7 @@ static bool word_in(const struct policy_image *i, const struct img_pred *p, cons
 	unsigned need = w->text & 3;
 
 	for (const char *at = text;; at++) {
-		uint64_t h = hash_text(i->header->seed, at, strlen(at));
+		uint64_t h = hash_name(i->header->seed, at, strlen(at));
 		uint32_t place = p->a.count > WORDS_LISTED ? hash_place(h, p->a.count) : 0;
 
 		for (uint32_t n = 0; n < p->a.count && words[place].text != WORD_FREE; n++) {

@@ -8,7 +8,9 @@
 #include <string.h>
 
 #include "policy/guard.h"
+#include "policy/guide.h"
 #include "policy/index.h"
+#include "policy/literal.h"
 #include "policy/value.h"
 
 /* No text in an image is longer, so that checking overlapping texts stays linear. */
@@ -28,6 +30,7 @@ static const size_t record_sizes[SECTION_COUNT] = {
 	[SEC_PATTERN] = sizeof(struct img_text),
 	[SEC_INDEX] = sizeof(uint32_t),
 	[SEC_LITERAL] = sizeof(struct img_literal),
+	[SEC_DEMAND] = sizeof(struct img_demand),
 	[SEC_PORT] = sizeof(struct img_port),
 	[SEC_COUNTRY] = sizeof(uint16_t),
 	[SEC_ASN] = sizeof(uint32_t),
@@ -43,10 +46,12 @@ static const size_t record_sizes[SECTION_COUNT] = {
 	[SEC_CANDIDATE] = sizeof(uint32_t),
 	[SEC_TABLE] = sizeof(struct img_table),
 	[SEC_BRANCH] = sizeof(struct img_branch),
-	[SEC_SLOT] = sizeof(struct img_slot),
+	[SEC_BUCKET] = sizeof(struct img_bucket),
 	[SEC_STEP4] = sizeof(struct img_step4),
 	[SEC_STEP6] = sizeof(struct img_step6),
 	[SEC_CHAIN] = sizeof(struct img_chain),
+	[SEC_FILTER] = sizeof(uint64_t),
+	[SEC_GUIDE] = sizeof(uint32_t),
 };
 
 size_t image_record_size(enum image_section s)
@@ -54,19 +59,13 @@ size_t image_record_size(enum image_section s)
 	return record_sizes[s];
 }
 
-const void *image_section(const struct policy_image *i, enum image_section s)
+/* For a block whose sections are known to lie in it. */
+static void lay_out(struct policy_image *i, const uint8_t *data)
 {
-	return i->data + i->header->sections[s].offset;
-}
-
-uint32_t image_count(const struct policy_image *i, enum image_section s)
-{
-	return i->header->sections[s].count;
-}
-
-const char *image_text(const struct policy_image *i, struct img_text t)
-{
-	return (const char *)image_section(i, SEC_TEXT) + t.offset;
+	i->data = data;
+	i->header = (const struct img_header *)data;
+	for (int s = 0; s < SECTION_COUNT; s++)
+		i->sections[s] = data + i->header->sections[s].offset;
 }
 
 /* ---- checksum --------------------------------------------------------------------------------------------------- */
@@ -146,7 +145,7 @@ static bool sections_sound(const uint8_t *data, size_t len)
 		if (offset % 8 != 0 || offset < sizeof *h || offset > len || bytes > len - offset)
 			return false;
 	}
-	return h->answers_all <= 1;
+	return h->answers_all <= 1 && h->slots <= KNOWN_SLOTS;
 }
 
 static bool texts_sound(const struct check *c, enum image_section s, struct img_span span)
@@ -235,21 +234,36 @@ static bool indexes_sound(const struct check *c, struct img_span span, enum imag
 	return true;
 }
 
-static bool literals_sound(const struct check *c, struct img_span span, uint32_t table)
+static bool demand_sound(const struct check *c, const struct img_demand *d)
+{
+	uint32_t bytes = image_count(&c->image, SEC_TEXT);
+
+	return d->pattern < image_count(&c->image, SEC_PATTERN) && d->len <= LITERAL_TEXT_MAX &&
+	       d->at + LITERAL_BYTES <= d->len && d->more_at + LITERAL_BYTES <= d->len && d->text <= bytes &&
+	       d->len <= bytes - d->text;
+}
+
+static bool literals_sound(struct check *c, struct img_span span)
 {
 	const struct img_literal *l = IMAGE_AT(&c->image, SEC_LITERAL, struct img_literal, span.first);
 	uint32_t vacant = 0;
 
 	for (uint32_t i = 0; i < span.count; i++) {
-		bool vacancy = i < table && l[i].pattern == LITERAL_FREE;
-
-		vacant += vacancy;
-		if (!vacancy && l[i].pattern >= image_count(&c->image, SEC_PATTERN))
+		vacant += l[i].demands.count == 0;
+		if (!span_sound(c, SEC_DEMAND, l[i].demands))
 			return false;
-		if (l[i].next != 0 && (l[i].next < table || l[i].next <= i || l[i].next >= span.count))
-			return false;
+		for (uint32_t n = 0; n < l[i].demands.count; n++)
+			if (!demand_sound(c,
+					  IMAGE_AT(&c->image, SEC_DEMAND, struct img_demand, l[i].demands.first + n)))
+				return false;
 	}
-	return table <= span.count && (table > 0 ? vacant > 0 : span.count == 0);
+	return span.count == 0 || vacant > 0;
+}
+
+/* Whatever it holds, a search stays in the list: see guide.h. */
+static bool guide_sound(struct check *c, struct img_span guide, uint32_t listed)
+{
+	return span_sound(c, SEC_GUIDE, guide) && guide.count == (listed < GUIDE_MIN ? 0 : guide_words(listed));
 }
 
 static bool values_sound(struct check *c, const struct img_pred *p)
@@ -266,15 +280,17 @@ static bool values_sound(struct check *c, const struct img_pred *p)
 	case PRED_CLAIMED_USER:
 	case PRED_GROUP:
 	case PRED_DOMAIN:
-		return span_sound(c, SEC_WORD, p->a) && words_sound(c, p->a, p->kind == PRED_DOMAIN);
+		return span_sound(c, SEC_WORD, p->a) && words_sound(c, p->a, p->kind == PRED_DOMAIN) &&
+		       span_sound(c, SEC_FILTER, p->aid);
 	case PRED_CLIENT:
-		return ranges_sound(c, p->a, p->b);
+		return ranges_sound(c, p->a, p->b) && guide_sound(c, p->aid, p->a.count);
 	case PRED_REGEX:
 		return span_sound(c, SEC_INDEX, p->a) && indexes_sound(c, p->a, SEC_PATTERN) &&
-		       span_sound(c, SEC_LITERAL, p->b) && literals_sound(c, p->b, p->d.count) &&
+		       span_sound(c, SEC_LITERAL, p->b) && literals_sound(c, p->b) &&
+		       span_sound(c, SEC_FILTER, p->aid) && (p->aid.count > 0 || p->b.count == 0) &&
 		       span_sound(c, SEC_INDEX, p->c) && indexes_sound(c, p->c, SEC_PATTERN);
 	case PRED_CIDR:
-		return ranges_sound(c, p->a, p->b) && ranges_sound(c, p->c, p->d);
+		return ranges_sound(c, p->a, p->b) && ranges_sound(c, p->c, p->d) && guide_sound(c, p->aid, p->a.count);
 	case PRED_COUNTRY:
 		return span_sound(c, SEC_COUNTRY, p->a) && countries_sound(c, p->a);
 	case PRED_ASN:
@@ -291,7 +307,8 @@ static bool values_sound(struct check *c, const struct img_pred *p)
 
 static bool pred_sound(struct check *c, const struct img_pred *p)
 {
-	if (!values_sound(c, p) || !span_sound(c, SEC_INDEX, p->sets) || !indexes_sound(c, p->sets, SEC_PRED))
+	if (p->slot > c->image.header->slots || !values_sound(c, p) || !span_sound(c, SEC_INDEX, p->sets) ||
+	    !indexes_sound(c, p->sets, SEC_PRED))
 		return false;
 	for (uint32_t i = 0; i < p->sets.count; i++) {
 		const struct img_pred *set = IMAGE_AT(&c->image, SEC_PRED, struct img_pred,
@@ -301,6 +318,25 @@ static bool pred_sound(struct check *c, const struct img_pred *p)
 			return false;
 	}
 	return true;
+}
+
+static bool cond_sound(const struct check *c, const struct img_cond *cond)
+{
+	static const uint8_t most[] = {
+		[COND_PRED] = 0,
+		[COND_BITS] = 0,
+		[COND_WORD] = COND_WORD_MAX,
+		[COND_PORTS] = COND_PORTS_MAX,
+		[COND_RANGES] = COND_RANGES_MAX,
+		[COND_KNOWN] = 0,
+	};
+
+	if (cond->pred >= image_count(&c->image, SEC_PRED) || cond->flags > COND_NEGATED || cond->form >= sizeof most ||
+	    cond->count > most[cond->form])
+		return false;
+	const struct img_pred *p = IMAGE_AT(&c->image, SEC_PRED, struct img_pred, cond->pred);
+
+	return cond->kind == p->kind && (cond->form != COND_KNOWN || (p->slot != 0 && cond->held.slot == p->slot));
 }
 
 static bool rule_sound(struct check *c, const struct img_rule *r)
@@ -317,7 +353,7 @@ static bool rule_sound(struct check *c, const struct img_rule *r)
 	for (uint32_t i = 0; i < r->conds.count; i++) {
 		const struct img_cond *cond = IMAGE_AT(&c->image, SEC_COND, struct img_cond, r->conds.first + i);
 
-		if (cond->pred >= image_count(&c->image, SEC_PRED) || cond->flags > COND_NEGATED)
+		if (!cond_sound(c, cond))
 			return false;
 	}
 	return true;
@@ -414,18 +450,20 @@ static bool ref_sound(struct check *c, uint32_t ref, uint32_t from, unsigned dep
 	return true;
 }
 
-static bool slots_sound(struct check *c, const struct img_table *t, uint32_t node)
+/* Some bucket does not lead to the next, so that every search ends. */
+static bool buckets_sound(struct check *c, const struct img_table *t, uint32_t node)
 {
-	uint32_t vacant = 0;
+	uint32_t ends = 0;
 
 	for (uint32_t i = 0; i < t->places.count; i++) {
-		const struct img_slot *s = IMAGE_AT(&c->image, SEC_SLOT, struct img_slot, t->places.first + i);
+		const struct img_bucket *b = IMAGE_AT(&c->image, SEC_BUCKET, struct img_bucket, t->places.first + i);
 
-		vacant += s->ref == REF_NONE;
-		if (s->ref != REF_NONE && !ref_sound(c, s->ref, node, c->depth[node]))
-			return false;
+		ends += b->marks[BUCKET_OVERFLOWS] == 0;
+		for (unsigned s = 0; s < BUCKET_SLOTS; s++)
+			if (b->marks[s] != 0 && !ref_sound(c, b->slots[s].ref, node, c->depth[node]))
+				return false;
 	}
-	return vacant > 0;
+	return ends > 0;
 }
 
 /* The block around another comes before it. */
@@ -464,7 +502,10 @@ static bool table_sound(struct check *c, const struct img_table *t, uint32_t nod
 	if (t->field >= FIELD_COUNT)
 		return false;
 	if (t->field <= FIELD_LISTENER)
-		return span_sound(c, SEC_SLOT, t->places) && slots_sound(c, t, node);
+		return span_sound(c, SEC_BUCKET, t->places) && t->places.count > 0 && buckets_sound(c, t, node) &&
+		       span_sound(c, SEC_FILTER, t->aid);
+	if (!guide_sound(c, t->aid, t->field < FIELD_CLIENT6 ? t->places.count : 0))
+		return false;
 	return span_sound(c, t->field >= FIELD_CLIENT6 ? SEC_STEP6 : SEC_STEP4, t->places) &&
 	       span_sound(c, SEC_CHAIN, t->chains) && chains_sound(c, t, node) && steps_sound(c, t);
 }
@@ -517,16 +558,41 @@ static bool index_sound(struct check *c)
 int policy_image_verify(const uint8_t *data, size_t len, struct err *why)
 {
 	uint8_t computed[IMAGE_SUM_BYTES];
-	struct check c = {.image = {.data = data, .header = (const struct img_header *)data}};
+	struct check c = {.image = {.data = NULL}};
 
 	if (header_check(data, len, why) != 0)
 		return -1;
 	sum(data, len, computed);
-	if (memcmp(computed, c.image.header->sum, sizeof computed) != 0)
+	if (memcmp(computed, ((const struct img_header *)data)->sum, sizeof computed) != 0)
 		return err_set(why, "the policy image is damaged (checksum)");
-	if (!sections_sound(data, len) || !records_sound(&c) || !index_sound(&c))
+	bool sound = sections_sound(data, len);
+
+	if (sound)
+		lay_out(&c.image, data);
+	if (!sound || !records_sound(&c) || !index_sound(&c))
 		return err_set(why, "the policy image is damaged (a record points outside or is out of order)");
 	return 0;
+}
+
+/* Finds the roots' tables of names; true if it pays to remember what is found of names. */
+static bool find_names(struct policy_image *i)
+{
+	bool many = i->header->slots > 0;
+
+	for (int p = 0; p < INDEX_PHASES; p++) {
+		uint32_t root = i->header->roots[p];
+
+		if (root == REF_NONE || (root & REF_RULE) != 0)
+			continue;
+		const struct img_node *n = IMAGE_AT(i, SEC_NODE, struct img_node, root);
+		const struct img_table *t = IMAGE_AT(i, SEC_TABLE, struct img_table, n->tables.first);
+
+		for (uint32_t k = 0; k < n->tables.count; k++)
+			if (t[k].field == FIELD_NAME)
+				i->names[p] = &t[k];
+		many = many || (i->names[p] != NULL && i->names[p]->aid.count > 0);
+	}
+	return many;
 }
 
 /* ---- use --------------------------------------------------------------------------------------------------------- */
@@ -539,19 +605,21 @@ struct policy_image *policy_image_open(const uint8_t *data, size_t len, struct e
 
 	if (i == NULL)
 		goto fail;
-	i->data = data;
-	i->header = (const struct img_header *)data;
+	lay_out(i, data);
 	uint32_t patterns = image_count(i, SEC_PATTERN);
 
 	i->patterns = calloc((size_t)patterns + 1, sizeof i->patterns[0]);
 	i->broken = calloc((size_t)patterns + 1, sizeof i->broken[0]);
 	i->memo = calloc((size_t)image_count(i, SEC_PRED) + 1, 2 * sizeof i->memo[0]);
+	bool names = find_names(i);
+
+	i->known = names ? calloc(KNOWN_NAMES, sizeof i->known[0]) : NULL;
 	i->windows = calloc((size_t)image_count(i, SEC_WINDOW) + 1, sizeof i->windows[0]);
 	i->cursors = calloc(INDEX_CURSORS, sizeof i->cursors[0]);
 	i->match_data = pcre2_match_data_create(1, NULL);
 	i->match_context = pcre2_match_context_create(NULL);
-	if (i->patterns == NULL || i->broken == NULL || i->memo == NULL || i->windows == NULL || i->cursors == NULL ||
-	    i->match_data == NULL || i->match_context == NULL)
+	if (i->patterns == NULL || i->broken == NULL || i->memo == NULL || (names && i->known == NULL) ||
+	    i->windows == NULL || i->cursors == NULL || i->match_data == NULL || i->match_context == NULL)
 		goto fail;
 	pcre2_set_match_limit(i->match_context, IMAGE_REGEX_MATCH_LIMIT);
 	pcre2_set_depth_limit(i->match_context, IMAGE_REGEX_DEPTH_LIMIT);
@@ -574,6 +642,7 @@ void policy_image_close(struct policy_image **image)
 	free(i->patterns);
 	free(i->broken);
 	free(i->memo);
+	free(i->known);
 	free(i->windows);
 	free(i->cursors);
 	pcre2_match_data_free(i->match_data);

@@ -17,7 +17,7 @@
 #include "policy/policy.h"
 
 #define IMAGE_MAGIC "GWPOLICY"
-#define IMAGE_VERSION 2
+#define IMAGE_VERSION 3
 #define IMAGE_SUM_BYTES 32
 
 /* Limits of one match of one pattern against one name (at most 253 bytes): ordinary patterns need a few hundred steps.
@@ -38,6 +38,7 @@ enum image_section {
 	SEC_PATTERN,	/* struct img_text: each distinct regular expression once */
 	SEC_INDEX,	/* uint32_t: patterns or windows of a predicate */
 	SEC_LITERAL,	/* struct img_literal: a hash table of a predicate */
+	SEC_DEMAND,	/* struct img_demand: of a predicate, by their literals */
 	SEC_PORT,	/* struct img_port: sorted and disjoint within a predicate */
 	SEC_COUNTRY,	/* uint16_t: sorted within a predicate; 0 is "unknown" */
 	SEC_ASN,	/* uint32_t: sorted within a predicate; 0 is "unknown" */
@@ -53,10 +54,12 @@ enum image_section {
 	SEC_CANDIDATE,	/* uint32_t: rules of a node, ascending */
 	SEC_TABLE,	/* struct img_table: of a node */
 	SEC_BRANCH,	/* struct img_branch: of a node */
-	SEC_SLOT,	/* struct img_slot: a hash table of a table */
+	SEC_BUCKET,	/* struct img_bucket: a hash table of a table */
 	SEC_STEP4,	/* struct img_step4: ascending within a table */
 	SEC_STEP6,	/* struct img_step6: the same */
 	SEC_CHAIN,	/* struct img_chain */
+	SEC_FILTER,	/* uint64_t: of a predicate or a table; see filter.h */
+	SEC_GUIDE,	/* uint32_t: the same; see guide.h */
 	SECTION_COUNT
 };
 
@@ -74,7 +77,9 @@ enum index_phase { INDEX_BY_NAME, INDEX_BY_ADDRESS, INDEX_PHASES };
 struct img_header {
 	char magic[8];
 	uint32_t version;
-	uint32_t answers_all;
+	uint8_t answers_all;
+	uint8_t slots; /* of what is known of names */
+	uint16_t pad;
 	uint64_t len;
 	uint64_t seed;		      /* of the hashes */
 	uint32_t roots[INDEX_PHASES]; /* references, see index.h */
@@ -88,17 +93,13 @@ struct img_header {
 #define RULE_MONITOR 2u
 #define RULE_INTERNAL 4u
 
+/* One line of the processor's caches. */
 struct img_rule {
-	struct img_text name, owner, ticket, comment;
 	struct img_span conds;
-	struct addr source; /* ADDR_NONE if the rule names none */
 	uint8_t flags, log;
-};
-
-#define COND_NEGATED 1u
-
-struct img_cond {
-	uint32_t pred, flags;
+	struct addr source; /* ADDR_NONE if the rule names none */
+	uint8_t pad[5];
+	struct img_text name, owner, ticket, comment;
 };
 
 enum pred_kind {
@@ -110,11 +111,11 @@ enum pred_kind {
 	PRED_USER,	   /* a: SEC_WORD */
 	PRED_CLAIMED_USER, /* a: SEC_WORD */
 	PRED_GROUP,	   /* a: SEC_WORD */
-	PRED_CLIENT,	   /* a: SEC_RANGE4, b: SEC_RANGE6 */
-	PRED_DOMAIN,	   /* a: SEC_WORD */
-	PRED_REGEX,   /* a: SEC_INDEX of SEC_PATTERN; b: SEC_LITERAL, d.count of it the table; c: SEC_INDEX of those
-			 without */
-	PRED_CIDR,    /* a: SEC_RANGE4, b: SEC_RANGE6; c, d: those of its ranges that open the address guard */
+	PRED_CLIENT,	   /* a: SEC_RANGE4, b: SEC_RANGE6; aid: SEC_GUIDE of many in a */
+	PRED_DOMAIN,	   /* a: SEC_WORD; aid: SEC_FILTER, of many */
+	PRED_REGEX,   /* a: SEC_INDEX of SEC_PATTERN; b: SEC_LITERAL; c: SEC_INDEX of those without; aid: SEC_FILTER
+			 of the literals */
+	PRED_CIDR,    /* a, b, aid: the same; c, d: those of its ranges that open the address guard */
 	PRED_COUNTRY, /* a: SEC_COUNTRY */
 	PRED_ASN,     /* a: SEC_ASN */
 	PRED_DURING,  /* a: SEC_INDEX of SEC_WINDOW */
@@ -125,7 +126,8 @@ enum pred_kind {
 
 struct img_pred {
 	uint32_t kind;
-	struct img_span a, b, c, d;
+	uint32_t slot; /* from 1: its values for names are remembered (see struct image_known); 0: they are not */
+	struct img_span a, b, c, d, aid;
 	/* SEC_INDEX of SEC_PRED: large sets of the same kind that count as if their values stood here.  They have none
 	 * of their own. */
 	struct img_span sets;
@@ -139,6 +141,42 @@ struct img_range6 {
 	uint8_t lo[16], hi[16];
 };
 
+struct img_port {
+	uint16_t lo, hi;
+};
+
+#define COND_NEGATED 1u
+
+/* A condition whose values are few and short holds a copy of them, so that most rules are verified without a look at
+ * their predicates. */
+enum cond_form {
+	COND_PRED,   /* holds none */
+	COND_BITS,   /* of the predicate's a.first */
+	COND_WORD,   /* count bytes: the only word of the predicate */
+	COND_PORTS,  /* count ranges */
+	COND_RANGES, /* count ranges; none of IPv6 */
+	COND_KNOWN   /* the slot of its predicate, which has no sets */
+};
+
+#define COND_WORD_MAX 23
+#define COND_PORTS_MAX 6
+#define COND_RANGES_MAX 3
+
+struct img_cond {
+	uint32_t pred;
+	uint8_t flags, kind, form, count; /* kind: that of the predicate */
+	union {
+		uint32_t bits;
+		uint32_t slot;
+		struct {
+			uint8_t domain; /* VALUE_DOMAIN_* */
+			char bytes[COND_WORD_MAX];
+		} word;
+		struct img_port ports[COND_PORTS_MAX];
+		struct img_range4 ranges[COND_RANGES_MAX];
+	} held;
+};
+
 /* Up to WORDS_LISTED words are listed; more are a hash table with free places in it (see hash.h). */
 #define WORDS_LISTED 8
 #define WORD_FREE UINT32_MAX
@@ -150,17 +188,20 @@ struct img_word {
 
 #define WORD_TEXT_MAX (UINT32_MAX >> 2)
 
-/* A pattern and four bytes that a name must hold to match it (see literal.h).  The first entries of a predicate are a
- * hash table, of the literals; further patterns of one literal come behind it, each after the one that leads to it. */
-#define LITERAL_FREE UINT32_MAX
-
+/* Four bytes of a name that lead to patterns; count 0: free. */
 struct img_literal {
-	uint32_t literal, pattern; /* LITERAL_FREE: free */
-	uint32_t next;		   /* entry of the predicate; 0: none */
+	uint32_t literal;
+	struct img_span demands; /* SEC_DEMAND */
 };
 
-struct img_port {
-	uint16_t lo, hi;
+/* A pattern, and a text that a name must hold to match it (see literal.h). */
+struct img_demand {
+	uint32_t pattern;
+	uint32_t text;	     /* offset in SEC_TEXT */
+	uint8_t len;	     /* of the text */
+	uint8_t at, more_at; /* where in the text its literal is, and more */
+	uint8_t pad;
+	uint32_t more; /* four bytes of the text, to be compared without a look at it */
 };
 
 struct img_window {
@@ -216,12 +257,23 @@ enum index_field {
 
 struct img_table {
 	uint32_t field;
-	struct img_span places; /* SEC_SLOT, SEC_STEP4 or SEC_STEP6 */
+	struct img_span places; /* SEC_BUCKET, SEC_STEP4 or SEC_STEP6 */
+	struct img_span aid;	/* SEC_FILTER: of many names or literals; SEC_GUIDE: of many steps */
 	struct img_span chains; /* SEC_CHAIN: those of the steps */
 };
 
-struct img_slot {
-	uint32_t tag, ref; /* REF_NONE: free */
+/* One line of the processor's caches: what is not in it is known from its first eight bytes.  Its slots are used from
+ * the first on. */
+#define BUCKET_SLOTS 7
+#define BUCKET_OVERFLOWS 7
+
+struct img_bucket {
+	/* Of the slots, from their hashes; 0: free.  BUCKET_OVERFLOWS: 1 if what found no place went on to the next
+	 * bucket. */
+	uint8_t marks[BUCKET_SLOTS + 1];
+	struct img_slot {
+		uint32_t tag, ref;
+	} slots[BUCKET_SLOTS];
 };
 
 /* From here up to the next step, these blocks hold. */
@@ -262,15 +314,35 @@ struct image_memo {
 	uint8_t cannot; /* why it cannot be evaluated */
 };
 
+/* What is known of a name: names come again and again, and what a set of names or patterns says of one, and where the
+ * index leads from it, is always the same. */
+#define KNOWN_SLOTS 16
+#define KNOWN_NAMES 4096
+#define KNOWN_NAME_MAX 77
+#define KNOWN_REFS 3
+#define KNOWN_NOT 255
+
+struct image_known {
+	uint64_t hash;
+	uint8_t len; /* 0: nothing is known here */
+	char text[KNOWN_NAME_MAX];
+	uint8_t values[KNOWN_SLOTS];		 /* of the predicates with a slot; KNOWN_NOT, or value and reason */
+	uint8_t nrefs[INDEX_PHASES];		 /* KNOWN_NOT, or how many; more than KNOWN_REFS are not kept */
+	uint32_t refs[INDEX_PHASES][KNOWN_REFS]; /* found in the root's table of names */
+};
+
 struct policy_image {
 	const uint8_t *data;
 	const struct img_header *header;
+	const void *sections[SECTION_COUNT]; /* where each begins */
 	/* Per process, changed while deciding: */
 	pcre2_code **patterns; /* compiled when first needed; NULL before */
 	bool *broken;	       /* the pattern cannot be compiled here */
 	pcre2_match_data *match_data;
 	pcre2_match_context *match_context;
-	struct image_memo *memo; /* one a predicate and side */
+	struct image_memo *memo;		     /* one a predicate and side */
+	struct image_known *known;		     /* KNOWN_NAMES, by hash; NULL if there is little to be known */
+	const struct img_table *names[INDEX_PHASES]; /* the roots' tables of names; NULL: none */
 	uint32_t stamp;
 	struct window_memo {
 		int64_t now;
@@ -284,9 +356,21 @@ struct policy_image {
 };
 
 size_t image_record_size(enum image_section s);
-const void *image_section(const struct policy_image *i, enum image_section s);
-uint32_t image_count(const struct policy_image *i, enum image_section s);
-const char *image_text(const struct policy_image *i, struct img_text t);
+
+static inline const void *image_section(const struct policy_image *i, enum image_section s)
+{
+	return i->sections[s];
+}
+
+static inline uint32_t image_count(const struct policy_image *i, enum image_section s)
+{
+	return i->header->sections[s].count;
+}
+
+static inline const char *image_text(const struct policy_image *i, struct img_text t)
+{
+	return (const char *)image_section(i, SEC_TEXT) + t.offset;
+}
 
 #define IMAGE_AT(image, section, type, index) (&((const type *)image_section(image, section))[index])
 

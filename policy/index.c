@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "policy/filter.h"
+#include "policy/guide.h"
 #include "policy/hash.h"
 #include "policy/literal.h"
 
@@ -16,21 +18,36 @@ void index_name_read(const struct policy_image *i, const struct name *name, stru
 	uint64_t h = i->header->seed;
 	unsigned n = 0;
 
-	for (size_t at = name->len; at > 0; at--) {
-		h = hash_step(h, (unsigned char)name->text[at - 1]);
-		if (at == 1 || name->text[at - 2] == '.') {
-			ends[n] = hash_end(h);
-			starts[n++] = name->text + at - 1;
-			/* Labels are not empty, so that at most 127 suffixes begin at one. */
-			if (n == 127)
-				break;
-		}
+	/* Labels are not empty, so that at most 127 suffixes begin at one. */
+	for (size_t end = name->len; n < 127;) {
+		size_t start = hash_label(name->text, end);
+
+		h = hash_bytes(h, name->text + start, end - start);
+		ends[n] = hash_end(h);
+		starts[n++] = name->text + start;
+		if (start == 0)
+			break;
+		end = start - 1;
 	}
 	out->count = n;
 	for (unsigned k = 0; k < n; k++) {
 		out->hash[k] = ends[n - 1 - k];
 		out->text[k] = starts[n - 1 - k];
 	}
+}
+
+static uint64_t word_hash(const struct policy_image *i, const char *word)
+{
+	return hash_text(i->header->seed, word, strlen(word));
+}
+
+void index_words_read(const struct policy_image *i, const struct policy_request *req, struct index_words *out)
+{
+	if (req->user == NULL)
+		return;
+	out->user = word_hash(i, req->user);
+	for (size_t g = 0; g < req->ngroups && g < INDEX_GROUPS; g++)
+		out->groups[g] = word_hash(i, req->groups[g]);
 }
 
 /* ---- cursors: a heap by the next rule ------------------------------------------------------------------------------
@@ -46,6 +63,7 @@ static void cursor_add(struct index_request *r, uint32_t rule, uint32_t at, uint
 	}
 	size_t i = r->ncursors++;
 
+	__builtin_prefetch(IMAGE_AT(r->image, SEC_RULE, struct img_rule, rule));
 	while (i > 0 && heap[(i - 1) / 2].rule > rule) {
 		heap[i] = heap[(i - 1) / 2];
 		i = (i - 1) / 2;
@@ -73,6 +91,14 @@ static void cursor_sink(struct index_request *r, struct index_cursor c)
 	heap[i] = c;
 }
 
+/* While one rule is verified, the memory of the next comes. */
+static void prefetch_conds(const struct index_request *r, uint32_t rule)
+{
+	const struct img_rule *next = IMAGE_AT(r->image, SEC_RULE, struct img_rule, rule);
+
+	__builtin_prefetch(IMAGE_AT(r->image, SEC_COND, struct img_cond, next->conds.first));
+}
+
 uint32_t index_next(struct index_request *r)
 {
 	struct index_cursor *heap = r->image->cursors;
@@ -91,8 +117,11 @@ uint32_t index_next(struct index_request *r)
 			cursor_sink(r, heap[r->ncursors]);
 		}
 		/* A rule with several values that the request has comes several times. */
-		if (rule != r->last)
-			return r->last = rule;
+		if (rule == r->last)
+			continue;
+		if (r->ncursors > 0)
+			prefetch_conds(r, heap[0].rule);
+		return r->last = rule;
 	}
 	return POLICY_NO_RULE;
 }
@@ -102,35 +131,72 @@ uint32_t index_next(struct index_request *r)
 
 static void visit(struct index_request *r, uint32_t ref);
 
+/* The bits 7 of the bytes of marks that may be mark: of all that are, and rarely of another. */
+static uint64_t same_marks(const uint8_t marks[8], uint8_t mark)
+{
+	const uint64_t ones = 0x0101010101010101u;
+	uint64_t differ;
+
+	memcpy(&differ, marks, sizeof differ);
+	differ ^= ones * mark;
+	return (differ - ones) & ~differ & ones << 7;
+}
+
+/* What is found below another find is found there again. */
+static void find(struct index_request *r, uint32_t ref)
+{
+	struct image_known *noting = r->noting;
+
+	if (noting != NULL) {
+		uint8_t *n = &noting->nrefs[r->phase];
+
+		if (*n < KNOWN_REFS)
+			noting->refs[r->phase][*n] = ref;
+		*n = (uint8_t)(*n + (*n <= KNOWN_REFS));
+	}
+	r->noting = NULL;
+	visit(r, ref);
+	r->noting = noting;
+}
+
 static void look_up(struct index_request *r, const struct img_table *t, uint64_t hash)
 {
-	const struct img_slot *slots = IMAGE_AT(r->image, SEC_SLOT, struct img_slot, t->places.first);
-	uint32_t count = t->places.count, at = hash_place(hash, count), tag = hash_tag(hash);
+	uint32_t at = hash_place(hash, t->places.count), tag = hash_tag(hash);
+	uint8_t mark = hash_mark(hash);
 
-	for (uint32_t n = 0; n < count && slots[at].ref != REF_NONE; n++) {
-		if (slots[at].tag == tag) {
-			visit(r, slots[at].ref);
+	for (;;) {
+		const struct img_bucket *b = IMAGE_AT(r->image, SEC_BUCKET, struct img_bucket, t->places.first + at);
+
+		if (same_marks(b->marks, mark) != 0)
+			for (unsigned s = 0; s < BUCKET_SLOTS; s++)
+				if (b->marks[s] == mark && b->slots[s].tag == tag)
+					find(r, b->slots[s].ref);
+		if (b->marks[BUCKET_OVERFLOWS] == 0)
 			return;
-		}
-		at = at + 1 == count ? 0 : at + 1;
+		at = at + 1 == t->places.count ? 0 : at + 1;
 	}
 }
 
 static void look_up_text(struct index_request *r, const struct img_table *t, const char *text)
 {
 	if (text != NULL)
-		look_up(r, t, hash_text(r->image->header->seed, text, strlen(text)));
+		look_up(r, t, word_hash(r->image, text));
+}
+
+/* For tables in which most of what is looked up is not found. */
+static void look_up_rare(struct index_request *r, const struct img_table *t, uint64_t hash)
+{
+	const uint64_t *filter = IMAGE_AT(r->image, SEC_FILTER, uint64_t, t->aid.first);
+
+	if (t->aid.count == 0 || filter_may_hold(filter, t->aid.count, hash))
+		look_up(r, t, hash);
 }
 
 static void look_up_name(struct index_request *r, const struct img_table *t, const struct index_name *n)
 {
-	const struct img_slot *slots = IMAGE_AT(r->image, SEC_SLOT, struct img_slot, t->places.first);
-
+	look_up_rare(r, t, n->hash[0] ^ HASH_EXACT);
 	for (unsigned k = 0; k < n->count; k++)
-		__builtin_prefetch(&slots[hash_place(n->hash[k], t->places.count)]);
-	look_up(r, t, n->hash[0] ^ HASH_EXACT);
-	for (unsigned k = 0; k < n->count; k++)
-		look_up(r, t, n->hash[k]);
+		look_up_rare(r, t, n->hash[k]);
 }
 
 static void climb(struct index_request *r, uint32_t chain)
@@ -150,6 +216,12 @@ static void look_up_step4(struct index_request *r, const struct img_table *t, ui
 
 	if (n == 0 || s[0].from > value)
 		return;
+	if (t->aid.count > 0) {
+		lo = guide_find(IMAGE_AT(r->image, SEC_GUIDE, uint32_t, t->aid.first), n, value);
+		if (lo == n)
+			return;
+		n = n - lo < GUIDE_STEP ? n - lo : GUIDE_STEP;
+	}
 	/* Halving without a branch that the processor could guess wrong. */
 	while (n > 1) {
 		uint32_t half = n / 2;
@@ -190,13 +262,31 @@ static void look_up_address(struct index_request *r, const struct img_table *t, 
 		look_up_step4(r, t, v4_number(a));
 }
 
+/* The name that was asked for; in a root's table it may have been looked up before. */
+static void look_up_known(struct index_request *r, const struct img_table *t)
+{
+	struct image_known *k = t == r->image->names[r->phase] ? r->known : NULL;
+
+	if (k != NULL && k->nrefs[r->phase] <= KNOWN_REFS) {
+		for (unsigned i = 0; i < k->nrefs[r->phase]; i++)
+			visit(r, k->refs[r->phase][i]);
+		return;
+	}
+	if (k != NULL && k->nrefs[r->phase] == KNOWN_NOT) {
+		k->nrefs[r->phase] = 0;
+		r->noting = k;
+	}
+	look_up_name(r, t, r->name);
+	r->noting = NULL;
+}
+
 static void look_up_names(struct index_request *r, const struct img_table *t)
 {
 	INDEX_AS_IT_IS struct index_name alias;
 
 	if (r->name == NULL)
 		return;
-	look_up_name(r, t, r->name);
+	look_up_known(r, t);
 	for (size_t i = 0; i < r->naliases; i++) {
 		index_name_read(r->image, &r->aliases[i], &alias);
 		look_up_name(r, t, &alias);
@@ -205,8 +295,11 @@ static void look_up_names(struct index_request *r, const struct img_table *t)
 
 static void look_up_literals(struct index_request *r, const struct img_table *t, const struct name *name)
 {
-	for (size_t i = 0; i + LITERAL_BYTES <= name->len; i++)
-		look_up(r, t, literal_hash(r->image->header->seed, literal_at(name->text + i)));
+	INDEX_AS_IT_IS struct literal_name read;
+
+	literal_name_read(name, &read);
+	for (size_t at = 0; at + LITERAL_BYTES <= read.len; at++)
+		look_up_rare(r, t, literal_hash(r->image->header->seed, literal_at(read.text + at)));
 }
 
 static void visit_table(struct index_request *r, const struct img_table *t)
@@ -218,11 +311,12 @@ static void visit_table(struct index_request *r, const struct img_table *t)
 		look_up_names(r, t);
 		break;
 	case FIELD_USER:
-		look_up_text(r, t, req->user);
+		if (req->user != NULL)
+			look_up(r, t, r->words->user);
 		break;
 	case FIELD_GROUP:
 		for (size_t i = 0; req->user != NULL && i < req->ngroups; i++)
-			look_up_text(r, t, req->groups[i]);
+			look_up(r, t, i < INDEX_GROUPS ? r->words->groups[i] : word_hash(r->image, req->groups[i]));
 		break;
 	case FIELD_CLAIMED_USER:
 		look_up_text(r, t, req->claimed_user);
@@ -254,6 +348,31 @@ static void visit_table(struct index_request *r, const struct img_table *t)
 	}
 }
 
+static void prefetch(const struct index_request *r, const struct img_table *t, uint64_t hash)
+{
+	__builtin_prefetch(IMAGE_AT(r->image, SEC_BUCKET, struct img_bucket, t->places.first) +
+			   hash_place(hash, t->places.count));
+}
+
+/* Asks for the memory that the tables of a node will be looked up in, all at once, instead of waiting for one after the
+ * other. */
+static void prefetch_tables(const struct index_request *r, const struct img_table *t, uint32_t n)
+{
+	const struct policy_request *req = r->request;
+
+	for (; n > 0; n--, t++) {
+		if (t->field == FIELD_NAME && r->name != NULL &&
+		    (r->known == NULL || r->known->nrefs[r->phase] == KNOWN_NOT))
+			for (unsigned k = 0; k < r->name->count; k++)
+				prefetch(r, t, r->name->hash[k]);
+		if (t->field == FIELD_USER && req->user != NULL)
+			prefetch(r, t, r->words->user);
+		if (t->field == FIELD_GROUP && req->user != NULL)
+			for (size_t i = 0; i < req->ngroups && i < INDEX_GROUPS; i++)
+				prefetch(r, t, r->words->groups[i]);
+	}
+}
+
 /* As deep as the tree, which is checked. */
 static void visit(struct index_request *r, uint32_t ref)
 {
@@ -266,6 +385,8 @@ static void visit(struct index_request *r, uint32_t ref)
 	if (n->rules.count > 0)
 		cursor_add(r, *IMAGE_AT(r->image, SEC_CANDIDATE, uint32_t, n->rules.first), n->rules.first + 1,
 			   n->rules.first + n->rules.count);
+	if (n->tables.count > 1)
+		prefetch_tables(r, IMAGE_AT(r->image, SEC_TABLE, struct img_table, n->tables.first), n->tables.count);
 	for (uint32_t i = 0; i < n->tables.count; i++)
 		visit_table(r, IMAGE_AT(r->image, SEC_TABLE, struct img_table, n->tables.first + i));
 	for (uint32_t i = 0; i < n->branches.count; i++) {
@@ -295,6 +416,8 @@ void index_find(struct index_request *r, enum index_phase phase)
 {
 	uint32_t root = r->image->header->roots[phase];
 
+	r->phase = phase;
+	r->noting = NULL;
 	r->ncursors = 0;
 	r->every = false;
 	r->last = POLICY_NO_RULE; /* the next of which is 0 */

@@ -33,15 +33,29 @@ struct index_name {
 
 void index_name_read(const struct policy_image *i, const struct name *name, struct index_name *out);
 
+/* Of more groups than this, the hashes are made when needed. */
+#define INDEX_GROUPS 32
+
+/* The hashes of a request's words. */
+struct index_words {
+	uint64_t user, groups[INDEX_GROUPS];
+};
+
+void index_words_read(const struct policy_image *i, const struct policy_request *req, struct index_words *out);
+
 struct index_request {
 	const struct policy_image *image;
 	const struct policy_request *request;
+	const struct index_words *words;
 	const struct index_name *name; /* NULL: none */
+	struct image_known *known;     /* of the name; NULL: nothing is remembered */
 	const struct name *aliases;
 	size_t naliases;
 	const struct addr *addresses; /* every form of the destination; none when it is not known */
 	size_t naddresses;
 	uint32_t traits;
+	enum index_phase phase;
+	struct image_known *noting; /* where to note what is found */
 	/* True if the branch's condition is not false. */
 	bool (*open)(void *arg, const struct img_branch *b);
 	void *arg;

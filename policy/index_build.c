@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "policy/filter.h"
+#include "policy/guide.h"
 #include "policy/hash.h"
 #include "policy/index.h"
 #include "policy/literal.h"
@@ -121,7 +123,9 @@ static void add_words(struct build *b, struct keys *k, const struct img_pred *p)
 		if (w[i].text == WORD_FREE)
 			continue;
 		const char *text = (const char *)b->sections[SEC_TEXT].data + (w[i].text >> 2);
-		struct key key = {.hash = hash_text(b->seed, text, strlen(text))};
+		size_t len = strlen(text);
+		bool name = p->kind == PRED_DOMAIN;
+		struct key key = {.hash = name ? hash_name(b->seed, text, len) : hash_text(b->seed, text, len)};
 
 		if (p->kind == PRED_DOMAIN && (w[i].text & 3) == VALUE_DOMAIN_EXACT)
 			key.hash ^= HASH_EXACT;
@@ -136,7 +140,7 @@ static void add_literals(struct build *b, struct keys *k, const struct img_pred 
 	for (uint32_t i = 0; i < p->b.count; i++) {
 		struct key key = {.hash = literal_hash(b->seed, l[i].literal)};
 
-		if (l[i].pattern != LITERAL_FREE)
+		if (l[i].demands.count != 0)
 			add_key(b, k, &key);
 	}
 }
@@ -444,30 +448,59 @@ static uint32_t make_child(struct build *b, const struct placed *p, size_t left,
 	return ref;
 }
 
-static void make_slots(struct build *b, const struct placed *p, size_t n, unsigned depth, unsigned used,
-		       struct img_table *t)
+static void make_filter(struct build *b, const struct placed *p, size_t n, uint32_t keys, struct img_table *t)
+{
+	uint32_t words = filter_words(keys);
+	uint64_t *filter = calloc(words, sizeof filter[0]);
+
+	if (filter == NULL)
+		abort();
+	for (size_t i = 0; i < n; i++)
+		filter_add(filter, words, p[i].key->hash);
+	t->aid = (struct img_span){append(b, SEC_FILTER, filter, words), words};
+	free(filter);
+}
+
+/* A place for a hash, in its own bucket or in the next that has one. */
+static struct img_slot *bucket_place(struct img_bucket *buckets, uint32_t count, uint64_t hash)
+{
+	uint32_t at = hash_place(hash, count);
+
+	for (;;) {
+		struct img_bucket *bucket = &buckets[at];
+
+		for (unsigned s = 0; s < BUCKET_SLOTS; s++)
+			if (bucket->marks[s] == 0) {
+				bucket->marks[s] = hash_mark(hash);
+				return &bucket->slots[s];
+			}
+		bucket->marks[BUCKET_OVERFLOWS] = 1;
+		at = at + 1 == count ? 0 : at + 1;
+	}
+}
+
+static void make_buckets(struct build *b, const struct placed *p, size_t n, unsigned depth, unsigned used,
+			 struct img_table *t)
 {
 	size_t keys = 0;
 
 	for (size_t i = 0; i < n; i++)
 		keys += i == 0 || !same_key(&p[i - 1], &p[i]);
-	uint32_t count = (uint32_t)(keys + keys / 3 + 1);
-	struct img_slot *slots = reallocarray(NULL, count, sizeof slots[0]);
+	uint32_t count = (uint32_t)(keys / (BUCKET_SLOTS - 2) + 1);
+	struct img_bucket *buckets = calloc(count, sizeof buckets[0]);
 
-	if (slots == NULL)
+	if (buckets == NULL)
 		abort();
-	for (uint32_t i = 0; i < count; i++)
-		slots[i] = (struct img_slot){.ref = REF_NONE};
 	for (size_t i = 0, took; i < n; i += took) {
-		uint32_t at = hash_place(p[i].key->hash, count);
+		struct img_slot *slot = bucket_place(buckets, count, p[i].key->hash);
 
-		while (slots[at].ref != REF_NONE)
-			at = at + 1 == count ? 0 : at + 1;
-		slots[at].tag = hash_tag(p[i].key->hash);
-		slots[at].ref = make_child(b, p + i, n - i, &took, depth, used);
+		slot->tag = hash_tag(p[i].key->hash);
+		slot->ref = make_child(b, p + i, n - i, &took, depth, used);
 	}
-	t->places = (struct img_span){append(b, SEC_SLOT, slots, count), count};
-	free(slots);
+	t->places = (struct img_span){append(b, SEC_BUCKET, buckets, count), count};
+	free(buckets);
+	if (keys >= FILTER_MIN && (t->field == FIELD_NAME || t->field == FIELD_LITERAL))
+		make_filter(b, p, n, (uint32_t)keys, t);
 }
 
 /* Sets *after to the address behind the block; false if there is none. */
@@ -555,6 +588,13 @@ static void make_steps(struct build *b, const struct placed *p, size_t n, unsign
 			append(b, SEC_STEP4, &s4, 1);
 	}
 	blob_clear(&steps);
+	if (width == 4 && count >= GUIDE_MIN) {
+		t->aid = (struct img_span){count_of(b, SEC_GUIDE), guide_words((uint32_t)count)};
+		uint32_t *guide = blob_add(&b->sections[SEC_GUIDE], NULL, t->aid.count * sizeof guide[0]);
+		const struct img_step4 *first = at_of(b, SEC_STEP4, t->places.first);
+
+		guide_fill(guide, &first->from, sizeof *first / sizeof(uint32_t), (uint32_t)count);
+	}
 }
 
 /* The table of the members that are told apart by an aspect, IPv6 addresses apart from the rest. */
@@ -592,7 +632,7 @@ static void make_table(struct build *b, const struct member *members, size_t n, 
 	if (count > 0) {
 		qsort(placed.data, count, sizeof(struct placed), compare_placed);
 		if (aspect < BY_PORT)
-			make_slots(b, (const struct placed *)placed.data, count, depth, used | 1u << aspect, &t);
+			make_buckets(b, (const struct placed *)placed.data, count, depth, used | 1u << aspect, &t);
 		else
 			make_steps(b, (const struct placed *)placed.data, count, depth, used | 1u << aspect,
 				   six ? 16 : 4, &t);

@@ -2,6 +2,7 @@
 
 #include "tests/policy/reference.h"
 
+#include <ctype.h>
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <stdio.h>
@@ -223,6 +224,26 @@ static enum answer ask_domain(const char *value, const void *arg)
 	return yes_if((value[0] == '*' || value[0] == '.') && below(name->text, listed.text));
 }
 
+/* A pattern without alternatives that ends in plain text matches no name that ends otherwise, however long a look for
+ * it would take. */
+static bool ends_otherwise(const char *pattern, const struct name *name)
+{
+	size_t at = strlen(pattern), left = name->len;
+
+	while (strchr(pattern, '|') == NULL && at > 0) {
+		char c = pattern[at - 1];
+		bool escaped = at > 1 && pattern[at - 2] == '\\';
+
+		if (escaped ? c != '.' : !isalnum((unsigned char)c))
+			return false;
+		if (left == 0 || name->text[left - 1] != c)
+			return true;
+		left--;
+		at -= escaped ? 2 : 1;
+	}
+	return false;
+}
+
 static enum answer ask_regex(const char *value, const void *arg)
 {
 	const struct name *name = arg;
@@ -245,7 +266,9 @@ static enum answer ask_regex(const char *value, const void *arg)
 	pcre2_match_context_free(limits);
 	pcre2_match_data_free(data);
 	pcre2_code_free(code);
-	return rc >= 0 ? YES : rc == PCRE2_ERROR_NOMATCH ? NO : CANNOT;
+	if (rc >= 0)
+		return YES;
+	return rc == PCRE2_ERROR_NOMATCH || ends_otherwise(value, name) ? NO : CANNOT;
 }
 
 /* A deny rule by name also sees the aliases, which before the lookup are not known. */
