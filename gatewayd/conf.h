@@ -10,6 +10,11 @@
 #include "common/err.h"
 #include "common/log.h"
 
+/* A peer that has been silent for so long is asked whether it is still there, and given up after so many questions. */
+#define KEEPALIVE_IDLE_S 120
+#define KEEPALIVE_INTERVAL_S 30
+#define KEEPALIVE_PROBES 4
+
 #define CONFIG_FILE_MAX (1024 * 1024)
 #define CONFIG_LISTENERS_MAX 64
 #define CONFIG_ADDRESSES_MAX 16

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <netinet/tcp.h>
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,8 @@ static int bind_socket(const struct endpoint *ep, bool shared)
 {
 	struct sockaddr_storage sa;
 	socklen_t len = endpoint_to_sockaddr(ep, &sa);
-	int one = 1, fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int one = 1, idle_s = KEEPALIVE_IDLE_S, interval_s = KEEPALIVE_INTERVAL_S, probes = KEEPALIVE_PROBES;
+	int fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	if (fd < 0)
 		return -1;
@@ -29,6 +31,11 @@ static int bind_socket(const struct endpoint *ep, bool shared)
 	    (sa.ss_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one) != 0) ||
 	    /* Those that are accepted inherit it: an urgent byte stays in its place (RFC 6093 section 5), in the handshake, too. */
 	    setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof one) != 0 ||
+	    /* And a client that vanished is noticed in every state, also beside an association. */
+	    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one) != 0 ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s) != 0 ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s) != 0 ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes) != 0 ||
 	    bind(fd, (struct sockaddr *)&sa, len) != 0 || (shared && listen(fd, BACKLOG) != 0)) {
 		int saved = errno;
 

@@ -133,13 +133,11 @@ static bool is_named(const struct setup *setup, const struct addr *peer)
 static void peer_arrived(struct session *s, int fd, const struct endpoint *peer)
 {
 	static struct audit_event e;
-	int one = 1;
 
 	event_del(&s->server_read);
 	close(s->server_fd);
 	s->server_fd = fd;
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+	relay_prepare(fd);
 	s->address = peer->addr;
 	s->setup->bound = *peer; /* what the second reply tells */
 	s->setup->recorded = false;

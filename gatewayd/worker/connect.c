@@ -152,8 +152,7 @@ static enum reason begin(struct session *s, struct attempt *a, size_t candidate)
 	s->address = c->address;
 	if (fd < 0)
 		return errno == EAFNOSUPPORT ? REASON_NET_UNREACHABLE : REASON_CONNECT_FAILED;
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+	relay_prepare(fd);
 	setsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_RECVERR : IP_RECVERR, &one, sizeof one);
 	if (bind_source(s, c, fd) != 0) {
 		close(fd);

@@ -200,6 +200,18 @@ void relay_idle_check(struct session *s)
 		arm(s, now);
 }
 
+void relay_prepare(int fd)
+{
+	int one = 1, idle_s = KEEPALIVE_IDLE_S, interval_s = KEEPALIVE_INTERVAL_S, probes = KEEPALIVE_PROBES;
+
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	/* Who vanished after his last byte would otherwise hold the session for the whole idle limit. */
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+}
+
 void relay_start(struct session *s, const uint8_t *early, size_t len)
 {
 	struct event_base *base = s->worker->base;
@@ -207,8 +219,6 @@ void relay_start(struct session *s, const uint8_t *early, size_t len)
 	int one = 1;
 
 	setsockopt(s->client_fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-	/* A client that vanished after its last byte would otherwise hold the session for the whole idle limit. */
-	setsockopt(s->client_fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
 	/* Out of line, an urgent byte would be lost: in its place it passes like any other (RFC 6093 section 5).  The client's side
 	 * has it from its listener. */
 	setsockopt(s->server_fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof one);

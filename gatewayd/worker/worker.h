@@ -182,5 +182,7 @@ void grant_failed(struct session *s, enum reason reason);
 void grant_audit_timeout(struct session *s);
 
 /* relay.c */
+/* Options of a connection to the other side.  Those of a client come from its listener. */
+void relay_prepare(int fd);
 void relay_start(struct session *s, const uint8_t *early, size_t len);
 void relay_idle_check(struct session *s);

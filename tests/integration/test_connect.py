@@ -1,8 +1,10 @@
 """CONNECT by IPv4, IPv6 and name, with and without a log-in, by a raw client and by curl."""
 
+import subprocess
+
 import pytest
 
-from harness import ports, servers, socks
+from harness import ports, servers, socks, wait
 
 
 def test_ipv4_with_password(shared, echo):
@@ -83,3 +85,27 @@ def test_many_sessions_one_after_another(shared, echo):
         with shared.session("127.0.0.1", echo.port) as c:
             assert c.code == socks.OK
             c.echo(b"%d" % i)
+
+
+def kept_alive(port, peer_port):
+    """Waits until the connection from peer_port at port is asked for signs of life: once all else is acknowledged."""
+
+    def asked():
+        out = subprocess.run(["ss", "-Htno", "state", "established", f"( sport = :{port} and dport = :{peer_port} )"],
+                             stdout=subprocess.PIPE, check=True).stdout
+        return b"timer:(keepalive," in out
+
+    wait.until(asked, f"a keep-alive timer from {port} to {peer_port}")
+
+
+def test_who_vanishes_is_noticed(gateway, server, echo):
+    """On both sides of a session, and on the connection that an association hangs on."""
+    silent = server(servers.Silent)
+    g = gateway(listener_commands=["connect", "udp"])
+    with g.session("127.0.0.1", silent.port) as c:
+        assert c.code == socks.OK
+        kept_alive(g.port, c.socket.getsockname()[1])
+        kept_alive(c.bound[1], silent.port)
+    with g.associate() as a:
+        assert a.code == socks.OK
+        kept_alive(g.port, a.control.socket.getsockname()[1])

@@ -297,10 +297,11 @@ print(data.decode(), peer)
 
 @pytest.mark.program("PySocks", "UDP ASSOCIATE")
 @pytest.mark.needs("/usr/lib/python3/dist-packages/socks.py")
-@pytest.mark.parametrize("address", ["ipv4", "name4"])
+@pytest.mark.parametrize("address", ["ipv4", "ipv6", "name4"])
 def test_pysocks_udp(world, gateway, address_of, through, address):
-    echo = world.at_origin(servers.UdpEcho, world.v4)
-    got = world.run("/usr/bin/python3", "-c", PYSOCKS_UDP, gateway.host, str(gateway.port), address_of(address), str(echo.port))
+    host = address_of(address)
+    echo = world.at_origin(servers.UdpEcho, host if address == "ipv6" else world.v4)
+    got = world.run("/usr/bin/python3", "-c", PYSOCKS_UDP, gateway.host, str(gateway.port), host, str(echo.port))
     assert got.stdout.startswith(b"hello"), got.stderr
     through()
     assert gateway.wait_rows(1, event="flow", port=echo.port)[0].get("name") == ("four.test" if address == "name4" else None)
