@@ -349,6 +349,7 @@ static bool always_open(void *arg, const struct img_branch *b)
 static uint32_t find_cover(const struct findings *f, uint32_t rule)
 {
 	struct index_request r = {.image = f->image, .open = always_open};
+	struct index_words words;
 	struct index_name name;
 	struct sample s;
 	unsigned held = 0;
@@ -356,6 +357,8 @@ static uint32_t find_cover(const struct findings *f, uint32_t rule)
 	/* Whatever covers the rule admits its sample, so that the index finds it. */
 	sample_make(f->image, rule, 0, 0, &s);
 	r.request = &s.request;
+	r.words = &words;
+	index_words_read(f->image, &s.request, &words);
 	if (s.request.name != NULL) {
 		index_name_read(f->image, s.request.name, &name);
 		r.name = &name;
