@@ -45,6 +45,7 @@ def test_silent_connections_count(gateway, echo):
     """From the connection on, over all workers; what gives them back is the deadline of the handshake."""
     g = gateway(workers=2, listener_max_sessions_per_client=4, listener_handshake_timeout=3000, handshake_timeout=600000)
     silent = [g.client() for _ in range(4)]
+    wait.until(lambda: g.status()["workers"]["sessions"] == 4, "all of them are held")
     assert turned_away(g)
     with g.client(source="127.0.0.2") as other:
         assert other.greet(socks.PASSWORD) == socks.PASSWORD
