@@ -122,7 +122,7 @@ def test_no_core_file(gateway, echo):
             with open(f"/proc/{pid}/limits", encoding="utf-8") as f:
                 assert re.search(r"^Max core file size +0 +0 ", f.read(), re.M)
             assert os.stat(f"/proc/{pid}/mem").st_uid == 0 and os.stat(f"/proc/{pid}/environ").st_mode & 0o77 == 0
-            os.kill(pid, signal.SIGSEGV)
+            os.kill(pid, signal.SIGQUIT)  # it dumps core like a fault, and no sanitizer catches it
         assert c.receive_all()[2:] == b"\1\1"
     cores = [n for where in (g.dir, g.path("state"), "/tmp", "/") for n in os.listdir(where) if n.startswith("core")]
     assert cores == [] and files_with_secrets(g.dir) == []
