@@ -35,13 +35,16 @@ static void on_peer_message(struct ipc *link, struct ipc_message *m, void *arg)
 		auth_answered(p, m);
 	} else if (m->type == IPC_POLICY_TAKEN) {
 		char fault[512];
-		uint32_t revision = wire_get_u32(&r);
+		uint32_t revision = wire_get_u32(&r), took_us = wire_get_u32(&r);
 
 		wire_get_text(&r, fault, sizeof fault);
 		if (wire_done(&r) && fault[0] != '\0')
 			log_error("worker/%u does not take revision %u: %s", (unsigned)p->slot, revision, fault);
-		if (revision == p->control->policy.revision)
+		if (revision == p->control->policy.revision) {
+			if (took_us > p->control->policy.switch_us)
+				p->control->policy.switch_us = took_us;
 			policy_taken(p);
+		}
 	}
 }
 

@@ -73,6 +73,8 @@ struct policy_state {
 	int64_t loaded_us; /* wall clock */
 	size_t rules;
 	json_t *warnings;  /* of the revision in force: lines */
+	size_t image_bytes;
+	uint32_t switch_us; /* the longest that a worker was kept from its clients by taking it */
 	int image_fd;      /* sealed; -1: none */
 	struct change *change; /* the one under way, or NULL */
 };

@@ -35,7 +35,8 @@ struct change {
 	uint32_t revision;    /* of what is compiled; 0: it is news */
 	json_t *notes;
 	uint32_t errors, warnings;
-	bool waiting; /* for the workers to take it */
+	int former_fd; /* the image that is replaced; held, so that no worker is the last to let go and has to free it */
+	bool waiting;  /* for the workers to take it */
 	struct event late;
 };
 
@@ -85,6 +86,8 @@ static void end(struct change *ch, const char *error)
 	sealed_unmap(&ch->bytes);
 	if (ch->order.bundle_fd >= 0)
 		close(ch->order.bundle_fd);
+	if (ch->former_fd >= 0)
+		close(ch->former_fd);
 	free(ch);
 }
 
@@ -231,14 +234,16 @@ static void take_image(struct change *ch, struct compiled *result)
 {
 	struct policy_state *p = &ch->control->policy;
 	struct peer *peer;
+	struct stat st;
 
 	tables_commit(ch->control);
-	if (p->image_fd >= 0)
-		close(p->image_fd);
+	ch->former_fd = p->image_fd;
 	p->image_fd = result->fd;
 	result->fd = -1;
 	p->revision = ch->revision;
 	p->rules = result->rules;
+	p->image_bytes = fstat(p->image_fd, &st) == 0 ? (size_t)st.st_size : 0;
+	p->switch_us = 0;
 	p->loaded_us = clock_wall_us();
 	json_decref(p->warnings);
 	p->warnings = notes_lines(ch->notes);
@@ -577,7 +582,7 @@ void policy_change(struct control *c, const struct policy_order *order, policy_d
 	ch = calloc(1, sizeof *ch);
 	if (ch == NULL)
 		log_fatal("out of memory");
-	*ch = (struct change){.control = c, .order = *order, .done = done, .arg = arg, .notes = json_array()};
+	*ch = (struct change){.control = c, .order = *order, .done = done, .arg = arg, .notes = json_array(), .former_fd = -1};
 	c->policy.change = ch;
 	begin(ch);
 }
@@ -599,7 +604,8 @@ void policy_start(struct control *c, bool first)
 	*ch = (struct change){.control = c,
 			      .order = {.kind = ORDER_START, .first = first, .author = {.name = "start"}, .bundle_fd = -1},
 			      .done = on_started,
-			      .notes = json_array()};
+			      .notes = json_array(),
+			      .former_fd = -1};
 	c->policy.change = ch;
 	begin(ch);
 }

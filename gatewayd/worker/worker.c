@@ -16,12 +16,13 @@
 
 /* ---- ready: a policy to decide with, a recorder to write to -------------------------------------------------- */
 
-static void report_policy(struct worker *w, uint32_t revision, const char *fault)
+static void report_policy(struct worker *w, uint32_t revision, int64_t took_us, const char *fault)
 {
 	uint8_t body[600];
 	struct wire_writer out = wire_writer_on(body, sizeof body);
 
 	wire_put_u32(&out, revision);
+	wire_put_u32(&out, took_us < UINT32_MAX ? (uint32_t)took_us : UINT32_MAX);
 	wire_put_text(&out, fault);
 	if (w->control != NULL)
 		ipc_send_wire(w->control, IPC_POLICY_TAKEN, &out);
@@ -32,13 +33,14 @@ static void take_policy(struct worker *w, struct ipc_message *m)
 	struct wire_reader r = wire_reader_on(m->body, m->len);
 	uint32_t revision = wire_get_u32(&r);
 	bool first = w->rules == NULL;
+	int64_t began_us = clock_mono_us();
 	struct err why = {""};
 
 	if (!wire_done(&r) || m->nfds != 1)
 		log_fatal("control sent a malformed POLICY");
 	if (authorise_take_image(w, m->fds[0], revision, &why) != 0)
 		log_error("revision %u is not taken: %s", revision, why.text);
-	report_policy(w, revision, why.text);
+	report_policy(w, revision, clock_mono_us() - began_us, why.text);
 	accept_update(w);
 	if (first && w->rules != NULL)
 		child_ready(w->child);

@@ -8,3 +8,9 @@ tests_bench_policy_bench_LDADD = policy/libpolicy.a common/libcommon.a $(POLICY_
 .PHONY: policy-bench
 policy-bench: tests/bench/policy-bench$(EXEEXT)
 	@./tests/bench/policy-bench
+
+# What it costs to change the policy of a running gateway.
+.PHONY: apply-bench
+apply-bench: all
+	@GATEWAYD_BUILD=. /usr/bin/python3 $(srcdir)/tests/bench/apply-bench.py
+EXTRA_DIST += tests/bench/apply-bench.py
