@@ -49,6 +49,18 @@ static bool may_be_admitted(struct worker *w, const struct config_listener *l, c
 	return a->may;
 }
 
+/* A full worker lets go of whoever has been in the handshake for longest: those who mean it are through in a moment, so that a flood
+ * of clients that say nothing presses on itself. */
+static bool make_room(struct worker *w)
+{
+	struct setup *oldest = TAILQ_FIRST(&w->shaking);
+
+	if (oldest == NULL)
+		return false;
+	session_turn_away(oldest->session, REASON_LIMIT, "the worker is full, and this client was silent for longest");
+	return true;
+}
+
 static void take(struct acceptor *a, int fd, const struct sockaddr *sa, socklen_t len)
 {
 	struct worker *w = a->worker;
@@ -57,7 +69,7 @@ static void take(struct acceptor *a, int fd, const struct sockaddr *sa, socklen_
 
 	w->counters.accepted++;
 	/* At the limit a client is turned away at once: in the queue it would only wait for somebody else to leave. */
-	if (w->nsessions >= w->max_sessions) {
+	if (w->nsessions >= w->max_sessions && !make_room(w)) {
 		w->counters.turned_away++;
 		log_warning("%u sessions are open: more are turned away", w->nsessions);
 		close(fd);

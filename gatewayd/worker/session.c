@@ -37,6 +37,7 @@ static const char *const state_names[SESSION_STATE_COUNT] = {
 };
 
 #define TO(state) (1u << SESSION_##state)
+#define HANDSHAKE (TO(COUNTING) | TO(GREETING) | TO(LOGIN) | TO(REQUEST))
 
 static const unsigned legal_moves[SESSION_STATE_COUNT] = {
 	[SESSION_COUNTING] = TO(GREETING) | TO(CLOSING),
@@ -60,8 +61,17 @@ const char *session_state_name(enum session_state state)
 	return state_names[state];
 }
 
+static void stop_shaking(struct setup *setup)
+{
+	if (setup->in_shaking)
+		TAILQ_REMOVE(&setup->session->worker->shaking, setup, shaking);
+	setup->in_shaking = false;
+}
+
 void session_set_state(struct session *s, enum session_state state)
 {
+	if (s->setup != NULL && !(HANDSHAKE & 1u << state))
+		stop_shaking(s->setup);
 	assert(legal_moves[s->state] & (1u << state));
 	log_debug("session %016llx: %s -> %s", (unsigned long long)s->id, state_names[s->state], state_names[state]);
 	s->state = state;
@@ -170,6 +180,7 @@ static void trim_later(struct worker *w)
 void sessions_init(struct worker *w)
 {
 	TAILQ_INIT(&w->sessions);
+	TAILQ_INIT(&w->shaking);
 	evtimer_assign(&w->trim_timer, w->base, on_trim, w);
 }
 
@@ -203,6 +214,8 @@ struct session *session_new(struct worker *w, const struct config_listener *list
 	s->accepted_us = s->active_us = clock_mono_us();
 	evtimer_assign(&s->timer, w->base, on_timer, s);
 	TAILQ_INSERT_TAIL(&w->sessions, s, next);
+	TAILQ_INSERT_TAIL(&w->shaking, s->setup, shaking);
+	s->setup->in_shaking = true;
 	if (++w->nsessions > w->peak_sessions)
 		w->peak_sessions = w->nsessions;
 	return s;
@@ -219,6 +232,7 @@ void session_free_setup(struct session *s)
 	record_forget(&setup->record);
 	authenticate_cancel(s);
 	limits_stop_asking(setup);
+	stop_shaking(setup);
 	ruleset_unref(&setup->rules);
 	free(setup->groups);
 	free(setup->refusal_detail);

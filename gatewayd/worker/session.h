@@ -89,6 +89,8 @@ struct setup {
 	uint8_t method;        /* SOCKS5 code chosen */
 	LIST_ENTRY(setup) asking; /* among those that wait for the authenticator */
 	bool asked;
+	TAILQ_ENTRY(setup) shaking; /* among those who have not yet shown who they are or what they want */
+	bool in_shaking;
 	TAILQ_ENTRY(setup) admitting; /* among those that wait for a word about limits */
 	bool in_admitting;
 	enum reason refusal; /* while the refusal of a log-in is delayed */

@@ -172,6 +172,28 @@ def test_max_sessions(gateway, echo):
     wait.until(works, "room again")
 
 
+def test_the_silent_give_way_when_a_worker_is_full(gateway, echo):
+    """Oldest first: whoever means it is served, whoever is established goes on, and the flood presses on itself."""
+    g = gateway(max_sessions=20, workers=1, handshake_timeout=600000)
+    established = g.session("127.0.0.1", echo.port)
+    silent = [g.client() for _ in range(19)]
+    wait.until(lambda: g.status()["workers"]["sessions"] == 20, "it is full")
+    for i in range(5):
+        with g.session("127.0.0.1", echo.port) as c:
+            assert c.code == socks.OK
+            c.echo(b"served")
+    assert silent[0].receive_all() == b""
+    late = [g.client() for _ in range(100)]
+    for c in (silent[18], late[0], late[50]):
+        assert c.receive_all() == b""
+    assert late[99].greet(socks.PASSWORD) == socks.PASSWORD
+    established.echo(b"goes on")
+    assert g.status()["workers"]["sessions"] <= 20
+    assert "silent for longest" in g.wait_rows(1, event="denied")[0]["reason"]
+    for c in (*silent, *late, established):
+        c.close()
+
+
 def test_descriptors_above_1023(gateway, echo):
     """600 sessions in one worker have 1,200 sockets: nothing there may depend on select(2)."""
     g = gateway(workers=1)
