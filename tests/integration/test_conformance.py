@@ -5,9 +5,9 @@ by byte: the answer must be the same.
 RFC 1928 is SOCKS5, RFC 1929 its log-in; SOCKS4 and SOCKS4A are the two protocol texts of those names. "1928-6" is section 6."""
 
 import collections
+import os
 import socket
 import struct
-import time
 
 import pytest
 
@@ -237,9 +237,16 @@ SERVED = {"listener_methods": ["password", "none"], "listener_versions": ["4", "
 def gate(nobody_knows):
     g = Gateway(POLICY, resolver=[nobody_knows], ipv6=True, **SERVED)
     try:
-        yield g.start()
+        g.start()
+        g.descriptors = held(g)
+        yield g
     finally:
         g.close()
+
+
+def held(g):
+    """Descriptors of the workers; root alone may look."""
+    return sum(len(processes.descriptors(pid)) for pid in g.pids("worker")) if os.geteuid() == 0 else 0
 
 
 def client(g, sent):
@@ -428,10 +435,11 @@ def test_an_end_at_every_step(gate, echo, what, how):
 
 
 def test_afterwards_nothing_is_left(gate):
-    """Of all the above: no session, and workers that rest."""
+    """Of all the above: no session, no descriptor, and workers that rest."""
     wait.until(lambda: gate.status()["workers"]["sessions"] == 0, lambda: f"no session: {gate.status()['workers']}")
     for pid in gate.pids("worker"):
         processes.rests(pid)
+    assert held(gate) == gate.descriptors
 
 
 def test_every_case_says_where_it_comes_from():

@@ -3,7 +3,10 @@
 import hashlib
 import random
 import socket
+import struct
 import threading
+
+import pytest
 
 from harness import servers, socks
 
@@ -57,6 +60,42 @@ def test_a_slow_reader_holds_the_sender_back(shared, server):
         assert not s.done.is_set()
         got += c.receive_all()
         assert hashlib.sha256(got).digest() == SUM
+
+
+class Resetting(servers._Server):
+    """Reads a byte and answers with a reset; or tells how its peer ended."""
+
+    def __init__(self, reset):
+        self.reset, self.end, self.done = reset, None, threading.Event()
+        super().__init__(servers._Handler)
+
+    def talk(self, s):
+        try:
+            while s.recv(1):
+                if self.reset:
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    s.close()
+                    return
+            self.end = "end"
+        except ConnectionResetError:
+            self.end = "reset"
+        finally:
+            self.done.set()
+
+
+def test_a_reset_of_either_side_is_one_at_the_other(gateway, server):
+    """Not an end in good order: who reads must not take what came so far for all of it."""
+    there, here = server(Resetting, False), server(Resetting, True)
+    g = gateway()
+    c = g.session("127.0.0.1", there.port)
+    c.send(b"x")
+    c.abort()
+    assert there.done.wait(20) and there.end == "reset"
+    with g.session("127.0.0.1", here.port) as c:
+        c.send(b"x")
+        with pytest.raises(ConnectionResetError):
+            c.socket.recv(1)
+    assert {r["reason"] for r in g.wait_rows(2, event="ended")} == {"client reset", "server reset"}
 
 
 def test_a_reset_by_the_client_reaches_the_server(gateway, server):

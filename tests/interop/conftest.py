@@ -91,6 +91,7 @@ def gateway(world):
         **({"listener_clients": [*world.clients]} if world.clients else {}),
         listen=world.listen,
     )
+    g.configure(listener_address=[f"{g.host}:{g.port}", *([f"[{world.listen6}]:{g.port}"] if world.listen6 else [])])
     g.start()
     yield g
     g.close()

@@ -91,6 +91,19 @@ def test_curl(world, gateway, web, address_of, through, version, address):
     through()
 
 
+@pytest.mark.program("curl, over IPv6 to the gateway", "CONNECT")
+@pytest.mark.needs("curl")
+@pytest.mark.parametrize("version, address", [("socks4", "ipv4"), ("socks5", "ipv4"), ("socks5", "ipv6"), ("socks5h", "name")])
+def test_curl_over_ipv6(world, gateway, web, address_of, through, version, address):
+    host = address_of(address)
+    if not world.listen6:
+        pytest.skip("no IPv6 here")
+    got = world.run("curl", "-sS", "--globoff", "--noproxy", "", "--max-time", "20", "--proxy", f"{version}://[{world.listen6}]:{gateway.port}",
+                    url(host, web.port, "page.txt"))
+    assert (got.returncode, got.stdout) == (0, PAGE), got.stderr
+    through()
+
+
 @pytest.mark.program("ncat", "CONNECT")
 @pytest.mark.needs("ncat")
 @pytest.mark.parametrize("version, address", [("socks4", "ipv4"), ("socks5", "ipv4"), ("socks5", "ipv6"), ("socks5", "name")])

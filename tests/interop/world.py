@@ -12,6 +12,7 @@ class World:
     def __init__(self):
         self.client_prefix, self.origin_prefix, self.clients, self._spaces, self._started = [], [], None, [], []
         self.listen, self.v4, self.v6 = "127.0.0.1", "127.0.0.1", "::1" if ports.has_ipv6() else None
+        self.listen6 = self.v6
         if netns.usable():
             self._separate()
 
@@ -24,9 +25,10 @@ class World:
             self._spaces.append(netns.Space())
             netns.cable(None, self._spaces[i], *pairs)
         self.client_prefix, self.origin_prefix = (space.prefix for space in self._spaces)
+        self.listen6 = f"fd00:{net:x}:0::1" if ports.has_ipv6() else None
         self.listen, self.v4 = f"198.18.{net}.1", f"198.18.{net}.6"
         self.v6 = f"fd00:{net:x}:1::2" if ports.has_ipv6() else None
-        self.clients = [f"198.18.{net}.0/30"]
+        self.clients = [f"198.18.{net}.0/30", f"fd00:{net:x}:0::/64"]
 
     def at_origin(self, make, *args):
         """make(*args) where the origins are: sockets that it opens are theirs."""
