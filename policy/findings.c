@@ -404,6 +404,18 @@ static bool opens(const struct findings *f, const struct img_rule *r)
 	return false;
 }
 
+/* True if it may be impossible to evaluate the rule, which denies the request even if the rule allows. */
+static bool may_fail(const struct findings *f, const struct img_rule *r)
+{
+	for (uint32_t n = 0; n < r->conds.count; n++) {
+		uint32_t kind = f->preds[f->conds[r->conds.first + n].pred].kind;
+
+		if (kind == PRED_REGEX || kind == PRED_COUNTRY || kind == PRED_ASN)
+			return true;
+	}
+	return false;
+}
+
 static void check_effect(struct findings *f, uint32_t rule, uint32_t last_allow)
 {
 	const struct img_rule *r = &f->rules[rule];
@@ -418,9 +430,9 @@ static void check_effect(struct findings *f, uint32_t rule, uint32_t last_allow)
 	for (uint32_t next = rule + 1; next < f->n && next <= rule + BEHIND_MAX; next++) {
 		if (is_monitor(&f->rules[next]))
 			continue;
-		if (!same_effect(r, &f->rules[next]))
+		if (!same_effect(r, &f->rules[next]) || (!is_deny(r) && may_fail(f, &f->rules[next])))
 			return;
-		if (covers(f, next, rule) && (is_deny(r) || !opens(f, r))) {
+		if (covers(f, next, rule) && (is_deny(r) || (!opens(f, r) && !may_fail(f, r)))) {
 			diag_warning(f->d, f->tree, "no-effect", &f->statements[rule]->at,
 				     "without this rule, rule %s behind it decides the same", name_of(f, next));
 			return;

@@ -140,6 +140,27 @@ def test_the_configured_file_names_no_others(gateway, echo):
     assert g.revision() == 2
 
 
+def test_a_file_that_names_others_is_no_fault_of_the_configuration(gateway):
+    """It may be what runs, put into force by an apply: the check of the configuration says what it has not read."""
+    g = gateway(BASE)
+    write(g.path("lists", "closed"), "127.0.0.1\n")
+    g.write_policy('set c cidr file "lists/closed"\nrule c deny to cidr @c\n' + BASE)
+    exit_code, lines = g.run("-n", "-c", g.conf)
+    assert exit_code == 0 and any("gatewayctl policy check" in line for line in lines), lines
+    apply(g, g.policy_file)
+    g.restart()
+    assert g.revision() == 2 and "differs" not in g.log()
+    g.write_policy('set c cidr file "lists/closed"\nrule c deny to cidr @d\n' + BASE + "alow\n")
+    exit_code, lines = g.run("-n", "-c", g.conf)
+    assert exit_code == 78 and any("alow" in line for line in lines), lines
+
+
+def test_a_first_start_with_a_file_that_names_others(gateway):
+    g = gateway('set c cidr file "closed"\nrule c deny to cidr @c\n', start=False)
+    exit_code, lines = g.run("-c", g.conf)
+    assert exit_code != 0 and any("gatewayctl policy apply" in line and ":1:" in line for line in lines), lines
+
+
 def test_reload_after_an_apply_needs_force(gateway, echo):
     g = gateway(BASE)
     apply(g, tree(g))

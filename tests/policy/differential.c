@@ -791,6 +791,135 @@ static void test_engine_agrees_with_reference(void **unused)
 	printf("answers denied %zu, allowed %zu\n", verdicts[POLICY_DENY], verdicts[POLICY_ALLOW]);
 }
 
+/* ---- what is found is so ---- */
+
+/* What a finding says of the rule on a line. */
+enum claim { NO_CLAIM, NEVER_DECIDES, CHANGES_NOTHING };
+
+static enum claim claim_of(const struct policy_diagnostic *d)
+{
+	static const char *const never[] = {"shadowed", "duplicate-rule", "contradiction", "never-matches", "expired"};
+
+	for (size_t i = 0; i < sizeof never / sizeof *never; i++)
+		if (strcmp(d->code, never[i]) == 0)
+			return NEVER_DECIDES;
+	return strcmp(d->code, "no-effect") == 0 ? CHANGES_NOTHING : NO_CLAIM;
+}
+
+/* Everything that both ways of asking say about a request; rules by name. */
+static void decide_all(const struct compiled *c, const struct question *q, const struct policy_geo *geo,
+		       const struct policy_geo *asn, struct policy_decision *whole, const char *deciding[6], size_t *n)
+{
+	struct policy_context ctx = {.image = c->image,
+				     .geo = q->country_known ? geo : NULL,
+				     .asn = q->asn_known ? asn : NULL,
+				     .now = q->now,
+				     .local = q->local,
+				     .nlocal = 2};
+	struct policy_decision each[4], first;
+
+	*n = 0;
+	if (q->request.name == NULL) {
+		policy_decide_address(&ctx, &q->request, &q->request.address, NULL, 0, whole);
+	} else {
+		policy_decide_name(&ctx, &q->request, &first);
+		if (first.verdict == POLICY_DENY)
+			deciding[(*n)++] = policy_rule_name(c->image, first.rule);
+		policy_decide_answers(&ctx, &q->request, q->answers, q->nanswers, q->aliases, q->naliases, each, whole);
+		for (size_t i = 0; i < q->nanswers; i++)
+			deciding[(*n)++] = policy_rule_name(c->image, each[i].rule);
+	}
+	if (whole->rule != POLICY_NO_RULE)
+		deciding[(*n)++] = policy_rule_name(c->image, whole->rule);
+}
+
+/* The word after "rule" of a line. */
+static void rule_on(const struct policy_text *t, unsigned line, char name[64])
+{
+	if (sscanf(t->lines[line - 1], "rule %63s", name) != 1)
+		fail_msg("line %u is no rule: %s", line, t->lines[line - 1]);
+}
+
+static void refute(const char *what, uint64_t seed, const struct policy_text *t, const struct policy_diagnostic *d,
+		   const struct question *q)
+{
+	static char joined[LINES_MAX * LINE_BYTES];
+
+	join(t, joined, sizeof joined);
+	printf("%s%s, line %u (%s): %s\n", joined, what, d->line, d->code, d->message);
+	print_question(q);
+	fail_msg("seed %llu", (unsigned long long)seed);
+}
+
+#define FIND_NOW 1781524800 /* the middle of 2026 */
+#define FIND_REQUESTS 60
+
+static void try_claim(struct policy_text *t, const struct compiled *c, const struct policy_diagnostic *d, enum claim claim,
+		      uint64_t seed, const struct policy_geo *geo, const struct policy_geo *asn)
+{
+	struct compiled without = {0};
+	char name[64];
+
+	rule_on(t, d->line, name);
+	t->dropped[d->line - 1] = true;
+	if (claim == CHANGES_NOTHING)
+		assert_true(compile(t, &without));
+	t->dropped[d->line - 1] = false;
+	for (int i = 0; i < FIND_REQUESTS; i++) {
+		struct policy_decision whole, other;
+		struct question q;
+		const char *deciding[6], *others[6];
+		size_t n;
+
+		make_question(&q);
+		if (q.now < FIND_NOW)
+			q.now += INT64_C(365) * 86400;
+		decide_all(c, &q, geo, asn, &whole, deciding, &n);
+		for (size_t k = 0; claim == NEVER_DECIDES && k < n; k++)
+			if (strcmp(deciding[k], name) == 0)
+				refute("it decides", seed, t, d, &q);
+		if (claim == CHANGES_NOTHING) {
+			decide_all(&without, &q, geo, asn, &other, others, &n);
+			if (other.verdict != whole.verdict)
+				refute("it changes something", seed, t, d, &q);
+		}
+	}
+	if (claim == CHANGES_NOTHING)
+		compiled_clear(&without);
+}
+
+static void test_findings_are_so(void **unused)
+{
+	uint64_t seed = setting("POLICY_SEED", 1), policies = setting("POLICY_PAIRS", 200000) / 100;
+	static struct policy_text text;
+	struct policy_geo geo, asn;
+	size_t claims[3] = {0};
+
+	(void)unused;
+	make_geo(&geo);
+	make_asn(&asn);
+	for (uint64_t n = 0; n < policies; n++) {
+		struct policy_diagnostics d = {0};
+		struct compiled c;
+
+		state = seed + n;
+		make_policy(&text);
+		assert_true(compile(&text, &c));
+		policy_find(c.tree, c.image, FIND_NOW, &d);
+		for (size_t i = 0; i < d.count; i++) {
+			enum claim claim = claim_of(&d.items[i]);
+
+			claims[claim]++;
+			if (claim != NO_CLAIM)
+				try_claim(&text, &c, &d.items[i], claim, seed + n, &geo, &asn);
+		}
+		policy_diagnostics_free(&d);
+		compiled_clear(&c);
+	}
+	printf("%zu rules never decide, %zu change nothing\n", claims[NEVER_DECIDES], claims[CHANGES_NOTHING]);
+	assert_true(policies < 100 || (claims[NEVER_DECIDES] > 100 && claims[CHANGES_NOTHING] > 10));
+}
+
 /* Printing and parsing again gives a policy that compiles to the same bytes. */
 static void test_print_keeps_meaning(void **unused)
 {
@@ -829,6 +958,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_engine_agrees_with_reference),
+		cmocka_unit_test(test_findings_are_so),
 		cmocka_unit_test(test_print_keeps_meaning),
 	};
 
