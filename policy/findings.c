@@ -395,22 +395,14 @@ static bool same_effect(const struct img_rule *a, const struct img_rule *b)
 	       (a->flags & RULE_INTERNAL) == (b->flags & RULE_INTERNAL);
 }
 
-/* True if a cidr condition opens the address guard, which then makes a rule more than what covers it. */
-static bool opens(const struct findings *f, const struct img_rule *r)
-{
-	for (uint32_t n = 0; n < r->conds.count; n++)
-		if (f->preds[f->conds[r->conds.first + n].pred].kind == PRED_CIDR)
-			return true;
-	return false;
-}
-
-/* True if it may be impossible to evaluate the rule, which denies the request even if the rule allows. */
-static bool may_fail(const struct findings *f, const struct img_rule *r)
+/* True if an allow rule may do more than allow what it matches: a cidr condition opens the address guard, and where a
+ * condition cannot be evaluated, the request is denied. */
+static bool is_more(const struct findings *f, const struct img_rule *r)
 {
 	for (uint32_t n = 0; n < r->conds.count; n++) {
 		uint32_t kind = f->preds[f->conds[r->conds.first + n].pred].kind;
 
-		if (kind == PRED_REGEX || kind == PRED_COUNTRY || kind == PRED_ASN)
+		if (kind == PRED_CIDR || kind == PRED_REGEX || kind == PRED_COUNTRY || kind == PRED_ASN)
 			return true;
 	}
 	return false;
@@ -430,9 +422,9 @@ static void check_effect(struct findings *f, uint32_t rule, uint32_t last_allow)
 	for (uint32_t next = rule + 1; next < f->n && next <= rule + BEHIND_MAX; next++) {
 		if (is_monitor(&f->rules[next]))
 			continue;
-		if (!same_effect(r, &f->rules[next]) || (!is_deny(r) && may_fail(f, &f->rules[next])))
+		if (!same_effect(r, &f->rules[next]) || (!is_deny(r) && is_more(f, &f->rules[next])))
 			return;
-		if (covers(f, next, rule) && (is_deny(r) || (!opens(f, r) && !may_fail(f, r)))) {
+		if (covers(f, next, rule) && (is_deny(r) || !is_more(f, r))) {
 			diag_warning(f->d, f->tree, "no-effect", &f->statements[rule]->at,
 				     "without this rule, rule %s behind it decides the same", name_of(f, next));
 			return;

@@ -260,6 +260,12 @@ static void on_policy_compiled(struct control *c, struct compiled *result, void 
 	json_array_extend(ch->notes, result->notes);
 	ch->errors = result->errors;
 	ch->warnings = result->warnings;
+	if (result->fd < 0 && ch->order.kind == ORDER_START && !news) {
+		fail(ch, "revision %u, which the policy store says is in force, cannot be compiled (move %.200s/policy away to start "
+			 "with the policy file)",
+		     ch->revision, c->child->config->state_dir);
+		return;
+	}
 	if (result->fd < 0) {
 		fail(ch, result->errors == 0 && result->warnings > 0 ? "the policy has warnings, and --strict refuses those"
 								     : "the policy is not usable");

@@ -182,6 +182,50 @@ def test_somebody_was_faster(gateway):
     assert g.revision() == 2
 
 
+def test_only_one_of_many_is_the_fastest(gateway):
+    """Each says which revision it has seen: one of them changes it, and nothing is lost between them."""
+    g = gateway(BASE)
+    files = [write(g.path(f"p{i}.policy"), BASE + f"# {i}\n") for i in range(6)]
+    running = [
+        subprocess.Popen([os.path.join(BUILD, "admin", "gatewayctl"), "--socket", g.socket, "policy", "apply", "--if-revision", "1", f],
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for f in files
+    ]
+    said = [(p.communicate(timeout=60), p.returncode) for p in running]
+    assert sorted(code_ for _, code_ in said) == [0] + [1] * 5, said
+    assert all(b"under way" in err or b"not 1" in err for (_, err), code_ in said if code_ == 1), said
+    winner = [i for i, (_, code_) in enumerate(said) if code_ == 0][0]
+    assert g.revision() == 2
+    assert g.ctl("policy", "export").out == BASE + f"# {winner}\n"
+
+
+@pytest.mark.root
+def test_who_may(gateway, tmp_path):
+    """Root and the control group; the caller's user id is on record."""
+    os.chmod(tmp_path, 0o755)
+    for up in list(tmp_path.parents)[:3]:
+        if str(up) != "/tmp":
+            os.chmod(up, 0o755)
+    shutil.copy(os.path.join(BUILD, "admin", "gatewayctl"), tmp_path / "gatewayctl")
+    g = gateway(BASE, control_group="mail")
+    os.chmod(g.dir, 0o755)
+    file = write(g.path("p.policy"), BASE + "# other\n")
+
+    def as_group(group, *arguments):
+        done = subprocess.run(["setpriv", "--reuid=daemon", f"--regid={group}", "--clear-groups", str(tmp_path / "gatewayctl"), "--socket", g.socket,
+                               *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+        return done.returncode, done.stdout.decode()
+
+    for arguments in (["policy", "apply", file], ["policy", "rollback", "1"], ["policy", "show"], ["policy", "log"], ["policy", "export"]):
+        exit_code, out = as_group("daemon", *arguments)
+        assert exit_code in (1, 3) and "may" in out, (arguments, out)
+    assert g.revision() == 1
+    exit_code, out = as_group("mail", "policy", "apply", file)
+    assert exit_code == 0, out
+    top = json.loads(g.ctl("policy", "log", "--json").out)[0]
+    assert (top["revision"], top["author_uid"]) == (2, 1)
+
+
 def test_dry_run_changes_nothing(gateway, echo):
     g = gateway(BASE)
     done = apply(g, tree(g), "--dry-run")
