@@ -49,12 +49,17 @@ static bool may_be_admitted(struct worker *w, const struct config_listener *l, c
 	return a->may;
 }
 
-/* A full worker lets go of whoever has been in the handshake for longest: those who mean it are through in a moment, so that a flood
- * of clients that say nothing presses on itself. */
+/* A full worker lets go of whom it has refused, and then of whoever has been in the handshake for longest: those who mean it are
+ * through in a moment, so that a flood of clients that say nothing presses on itself. */
 static bool make_room(struct worker *w)
 {
+	struct session *refused = TAILQ_FIRST(&w->lingering);
 	struct setup *oldest = TAILQ_FIRST(&w->shaking);
 
+	if (refused != NULL) {
+		session_drop(refused);
+		return true;
+	}
 	if (oldest == NULL)
 		return false;
 	session_turn_away(oldest->session, REASON_LIMIT, "the worker is full, and this client was silent for longest");

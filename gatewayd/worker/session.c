@@ -181,6 +181,7 @@ void sessions_init(struct worker *w)
 {
 	TAILQ_INIT(&w->sessions);
 	TAILQ_INIT(&w->shaking);
+	TAILQ_INIT(&w->lingering);
 	evtimer_assign(&w->trim_timer, w->base, on_trim, w);
 }
 
@@ -279,6 +280,8 @@ static void session_free(struct session *s, bool reset)
 	free(s->name);
 	free(s->rule);
 	free(s->claimed);
+	if (s->in_lingering)
+		TAILQ_REMOVE(&w->lingering, s, lingering);
 	TAILQ_REMOVE(&w->sessions, s, next);
 	w->nsessions--;
 	free(s);
@@ -388,6 +391,8 @@ static void linger(struct session *s)
 	forget_events(s);
 	close_fd(&s->server_fd, false);
 	s->up.bytes = 0;
+	s->in_lingering = true;
+	TAILQ_INSERT_TAIL(&s->worker->lingering, s, lingering);
 	shutdown(s->client_fd, SHUT_WR);
 	event_assign(&s->client_read, s->worker->base, s->client_fd, EV_READ | EV_PERSIST, on_closing_readable, s);
 	event_add(&s->client_read, NULL);

@@ -125,7 +125,8 @@ struct flow {
 };
 
 struct session {
-	TAILQ_ENTRY(session) next;
+	TAILQ_ENTRY(session) next, lingering;
+	bool in_lingering;
 	struct worker *worker;
 	const struct config_listener *listener;
 	struct setup *setup; /* NULL once relaying */

@@ -55,6 +55,7 @@ struct worker {
 	struct event_base *base;
 	struct ipc *auth, *control;
 	struct event relink_timer; /* runs while a link is missing */
+	struct session_list lingering; /* refused, for longest first */
 	TAILQ_HEAD(, setup) shaking;   /* in the handshake, for longest first: who gives way when the worker is full */
 	TAILQ_HEAD(, setup) admitting; /* that wait for a word about limits, for longest first */
 	LIST_HEAD(, setup) asking; /* log-ins that wait for the authenticator */

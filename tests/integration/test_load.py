@@ -194,6 +194,20 @@ def test_the_silent_give_way_when_a_worker_is_full(gateway, echo):
         c.close()
 
 
+def test_the_refused_give_way_when_a_worker_is_full(gateway, echo):
+    """Their reply has been sent: whoever stays on after it keeps nobody out."""
+    g = gateway(max_sessions=20, workers=1, listener_methods=["none"])
+    for _ in range(3):
+        refused = [g.session("192.0.2.1", 80, user=None) for _ in range(20)]
+        assert {c.code for c in refused} == {socks.NOT_ALLOWED}
+        sessions = [g.session("127.0.0.1", echo.port, user=None) for _ in range(20)]
+        assert {c.code for c in sessions} == {socks.OK}
+        for c in (*refused, *sessions):
+            c.close()
+        wait.until(lambda: g.status()["workers"]["sessions"] == 0, "all are gone")
+    assert g.status()["workers"]["turned_away"] == 0
+
+
 def test_descriptors_above_1023(gateway, echo):
     """600 sessions in one worker have 1,200 sockets: nothing there may depend on select(2)."""
     g = gateway(workers=1)
