@@ -129,6 +129,13 @@ static void test_rules_that_never_match(void **unused)
 	assert_findings("rule a allow by address to domain x.example\n", "never-matches 1");
 	assert_findings("rule a allow port 1-9 port 10-20\n", "never-matches 1");
 	assert_findings("rule a allow user ann not user ann bob\n", "never-matches 1");
+	/* A set that is large enough to be kept apart. */
+	char text[2048] = "set many port { 22";
+
+	for (int i = 0; i < 100; i++)
+		snprintf(text + strlen(text), sizeof text - strlen(text), " %d", 1000 + 2 * i);
+	snprintf(text + strlen(text), sizeof text - strlen(text), " }\nrule a allow port @many 80 port 22\n");
+	assert_findings(text, "");
 	assert_findings("rule a allow port 1 until 2026-11-19\n", "expired 1");
 	assert_findings("rule a allow port 1 until 2026-11-20\n", "");
 	assert_findings("rule a allow group g group h\n", "");
