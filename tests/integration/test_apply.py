@@ -226,6 +226,14 @@ def test_who_may(gateway, tmp_path):
     assert (top["revision"], top["author_uid"]) == (2, 1)
 
 
+def test_nobody_there(gateway):
+    g = gateway(BASE, start=False)
+    file = tree(g)
+    for arguments in (["apply", file], ["rollback", "1"], ["log"], ["show"], ["export"], ["explain", "x.example"], ["diff", "1", "2"]):
+        done = g.ctl("policy", *arguments, check=False)
+        assert done.returncode == 3 and g.socket in done.err, (arguments, done.err)
+
+
 def test_dry_run_changes_nothing(gateway, echo):
     g = gateway(BASE)
     done = apply(g, tree(g), "--dry-run")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import time
 
@@ -83,6 +84,31 @@ def test_killed_at_any_point(gateway, server):
     g.restart()
     assert check(g, s, revision, False) == revision
     assert g.ctl("policy", "apply", files[0]).returncode == 0
+
+
+def test_the_whole_gateway_killed_at_any_point(gateway, server):
+    """As by a loss of power, as far as processes are concerned: what was told to be active is active at the next start."""
+    s = server(servers.Echo, "0.0.0.0")
+    g = gateway(workers=2)
+    files = [policy(g, 0), policy(g, 1)]
+    g.ctl("policy", "apply", files[1])
+    begin = time.monotonic()
+    g.ctl("policy", "apply", files[0])
+    whole = time.monotonic() - begin
+    revision, points = g.revision(), 4
+    for point in range(points):
+        apply = start_apply(g, files[(point + 1) % 2])
+        try:
+            apply.wait(whole * (point + 0.5) / points)
+        except subprocess.TimeoutExpired:
+            pass  # this is when it is to happen
+        children = processes.children(g.process.pid)
+        g.stop(signal.SIGKILL)
+        out, err = apply.communicate(timeout=60)
+        assert apply.returncode in (0, 3), (out, err)
+        wait.until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in children), "its children are gone", 60)
+        g.start()
+        revision = check(g, s, revision, apply.returncode == 0)
 
 
 def test_a_full_disk_changes_nothing(gateway, server):
