@@ -8,7 +8,7 @@
 #include "policy/hash.h"
 
 /* Tables smaller than this have none. */
-#define FILTER_MIN 256
+#define FILTER_MIN 64
 
 /* Words of 64 bits for so many hashes: a byte a hash. */
 static inline uint32_t filter_words(uint32_t hashes)

@@ -19,7 +19,7 @@
 #include "tests/policy/reference.h"
 
 #define REQUESTS_EACH 20
-#define LINES_MAX 256
+#define LINES_MAX 320
 #define LINE_BYTES 2048
 
 /* ---- chance --------------------------------------------------------------------------------------------------------
@@ -320,7 +320,8 @@ static void say_large(struct policy_text *t, size_t kind)
 	for (size_t n = 0; n < 70; n++) {
 		switch (kind) {
 		case 0:
-			say(" 198.18.%zu.0/24", n);
+			/* Apart from each other, so that they stay so many. */
+			say(" 198.18.%zu.0/25", n);
 			break;
 		case 1:
 			say(" w%zu.x.example", n);
@@ -505,6 +506,14 @@ static void make_policy(struct policy_text *t)
 
 	for (size_t n = 0, rules = 1 + below(many ? 150 : 12); n < rules; n++)
 		say_rule(t, n, many ? 2 : 0);
+	/* And more names and addresses of rules than a table has without its aids, in between and behind. */
+	for (size_t n = 0; many && one_in(2) && n < 70; n++) {
+		begin_line(t);
+		if (one_in(2))
+			say("rule n%zu deny to domain .n%zu.example user ann", n, n);
+		else
+			say("rule n%zu allow to cidr 198.51.%zu.0/25 port 80", n, n);
+	}
 }
 
 static size_t join(const struct policy_text *t, char *text, size_t size)

@@ -26,6 +26,22 @@ static void each_file(const char *pattern, size_t at_least, void (*run)(const ch
 	globfree(&found);
 }
 
+/* With POLICY_IMAGES set, images go there: this is how the fuzzer's are made after a change of their form. */
+static void keep_image(const char *policy, const struct fixture *f)
+{
+	const char *dir = getenv("POLICY_IMAGES"), *name = strrchr(policy, '/') + 1;
+	char path[512];
+
+	if (dir == NULL)
+		return;
+	snprintf(path, sizeof path, "%s/%.*s", dir, (int)strcspn(name, "."), name);
+	FILE *out = fopen(path, "w");
+
+	assert_non_null(out);
+	assert_int_equal(fwrite(f->data, 1, f->len, out), f->len);
+	assert_int_equal(fclose(out), 0);
+}
+
 static void run_good(const char *path)
 {
 	size_t len;
@@ -43,6 +59,7 @@ static void run_good(const char *path)
 	}
 	assert_int_equal(f.diagnostics.count, 0);
 	assert_true(ran > 0);
+	keep_image(path, &f);
 	fixture_close(&f);
 	free(text);
 }
@@ -79,7 +96,7 @@ static void run_bad(const char *path)
 static void test_good_policies_hold_their_expectations(void **unused)
 {
 	(void)unused;
-	each_file(POLICY_SOURCE_DIR "/tests/policy/good/*.policy", 8, run_good);
+	each_file(POLICY_SOURCE_DIR "/tests/policy/good/*.policy", 11, run_good);
 }
 
 static void test_examples_hold_their_expectations(void **unused)
