@@ -785,7 +785,7 @@ static void hold_values(const struct compile *c, struct img_cond *cond)
 		hold_word(c, p, cond);
 		break;
 	case PRED_PORT:
-		if (p->a.count > COND_PORTS_MAX)
+		if (p->a.count == 0 || p->a.count > COND_PORTS_MAX)
 			break;
 		cond->form = COND_PORTS;
 		cond->count = (uint8_t)p->a.count;
@@ -794,7 +794,7 @@ static void hold_values(const struct compile *c, struct img_cond *cond)
 		break;
 	case PRED_CLIENT:
 	case PRED_CIDR:
-		if (p->a.count > COND_RANGES_MAX || p->b.count > 0)
+		if (p->a.count == 0 || p->a.count > COND_RANGES_MAX || p->b.count > 0)
 			break;
 		cond->form = COND_RANGES;
 		cond->count = (uint8_t)p->a.count;
