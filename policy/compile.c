@@ -747,9 +747,11 @@ static struct img_text clause_text(struct compile *c, const struct ast_statement
 
 static void hold_word(const struct compile *c, const struct img_pred *p, struct img_cond *cond)
 {
+	if (p->a.count != 1)
+		return;
 	const struct img_word *w = &((const struct img_word *)c->sections[SEC_WORD].data)[p->a.first];
 
-	if (p->a.count != 1 || strlen(word_text(c, w)) > COND_WORD_MAX)
+	if (strlen(word_text(c, w)) > COND_WORD_MAX)
 		return;
 	cond->form = COND_WORD;
 	cond->count = (uint8_t)strlen(word_text(c, w));
