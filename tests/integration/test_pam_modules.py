@@ -7,7 +7,7 @@ import time
 import pytest
 
 from harness import socks, wait
-from harness.gateway import GROUPS, crypt
+from harness.gateway import GROUPS, crypt, sanitized
 
 ACCOUNT = "account required pam_permit.so\n"
 
@@ -167,7 +167,7 @@ def test_second_factor_in_one_prompt(gateway):
     assert login(g, password="ann-pass") != 0
 
 
-@pytest.mark.parametrize("text", ["kill -SEGV $PPID\n", "kill -KILL $PPID\n"])
+@pytest.mark.parametrize("text", ["kill -KILL $PPID\n"] + ([] if sanitized() else ["kill -SEGV $PPID\n"]))
 def test_module_that_crashes(gateway, echo, text):
     """The conversation's process dies: its log-in is refused with a reason, the next is served."""
     g = with_script(gateway, '[ "$PAM_USER" = bob ] || {{ ' + text.strip() + '; sleep 60; }}\n', pam_processes=1)
