@@ -272,7 +272,7 @@ static int take_alias(struct question *q, const char *value)
 static int take_option(struct question *q, int c, const char *value)
 {
 	static const char *const commands[] = {"connect", "bind", "udp", NULL};
-	static const char *const methods[] = {"none", "password", "gssapi", "socks4", NULL};
+	static const char *const methods[] = {"none", "password", "gssapi", "socks4", "gssapi-integrity", "gssapi-confidentiality", NULL};
 	struct policy_request *r = &q->request;
 	char *end;
 	int index;

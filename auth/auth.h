@@ -29,6 +29,7 @@ struct auth_ask {
 	struct addr client;
 	char user[AUTH_TEXT_MAX + 1];
 	char password[AUTH_TEXT_MAX + 1];
+	bool vouched; /* who user is has been proved (GSSAPI): no password; only the account and the groups are in question */
 };
 
 enum auth_verdict {
@@ -64,6 +65,47 @@ bool auth_get_answer(struct wire_reader *r, struct auth_answer *a);
 void auth_put_cancel(struct wire_writer *w, uint64_t id);
 bool auth_get_cancel(struct wire_reader *r, uint64_t *id);
 
+/* ---- GSSAPI --------------------------------------------------------------------------------------------------------- */
+
+#define GSS_CONTEXT_MAX 8192 /* of an exported context, in bytes */
+#define GSS_INPUT_MAX 65535 /* RFC 1961: of a token */
+
+/* A client's token. */
+struct gss_ask {
+	uint64_t id; /* the session's, the same at each step */
+	char service[64], listener[64];
+	struct addr client;
+	const uint8_t *token; /* borrowed */
+	size_t token_len;
+};
+
+/* The same on its way to the GSSAPI child, which needs no more. */
+struct gss_step {
+	uint64_t id;
+	const uint8_t *token;
+	size_t token_len;
+};
+
+struct gss_answer {
+	uint64_t id;
+	bool more;		   /* the context wants another token of the client */
+	struct auth_answer answer; /* unless more: the verdict, and who it is; its id is not used */
+	char principal[AUTH_TEXT_MAX + 1];
+	uint32_t lifetime_s;	   /* that the client's ticket has left */
+	const uint8_t *token;	   /* for the client; borrowed, may be empty */
+	size_t token_len;
+	const uint8_t *context; /* AUTH_OK: exported, a secret; borrowed */
+	size_t context_len;
+};
+
+/* Bodies of GSS_ASK, GSS_STEP, GSS_ANSWER and GSS_STEPPED; whole bodies are read.  A context's bytes are a secret. */
+void gss_put_ask(struct wire_writer *w, const struct gss_ask *a);
+bool gss_get_ask(struct wire_reader *r, struct gss_ask *a);
+void gss_put_step(struct wire_writer *w, const struct gss_step *s);
+bool gss_get_step(struct wire_reader *r, struct gss_step *s);
+void gss_put_answer(struct wire_writer *w, const struct gss_answer *a);
+bool gss_get_answer(struct wire_reader *r, struct gss_answer *a);
+
 /* A session that its listener's limits are asked about. */
 struct auth_admit {
 	uint64_t id; /* the worker's, not 0 */
@@ -93,6 +135,9 @@ struct auth_master_options {
 	unsigned children; /* conversation children that the supervisor keeps, in slots 0 to children - 1; at least 1 */
 	unsigned queue_max;   /* conversations waiting; a quarter of them, but one at least, of one user or client */
 	unsigned deadline_ms; /* of a conversation, from its start in a child; of one that waits, from its arrival */
+	/* Asks the supervisor to kill and replace the GSSAPI child: a step took longer than deadline_ms.  NULL: there is none. */
+	void (*kill_gssapi)(void *arg);
+	unsigned gss_contexts_max; /* unfinished ones; a quarter of them of one client network */
 	/* Asks the supervisor to kill and replace the child in a slot: it missed its deadline or takes no question. Its
 	 * link is closed before the call, and nothing that it still says is heard.  Whoever breaks the protocol, child
 	 * or worker, is told of by ipc_on_violation() instead. */
@@ -115,6 +160,8 @@ void auth_master_free(struct auth_master **master);
 void auth_master_add_worker(struct auth_master *m, uint16_t slot, int fd);
 /* A conversation child's link (again after its restart): takes over fd. */
 void auth_master_add_child(struct auth_master *m, uint16_t slot, int fd);
+/* The GSSAPI child's link. */
+void auth_master_add_gssapi(struct auth_master *m, int fd);
 /* Counters as a JSON object text, malloc'd, caller frees: children (alive), busy, queued, asked, ok, denied, failed,
  * throttled, cancelled (or their worker died), killed, conversations (that a child was given), joined (another's
  * conversation), recalled (answered from memory), remembered (entries). */

@@ -32,7 +32,7 @@ static void judge(const struct auth_child_options *options, struct auth_ask *ask
 
 	if (options->fold_case)
 		fold(ask->user);
-	auth_pam_judge(options, ask, answer);
+	(ask->vouched ? auth_pam_account : auth_pam_judge)(options, ask, answer);
 	answer->id = ask->id;
 	auth_ask_wipe(ask);
 	if (answer->verdict != AUTH_OK || auth_groups_find(answer, options->groups_file, &why) == 0)

@@ -11,7 +11,7 @@
  * Trust: a worker may be taken over by a client, a child by a module.  Either can at worst lose its own link. */
 #include "config.h"
 
-#include "auth/auth.h"
+#include "auth/master.h"
 
 #include <assert.h>
 #include <event2/event.h>
@@ -25,36 +25,12 @@
 #include <sys/queue.h>
 #include <unistd.h>
 
-#include "auth/remember.h"
-#include "auth/secrets.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/text.h"
 
 #define ASK_BODY_MAX 2048
 #define ANSWER_BODY_MAX 16384
-
-struct worker {
-	LIST_ENTRY(worker) next;
-	struct auth_master *master;
-	struct ipc *link;
-	LIST_HEAD(, asker) askers;
-	struct limits_holder *admitted;
-};
-
-/* A worker's ask: it waits for a conversation's answer. */
-struct asker {
-	LIST_ENTRY(asker) of_worker, of_conversation;
-	struct worker *worker;
-	struct conversation *conversation;
-	uint64_t id; /* the worker's */
-};
-
-struct child {
-	struct auth_master *master;
-	struct ipc *link; /* NULL while the slot is empty */
-	struct conversation *running;
-};
 
 struct conversation {
 	TAILQ_ENTRY(conversation) in_queue;
@@ -69,21 +45,6 @@ struct conversation {
 	bool known; /* the user has logged in from that network lately */
 	struct remember_key key;
 	uint64_t generation; /* of what is remembered, when it began */
-};
-
-struct auth_master {
-	struct event_base *base;
-	struct auth_master_options options;
-	struct limits *limits;
-	struct remembered *remembered; /* NULL: off */
-	struct throttle *throttle;
-	struct secrets *secrets;
-	uint64_t generation; /* of what is remembered: an answer to what was asked in a former one is not */
-	LIST_HEAD(, worker) workers;
-	struct child *children;
-	TAILQ_HEAD(, conversation) queue;
-	unsigned queued, joined; /* askers beyond the first of a conversation, now */
-	uint64_t asked, cancelled, killed, conversations, joined_ever, recalled, verdicts[AUTH_VERDICTS];
 };
 
 /* ---- the end of a conversation ----------------------------------------------------------------------------------- */
@@ -125,6 +86,15 @@ static void reply(struct worker *w, const struct auth_answer *answer)
 		ipc_reject(w->link, "it does not take its answers");
 }
 
+/* To the worker, or to the GSSAPI log-in that asked. */
+static void deliver(struct worker *w, struct gss_login *gss, const struct auth_answer *answer)
+{
+	if (gss != NULL)
+		gss_login_judged(gss, answer);
+	else
+		reply(w, answer);
+}
+
 /* Ends c with the answer, to each asker under the id that its worker gave it. */
 static void finish(struct conversation *c, struct auth_answer *answer)
 {
@@ -132,10 +102,11 @@ static void finish(struct conversation *c, struct auth_answer *answer)
 
 	while ((a = LIST_FIRST(&c->askers)) != NULL) {
 		struct worker *w = a->worker;
+		struct gss_login *gss = a->gss;
 
 		answer->id = a->id;
 		asker_free(a);
-		reply(w, answer);
+		deliver(w, gss, answer);
 	}
 	conversation_free(c);
 }
@@ -161,14 +132,19 @@ static void fail(struct conversation *c, const char *reason)
 }
 
 /* Nobody waits for this answer.  A child that is at it goes on and still counts against its user and client. */
-static void cancel(struct asker *a)
+void master_cancel_asker(struct asker *a)
 {
 	struct conversation *c = a->conversation;
 
-	c->master->cancelled++;
 	asker_free(a);
 	if (c->naskers == 0 && c->child == NULL)
 		conversation_free(c);
+}
+
+static void cancel(struct asker *a)
+{
+	a->worker->master->cancelled++;
+	master_cancel_asker(a);
 }
 
 /* ---- whose turn it is -------------------------------------------------------------------------------------------- */
@@ -309,7 +285,8 @@ static void start(struct child *child, struct conversation *c)
 	c->child = child;
 	child->running = c;
 	arc4random_buf(&c->ask.id, sizeof c->ask.id);
-	strcpy(c->ask.password, secret_text(c->password));
+	if (c->password != NULL)
+		strcpy(c->ask.password, secret_text(c->password));
 	auth_put_ask(&writer, &c->ask);
 	explicit_bzero(c->ask.password, sizeof c->ask.password);
 	secret_free(m->secrets, &c->password);
@@ -344,7 +321,7 @@ static void schedule(struct auth_master *m)
 
 	while ((child = idle_child(m)) != NULL && (c = next_in_turn(m)) != NULL)
 		/* Others may have been denied while it waited. */
-		if (is_throttled(m, &c->ask, &answer))
+		if (!c->ask.vouched && is_throttled(m, &c->ask, &answer))
 			finish(c, &answer);
 		else
 			start(child, c);
@@ -376,6 +353,7 @@ static void worker_drop(struct worker *w)
 	struct asker *a;
 
 	LIST_REMOVE(w, next);
+	gss_drop_worker(w);
 	while ((a = LIST_FIRST(&w->askers)) != NULL)
 		cancel(a);
 	limits_holder_free(&w->admitted);
@@ -388,27 +366,29 @@ static struct asker *asker_of(const struct worker *w, uint64_t id)
 	struct asker *a;
 
 	LIST_FOREACH (a, &w->askers, of_worker)
-		if (a->id == id)
+		if (a->id == id && a->gss == NULL)
 			return a;
 	return NULL;
 }
 
-static void refuse(struct worker *w, const struct auth_ask *ask, const char *reason)
+static void refuse(struct worker *w, struct gss_login *gss, const struct auth_ask *ask, const char *reason)
 {
 	struct auth_answer answer = {.id = ask->id, .verdict = AUTH_FAILED};
 
 	memcpy(answer.user, ask->user, sizeof answer.user);
 	snprintf(answer.reason, sizeof answer.reason, "%s", reason);
-	reply(w, &answer);
+	deliver(w, gss, &answer);
 }
 
-static bool add_asker(struct worker *w, struct conversation *c, uint64_t id)
+static bool add_asker(struct worker *w, struct gss_login *gss, struct conversation *c, uint64_t id)
 {
 	struct asker *a = calloc(1, sizeof *a);
 
 	if (a == NULL)
 		return false;
-	*a = (struct asker){.worker = w, .conversation = c, .id = id};
+	*a = (struct asker){.worker = w, .conversation = c, .gss = gss, .id = id};
+	if (gss != NULL)
+		gss_login_set_asker(gss, a);
 	LIST_INSERT_HEAD(&w->askers, a, of_worker);
 	LIST_INSERT_HEAD(&c->askers, a, of_conversation);
 	if (c->naskers++ > 0)
@@ -436,13 +416,13 @@ static struct conversation *equal_conversation(const struct auth_master *m, cons
 }
 
 /* True if ask is answered, or will be by another's conversation. */
-static bool answer_cheaply(struct worker *w, const struct auth_ask *ask, struct remember_key *key)
+static bool answer_cheaply(struct worker *w, struct gss_login *gss, const struct auth_ask *ask, struct remember_key *key)
 {
 	struct auth_master *m = w->master;
 	struct conversation *c;
 	struct auth_answer answer;
 
-	if (is_throttled(m, ask, &answer)) {
+	if (!ask->vouched && is_throttled(m, ask, &answer)) {
 		answer.id = ask->id;
 		reply(w, &answer);
 		return true;
@@ -453,15 +433,15 @@ static bool answer_cheaply(struct worker *w, const struct auth_ask *ask, struct 
 	if (remembered_find(m->remembered, key, clock_mono_us(), &answer)) {
 		m->recalled++;
 		answer.id = ask->id;
-		reply(w, &answer);
+		deliver(w, gss, &answer);
 		return true;
 	}
 	c = equal_conversation(m, key);
 	if (c == NULL)
 		return false;
 	if (c->naskers >= quarter_of(m->options.queue_max) || m->queued + m->joined >= m->options.queue_max ||
-	    !add_asker(w, c, ask->id))
-		refuse(w, ask, "too many log-ins like this one are waiting");
+	    !add_asker(w, gss, c, ask->id))
+		refuse(w, gss, ask, "too many log-ins like this one are waiting");
 	else
 		m->joined_ever++;
 	return true;
@@ -472,7 +452,7 @@ static struct conversation *conversation_new(struct worker *w, const struct auth
 	struct auth_master *m = w->master;
 	struct conversation *c = calloc(1, sizeof *c);
 
-	if (c == NULL || !(c->password = secret_new(m->secrets, ask->password))) {
+	if (c == NULL || (!ask->vouched && !(c->password = secret_new(m->secrets, ask->password)))) {
 		free(c);
 		return NULL;
 	}
@@ -486,7 +466,7 @@ static struct conversation *conversation_new(struct worker *w, const struct auth
 	return c;
 }
 
-static void enqueue(struct worker *w, const struct auth_ask *ask, const struct remember_key *key)
+static void enqueue(struct worker *w, struct gss_login *gss, const struct auth_ask *ask, const struct remember_key *key)
 {
 	struct auth_master *m = w->master;
 	struct child *child = idle_child(m);
@@ -503,12 +483,12 @@ static void enqueue(struct worker *w, const struct auth_ask *ask, const struct r
 		/* Who waits already may not use an idle child (schedule), so a newcomer who may does not jump the queue. */
 		at_once = child != NULL && within_quota(m, c);
 	}
-	if (c == NULL || !may_guess(m, &all, reason, sizeof reason) || (!at_once && !may_wait(m, c, reason, sizeof reason)) ||
-	    !add_asker(w, c, ask->id)) {
+	if (c == NULL || (!ask->vouched && !may_guess(m, &all, reason, sizeof reason)) ||
+	    (!at_once && !may_wait(m, c, reason, sizeof reason)) || !add_asker(w, gss, c, ask->id)) {
 		if (c != NULL)
 			secret_free(m->secrets, &c->password);
 		free(c);
-		refuse(w, ask, reason);
+		refuse(w, gss, ask, reason);
 		return;
 	}
 	TAILQ_INSERT_TAIL(&m->queue, c, in_queue);
@@ -520,6 +500,14 @@ static void enqueue(struct worker *w, const struct auth_ask *ask, const struct r
 		deadline_set(c);
 }
 
+void master_ask_account(struct worker *w, struct gss_login *login, const struct auth_ask *ask)
+{
+	struct remember_key key = {0};
+
+	if (!answer_cheaply(w, login, ask, &key))
+		enqueue(w, login, ask, &key);
+}
+
 /* These two return false if the message is malformed. */
 static bool on_ask(struct worker *w, const struct ipc_message *message)
 {
@@ -529,12 +517,12 @@ static bool on_ask(struct worker *w, const struct ipc_message *message)
 
 	if (!auth_get_ask(&r, &ask))
 		return false;
-	bool fresh = asker_of(w, ask.id) == NULL;
+	bool fresh = asker_of(w, ask.id) == NULL && !ask.vouched;
 
 	if (fresh) {
 		w->master->asked++;
-		if (!answer_cheaply(w, &ask, &key))
-			enqueue(w, &ask, &key);
+		if (!answer_cheaply(w, NULL, &ask, &key))
+			enqueue(w, NULL, &ask, &key);
 	}
 	auth_ask_wipe(&ask);
 	return fresh;
@@ -550,7 +538,7 @@ static bool on_cancel(struct worker *w, const struct ipc_message *message)
 	struct asker *a = asker_of(w, id);
 
 	/* None: its answer is on its way. */
-	if (a != NULL)
+	if (!gss_cancel(w, id) && a != NULL)
 		cancel(a);
 	return true;
 }
@@ -587,13 +575,14 @@ static void on_worker_message(struct ipc *link, struct ipc_message *message, voi
 {
 	struct worker *w = arg;
 	bool sound = message->type == IPC_AUTH_ASK	? on_ask(w, message)
+		     : message->type == IPC_GSS_ASK	? gss_on_ask(w, message)
 		     : message->type == IPC_AUTH_CANCEL ? on_cancel(w, message)
 		     : message->type == IPC_ADMIT_ASK	? on_admit(w, message)
 		     : message->type == IPC_ADMIT_DONE	? on_admitted_done(w, message)
 							: false;
 
 	if (!sound)
-		ipc_reject(link, message->type == IPC_AUTH_ASK	    ? "a malformed log-in"
+		ipc_reject(link, message->type == IPC_AUTH_ASK || message->type == IPC_GSS_ASK ? "a malformed log-in"
 				 : message->type == IPC_AUTH_CANCEL ? "a malformed cancellation"
 				 : message->type == IPC_ADMIT_ASK || message->type == IPC_ADMIT_DONE
 					 ? "a malformed word about limits"
@@ -623,6 +612,7 @@ void auth_master_add_worker(struct auth_master *m, uint16_t slot, int fd)
 	if (w->admitted == NULL)
 		log_fatal("out of memory for worker/%u", slot);
 	LIST_INIT(&w->askers);
+	LIST_INIT(&w->gss_logins);
 	LIST_INSERT_HEAD(&m->workers, w, next);
 	w->link = ipc_new(fd, ROLE_AUTH, ROLE_WORKER, slot);
 	ipc_attach(w->link, m->base, on_worker_message, on_worker_gone, w);
@@ -650,7 +640,7 @@ static void learn(struct auth_master *m, const struct conversation *c, struct au
 		throttle_succeeded(m->throttle, &c->ask.client, c->ask.user, now);
 		if (m->remembered != NULL && c->generation == m->generation)
 			remembered_add(m->remembered, &c->key, c->ask.user, answer, now);
-	} else if (answer->verdict == AUTH_DENIED &&
+	} else if (answer->verdict == AUTH_DENIED && !c->ask.vouched &&
 		   (wait = throttle_failed(m->throttle, &c->ask.client, c->ask.user, tried(c), now)) > 0) {
 		log_warning("log-ins of \"%s\" from %s are refused for %lld s: too many were denied", c->ask.user,
 			    prefix_format(&c->network, client), (long long)(wait / 1000000));
@@ -750,6 +740,7 @@ void auth_master_free(struct auth_master **master)
 		worker_drop(w);
 	for (unsigned i = 0; i < m->options.children; i++)
 		child_drop(&m->children[i], "the gateway ends");
+	ipc_free(&m->gss.link);
 	free(m->children);
 	limits_free(&m->limits);
 	throttle_free(&m->throttle);
@@ -783,6 +774,8 @@ char *auth_master_status(const struct auth_master *m)
 		{"conversations", m->conversations},
 		{"joined", m->joined_ever},
 		{"recalled", m->recalled},
+		{"gss_asked", m->gss.asked},
+		{"gss_under_way", m->gss.count},
 		{"remembered", m->remembered == NULL ? 0 : remembered_count(m->remembered)},
 	};
 	json_t *o = json_object();
@@ -843,6 +836,9 @@ char *auth_master_command(struct auth_master *m, const struct auth_command *c)
 		o = json_pack("{s:I}", "unlocked", (json_int_t)throttle_unlock(m->throttle, clients, user));
 		break;
 	case AUTH_COMMAND_FORGET:
+		/* A keytab may have changed: it is read at the start. */
+		if (user == NULL && m->gss.link != NULL)
+			m->options.kill_gssapi(m->options.arg);
 		m->generation++; /* nor is remembered what is being judged now */
 		o = json_pack("{s:I}", "forgotten",
 			      (json_int_t)(m->remembered == NULL ? 0 : remembered_forget(m->remembered, user)));

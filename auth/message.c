@@ -65,12 +65,13 @@ void auth_put_ask(struct wire_writer *w, const struct auth_ask *a)
 	wire_put_addr(w, &a->client);
 	wire_put_text(w, a->user);
 	wire_put_text(w, a->password);
+	wire_put_u8(w, a->vouched);
 }
 
 static bool ask_ok(const struct auth_ask *a)
 {
 	return auth_service_valid(a->service) && !has_control(a->listener) && a->client.family != ADDR_NONE &&
-	       client_text_ok(a->user) && client_text_ok(a->password);
+	       client_text_ok(a->user) && (a->vouched ? a->password[0] == '\0' : client_text_ok(a->password));
 }
 
 bool auth_get_ask(struct wire_reader *r, struct auth_ask *a)
@@ -82,6 +83,10 @@ bool auth_get_ask(struct wire_reader *r, struct auth_ask *a)
 	wire_get_addr(r, &a->client);
 	wire_get_text(r, a->user, sizeof a->user);
 	wire_get_text(r, a->password, sizeof a->password);
+	uint8_t vouched = wire_get_u8(r);
+
+	a->vouched = vouched == 1;
+	r->bad |= vouched > 1;
 	if (wire_done(r) && ask_ok(a))
 		return true;
 	auth_ask_wipe(a);
@@ -124,7 +129,7 @@ static bool answer_ok(const struct auth_answer *a)
 	       groups_ok(a);
 }
 
-bool auth_get_answer(struct wire_reader *r, struct auth_answer *a)
+static void get_answer(struct wire_reader *r, struct auth_answer *a)
 {
 	memset(a, 0, sizeof *a);
 	a->id = wire_get_u64(r);
@@ -137,6 +142,11 @@ bool auth_get_answer(struct wire_reader *r, struct auth_answer *a)
 		r->bad = true;
 	for (unsigned i = 0; i < a->ngroups && !r->bad; i++)
 		wire_get_text(r, a->groups[i], sizeof a->groups[i]);
+}
+
+bool auth_get_answer(struct wire_reader *r, struct auth_answer *a)
+{
+	get_answer(r, a);
 	if (wire_done(r) && answer_ok(a))
 		return true;
 	memset(a, 0, sizeof *a);
@@ -155,6 +165,84 @@ bool auth_get_cancel(struct wire_reader *r, uint64_t *id)
 {
 	*id = wire_get_u64(r);
 	return wire_done(r);
+}
+
+/* ---- GSSAPI --------------------------------------------------------------------------------------------------------- */
+
+void gss_put_ask(struct wire_writer *w, const struct gss_ask *a)
+{
+	wire_put_u64(w, a->id);
+	wire_put_text(w, a->service);
+	wire_put_text(w, a->listener);
+	wire_put_addr(w, &a->client);
+	wire_put_bytes(w, a->token, a->token_len);
+}
+
+bool gss_get_ask(struct wire_reader *r, struct gss_ask *a)
+{
+	memset(a, 0, sizeof *a);
+	a->id = wire_get_u64(r);
+	wire_get_text(r, a->service, sizeof a->service);
+	wire_get_text(r, a->listener, sizeof a->listener);
+	wire_get_addr(r, &a->client);
+	a->token = wire_get_bytes(r, GSS_INPUT_MAX, &a->token_len);
+	return wire_done(r) && auth_service_valid(a->service) && !has_control(a->listener) && a->client.family != ADDR_NONE &&
+	       a->token_len > 0;
+}
+
+void gss_put_step(struct wire_writer *w, const struct gss_step *s)
+{
+	wire_put_u64(w, s->id);
+	wire_put_bytes(w, s->token, s->token_len);
+}
+
+bool gss_get_step(struct wire_reader *r, struct gss_step *s)
+{
+	memset(s, 0, sizeof *s);
+	s->id = wire_get_u64(r);
+	s->token = wire_get_bytes(r, GSS_INPUT_MAX, &s->token_len);
+	return wire_done(r) && s->token_len > 0;
+}
+
+void gss_put_answer(struct wire_writer *w, const struct gss_answer *a)
+{
+	wire_put_u64(w, a->id);
+	wire_put_u8(w, a->more);
+	wire_put_text(w, a->principal);
+	wire_put_u32(w, a->lifetime_s);
+	wire_put_bytes(w, a->token, a->token_len);
+	wire_put_bytes(w, a->context, a->context_len);
+	if (!a->more)
+		auth_put_answer(w, &a->answer);
+}
+
+/* The verdict's user may be unknown: the principal maps to none. */
+static bool gss_answer_ok(const struct gss_answer *a)
+{
+	bool granted = !a->more && a->answer.verdict == AUTH_OK;
+
+	if (!reason_ok(a->principal) || granted != (a->context_len > 0))
+		return false;
+	if (a->more)
+		return a->token_len > 0;
+	return answer_ok(&a->answer) && (!granted || a->principal[0] != '\0');
+}
+
+bool gss_get_answer(struct wire_reader *r, struct gss_answer *a)
+{
+	memset(a, 0, sizeof *a);
+	a->id = wire_get_u64(r);
+	uint8_t more = wire_get_u8(r);
+
+	a->more = more == 1;
+	r->bad |= more > 1;
+	wire_get_text(r, a->principal, sizeof a->principal);
+	a->lifetime_s = wire_get_u32(r);
+	a->token = wire_get_bytes(r, GSS_INPUT_MAX, &a->token_len);
+	a->context = wire_get_bytes(r, GSS_CONTEXT_MAX, &a->context_len);
+	if (!a->more)
+		get_answer(r, &a->answer);
+	return wire_done(r) && gss_answer_ok(a);
 }
 
 /* ---- limits --------------------------------------------------------------------------------------------------------- */

@@ -36,7 +36,7 @@ static bool first_or_same(char first[PAM_MAX_MSG_SIZE + 1], bool *asked, const c
 /* Notes why, for the audit.  A module that says the password back in its question is not quoted. */
 static void refuse(struct talk *talk, const char *what, const char *question)
 {
-	if (strstr(question, talk->ask->password) != NULL)
+	if (talk->ask->password[0] != '\0' && strstr(question, talk->ask->password) != NULL)
 		question = "...";
 	snprintf(talk->refused, sizeof talk->refused,
 		 "PAM asked %s that user name and password cannot answer: \"%.80s\"", what, question);
@@ -50,6 +50,10 @@ static bool reply_to(struct talk *talk, const struct pam_message *message, const
 	*out = NULL;
 	if (message->msg_style == PAM_TEXT_INFO || message->msg_style == PAM_ERROR_MSG)
 		return true;
+	if (talk->ask->vouched) {
+		refuse(talk, "a question", question);
+		return false;
+	}
 	if (++talk->questions > QUESTIONS_MAX) {
 		refuse(talk, "more questions", question);
 		return false;
@@ -217,7 +221,8 @@ static void settle_user(struct auth_answer *answer, pam_handle_t *pam)
 	answer->reason[0] = '\0';
 }
 
-void auth_pam_judge(const struct auth_child_options *options, const struct auth_ask *ask, struct auth_answer *answer)
+static void judge(const struct auth_child_options *options, const struct auth_ask *ask, bool authenticate,
+		  struct auth_answer *answer)
 {
 	struct talk talk = {.ask = ask};
 	const char *step = "pam_authenticate";
@@ -232,7 +237,8 @@ void auth_pam_judge(const struct auth_child_options *options, const struct auth_
 			pam_end(pam, code);
 		return;
 	}
-	code = pam_authenticate(pam, PAM_SILENT | PAM_DISALLOW_NULL_AUTHTOK);
+	if (authenticate)
+		code = pam_authenticate(pam, PAM_SILENT | PAM_DISALLOW_NULL_AUTHTOK);
 	if (code == PAM_SUCCESS) {
 		step = "pam_acct_mgmt";
 		code = pam_acct_mgmt(pam, PAM_SILENT | PAM_DISALLOW_NULL_AUTHTOK);
@@ -243,4 +249,14 @@ void auth_pam_judge(const struct auth_child_options *options, const struct auth_
 		settle_refusal(answer, &talk, pam, step, code);
 	pam_end(pam, code);
 	explicit_bzero(&talk, sizeof talk);
+}
+
+void auth_pam_judge(const struct auth_child_options *options, const struct auth_ask *ask, struct auth_answer *answer)
+{
+	judge(options, ask, true, answer);
+}
+
+void auth_pam_account(const struct auth_child_options *options, const struct auth_ask *ask, struct auth_answer *answer)
+{
+	judge(options, ask, false, answer);
 }

@@ -14,3 +14,5 @@
  * A refused question makes the module fail (PAM_CONV_ERR); if the stack then fails, the verdict is AUTH_FAILED and the
  * reason says what was asked. */
 void auth_pam_judge(const struct auth_child_options *options, const struct auth_ask *ask, struct auth_answer *answer);
+/* The account alone (pam_acct_mgmt(3)), of a user whom something else than PAM has vouched for. */
+void auth_pam_account(const struct auth_child_options *options, const struct auth_ask *ask, struct auth_answer *answer);

@@ -92,6 +92,7 @@ void remembered_key(const struct remembered *r, const struct auth_ask *ask, stru
 	crypto_generichash_update(&state, ask->client.bytes, sizeof ask->client.bytes);
 	hash_text(&state, ask->user);
 	hash_text(&state, ask->password);
+	hash_text(&state, ask->vouched ? "vouched" : "");
 	crypto_generichash_final(&state, key->bytes, sizeof key->bytes);
 	sodium_memzero(&state, sizeof state);
 }

@@ -209,6 +209,8 @@ int64_t throttle_wait_us(struct throttle *t, const struct addr *client, const ch
 	char folded[USER_MAX + 1];
 	int64_t wait;
 
+	if (user == NULL)
+		return wait_of(t, NETWORK, &network, "", now_us);
 	fold(folded, user);
 	wait = wait_of(t, USER, &network, folded, now_us);
 	if (wait > 0 || find(t, KNOWN, &network, folded, now_us) != NULL)
@@ -265,6 +267,8 @@ int64_t throttle_failed(struct throttle *t, const struct addr *client, const cha
 	char folded[USER_MAX + 1];
 	int64_t of_user, of_network;
 
+	if (user == NULL)
+		return count(t, NETWORK, &network, "", t->options.client_failures, now_us);
 	fold(folded, user);
 	if (tried_before(t, &network, folded, tried, now_us))
 		return 0;

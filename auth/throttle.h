@@ -28,7 +28,8 @@ void throttle_free(struct throttle **t);
 
 struct prefix throttle_network(const struct throttle *t, const struct addr *client);
 
-/* For how long log-ins of user from client are refused: 0 for not at all.  now_us: monotonic, here and below. */
+/* For how long log-ins of user (NULL: not known yet; only the network counts, here and below) from client are refused: 0 for not
+ * at all.  now_us: monotonic, here and below. */
 int64_t throttle_wait_us(struct throttle *t, const struct addr *client, const char *user, int64_t now_us);
 /* A log-in was denied: for how long the next is refused (0: it is not).  tried: a keyed hash of the password, or 0; to try the
  * same again, as programs with an old password do, is no new guess. */

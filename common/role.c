@@ -9,6 +9,7 @@ static const char *const names[ROLE_COUNT] = {
 	[ROLE_WORKER] = "worker",
 	[ROLE_AUTH] = "auth",
 	[ROLE_PAM] = "pam",
+	[ROLE_GSSAPI] = "gssapi",
 	[ROLE_RECORDER] = "recorder",
 	[ROLE_CONTROL] = "control",
 	[ROLE_COMPILER] = "compiler",

@@ -6,6 +6,7 @@ enum role {
 	ROLE_WORKER,
 	ROLE_AUTH,     /* auth master */
 	ROLE_PAM,      /* one PAM conversation at a time */
+	ROLE_GSSAPI,   /* unfinished Kerberos contexts, and the keytab */
 	ROLE_RECORDER,
 	ROLE_CONTROL,
 	ROLE_COMPILER,

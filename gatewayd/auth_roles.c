@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "auth/auth.h"
+#include "auth/gss.h"
 #include "common/log.h"
 #include "gatewayd/child.h"
 
@@ -45,6 +46,13 @@ static void on_command(struct master *m, const struct ipc_message *message)
 	free(text);
 }
 
+static void kill_gssapi(void *arg)
+{
+	struct master *m = arg;
+
+	child_ask_end(m->child, ROLE_GSSAPI, 0);
+}
+
 static void on_control_message(struct ipc *link, struct ipc_message *message, void *arg)
 {
 	struct master *m = arg;
@@ -78,6 +86,9 @@ static void on_peer(struct child *c, enum role peer, uint16_t slot, int fd)
 		return;
 	case ROLE_PAM:
 		auth_master_add_child(m->auth, slot, fd);
+		return;
+	case ROLE_GSSAPI:
+		auth_master_add_gssapi(m->auth, fd);
 		return;
 	case ROLE_CONTROL:
 		ipc_free(&m->control);
@@ -115,6 +126,9 @@ int auth_main(struct child *c)
 						  .queue_max = c->config->pam_queue,
 						  .deadline_ms = c->config->pam_timeout_ms,
 						  .kill_child = kill_child,
+						  .kill_gssapi = kill_gssapi,
+						  .gss_contexts_max =
+							  config_has_gssapi(c->config) ? c->config->gssapi_contexts : 0,
 						  .limits = limits,
 						  .nlimits = c->config->nlisteners,
 						  .remember_ms = c->config->remember_logins_ms,
@@ -166,4 +180,83 @@ int pam_main(struct child *c)
 			return EXIT_FATAL;
 		c->state = NULL; /* the master is gone: wait for the new one */
 	}
+}
+
+/* ---- the GSSAPI child ------------------------------------------------------------------------------------------------ */
+
+struct gssapi {
+	struct gss_server *server;
+	struct ipc *master;
+};
+
+int gssapi_prepare(const struct config *config, struct err *why)
+{
+	/* In our directory: who sends a client's first token a second time is found out also after a restart. */
+	setenv("KRB5RCACHENAME", "file2:replay", 1);
+	return gss_server_read_keytab(config->gssapi_keytab, config->gssapi_krb5_conf, why);
+}
+
+static void take_step(struct gssapi *g, const struct gss_step *step)
+{
+	static uint8_t body[98304];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+	static struct gss_answer answer;
+
+	gss_server_step(g->server, step, &answer);
+	gss_put_answer(&w, &answer);
+	gss_server_clean(g->server);
+	if (ipc_send_wire(g->master, IPC_GSS_STEPPED, &w) != 0)
+		log_error("the auth master does not take answers");
+	explicit_bzero(body, w.len);
+}
+
+static void on_master_message(struct ipc *link, struct ipc_message *m, void *arg)
+{
+	struct gssapi *g = arg;
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+	struct gss_step step;
+	uint64_t id;
+
+	if (m->type == IPC_GSS_STEP && gss_get_step(&r, &step))
+		take_step(g, &step);
+	else if (m->type == IPC_GSS_DROP && auth_get_cancel(&r, &id))
+		gss_server_drop(g->server, id);
+	else
+		ipc_reject(link, "a malformed step");
+}
+
+static void on_master_gone(struct ipc *link, void *arg)
+{
+	struct gssapi *g = arg;
+
+	(void)link;
+	ipc_free(&g->master);
+	gss_server_drop_all(g->server);
+}
+
+static void on_gssapi_peer(struct child *c, enum role peer, uint16_t slot, int fd)
+{
+	struct gssapi *g = c->state;
+
+	(void)slot;
+	if (peer != ROLE_AUTH)
+		log_fatal("the supervisor sent a link to %s", role_name(peer));
+	if (g->master != NULL)
+		on_master_gone(g->master, g);
+	g->master = ipc_new(fd, ROLE_GSSAPI, ROLE_AUTH, 0);
+	ipc_attach(g->master, c->base, on_master_message, on_master_gone, g);
+}
+
+int gssapi_main(struct child *c)
+{
+	static struct gssapi g;
+	struct gss_server_options options = {.contexts_max = c->config->gssapi_contexts, .fold_case = c->config->fold_user_case};
+	struct err why;
+
+	g.server = gss_server_new(&options, &why);
+	if (g.server == NULL)
+		log_fatal("%s", why.text);
+	c->state = &g;
+	c->on_peer = on_gssapi_peer;
+	return child_run(c);
 }

@@ -48,6 +48,9 @@ void child_ask_end(struct child *c, enum role role, uint16_t slot);
 int worker_main(struct child *c);
 int auth_main(struct child *c);
 int pam_main(struct child *c);
+int gssapi_main(struct child *c);
+/* While the rights of the start are still there: reads what later cannot be read. */
+int gssapi_prepare(const struct config *config, struct err *why);
 int recorder_main(struct child *c);
 int control_main(struct child *c);
 int compiler_main(struct child *c);

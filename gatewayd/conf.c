@@ -56,6 +56,9 @@ static const struct option options[] = {
 	OPTION("pam-processes", NUMBER, pam_processes, .min = 1, .max = 256, .number = 8),
 	OPTION("pam-queue", NUMBER, pam_queue, .min = 1, .max = 100000, .number = 8192),
 	OPTION("pam-timeout", NUMBER, pam_timeout_ms, .min = 1000, .max = 600000, .number = 60000),
+	OPTION("gssapi-keytab", PATH, gssapi_keytab, .text = ""),
+	OPTION("gssapi-krb5-conf", PATH, gssapi_krb5_conf, .text = "/etc/krb5.conf"),
+	OPTION("gssapi-contexts", NUMBER, gssapi_contexts, .min = 4, .max = 65536, .number = 1024),
 	OPTION("remember-logins", NUMBER, remember_logins_ms, .min = 0, .max = 86400000, .number = 60000),
 	OPTION("throttle-user-failures", NUMBER, throttle_user_failures, .min = 0, .max = 1000000, .number = 5),
 	OPTION("throttle-client-failures", NUMBER, throttle_client_failures, .min = 0, .max = 1000000, .number = 20),
@@ -195,7 +198,7 @@ static int validate_address(cfg_t *cfg, cfg_opt_t *opt)
 static const struct {
 	const char *name;
 	uint8_t code; /* RFC 1928 section 3 */
-} methods[] = {{"none", 0x00}, {"password", 0x02}};
+} methods[] = {{"none", 0x00}, {"gssapi", 0x01}, {"password", 0x02}};
 
 static int method_code(const char *name)
 {
@@ -210,7 +213,7 @@ static int validate_method(cfg_t *cfg, cfg_opt_t *opt)
 	const char *value = cfg_opt_getnstr(opt, cfg_opt_size(opt) - 1);
 
 	if (method_code(value) < 0)
-		wrong(cfg, "methods are none and password, not '%s'", value);
+		wrong(cfg, "methods are none, password and gssapi, not '%s'", value);
 	return 0;
 }
 
@@ -259,6 +262,25 @@ static int validate_client(cfg_t *cfg, cfg_opt_t *opt)
 
 	if (!prefix_parse(value, &p, &host_bits))
 		wrong(cfg, host_bits ? "clients: '%s' has host bits set" : "clients are prefixes like 10.0.0.0/8, not '%s'", value);
+	return 0;
+}
+
+static const char *const protections[] = {"none", "integrity", "confidentiality"};
+
+static int protection_level(const char *name)
+{
+	for (int i = 0; i < 3; i++)
+		if (strcmp(protections[i], name) == 0)
+			return i;
+	return -1;
+}
+
+static int validate_protection(cfg_t *cfg, cfg_opt_t *opt)
+{
+	const char *value = cfg_opt_getnstr(opt, 0);
+
+	if (protection_level(value) < 0)
+		wrong(cfg, "gssapi-protection is none, integrity or confidentiality, not '%s'", value);
 	return 0;
 }
 
@@ -396,6 +418,12 @@ static void take_listener(struct config *c, cfg_t *sec)
 		wrong(sec, "listener '%s' offers no method", title);
 	take_services(sec, l);
 	snprintf(l->pam_service, sizeof l->pam_service, "%s", cfg_getstr(sec, "pam-service"));
+	int level = protection_level(cfg_getstr(sec, "gssapi-protection"));
+
+	l->gssapi_protection = level < 0 ? 0 : (unsigned)level;
+	l->gssapi_nec = cfg_getbool(sec, "gssapi-nec");
+	if (memchr(l->methods, 0x01, l->nmethods) != NULL && c->gssapi_keytab[0] == '\0')
+		wrong(sec, "listener '%s' offers gssapi: set gssapi-keytab", title);
 	l->nclients = cfg_size(sec, "clients");
 	l->clients = calloc(l->nclients + 1, sizeof *l->clients);
 	for (unsigned i = 0; l->clients != NULL && i < l->nclients; i++) {
@@ -475,6 +503,8 @@ static cfg_opt_t listener_options[] = {
 	CFG_STR_LIST("commands", (char *)(uintptr_t)"{connect}", CFGF_NONE),
 	CFG_STR("udp-replies", "contacted", CFGF_NONE),
 	CFG_STR("pam-service", "gatewayd", CFGF_NONE),
+	CFG_STR("gssapi-protection", "integrity", CFGF_NONE),
+	CFG_BOOL("gssapi-nec", cfg_false, CFGF_NONE),
 	CFG_STR_LIST("clients", NULL, CFGF_NONE),
 	CFG_INT("max-sessions", 0, CFGF_NONE),
 	CFG_INT("max-sessions-per-client", 0, CFGF_NONE),
@@ -526,6 +556,7 @@ static cfg_t *new_parser(const char *file)
 	cfg_set_validate_func(cfg, "listener|udp-replies", validate_udp_replies);
 	cfg_set_validate_func(cfg, "listener|clients", validate_client);
 	cfg_set_validate_func(cfg, "listener|pam-service", validate_service);
+	cfg_set_validate_func(cfg, "listener|gssapi-protection", validate_protection);
 	cfg->filename = strdup(file);
 	return cfg;
 }
@@ -596,4 +627,12 @@ void config_free(struct config **config)
 		free((*config)->listeners[i].clients);
 	free(*config);
 	*config = NULL;
+}
+
+bool config_has_gssapi(const struct config *config)
+{
+	for (size_t i = 0; i < config->nlisteners; i++)
+		if (memchr(config->listeners[i].methods, 0x01, config->listeners[i].nmethods) != NULL)
+			return true;
+	return false;
 }

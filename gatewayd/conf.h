@@ -27,11 +27,13 @@ struct config_listener {
 	char name[64];
 	struct endpoint addresses[CONFIG_ADDRESSES_MAX];
 	size_t naddresses;
-	uint8_t methods[2]; /* SOCKS5 codes in the server's order of preference */
+	uint8_t methods[3]; /* SOCKS5 codes in the server's order of preference */
 	size_t nmethods;
 	bool socks4, socks5;  /* versions served; SOCKS4 only together with the method none */
 	unsigned commands;    /* bits 1 << SOCKS command (RFC 1928 section 4): 1 connect, 2 bind, 3 udp */
 	char pam_service[64];
+	unsigned gssapi_protection; /* the least that is agreed on: 0 none, 1 integrity, 2 confidentiality */
+	bool gssapi_nec;	    /* the word about protection may be plain, as the NEC reference client sends it */
 	struct prefix *clients; /* who may connect at all; none: everybody */
 	size_t nclients;
 	bool open_proxy;
@@ -60,6 +62,9 @@ struct config {
 	char search_domain[256];
 	char pam_config_dir[4096];
 	char pam_groups_file[4096];
+	char gssapi_keytab[4096]; /* "": no GSSAPI */
+	char gssapi_krb5_conf[4096];
+	unsigned gssapi_contexts; /* unfinished ones */
 	unsigned pam_processes, pam_queue, pam_timeout_ms;
 	unsigned remember_logins_ms; /* 0: off */
 	unsigned throttle_user_failures, throttle_client_failures; /* free of charge; 0: no throttle */
@@ -91,3 +96,5 @@ const char *config_file_path(const struct config *config, enum config_file file)
  * newlines, in a malloc'd text in *errors (NULL if none).  Returns a new snapshot, or NULL. */
 struct config *config_parse(const char *file, const char *text, char **errors);
 void config_free(struct config **config);
+/* True if a listener offers GSSAPI. */
+bool config_has_gssapi(const struct config *config);

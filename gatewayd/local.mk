@@ -18,6 +18,8 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/worker/session.c gatewayd/worker/session.h \
 	gatewayd/worker/handshake.c \
 	gatewayd/worker/socks5.c gatewayd/worker/socks5.h gatewayd/worker/request.h \
+	gatewayd/worker/gss.c gatewayd/worker/gss.h \
+	gatewayd/worker/gss_frame.c gatewayd/worker/gss_frame.h \
 	gatewayd/worker/socks4.c gatewayd/worker/socks4.h \
 	gatewayd/worker/front.c gatewayd/worker/front.h \
 	gatewayd/worker/authenticate.c \
@@ -52,7 +54,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/control/query.c \
 	gatewayd/compiler/compiler.c gatewayd/compiler/compiler.h
 gatewayd_gatewayd_CPPFLAGS = $(AM_CPPFLAGS) $(EVENT_CFLAGS) $(CARES_CFLAGS) $(JANSSON_CFLAGS) $(SODIUM_CFLAGS) $(CONFUSE_CFLAGS) \
-	$(SECCOMP_CFLAGS) $(LIBCAP_CFLAGS)
+	$(SECCOMP_CFLAGS) $(LIBCAP_CFLAGS) $(GSSAPI_CFLAGS)
 gatewayd_gatewayd_LDADD = auth/libauth.a policy/libpolicy.a schema/libschema.a common/libcommon.a \
 	$(AUTH_LIBS) $(POLICY_LIBS) $(SCHEMA_LIBS) $(EVENT_LIBS) $(CARES_LIBS) $(CONFUSE_LIBS) $(SECCOMP_LIBS) $(LIBCAP_LIBS) \
 	$(SANITIZE_LIBS)

@@ -245,7 +245,7 @@ static void collect_bits(struct collect *col, const struct ast_value *v, struct 
 		bits = *ok ? 1u << command : 0;
 	} else if (col->kind == AST_METHOD) {
 		*ok = value_method(v->text, &method, why) == 0;
-		bits = *ok ? 1u << method : 0;
+		bits = *ok ? value_method_bits(method) : 0;
 	} else if (col->kind == AST_STRENGTH) {
 		*ok = value_strength(v->text, &bits, why) == 0;
 	} else {

@@ -69,7 +69,7 @@ static json_t *side(const struct policy_context *ctx, const struct policy_decisi
 static json_t *request_json(const struct diff *f, const struct sample *s)
 {
 	static const char *const commands[] = {"", "connect", "bind", "udp"};
-	static const char *const methods[] = {"none", "password", "gssapi", "socks4"};
+	static const char *const methods[] = {"none", "password", "gssapi", "socks4", "gssapi-integrity", "gssapi-confidentiality"};
 	const struct policy_request *r = &s->request;
 	char client[ADDR_TEXT_MAX], address[ADDR_TEXT_MAX], at[80];
 	json_t *o = json_object(), *groups = json_array();

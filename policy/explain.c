@@ -183,12 +183,12 @@ void explain_clock(const struct policy_image *i, uint32_t zone, int64_t when, ch
 
 static void bits_text(const struct img_pred *p, char *buf, size_t size)
 {
-	static const char *const commands[] = {NULL, "connect", "bind", "udp"};
-	static const char *const methods[] = {"none", "password", "gssapi", "socks4"};
-	static const char *const ways[] = {"address", "name", NULL, NULL};
+	static const char *const commands[POLICY_METHODS] = {NULL, "connect", "bind", "udp"};
+	static const char *const methods[] = {"none", "password", "gssapi", "socks4", "gssapi-integrity", "gssapi-confidentiality"};
+	static const char *const ways[POLICY_METHODS] = {"address", "name"};
 	const char *const *words = p->kind == PRED_COMMAND ? commands : p->kind == PRED_METHOD ? methods : ways;
 
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < POLICY_METHODS; i++) {
 		if ((p->a.first >> i & 1) == 0 || words[i] == NULL)
 			continue;
 		append(buf, size, " ");

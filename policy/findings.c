@@ -439,7 +439,7 @@ static void check_never(struct findings *f, uint32_t rule)
 {
 	const struct img_rule *r = &f->rules[rule];
 	uint32_t traits = index_rule_traits(r, f->conds, f->preds);
-	bool never = (traits & 14u) == 0 || (traits & 240u) == 0 || (traits & 768u) == 0;
+	bool never = (traits & TRAITS_COMMANDS) == 0 || (traits & TRAITS_METHODS) == 0 || (traits & TRAITS_WAYS) == 0;
 
 	for (uint32_t m = 0; m < r->conds.count; m++) {
 		const struct img_cond *x = &f->conds[r->conds.first + m];

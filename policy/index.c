@@ -403,7 +403,7 @@ static uint32_t request_traits(const struct policy_request *req)
 
 	if ((unsigned)req->command >= POLICY_CONNECT && (unsigned)req->command <= POLICY_UDP)
 		t |= TRAIT_COMMAND((unsigned)req->command);
-	if ((unsigned)req->method <= POLICY_METHOD_SOCKS4)
+	if ((unsigned)req->method < POLICY_METHODS)
 		t |= TRAIT_METHOD((unsigned)req->method);
 	t |= req->user == NULL ? TRAIT_NO_USER : 0;
 	t |= req->claimed_user == NULL ? TRAIT_NO_CLAIM : 0;
@@ -437,16 +437,16 @@ uint32_t index_rule_traits(const struct img_rule *rule, const struct img_cond *c
 
 		switch ((enum pred_kind)p->kind) {
 		case PRED_COMMAND:
-			lack = 14u & ~p->a.first;
-			traits &= ~(negated ? 14u & ~lack : lack);
+			lack = TRAITS_COMMANDS & ~p->a.first;
+			traits &= ~(negated ? TRAITS_COMMANDS & ~lack : lack);
 			continue;
 		case PRED_METHOD:
-			lack = 15u & ~p->a.first;
-			traits &= ~((negated ? 15u & ~lack : lack) << 4);
+			lack = TRAITS_METHODS & ~(p->a.first << 4);
+			traits &= ~(negated ? TRAITS_METHODS & ~lack : lack);
 			continue;
 		case PRED_BY_NAME:
-			lack = 3u & ~p->a.first;
-			traits &= ~((negated ? 3u & ~lack : lack) << 8);
+			lack = TRAITS_WAYS & ~(p->a.first << 10);
+			traits &= ~(negated ? TRAITS_WAYS & ~lack : lack);
 			continue;
 		case PRED_USER:
 		case PRED_GROUP:

@@ -10,13 +10,17 @@
 /* What a request is, one bit each: its command, its method, whether it names a name or an address; and what it lacks.
  * A rule that names none of a kind has all bits of it. */
 #define TRAIT_COMMAND(n) (1u << (n))		  /* enum policy_command: 1 to 3 */
-#define TRAIT_METHOD(n) (16u << (n))		  /* enum policy_method: 0 to 3 */
-#define TRAIT_BY(name) (256u << ((name) ? 1 : 0)) /* by address, by name */
-#define TRAIT_NO_USER 1024u
-#define TRAIT_NO_CLAIM 2048u
-#define TRAIT_NO_LISTENER 4096u
-#define TRAIT_NO_CLIENT 8192u
-#define TRAITS_ALL 16383u
+#define TRAIT_METHOD(n) (16u << (n))		  /* enum policy_method: 0 to 5 */
+#define TRAIT_BY(name) (1024u << ((name) ? 1 : 0)) /* by address, by name */
+#define TRAIT_NO_USER 4096u
+#define TRAIT_NO_CLAIM 8192u
+#define TRAIT_NO_LISTENER 16384u
+#define TRAIT_NO_CLIENT 32768u
+/* Whatever a request is, it has one of each. */
+#define TRAITS_COMMANDS 14u
+#define TRAITS_METHODS (63u << 4)
+#define TRAITS_WAYS (3u << 10)
+#define TRAITS_ALL 65535u
 
 /* Longest way from a root to a rule, and most values of a rule in one table. */
 #define INDEX_DEPTH_MAX 8

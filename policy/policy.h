@@ -138,7 +138,15 @@ uint32_t policy_geo_asn(const struct policy_geo *geo, const struct addr *a);
  */
 
 enum policy_command { POLICY_CONNECT = 1, POLICY_BIND = 2, POLICY_UDP = 3 };
-enum policy_method { POLICY_METHOD_NONE, POLICY_METHOD_PASSWORD, POLICY_METHOD_GSSAPI, POLICY_METHOD_SOCKS4 };
+enum policy_method {
+	POLICY_METHOD_NONE,
+	POLICY_METHOD_PASSWORD,
+	POLICY_METHOD_GSSAPI, /* what follows is not protected */
+	POLICY_METHOD_SOCKS4,
+	POLICY_METHOD_GSSAPI_INTEGRITY,
+	POLICY_METHOD_GSSAPI_CONFIDENTIALITY,
+	POLICY_METHODS
+};
 
 /* Everything known of a request but the addresses of its name.  Borrowed pointers; absent is NULL or ADDR_NONE. */
 struct policy_request {

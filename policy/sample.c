@@ -160,7 +160,7 @@ static void take_traits(uint32_t traits, struct sample *s)
 	for (unsigned n = POLICY_UDP; n >= POLICY_CONNECT; n--)
 		if ((traits & TRAIT_COMMAND(n)) != 0)
 			r->command = (enum policy_command)n;
-	for (unsigned n = 0; n <= POLICY_METHOD_SOCKS4; n++)
+	for (unsigned n = 0; n < POLICY_METHODS; n++)
 		if ((traits & TRAIT_METHOD(n)) != 0) {
 			r->method = (enum policy_method)n;
 			if (n == POLICY_METHOD_PASSWORD)

@@ -259,7 +259,17 @@ static const struct choice methods[] = {
 	{"password", POLICY_METHOD_PASSWORD},
 	{"gssapi", POLICY_METHOD_GSSAPI},
 	{"socks4", POLICY_METHOD_SOCKS4},
+	{"gssapi-integrity", POLICY_METHOD_GSSAPI_INTEGRITY},
+	{"gssapi-confidentiality", POLICY_METHOD_GSSAPI_CONFIDENTIALITY},
 };
+
+#define PROTECTED (1 << POLICY_METHOD_GSSAPI_INTEGRITY | 1 << POLICY_METHOD_GSSAPI_CONFIDENTIALITY)
+#define ANY_GSSAPI (1 << POLICY_METHOD_GSSAPI | PROTECTED)
+
+unsigned value_method_bits(enum policy_method method)
+{
+	return method == POLICY_METHOD_GSSAPI ? ANY_GSSAPI : 1u << method;
+}
 
 int value_method(const char *text, enum policy_method *out, struct err *why)
 {
@@ -274,8 +284,10 @@ int value_method(const char *text, enum policy_method *out, struct err *why)
 int value_strength(const char *text, unsigned *out, struct err *why)
 {
 	static const struct choice strengths[] = {
-		{"password", 1 << POLICY_METHOD_PASSWORD | 1 << POLICY_METHOD_GSSAPI},
-		{"gssapi", 1 << POLICY_METHOD_GSSAPI},
+		{"password", 1 << POLICY_METHOD_PASSWORD | ANY_GSSAPI},
+		{"gssapi", ANY_GSSAPI},
+		{"gssapi-integrity", PROTECTED},
+		{"gssapi-confidentiality", 1 << POLICY_METHOD_GSSAPI_CONFIDENTIALITY},
 	};
 	int v;
 

@@ -42,6 +42,8 @@ bool value_country_assigned(uint16_t code);
 int value_asn(const char *text, uint32_t *number, struct err *why);
 int value_method(const char *text, enum policy_method *out, struct err *why);
 /* A bit for each method that is at least as strong: 1 << enum policy_method. */
+/* What the word means in a condition: `gssapi` is all of GSSAPI, whatever its protection. */
+unsigned value_method_bits(enum policy_method method);
 int value_strength(const char *text, unsigned *methods, struct err *why);
 int value_command(const char *text, enum policy_command *out, struct err *why);
 int value_log(const char *text, enum policy_log *out, struct err *why);

@@ -41,12 +41,12 @@ static uint64_t file_access(int abi)
 	return abi >= 3 ? use | 1ULL << 14 : use;
 }
 
-static int allow(int ruleset, const char *path, uint64_t access)
+static int allow(int ruleset, const char *path, int flags, uint64_t access)
 {
 	struct landlock_path_beneath_attr rule = {.allowed_access = access};
 	int rc;
 
-	rule.parent_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	rule.parent_fd = open(path, O_PATH | O_CLOEXEC | flags);
 	if (rule.parent_fd < 0)
 		return errno == ENOENT ? 0 : -1;
 	rc = (int)syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
@@ -54,7 +54,7 @@ static int allow(int ruleset, const char *path, uint64_t access)
 	return rc;
 }
 
-int landlock_close(bool keep_cwd, const char *readable, struct err *why)
+int landlock_close(bool keep_cwd, const char *readable, const char *file, struct err *why)
 {
 	int abi = create_ruleset(NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 	struct landlock_ruleset_attr attr;
@@ -68,8 +68,9 @@ int landlock_close(bool keep_cwd, const char *readable, struct err *why)
 	ruleset = create_ruleset(&attr, sizeof attr, 0);
 	if (ruleset < 0)
 		return err_set_errno(why, "cannot make a Landlock rule set");
-	if ((keep_cwd && allow(ruleset, ".", file_access(abi)) != 0) ||
-	    (readable != NULL && allow(ruleset, readable, LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR) != 0) ||
+	if ((keep_cwd && allow(ruleset, ".", O_DIRECTORY, file_access(abi)) != 0) ||
+	    (readable != NULL && allow(ruleset, readable, O_DIRECTORY, LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR) != 0) ||
+	    (file != NULL && allow(ruleset, file, 0, LANDLOCK_ACCESS_FS_READ_FILE) != 0) ||
 	    syscall(SYS_landlock_restrict_self, ruleset, 0) != 0) {
 		err_set_errno(why, "cannot close the Landlock sandbox");
 		close(ruleset);

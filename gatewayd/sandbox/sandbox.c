@@ -58,6 +58,15 @@ static const int open_database_calls[] = {
 	SCMP_SYS(pwrite64), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep), SCMP_SYS(geteuid), SCMP_SYS(getuid),
 };
 
+/* The replay cache of libkrb5, locked while it is written. */
+static const int replay_cache_calls[] = {
+	SCMP_SYS(pwrite64), SCMP_SYS(fsync), SCMP_SYS(fdatasync), SCMP_SYS(flock), SCMP_SYS(geteuid), SCMP_SYS(getuid),
+	SCMP_SYS(getegid), SCMP_SYS(getgid), SCMP_SYS(umask), SCMP_SYS(fchmod), SCMP_SYS(getppid),
+};
+
+/* To look at one file; Landlock says which. */
+static const int one_file_calls[] = {SCMP_SYS(openat), SCMP_SYS(open), SCMP_SYS(stat), SCMP_SYS(newfstatat)};
+
 /* Looks for a path, gets EACCES instead of a death: libraries try a file and go on without it. */
 static const int refused_calls[] = {
 	SCMP_SYS(openat), SCMP_SYS(open), SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(statx), SCMP_SYS(access),
@@ -83,6 +92,7 @@ struct profile {
 static const struct profile profiles[ROLE_COUNT] = {
 	[ROLE_WORKER] = {true, false, NULL, {GROUP(base_calls), GROUP(network_calls)}},
 	[ROLE_AUTH] = {true, false, NULL, {GROUP(base_calls)}},
+	[ROLE_GSSAPI] = {true, true, NULL, {GROUP(base_calls), GROUP(read_file_calls), GROUP(replay_cache_calls)}},
 	[ROLE_RECORDER] = {true, true, NULL, {GROUP(base_calls), GROUP(read_file_calls), GROUP(database_calls)}},
 	[ROLE_CONTROL] = {true, true, NULL,
 			  {GROUP(base_calls), GROUP(read_file_calls), GROUP(database_calls), GROUP(socket_server_calls)}},
@@ -122,33 +132,50 @@ static int add_self_rules(scmp_filter_ctx ctx)
 }
 
 /* Memory never becomes executable; fstat(3) is newfstatat(2) with an empty path in glibc. */
-static int add_argument_rules(scmp_filter_ctx ctx, bool files)
+static bool is_one_of(int call, const int *calls, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (calls[i] == call)
+			return true;
+	return false;
+}
+
+/* Paths that are looked for in vain. */
+static int add_refusals(scmp_filter_ctx ctx, bool one_file)
+{
+	struct scmp_arg_cmp empty_path = SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH);
+	struct scmp_arg_cmp named_path = SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, 0);
+	int rc = 0;
+
+	for (size_t i = 0; i < LENGTH(refused_calls); i++)
+		if (!one_file || !is_one_of(refused_calls[i], one_file_calls, LENGTH(one_file_calls)))
+			rc |= seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), refused_calls[i], 0);
+	for (size_t i = 0; one_file && i < LENGTH(one_file_calls); i++)
+		rc |= seccomp_rule_add(ctx, SCMP_ACT_ALLOW, one_file_calls[i], 0);
+	if (one_file)
+		return rc;
+	rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1, &empty_path);
+	return rc | seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(newfstatat), 1, &named_path);
+}
+
+static int add_argument_rules(scmp_filter_ctx ctx, bool files, bool one_file)
 {
 	struct scmp_arg_cmp no_exec = SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0);
 	int rc = 0;
 
 	rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, &no_exec);
 	rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, &no_exec);
-	if (!files) {
-		struct scmp_arg_cmp empty_path = SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH);
-		struct scmp_arg_cmp named_path = SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, 0);
-
-		rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1, &empty_path);
-		rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(newfstatat), 1, &named_path);
-		for (size_t i = 0; i < LENGTH(refused_calls); i++)
-			rc |= seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), refused_calls[i], 0);
-	}
-	return rc;
+	return files ? rc : rc | add_refusals(ctx, one_file);
 }
 
-static int install_filter(const struct profile *p, struct err *why)
+static int install_filter(const struct profile *p, bool one_file, struct err *why)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int rc;
 
 	if (ctx == NULL)
 		return err_set(why, "cannot make a system-call filter");
-	rc = add_argument_rules(ctx, uses(p, read_file_calls)) | add_self_rules(ctx);
+	rc = add_argument_rules(ctx, uses(p, read_file_calls), one_file) | add_self_rules(ctx);
 	if (uses(p, network_calls))
 		rc |= add_socket_rules(ctx);
 	for (size_t g = 0; g < LENGTH(p->groups); g++)
@@ -163,7 +190,7 @@ static int install_filter(const struct profile *p, struct err *why)
 	return 0;
 }
 
-int sandbox_enter(enum role role, struct err *why)
+int sandbox_enter(enum role role, const char *file, struct err *why)
 {
 	const struct profile *p = &profiles[role];
 
@@ -175,7 +202,7 @@ int sandbox_enter(enum role role, struct err *why)
 #endif
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
 		return err_set_errno(why, "cannot give up new privileges");
-	if (landlock_close(p->keep_cwd, p->readable, why) != 0)
+	if (landlock_close(p->keep_cwd, p->readable, file, why) != 0)
 		return -1;
-	return install_filter(p, why);
+	return install_filter(p, file != NULL, why);
 }

@@ -82,6 +82,8 @@ int files_prepare_state(struct supervisor *s, struct err *why)
 		return -1;
 	if (open_directory(s, "audit", owner, &s->audit_fd, why) != 0)
 		return -1;
+	if (config_has_gssapi(s->config) && open_directory(s, "gssapi", owner, &s->gssapi_fd, why) != 0)
+		return -1;
 	return open_directory(s, "policy", owner, &s->policy_fd, why);
 }
 

@@ -50,7 +50,7 @@ struct supervisor {
 	int64_t started_us; /* monotonic */
 	uint16_t next_temporary_slot;
 	int config_fd, clock_fd, control_fd;
-	int state_fd, audit_fd, policy_fd;         /* directories, opened once */
+	int state_fd, audit_fd, policy_fd, gssapi_fd;         /* directories, opened once */
 	struct process *stand_ins[CONFIG_WORKERS_MAX]; /* by slot: who accepts for a missing worker */
 	struct listening *listening;
 	size_t nlistening;

@@ -13,6 +13,7 @@ static const struct {
 } pairs[] = {
 	{ROLE_WORKER, ROLE_AUTH},      {ROLE_WORKER, ROLE_RECORDER}, {ROLE_CONTROL, ROLE_WORKER},
 	{ROLE_CONTROL, ROLE_RECORDER}, {ROLE_CONTROL, ROLE_AUTH},    {ROLE_AUTH, ROLE_PAM},
+	{ROLE_AUTH, ROLE_GSSAPI},
 };
 
 static bool talk(enum role a, enum role b)

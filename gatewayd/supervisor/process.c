@@ -36,6 +36,8 @@ static int work_directory(const struct process *p)
 {
 	if (p->role == ROLE_RECORDER || p->role == ROLE_READER)
 		return p->sup->audit_fd;
+	if (p->role == ROLE_GSSAPI)
+		return p->sup->gssapi_fd;
 	return p->role == ROLE_CONTROL ? p->sup->policy_fd : -1;
 }
 

@@ -112,7 +112,7 @@ static void on_file_open(struct process *control, struct ipc_message *m)
 
 /* Who may have whom ended: never a role that meets clients, and nobody the recorder. */
 static const unsigned may_end[ROLE_COUNT] = {
-	[ROLE_AUTH] = BIT(PAM) | BIT(WORKER),
+	[ROLE_AUTH] = BIT(PAM) | BIT(GSSAPI) | BIT(WORKER),
 	[ROLE_RECORDER] = BIT(WORKER),
 	[ROLE_CONTROL] = BIT(WORKER) | BIT(COMPILER) | BIT(READER),
 };
@@ -127,7 +127,7 @@ static void on_kill(struct process *asker, struct ipc_message *m)
 	if (p == NULL || !(may_end[asker->role] & 1u << role))
 		return;
 	log_warning("%s/%u is ended at the request of %s", role_name(p->role), slot, role_name(asker->role));
-	p->killed_on_request = p->role == ROLE_PAM; /* no fault of its own: no pause before the next */
+	p->killed_on_request = p->role == ROLE_PAM || p->role == ROLE_GSSAPI; /* no fault of its own: no pause before the next */
 	process_kill(p);
 }
 

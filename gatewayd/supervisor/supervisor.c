@@ -280,6 +280,8 @@ static void start_all(struct supervisor *s)
 	process_add(s, ROLE_AUTH, 0, false);
 	for (uint16_t i = 0; i < s->config->pam_processes; i++)
 		process_add(s, ROLE_PAM, i, false);
+	if (config_has_gssapi(s->config))
+		process_add(s, ROLE_GSSAPI, 0, false);
 	for (uint16_t i = 0; i < s->config->workers; i++)
 		process_add(s, ROLE_WORKER, i, false);
 	TAILQ_FOREACH (p, &s->processes, next)

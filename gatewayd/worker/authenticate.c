@@ -6,6 +6,7 @@
 
 #include "auth/auth.h"
 #include "common/log.h"
+#include "gatewayd/worker/gss.h"
 #include "gatewayd/worker/session.h"
 #include "gatewayd/worker/worker.h"
 
@@ -28,6 +29,23 @@ static struct session *take_waiting(struct worker *w, uint64_t id)
 	return NULL;
 }
 
+static void on_gss_answer(struct worker *w, const struct ipc_message *m)
+{
+	static struct gss_answer answer;
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+	struct session *s;
+
+	if (!gss_get_answer(&r, &answer)) {
+		log_error("the authenticator sent a malformed answer");
+		return;
+	}
+	s = take_waiting(w, answer.id);
+	if (s == NULL)
+		return;
+	s->setup->gss_under_way = answer.more;
+	gss_answered(s, &answer);
+}
+
 static void on_message(struct ipc *link, struct ipc_message *m, void *arg)
 {
 	static struct auth_answer answer;
@@ -37,6 +55,8 @@ static void on_message(struct ipc *link, struct ipc_message *m, void *arg)
 	(void)link;
 	if (m->type == IPC_ADMIT_ANSWER)
 		limits_answer(arg, m);
+	if (m->type == IPC_GSS_ANSWER)
+		on_gss_answer(arg, m);
 	if (m->type != IPC_AUTH_ANSWER)
 		return;
 	if (!auth_get_answer(&r, &answer)) {
@@ -92,14 +112,31 @@ int authenticate_ask(struct session *s, struct auth_ask *ask)
 	return rc;
 }
 
+int authenticate_ask_gss(struct session *s, struct gss_ask *ask)
+{
+	static uint8_t body[66560];
+	struct wire_writer out = wire_writer_on(body, sizeof body);
+
+	if (s->worker->auth == NULL)
+		return -1;
+	ask->id = s->id;
+	gss_put_ask(&out, ask);
+	if (ipc_send_wire(s->worker->auth, IPC_GSS_ASK, &out) != 0)
+		return -1;
+	s->setup->asked = s->setup->gss_under_way = true;
+	LIST_INSERT_HEAD(&s->worker->asking, s->setup, asking);
+	return 0;
+}
+
 void authenticate_cancel(struct session *s)
 {
 	uint8_t body[16];
 	struct wire_writer out = wire_writer_on(body, sizeof body);
 
-	if (!s->setup->asked)
+	if (!s->setup->asked && !s->setup->gss_under_way)
 		return;
-	stop_waiting(s->setup);
+	if (s->setup->asked)
+		stop_waiting(s->setup);
 	auth_put_cancel(&out, s->id);
 	if (s->worker->auth != NULL)
 		ipc_send_wire(s->worker->auth, IPC_AUTH_CANCEL, &out);

@@ -9,6 +9,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "gatewayd/worker/resolver.h"
+#include "gatewayd/worker/gss.h"
 #include "gatewayd/worker/session.h"
 #include "gatewayd/worker/worker.h"
 
@@ -28,6 +29,21 @@ struct policy_context authorise_context(const struct worker *w)
 	};
 }
 
+enum policy_method authorise_method(const struct session *s)
+{
+	static const enum policy_method gssapi[] = {
+		[PROTECTION_NONE] = POLICY_METHOD_GSSAPI,
+		[PROTECTION_INTEGRITY] = POLICY_METHOD_GSSAPI_INTEGRITY,
+		[PROTECTION_CONFIDENTIALITY] = POLICY_METHOD_GSSAPI_CONFIDENTIALITY,
+	};
+
+	if (s->gss != NULL)
+		return gssapi[gss_protection(s)];
+	if (s->protocol == PROTOCOL_SOCKS4)
+		return POLICY_METHOD_SOCKS4;
+	return s->user != NULL ? POLICY_METHOD_PASSWORD : POLICY_METHOD_NONE;
+}
+
 static struct policy_request facts(const struct session *s, const char *groups[AUTH_GROUPS_MAX])
 {
 	const struct setup *setup = s->setup;
@@ -41,9 +57,7 @@ static struct policy_request facts(const struct session *s, const char *groups[A
 		.groups = groups,
 		.ngroups = setup->ngroups,
 		.claimed_user = s->claimed,
-		.method = s->protocol == PROTOCOL_SOCKS4 ? POLICY_METHOD_SOCKS4
-			  : setup->method == 0x02        ? POLICY_METHOD_PASSWORD
-							 : POLICY_METHOD_NONE,
+		.method = authorise_method(s),
 		.command = setup->request.command,
 		.name = setup->request.has_name ? &setup->request.name : NULL,
 		.address = setup->request.address,

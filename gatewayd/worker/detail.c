@@ -9,6 +9,7 @@
 
 #include "common/log.h"
 #include "common/text.h"
+#include "gatewayd/worker/gss.h"
 #include "gatewayd/worker/session.h"
 #include "gatewayd/worker/udp.h"
 #include "gatewayd/worker/worker.h"
@@ -74,12 +75,23 @@ static void write_all(json_t *root, struct audit_event *e)
 	json_decref(root);
 }
 
+static void put_principal(json_t *root, const struct session *s)
+{
+	static const char *const protections[] = {"none", "integrity", "confidentiality"};
+
+	if (gss_principal(s) == NULL)
+		return;
+	json_object_set_new(root, "principal", json_string(gss_principal(s)));
+	json_object_set_new(root, "protection", json_string(protections[gss_protection(s)]));
+}
+
 void detail_write(const struct session *s, const struct policy_image *image, const struct policy_decision *d, struct audit_event *e)
 {
 	json_t *root = json_object();
 
 	set_unless_empty(root, "candidates", candidates(s, image));
 	set_unless_empty(root, "groups", groups(s->setup->groups, s->setup->ngroups));
+	put_principal(root, s);
 	if (s->claimed != NULL)
 		json_object_set_new(root, "claimed_user", json_string(s->claimed));
 	set_unless_empty(root, "monitors", monitors(image, d));
@@ -92,6 +104,7 @@ void detail_write_flow(const struct udp_flow *f, const struct policy_decision *d
 	json_t *root = json_object();
 
 	set_unless_empty(root, "groups", groups(a->groups, a->ngroups));
+	put_principal(root, a->session);
 	set_unless_empty(root, "monitors", monitors(a->session->worker->rules->image, d));
 	if (f->inbound)
 		json_object_set_new(root, "opened_by", json_string("destination"));

@@ -9,11 +9,12 @@
 
 #include "common/clock.h"
 #include "common/text.h"
+#include "gatewayd/worker/gss.h"
 #include "gatewayd/worker/session.h"
 #include "gatewayd/worker/socks4.h"
 #include "gatewayd/worker/worker.h"
 
-enum { METHOD_NONE = 0x00, METHOD_PASSWORD = 0x02, METHOD_UNACCEPTABLE = 0xff };
+enum { METHOD_NONE = 0x00, METHOD_GSSAPI = 0x01, METHOD_PASSWORD = 0x02, METHOD_UNACCEPTABLE = 0xff };
 
 /* Longest that a module may make a refused client wait. */
 #define DELAY_MAX_US 15000000
@@ -42,6 +43,10 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	ssize_t n;
 
 	(void)what;
+	if (gss_reads(s)) {
+		gss_receive(s);
+		return;
+	}
 	n = recv(fd, setup->in + setup->in_len, room, 0);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -54,13 +59,13 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	advance(s);
 }
 
-static void wait_for_client(struct session *s)
+void handshake_wait_for_client(struct session *s)
 {
 	event_add(&s->client_read, NULL);
 	session_arm(s, s->setup->deadline_us - clock_mono_us());
 }
 
-static void stop_reading(struct session *s)
+void handshake_stop_reading(struct session *s)
 {
 	event_del(&s->client_read);
 }
@@ -73,7 +78,7 @@ void handshake_start(struct session *s)
 	s->setup->deadline_us = s->accepted_us + (int64_t)s->listener->handshake_timeout_ms * 1000;
 	s->setup->method = METHOD_UNACCEPTABLE;
 	event_assign(&s->client_read, w->base, s->client_fd, EV_READ | EV_PERSIST, on_readable, s);
-	wait_for_client(s);
+	handshake_wait_for_client(s);
 	/* Often the greeting is there already. */
 	on_readable(s->client_fd, EV_READ, s);
 }
@@ -89,15 +94,17 @@ void handshake_timeout(struct session *s)
 bool handshake_reply(struct session *s, enum reason reason, const struct endpoint *bound)
 {
 	uint8_t reply[FRONT_REPLY_MAX];
+	size_t len = front_write_reply(s->protocol, reply, reason, bound);
 
-	return say(s, reply, front_write_reply(s->protocol, reply, reason, bound));
+	return gss_protects(s) ? gss_say(s, reply, len) : say(s, reply, len);
 }
 
 /* What the client reads when it is refused, in the terms of the state it is in. */
 void handshake_refusal_reply(struct session *s, enum reason reason)
 {
 	static const struct endpoint nowhere;
-	static const uint8_t no_method[2] = {5, METHOD_UNACCEPTABLE}, login_refused[2] = {1, 1};
+	static const uint8_t no_method[2] = {5, METHOD_UNACCEPTABLE}, login_refused[2] = {1, 1}, aborted[2] = {1, 0xff};
+	bool gssapi = s->gss != NULL; /* RFC 1961 section 3.8 */
 
 	switch (s->state) {
 	case SESSION_COUNTING:
@@ -109,7 +116,11 @@ void handshake_refusal_reply(struct session *s, enum reason reason)
 	case SESSION_LOGIN:
 	case SESSION_AUTHENTICATING:
 	case SESSION_DELAYING:
-		say(s, login_refused, sizeof login_refused);
+		say(s, gssapi ? aborted : login_refused, sizeof aborted);
+		return;
+	case SESSION_NEGOTIATING:
+	case SESSION_PROTECTING:
+		say(s, aborted, sizeof aborted);
 		return;
 	default:
 		handshake_reply(s, reason, &nowhere);
@@ -168,6 +179,10 @@ static bool greeting(struct session *s)
 		session_drop(s);
 		return false;
 	}
+	if (reply[1] == METHOD_GSSAPI) {
+		gss_begin(s);
+		return false;
+	}
 	session_set_state(s, reply[1] == METHOD_PASSWORD ? SESSION_LOGIN : SESSION_REQUEST);
 	return true;
 }
@@ -212,7 +227,7 @@ static bool login(struct session *s)
 	case FRONT_DONE:
 		break;
 	}
-	stop_reading(s);
+	handshake_stop_reading(s);
 	s->user = strdup(text_escape(in.user, in.user_len, shown, sizeof shown));
 	const char *refused = auth_text_refused(in.user, in.user_len);
 
@@ -240,37 +255,48 @@ static bool keep_groups(struct setup *setup, const struct auth_answer *answer)
 	return true;
 }
 
-void handshake_login_done(struct session *s, const struct auth_answer *answer)
+bool handshake_identified(struct session *s, const struct auth_answer *answer, const char *shown)
 {
-	static const uint8_t success[2] = {1, 0};
 	static const enum reason refusals[AUTH_VERDICTS] = {
 		[AUTH_DENIED] = REASON_LOGIN_DENIED, [AUTH_FAILED] = REASON_LOGIN_FAILED, [AUTH_THROTTLED] = REASON_LOGIN_THROTTLED};
 	struct setup *setup = s->setup;
 	char *user;
 
 	if (answer->verdict != AUTH_OK) {
+		if (s->user == NULL && shown != NULL && shown[0] != '\0')
+			s->user = strdup(shown);
 		/* For the record, which is made when the delay is over. */
 		setup->refusal_detail = strdup(answer->reason);
 		setup->refusal = refusals[answer->verdict];
 		session_set_state(s, SESSION_DELAYING);
 		session_arm(s, answer->delay_us < DELAY_MAX_US ? answer->delay_us : DELAY_MAX_US);
-		return;
+		return false;
 	}
 	user = strdup(answer->user);
 	if (user == NULL || !keep_groups(setup, answer)) {
 		free(user);
 		session_refuse(s, REASON_FAULT, "out of memory");
-		return;
+		return false;
 	}
 	free(s->user);
 	s->user = user;
+	return true;
+}
+
+void handshake_login_done(struct session *s, const struct auth_answer *answer)
+{
+	static const uint8_t success[2] = {1, 0};
+	struct setup *setup = s->setup;
+
+	if (!handshake_identified(s, answer, NULL))
+		return;
 	setup->deadline_us += clock_mono_us() - setup->waiting_since_us;
 	session_set_state(s, SESSION_REQUEST);
 	if (!say(s, success, sizeof success)) {
 		session_drop(s);
 		return;
 	}
-	wait_for_client(s);
+	handshake_wait_for_client(s);
 	advance(s);
 }
 
@@ -315,13 +341,13 @@ static bool request(struct session *s)
 	case FRONT_REFUSE:
 		s->command = setup->request.command;
 		s->port = setup->request.port;
-		stop_reading(s);
+		handshake_stop_reading(s);
 		refuse_request(s, &why);
 		return false;
 	case FRONT_DONE:
 		break;
 	}
-	stop_reading(s);
+	handshake_stop_reading(s);
 	consume(setup, used); /* what is left is early data for the destination */
 	s->command = setup->request.command;
 	s->port = setup->request.port;
@@ -362,4 +388,9 @@ static void advance(struct session *s)
 		default:
 			return;
 		}
+}
+
+void handshake_advance(struct session *s)
+{
+	advance(s);
 }

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 
 #include "common/clock.h"
+#include "gatewayd/worker/gss.h"
 #include "gatewayd/worker/session.h"
 #include "gatewayd/worker/worker.h"
 
@@ -89,6 +90,10 @@ static enum step finish_direction(struct session *s, struct side *d)
 	d->flow->eof = true;
 	if (d->flow->len > 0)
 		return STEP_WAIT;
+	if (d->flow == &s->up && gss_waiting(s) > 0) {
+		session_end(s, "the client ended inside a message", true);
+		return STEP_OVER;
+	}
 	shutdown(d->to, SHUT_WR);
 	d->flow->shut = true;
 	if (s->up.shut && s->down.shut) {
@@ -98,12 +103,66 @@ static enum step finish_direction(struct session *s, struct side *d)
 	return STEP_WAIT;
 }
 
+/* ---- GSSAPI (RFC 1961 section 5) ------------------------------------------------------------------------------------ */
+
+static enum step spoiled(struct session *s, const struct err *why)
+{
+	session_end(s, why->text, true);
+	return STEP_OVER;
+}
+
+/* Messages of the client, opened for as long as the destination takes them; the rest waits, and is no more than one read. */
+static enum step open_messages(struct session *s, struct side *d, uint8_t *data, size_t len)
+{
+	enum step step = STEP_ON;
+	size_t used, plain_len;
+	uint8_t *plain;
+	struct err why;
+	int rc = 0;
+
+	/* Mostly none waits, and they are opened where they were read. */
+	while (gss_waiting(s) == 0 && step == STEP_ON && (rc = gss_open(s, data, len, &used, &plain, &plain_len, &why)) == 1) {
+		data += used;
+		len -= used;
+		if (plain_len > 0)
+			step = deliver(s, d, plain, plain_len);
+	}
+	if (step == STEP_OVER)
+		return step;
+	if (rc < 0 || gss_take(s, data, len, &why) != 0)
+		return spoiled(s, &why);
+	while (step == STEP_ON && (rc = gss_next(s, &plain, &plain_len, &why)) == 1)
+		if (plain_len > 0)
+			step = deliver(s, d, plain, plain_len);
+	return rc < 0 && step != STEP_OVER ? spoiled(s, &why) : step;
+}
+
+/* What the destination sent, as one message. */
+static enum step make_message(struct session *s, struct side *d, const uint8_t *data, size_t len)
+{
+	const uint8_t *frame;
+	size_t frame_len;
+	struct err why;
+
+	if (gss_encapsulate(s, data, len, &frame, &frame_len, &why) != 0)
+		return spoiled(s, &why);
+	return deliver(s, d, frame, frame_len);
+}
+
+static enum step pass(struct session *s, struct side *d, uint8_t *data, size_t len)
+{
+	if (!gss_protects(s))
+		return deliver(s, d, data, len);
+	return d->flow == &s->up ? open_messages(s, d, data, len) : make_message(s, d, data, len);
+}
+
 static enum step pump(struct session *s, struct side *d)
 {
 	uint8_t *buffer = s->worker->buffer;
+	size_t size = gss_protects(s) && d->flow == &s->down ? GSS_PLAIN_MAX : RELAY_BUFFER;
 
 	for (int i = 0; i < READS_PER_TURN; i++) {
-		ssize_t n = recv(d->from, buffer, RELAY_BUFFER, 0);
+		ssize_t n = recv(d->from, buffer, size, 0);
 
 		if (n == 0)
 			return finish_direction(s, d);
@@ -113,9 +172,9 @@ static enum step pump(struct session *s, struct side *d)
 			session_end(s, d->from_reset, true);
 			return STEP_OVER;
 		}
-		enum step step = deliver(s, d, buffer, (size_t)n);
+		enum step step = pass(s, d, buffer, (size_t)n);
 
-		if (step != STEP_ON || n < RELAY_BUFFER)
+		if (step != STEP_ON || (size_t)n < size)
 			return step;
 	}
 	return STEP_ON;
@@ -130,6 +189,8 @@ static void drain(struct session *s, struct side *d)
 	free(f->pending);
 	f->pending = NULL;
 	f->off = f->len = 0;
+	if (f == &s->up && gss_waiting(s) > 0 && open_messages(s, d, NULL, 0) != STEP_ON)
+		return;
 	if (f->eof)
 		finish_direction(s, d);
 	else
@@ -193,7 +254,7 @@ void relay_idle_check(struct session *s)
 	if (session_checkpoint_left_us(s, now) <= 0)
 		session_checkpoint(s, now);
 	if (age_left <= 0)
-		session_end(s, "maximum session age", false);
+		session_end(s, session_age_reason(s, now), false);
 	else if (left <= 0)
 		session_end(s, "idle timeout", false);
 	else
@@ -233,6 +294,8 @@ void relay_start(struct session *s, const uint8_t *early, size_t len)
 	s->active_us = clock_mono_us();
 	arm(s, s->active_us);
 	/* Bytes that came in one piece with the request. */
-	if (len > 0)
-		deliver(s, &d, early, len);
+	if (len > 0 && deliver(s, &d, early, len) != STEP_ON)
+		return;
+	if (gss_waiting(s) > 0)
+		open_messages(s, &d, NULL, 0);
 }

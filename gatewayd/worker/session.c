@@ -16,6 +16,7 @@
 #include "common/log.h"
 #include "common/text.h"
 #include "gatewayd/recording.h"
+#include "gatewayd/worker/gss.h"
 #include "gatewayd/worker/resolver.h"
 #include "gatewayd/worker/udp.h"
 #include "gatewayd/worker/worker.h"
@@ -28,7 +29,8 @@
 
 static const char *const state_names[SESSION_STATE_COUNT] = {
 	[SESSION_COUNTING] = "counting",
-	[SESSION_GREETING] = "greeting",   [SESSION_LOGIN] = "login",         [SESSION_AUTHENTICATING] = "authenticating",
+	[SESSION_GREETING] = "greeting",   [SESSION_LOGIN] = "login",
+	[SESSION_NEGOTIATING] = "negotiating", [SESSION_PROTECTING] = "protecting",         [SESSION_AUTHENTICATING] = "authenticating",
 	[SESSION_DELAYING] = "delaying",   [SESSION_REQUEST] = "request",     [SESSION_RESOLVING] = "resolving",
 	[SESSION_ADMITTING] = "admitting",
 	[SESSION_GRANTING] = "granting",   [SESSION_BINDING] = "binding",     [SESSION_ACCEPTING] = "accepting",
@@ -37,13 +39,15 @@ static const char *const state_names[SESSION_STATE_COUNT] = {
 };
 
 #define TO(state) (1u << SESSION_##state)
-#define HANDSHAKE (TO(COUNTING) | TO(GREETING) | TO(LOGIN) | TO(REQUEST))
+#define HANDSHAKE (TO(COUNTING) | TO(GREETING) | TO(LOGIN) | TO(NEGOTIATING) | TO(REQUEST))
 
 static const unsigned legal_moves[SESSION_STATE_COUNT] = {
 	[SESSION_COUNTING] = TO(GREETING) | TO(CLOSING),
-	[SESSION_GREETING] = TO(LOGIN) | TO(REQUEST) | TO(CLOSING),
+	[SESSION_GREETING] = TO(LOGIN) | TO(NEGOTIATING) | TO(REQUEST) | TO(CLOSING),
 	[SESSION_LOGIN] = TO(AUTHENTICATING) | TO(CLOSING),
-	[SESSION_AUTHENTICATING] = TO(REQUEST) | TO(DELAYING) | TO(CLOSING),
+	[SESSION_NEGOTIATING] = TO(AUTHENTICATING) | TO(CLOSING),
+	[SESSION_PROTECTING] = TO(REQUEST) | TO(CLOSING),
+	[SESSION_AUTHENTICATING] = TO(NEGOTIATING) | TO(PROTECTING) | TO(REQUEST) | TO(DELAYING) | TO(CLOSING),
 	[SESSION_DELAYING] = TO(CLOSING),
 	[SESSION_REQUEST] = TO(ADMITTING) | TO(RESOLVING) | TO(GRANTING) | TO(CLOSING),
 	[SESSION_ADMITTING] = TO(RESOLVING) | TO(GRANTING) | TO(CLOSING),
@@ -82,6 +86,8 @@ const char *session_method(const struct session *s)
 	if (s->protocol == PROTOCOL_SOCKS4)
 		return "socks4";
 
+	if (s->gss != NULL)
+		return "gssapi";
 	uint8_t method = s->setup != NULL ? s->setup->method : s->user != NULL ? 0x02 : 0x00;
 
 	return method == 0x02 ? "password" : method == 0x00 ? "none" : "";
@@ -103,7 +109,17 @@ int64_t session_age_left_us(const struct session *s, int64_t now_us)
 {
 	int64_t limit = (int64_t)s->listener->max_session_age_ms * 1000;
 
-	return limit == 0 ? INT64_MAX : s->granted_us + limit - now_us;
+	int64_t age = limit == 0 ? INT64_MAX : s->granted_us + limit - now_us;
+	int64_t ticket = gss_expires_us(s);
+
+	if (ticket == INT64_MAX)
+		return age;
+	return ticket - now_us < age ? ticket - now_us : age;
+}
+
+const char *session_age_reason(const struct session *s, int64_t now_us)
+{
+	return gss_expires_us(s) <= now_us ? "the client's ticket has expired" : "maximum session age";
 }
 
 /* Every waiting state has a deadline, and a way to end at it. */
@@ -118,6 +134,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 		return;
 	case SESSION_GREETING:
 	case SESSION_LOGIN:
+	case SESSION_NEGOTIATING:
+	case SESSION_PROTECTING:
 	case SESSION_REQUEST:
 		handshake_timeout(s);
 		return;
@@ -270,6 +288,7 @@ static void session_free(struct session *s, bool reset)
 
 	session_free_setup(s);
 	udp_free(s);
+	gss_free(s);
 	limits_done(s);
 	forget_events(s);
 	close_fd(&s->client_fd, reset);
@@ -325,7 +344,8 @@ void session_event(const struct session *s, enum audit_kind kind, struct audit_e
 	e->client = s->client;
 	e->address = (struct endpoint){.addr = s->address, .port = s->port};
 	e->bytes_up = s->up.bytes;
-	e->bytes_down = s->down.bytes;
+	/* What the destination sent, also when it reaches the client in messages of another size. */
+	e->bytes_down = s->down.bytes > gss_overhead(s) ? s->down.bytes - gss_overhead(s) : 0;
 	e->revision = s->revision;
 	copy_text(e->listener, sizeof e->listener, s->listener->name);
 	copy_text(e->user, sizeof e->user, s->user);

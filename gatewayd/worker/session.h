@@ -6,6 +6,9 @@
  *   Any state before RELAYING may go to CLOSING: the refusal is written, the client's bytes are drained, bounded in time.
  *   AUTHENTICATING -> DELAYING -> CLOSING is a refused log-in that waits as long as PAM asked for.
  *
+ * GSSAPI: GREETING -> NEGOTIATING (a token of the client) -> AUTHENTICATING (at the authenticator) -> NEGOTIATING ... until the
+ * context is established, then PROTECTING (the word about protection) -> REQUEST.
+ *
  * BIND: GRANTING -> BINDING (first reply; waits for the peer) -> ACCEPTING (the peer's record) -> RELAYING.
  *
  * UDP ASSOCIATE: REQUEST -> GRANTING -> ASSOCIATED; its destinations are decided datagram by datagram (udp.h).
@@ -37,11 +40,14 @@ struct lookup;
 struct record;
 struct ruleset;
 struct association;
+struct gss;
 
 enum session_state {
 	SESSION_COUNTING,
 	SESSION_GREETING,
 	SESSION_LOGIN,
+	SESSION_NEGOTIATING,
+	SESSION_PROTECTING,
 	SESSION_AUTHENTICATING,
 	SESSION_DELAYING,
 	SESSION_REQUEST,
@@ -91,6 +97,7 @@ struct setup {
 	bool asked;
 	TAILQ_ENTRY(setup) shaking; /* among those who have not yet shown who they are or what they want */
 	bool in_shaking;
+	bool gss_under_way; /* the authenticator holds a context of ours that is not established */
 	TAILQ_ENTRY(setup) admitting; /* among those that wait for a word about limits */
 	bool in_admitting;
 	enum reason refusal; /* while the refusal of a log-in is delayed */
@@ -131,6 +138,7 @@ struct session {
 	const struct config_listener *listener;
 	struct setup *setup; /* NULL once relaying */
 	struct association *association; /* of UDP, once granted */
+	struct gss *gss;                 /* of a GSSAPI log-in */
 	uint64_t id;
 	enum session_state state;
 	enum protocol protocol;
@@ -188,5 +196,7 @@ int64_t session_checkpoint_left_us(const struct session *s, int64_t now_us);
 
 /* Until max-session-age, from the grant; INT64_MAX without one. */
 int64_t session_age_left_us(const struct session *s, int64_t now_us);
+/* Why it is over, when nothing is left. */
+const char *session_age_reason(const struct session *s, int64_t now_us);
 /* Starts the timer of the current state; it ends the session or moves it on (session.c says how). */
 void session_arm(struct session *s, int64_t after_us);

@@ -12,6 +12,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "gatewayd/worker/gss.h"
 #include "gatewayd/worker/socks5.h"
 #include "gatewayd/worker/worker.h"
 
@@ -185,10 +186,39 @@ void udp_send(struct udp_flow *f, const uint8_t *data, size_t len)
 		add_source(msg, p->control, sizeof p->control, &f->source);
 }
 
+/* RFC 1961 section 5: header and data are one message.  There is one buffer for it, so it leaves at once. */
+static void send_back_sealed(struct udp_flow *f, const struct endpoint *from, const uint8_t *data, size_t len)
+{
+	static uint8_t plain[SOCKS5_UDP_HEADER_MAX + DATAGRAM_MAX];
+	struct association *a = f->association;
+	size_t header = socks5_write_datagram(plain, from), frame_len;
+	const uint8_t *frame;
+	struct err why;
+
+	memcpy(plain + header, data, len);
+	if (gss_seal_datagram(a->session, plain, header + len, &frame, &frame_len, &why) != 0) {
+		a->counts.unsent++;
+		return;
+	}
+	udp_flush();
+	struct parcel *p = add_parcel(f, a->client_fd, &a->client);
+
+	p->back = true;
+	p->len = len;
+	p->iov[0] = (struct iovec){.iov_base = (void *)(uintptr_t)frame, .iov_len = frame_len};
+	outbox.messages[outbox.n - 1].msg_hdr.msg_iovlen = 1;
+	udp_flush();
+}
+
 void udp_send_back(struct udp_flow *f, const uint8_t *data, size_t len)
 {
 	struct association *a = f->association;
 	struct endpoint from = {.addr = f->remote, .port = f->request.port};
+
+	if (gss_protects(a->session)) {
+		send_back_sealed(f, &from, data, len);
+		return;
+	}
 	struct parcel *p = add_parcel(f, a->client_fd, &a->client);
 
 	p->back = true;
@@ -218,6 +248,14 @@ static void take_datagram(struct association *a, const uint8_t *data, size_t len
 		flow_take(f, data + used, len - used);
 }
 
+static void take_client_datagram(struct association *a, uint8_t *data, size_t len)
+{
+	if (gss_protects(a->session) && gss_open_datagram(a->session, data, len, &data, &len) != 0)
+		a->counts.malformed++;
+	else
+		take_datagram(a, data, len);
+}
+
 /* The client's address is that of the control connection, always; its port the one declared, or the first that speaks. */
 static bool is_client(struct association *a, const struct endpoint *from)
 {
@@ -240,7 +278,7 @@ static void on_client_readable(evutil_socket_t fd, short what, void *arg)
 		/* Only what the client sends is activity: a stranger must not keep an association. */
 		if (sender_of(i, &from) && is_client(a, &from)) {
 			a->session->active_us = now;
-			take_datagram(a, batch->data[i], batch->messages[i].msg_len);
+			take_client_datagram(a, batch->data[i], batch->messages[i].msg_len);
 		} else {
 			a->counts.strangers++;
 		}
@@ -413,7 +451,7 @@ void udp_idle_check(struct session *s)
 	struct udp_flow *f;
 
 	if (session_age_left_us(s, now) <= 0) {
-		session_end(s, "maximum session age", false);
+		session_end(s, session_age_reason(s, now), false);
 		return;
 	}
 	if (now - s->active_us > (int64_t)s->listener->idle_timeout_ms * 1000) {

@@ -142,7 +142,7 @@ static struct policy_request facts(const struct udp_flow *f, const char *groups[
 		.user = s->user,
 		.groups = groups,
 		.ngroups = f->association->ngroups,
-		.method = s->user != NULL ? POLICY_METHOD_PASSWORD : POLICY_METHOD_NONE,
+		.method = authorise_method(s),
 		.command = POLICY_UDP,
 		.name = f->request.has_name ? &f->request.name : NULL,
 		.address = f->request.address,

@@ -12,6 +12,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "gatewayd/recording.h"
+#include "gatewayd/worker/gss.h"
 #include "gatewayd/worker/resolver.h"
 
 /* ---- ready: a policy to decide with, a recorder to write to -------------------------------------------------- */
@@ -267,6 +268,8 @@ int worker_main(struct child *c)
 	w->resolver = resolver_new(w->base, w->config, &why);
 	if (w->resolver == NULL)
 		log_fatal("%s", why.text);
+	if (config_has_gssapi(w->config))
+		gss_prepare(w->config->gssapi_krb5_conf);
 	c->state = w;
 	c->on_peer = on_peer;
 	c->on_message = on_message;

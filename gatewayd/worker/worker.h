@@ -89,6 +89,7 @@ struct worker {
 	uint64_t session_tag; /* high 40 bits of session ids, drawn anew when the low 24 have been counted through */
 	uint64_t session_count;
 	struct admit admits[ADMITS];
+	size_t gss_bytes;            /* of GSSAPI clients, not opened yet */
 	struct counters counters;
 	int64_t turned_away_s; /* second in which rows of clients turned away were written last, */
 	unsigned turned_away_rows; /* and how many */
@@ -118,6 +119,13 @@ void handshake_login_done(struct session *s, const struct auth_answer *answer);
 /* The request may go on, as far as limits are concerned. */
 void handshake_admitted(struct session *s);
 void handshake_delay_over(struct session *s);
+/* The same of any method: true if the user is known now; else the session is on its way to a refusal (shown: who it claims to be,
+ * if that is known and not noted yet). */
+bool handshake_identified(struct session *s, const struct auth_answer *answer, const char *shown);
+/* For gss.c: the request may be whole in setup->in. */
+void handshake_advance(struct session *s);
+void handshake_wait_for_client(struct session *s);
+void handshake_stop_reading(struct session *s);
 /* Answers the request in the client's protocol; false: it has left. */
 bool handshake_reply(struct session *s, enum reason reason, const struct endpoint *bound);
 void handshake_refusal_reply(struct session *s, enum reason reason);
@@ -126,6 +134,7 @@ void handshake_refusal_reply(struct session *s, enum reason reason);
 void authenticate_link(struct worker *w, int fd);
 /* Takes a copy of ask (and wipes nothing of the caller's).  -1: the authenticator is away. */
 int authenticate_ask(struct session *s, struct auth_ask *ask);
+int authenticate_ask_gss(struct session *s, struct gss_ask *ask);
 void authenticate_cancel(struct session *s);
 
 /* limits.c: True if there is a limit to ask about: the session waits (or is gone), and handshake_start() follows, or a refusal. */
@@ -141,6 +150,8 @@ void limits_master_new(struct worker *w);
 
 /* authorise.c */
 void authorise_request(struct session *s);
+/* How the client authenticated, in the terms of policy. */
+enum policy_method authorise_method(const struct session *s);
 /* What decisions are made with, now. */
 struct policy_context authorise_context(const struct worker *w);
 /* A rule's `log`: people want to hear of it at once, besides the audit. */

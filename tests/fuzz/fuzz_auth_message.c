@@ -41,6 +41,29 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		must_equal(&w, data, size);
 	}
 	struct auth_command command;
+	static uint8_t large[98304];
+	static struct gss_answer gss_answer;
+	struct gss_ask gss_ask;
+	struct gss_step gss_step;
+
+	r = wire_reader_on(data, size);
+	if (gss_get_ask(&r, &gss_ask)) {
+		w = wire_writer_on(large, sizeof large);
+		gss_put_ask(&w, &gss_ask);
+		must_equal(&w, data, size);
+	}
+	r = wire_reader_on(data, size);
+	if (gss_get_step(&r, &gss_step)) {
+		w = wire_writer_on(large, sizeof large);
+		gss_put_step(&w, &gss_step);
+		must_equal(&w, data, size);
+	}
+	r = wire_reader_on(data, size);
+	if (gss_get_answer(&r, &gss_answer)) {
+		w = wire_writer_on(large, sizeof large);
+		gss_put_answer(&w, &gss_answer);
+		must_equal(&w, data, size);
+	}
 
 	r = wire_reader_on(data, size);
 	if (auth_get_command(&r, &command)) {

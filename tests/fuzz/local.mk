@@ -1,7 +1,7 @@
 # Every tests/fuzz/fuzz_*.c on its corpus, then FUZZ_SECONDS on its own inventions.  fuzz-long is for a night.
 FUZZ_SECONDS = 10
 FUZZED_FILES = $(common_libcommon_a_SOURCES) $(policy_libpolicy_a_SOURCES) schema/audit_event.c auth/message.c \
-	gatewayd/conf.c gatewayd/worker/socks4.c gatewayd/worker/socks5.c gatewayd/worker/hosts.c
+	gatewayd/conf.c gatewayd/worker/gss_frame.c gatewayd/worker/socks4.c gatewayd/worker/socks5.c gatewayd/worker/hosts.c
 
 .PHONY: fuzz-quick fuzz-long
 fuzz-quick: $(BUILT_SOURCES) policy/libpolicy.a

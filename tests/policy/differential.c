@@ -355,8 +355,8 @@ static void say_of_kind(size_t kind)
 static void say_condition(void)
 {
 	static const char *const by[] = {"name", "address"}, *const commands[] = {"connect", "bind", "udp"},
-				 *const methods[] = {"none", "password", "gssapi", "socks4"},
-				 *const strengths[] = {"password", "gssapi"}, *const listeners[] = {"main", "guest"},
+				 *const methods[] = {"none", "password", "gssapi", "socks4", "gssapi-integrity", "gssapi-confidentiality"},
+				 *const strengths[] = {"password", "gssapi", "gssapi-integrity", "gssapi-confidentiality"}, *const listeners[] = {"main", "guest"},
 				 *const windows[] = {"w0", "w1", "w2"};
 
 	say(one_in(4) ? " not" : "");
@@ -383,11 +383,11 @@ static void say_condition(void)
 		break;
 	case 5:
 		say(" method");
-		SAY_SOME(methods, 3);
+		SAY_SOME(methods, 6);
 		break;
 	case 6:
 		say(" strength");
-		SAY_SOME(strengths, 2);
+		SAY_SOME(strengths, 4);
 		break;
 	case 7:
 		say(" command");
@@ -572,7 +572,7 @@ static void make_question(struct question *q)
 
 	*q = (struct question){.now = some_time(), .country_known = !one_in(8), .asn_known = !one_in(8)};
 	r->command = (enum policy_command)(1 + below(3));
-	r->method = (enum policy_method)below(4);
+	r->method = (enum policy_method)below(POLICY_METHODS);
 	r->port = PICK(port_numbers);
 	if (!one_in(8))
 		r->client = address(PICK(addresses));

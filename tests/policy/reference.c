@@ -438,7 +438,7 @@ static enum answer ask_group(const struct ast_clause *c)
 static enum answer plain_answer(const struct ast_clause *c, bool deny)
 {
 	static const char *const commands[] = {NULL, "connect", "bind", "udp"};
-	static const char *const methods[] = {"none", "password", "gssapi", "socks4"};
+	static const char *const methods[] = {"none", "password", "gssapi", "socks4", "gssapi-integrity", "gssapi-confidentiality"};
 	const struct policy_request *r = ref->request;
 
 	switch (c->kind) {
@@ -453,11 +453,20 @@ static enum answer plain_answer(const struct ast_clause *c, bool deny)
 	case AST_CLAIMED_USER:
 		return ask_text(&c->values, r->claimed_user);
 	case AST_METHOD:
-		return ask_text(&c->values, methods[r->method]);
-	case AST_STRENGTH:
-		if (r->method == POLICY_METHOD_GSSAPI)
+		if (strncmp(methods[r->method], "gssapi", 6) == 0 && ask_text(&c->values, "gssapi") == YES)
 			return YES;
-		return yes_if(r->method == POLICY_METHOD_PASSWORD && ask_text(&c->values, "password") == YES);
+		return ask_text(&c->values, methods[r->method]);
+	case AST_STRENGTH: {
+		/* From weak to strong: any word that is no stronger than what there is will do. */
+		static const char *const strengths[] = {"password", "gssapi", "gssapi-integrity", "gssapi-confidentiality"};
+		static const int reached[] = {0, 1, 2, 0, 3, 4};
+		enum answer a = NO;
+
+		for (int i = 0; i < reached[r->method]; i++)
+			if (ask_text(&c->values, strengths[i]) == YES)
+				a = YES;
+		return a;
+	}
 	case AST_COMMAND:
 		return ask_text(&c->values, commands[r->command]);
 	case AST_PORT:

@@ -1,4 +1,5 @@
 check_PROGRAMS += tests/unit/test_conf tests/unit/test_recording tests/unit/test_socks4 tests/unit/test_socks5 tests/unit/test_hosts \
+	tests/unit/test_gss_frame \
 	tests/unit/test_reply tests/unit/test_resolver
 GATEWAYD_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CMOCKA_CFLAGS) $(EVENT_CFLAGS) $(SODIUM_CFLAGS) $(CONFUSE_CFLAGS) $(CARES_CFLAGS)
 
@@ -30,3 +31,7 @@ tests_unit_test_reply_LDADD = common/libcommon.a $(CMOCKA_LIBS)
 tests_unit_test_resolver_SOURCES = tests/unit/test_resolver.c gatewayd/worker/resolver.c gatewayd/worker/hosts.c
 tests_unit_test_resolver_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS)
 tests_unit_test_resolver_LDADD = common/libcommon.a $(CARES_LIBS) $(EVENT_LIBS) $(CMOCKA_LIBS)
+
+tests_unit_test_gss_frame_SOURCES = tests/unit/test_gss_frame.c gatewayd/worker/gss_frame.c
+tests_unit_test_gss_frame_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS)
+tests_unit_test_gss_frame_LDADD = common/libcommon.a $(CMOCKA_LIBS)

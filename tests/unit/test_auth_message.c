@@ -146,11 +146,12 @@ static void test_ask_lengths(void **state)
 		wire_put_addr(&w, &in.client);
 		wire_put_bytes(&w, user, user_len);
 		wire_put_bytes(&w, "a", 1);
+		wire_put_u8(&w, 0);
 		struct wire_reader r = wire_reader_on(body, w.len);
 
 		assert_int_equal(auth_get_ask(&r, &out), user_len == AUTH_TEXT_MAX);
 		user[3] = '\0';
-		memcpy(body + w.len - 5 - user_len, user, user_len);
+		memcpy(body + w.len - 6 - user_len, user, user_len);
 		r = wire_reader_on(body, w.len);
 		assert_false(auth_get_ask(&r, &out));
 	}
@@ -310,6 +311,113 @@ static void test_command(void **state)
 	assert_int_equal(out.clients.addr.family, ADDR_NONE);
 }
 
+static void test_vouched(void **state)
+{
+	uint8_t body[2048];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+	struct auth_ask in = {.id = 3, .service = "s", .listener = "l", .client = addr_v4(1), .user = "ann", .vouched = true}, out;
+
+	(void)state;
+	auth_put_ask(&w, &in);
+	struct wire_reader r = wire_reader_on(body, w.len);
+
+	assert_true(auth_get_ask(&r, &out));
+	assert_true(out.vouched);
+	body[w.len - 1] = 0; /* without a password, nobody has vouched */
+	r = wire_reader_on(body, w.len);
+	assert_false(auth_get_ask(&r, &out));
+	body[w.len - 1] = 2;
+	r = wire_reader_on(body, w.len);
+	assert_false(auth_get_ask(&r, &out));
+	strcpy(in.password, "x");
+	w = wire_writer_on(body, sizeof body);
+	auth_put_ask(&w, &in);
+	r = wire_reader_on(body, w.len);
+	assert_false(auth_get_ask(&r, &out));
+}
+
+static void test_gss_ask_and_step(void **state)
+{
+	static uint8_t body[70000], token[GSS_INPUT_MAX + 1];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+	struct gss_ask in = {.id = 3, .service = "s", .client = addr_v4(1), .token = token, .token_len = GSS_INPUT_MAX}, out;
+	struct gss_step step = {.id = 4, .token = token, .token_len = GSS_INPUT_MAX}, stepped;
+
+	(void)state;
+	memset(in.listener, 'l', sizeof in.listener - 1);
+	gss_put_ask(&w, &in);
+	assert_true(w.len <= ipc_body_max(IPC_GSS_ASK));
+	struct wire_reader r = wire_reader_on(body, w.len);
+
+	assert_true(gss_get_ask(&r, &out));
+	assert_int_equal(out.token_len, GSS_INPUT_MAX);
+	for (size_t cut = 0; cut < w.len; cut += cut < 200 ? 1 : 1009) {
+		r = wire_reader_on(body, cut);
+		assert_false(gss_get_ask(&r, &out));
+	}
+	w = wire_writer_on(body, sizeof body);
+	gss_put_step(&w, &step);
+	assert_true(w.len <= ipc_body_max(IPC_GSS_STEP));
+	r = wire_reader_on(body, w.len);
+	assert_true(gss_get_step(&r, &stepped));
+	step.token_len = 0;
+	w = wire_writer_on(body, sizeof body);
+	gss_put_step(&w, &step);
+	r = wire_reader_on(body, w.len);
+	assert_false(gss_get_step(&r, &stepped));
+	in.token_len = GSS_INPUT_MAX + 1;
+	w = wire_writer_on(body, sizeof body);
+	gss_put_ask(&w, &in);
+	r = wire_reader_on(body, w.len);
+	assert_false(gss_get_ask(&r, &out));
+}
+
+static bool takes_gss_answer(const struct gss_answer *in)
+{
+	static uint8_t body[98304];
+	static struct gss_answer out;
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	gss_put_answer(&w, in);
+	assert_false(w.overflow);
+	assert_true(w.len <= ipc_body_max(IPC_GSS_ANSWER));
+	struct wire_reader r = wire_reader_on(body, w.len);
+
+	return gss_get_answer(&r, &out);
+}
+
+static void test_gss_answer(void **state)
+{
+	static uint8_t token[GSS_INPUT_MAX];
+	static struct gss_answer a;
+
+	(void)state;
+	a = (struct gss_answer){.id = 1, .more = true, .token = token, .token_len = 1};
+	assert_true(takes_gss_answer(&a));
+	a.token_len = 0; /* more, and nothing to send */
+	assert_false(takes_gss_answer(&a));
+	a = (struct gss_answer){.id = 1, .token = token, .token_len = sizeof token, .context = token, .context_len = GSS_CONTEXT_MAX};
+	a.answer.verdict = AUTH_OK;
+	memset(a.answer.user, 'u', AUTH_TEXT_MAX);
+	memset(a.principal, 'p', AUTH_TEXT_MAX);
+	a.answer.ngroups = AUTH_GROUPS_MAX;
+	for (unsigned i = 0; i < AUTH_GROUPS_MAX; i++)
+		memset(a.answer.groups[i], 'g', AUTH_GROUP_NAME_MAX);
+	assert_true(takes_gss_answer(&a));
+	a.context_len = 0; /* a success without its context */
+	assert_false(takes_gss_answer(&a));
+	a.context_len = 5;
+	a.principal[0] = '\0'; /* of nobody */
+	assert_false(takes_gss_answer(&a));
+	strcpy(a.principal, "a\n");
+	assert_false(takes_gss_answer(&a));
+	a = (struct gss_answer){.answer = {.verdict = AUTH_DENIED, .user = "-", .reason = "no"}};
+	assert_true(takes_gss_answer(&a));
+	a.context = token;
+	a.context_len = 1; /* a refusal with a context */
+	assert_false(takes_gss_answer(&a));
+}
+
 static void test_text(void **state)
 {
 	uint8_t text[AUTH_TEXT_MAX + 1];
@@ -341,6 +449,7 @@ int main(void)
 		cmocka_unit_test(test_ask_lengths),    cmocka_unit_test(test_answer_round_trip),
 		cmocka_unit_test(test_answer_refused), cmocka_unit_test(test_answer_lengths),
 		cmocka_unit_test(test_service),	       cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_vouched), cmocka_unit_test(test_gss_ask_and_step), cmocka_unit_test(test_gss_answer),
 		cmocka_unit_test(test_command),       cmocka_unit_test(test_text),
 	};
 

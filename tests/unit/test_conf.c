@@ -74,6 +74,12 @@ static void defaults(void **state)
 	assert_int_equal(config->pam_processes, 8);
 	assert_int_equal(config->pam_queue, 8192);
 	assert_int_equal(config->pam_timeout_ms, 60000);
+	assert_string_equal(config->gssapi_keytab, "");
+	assert_string_equal(config->gssapi_krb5_conf, "/etc/krb5.conf");
+	assert_int_equal(config->gssapi_contexts, 1024);
+	assert_false(config_has_gssapi(config));
+	assert_int_equal(config->listeners[0].gssapi_protection, 1);
+	assert_false(config->listeners[0].gssapi_nec);
 	assert_int_equal(config->remember_logins_ms, 60000);
 	assert_int_equal(config->throttle_user_failures, 5);
 	assert_int_equal(config->throttle_client_failures, 20);
@@ -312,7 +318,7 @@ static void all_errors_are_told_in_one_run(void **state)
 	assert_non_null(strstr(errors, "\n/etc/g.conf:2: log-level"));
 	assert_non_null(strstr(errors, "\n/etc/g.conf:3: resolver"));
 	assert_non_null(strstr(errors, "\n/etc/g.conf:4: address is ADDRESS:PORT"));
-	assert_non_null(strstr(errors, "\n/etc/g.conf:5: methods are none and password, not 'magic'"));
+	assert_non_null(strstr(errors, "\n/etc/g.conf:5: methods are none, password and gssapi, not 'magic'"));
 }
 
 /* A file of nothing but faults must not make a message without end. */
@@ -527,6 +533,26 @@ static void no_other_file_is_drawn_in(void **state)
 	assert_non_null(strstr(errors, "include"));
 }
 
+static void gssapi(void **state)
+{
+	(void)state;
+	accepted("gssapi-keytab = \"/k\"\ngssapi-krb5-conf = \"/c\"\ngssapi-contexts = 4\n"
+		 "listener \"a\" { address = {\"0.0.0.0:1\"} methods = {\"gssapi\", \"password\"}\n"
+		 "gssapi-protection = \"confidentiality\" gssapi-nec = true }\n");
+	assert_true(config_has_gssapi(config));
+	assert_int_equal(config->listeners[0].methods[0], 0x01);
+	assert_int_equal(config->listeners[0].methods[1], 0x02);
+	assert_int_equal(config->listeners[0].gssapi_protection, 2);
+	assert_true(config->listeners[0].gssapi_nec);
+	assert_string_equal(config->gssapi_keytab, "/k");
+	assert_string_equal(config->gssapi_krb5_conf, "/c");
+	assert_int_equal(config->gssapi_contexts, 4);
+	refused("listener \"a\" { address = {\"127.0.0.1:1\"} methods = {\"gssapi\"} }\n",
+		"/etc/g.conf:1: listener 'a' offers gssapi: set gssapi-keytab");
+	refused("listener \"a\" { address = {\"127.0.0.1:1\"} gssapi-protection = \"some\" }\n",
+		"/etc/g.conf:1: gssapi-protection is none, integrity or confidentiality, not 'some'");
+}
+
 #define TEST(f) cmocka_unit_test_teardown(f, clear)
 
 int main(void)
@@ -534,6 +560,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(defaults),
 		TEST(every_option_is_taken),
+		TEST(gssapi),
 		TEST(every_number_at_its_bounds),
 		TEST(every_text_at_its_bound),
 		TEST(paths_are_absolute),

@@ -1,0 +1,73 @@
+/* What the files of the auth master share. */
+#pragma once
+
+#include <event2/event_struct.h>
+#include <sys/queue.h>
+
+#include "auth/auth.h"
+#include "auth/remember.h"
+#include "auth/secrets.h"
+
+struct worker {
+	LIST_ENTRY(worker) next;
+	struct auth_master *master;
+	struct ipc *link;
+	LIST_HEAD(, asker) askers;
+	LIST_HEAD(, gss_login) gss_logins;
+	struct limits_holder *admitted;
+};
+
+/* A worker's ask: it waits for a conversation's answer. */
+struct asker {
+	LIST_ENTRY(asker) of_worker, of_conversation;
+	struct worker *worker;
+	struct conversation *conversation;
+	struct gss_login *gss; /* its answer completes that log-in; NULL: it is the worker's as it is */
+	uint64_t id;	       /* the worker's */
+};
+
+struct child {
+	struct auth_master *master;
+	struct ipc *link; /* NULL while the slot is empty */
+	struct conversation *running;
+};
+
+/* GSSAPI log-ins that are under way (gss_master.c). */
+struct gss_desk {
+	struct ipc *link; /* to the GSSAPI child; NULL while there is none */
+	LIST_HEAD(, gss_login) logins;
+	unsigned count;
+	uint64_t asked, granted, denied;
+};
+
+struct auth_master {
+	struct event_base *base;
+	struct auth_master_options options;
+	struct limits *limits;
+	struct remembered *remembered; /* NULL: off */
+	struct throttle *throttle;
+	struct secrets *secrets;
+	uint64_t generation; /* of what is remembered: an answer to what was asked in a former one is not */
+	LIST_HEAD(, worker) workers;
+	struct child *children;
+	TAILQ_HEAD(conversation_queue, conversation) queue;
+	unsigned queued, joined; /* askers beyond the first of a conversation, now */
+	uint64_t asked, cancelled, killed, conversations, joined_ever, recalled, verdicts[AUTH_VERDICTS];
+	struct gss_desk gss;
+};
+
+/* master.c: a question about an account whose user has been vouched for; gss_login_judged() is called, maybe at once. */
+void master_ask_account(struct worker *w, struct gss_login *login, const struct auth_ask *ask);
+/* Nobody waits for it any more. */
+void master_cancel_asker(struct asker *a);
+
+/* gss_master.c */
+/* False if the message is malformed. */
+bool gss_on_ask(struct worker *w, const struct ipc_message *message);
+/* True if the worker had such a log-in, which is dropped. */
+bool gss_cancel(struct worker *w, uint64_t id);
+void gss_drop_worker(struct worker *w);
+void gss_login_set_asker(struct gss_login *login, struct asker *asker);
+void gss_login_judged(struct gss_login *login, const struct auth_answer *answer);
+/* All that is under way is refused. */
+void gss_end_all(struct auth_master *m, const char *reason);

@@ -1,0 +1,540 @@
+"""GSSAPI (RFC 1961) with Kerberos: a real KDC, real tickets, and clients that do it right and wrong."""
+
+import os
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+from harness import kdc, processes, servers, socks, wait
+from harness.gateway import sanitized
+
+pytestmark = pytest.mark.skipif(not kdc.available(), reason="needs krb5-kdc, krb5-admin-server, krb5-user and python3-gssapi")
+
+USERS = {"ann": "ann-secret", "bob": "bob-secret"}
+
+
+@pytest.fixture(scope="module")
+def realm():
+    r = kdc.Realm(USERS)
+    yield r
+    r.close()
+
+
+@pytest.fixture(scope="module")
+def ann(realm):
+    return realm.kinit("ann", USERS["ann"])
+
+
+def gssapi_gateway(gateway, realm, **options):
+    return gateway(**{"listener_methods": ["gssapi", "password"], "listener_gssapi_protection": "none", "gssapi_keytab": realm.keytab,
+                      "gssapi_krb5_conf": realm.conf, "listener_commands": ["connect", "bind", "udp"], **options})
+
+
+@pytest.mark.parametrize("level", [kdc.NONE, kdc.INTEGRITY, kdc.CONFIDENTIALITY])
+def test_levels(gateway, realm, ann, echo, level):
+    g = gssapi_gateway(gateway, realm)
+    with kdc.Client(g.address, ann) as c:
+        assert c.login(level) == level
+        assert c.request("127.0.0.1", echo.port) == socks.OK
+        c.echo(b"hello")
+        c.echo(bytes(range(256)) * 4000)
+    row = g.row(event="open")
+    assert (row["user"], row["method"], row["detail"]["groups"]) == ("ann", "gssapi", ["staff"])
+    assert row["detail"]["principal"] == f"ann@{kdc.REALM}"
+    assert row["detail"]["protection"] == ("none", "integrity", "confidentiality")[level]
+    ended = g.row(event="ended")
+    assert (ended["bytes_up"], ended["bytes_down"]) == (1024005, 1024005)
+
+
+def refusal(g, **equal):
+    return g.wait_rows(1, event="login-failed", **equal)[-1]["reason"]
+
+
+def established(g, environment, **kwargs):
+    c = kdc.Client(g.address, environment, **kwargs)
+    assert c.greet(socks.GSSAPI) == socks.GSSAPI
+    assert c.establish()
+    return c
+
+
+def session(g, environment, echo, level):
+    c = kdc.Client(g.address, environment)
+    assert c.login(level) == level
+    assert c.request("127.0.0.1", echo.port) == socks.OK
+    return c
+
+
+# ---- which protection ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("least, asked, answer", [
+    ("none", kdc.NONE, kdc.NONE), ("none", kdc.SELECTIVE, kdc.CONFIDENTIALITY), ("integrity", kdc.NONE, kdc.INTEGRITY),
+    ("integrity", kdc.CONFIDENTIALITY, kdc.CONFIDENTIALITY), ("confidentiality", kdc.INTEGRITY, kdc.CONFIDENTIALITY),
+    (None, kdc.NONE, kdc.INTEGRITY)])
+def test_no_less_than_the_listener_demands(gateway, realm, ann, echo, least, asked, answer):
+    g = gssapi_gateway(gateway, realm, listener_gssapi_protection=least)
+    with kdc.Client(g.address, ann) as c:
+        assert c.login(asked) == answer
+        assert c.request("127.0.0.1", echo.port) == socks.OK
+        c.echo(b"x")
+
+
+def test_policy_demands_a_strength(gateway, realm, ann, echo):
+    g = gssapi_gateway(gateway, realm, policy="""\
+rule secret allow strength gssapi-confidentiality to cidr 127.0.0.0/8
+default deny
+""")
+    for level, code in ((kdc.NONE, socks.NOT_ALLOWED), (kdc.INTEGRITY, socks.NOT_ALLOWED), (kdc.CONFIDENTIALITY, socks.OK)):
+        with kdc.Client(g.address, ann) as c:
+            assert c.login(level) == level
+            assert c.request("127.0.0.1", echo.port) == code
+    with g.session("127.0.0.1", echo.port) as c:
+        assert c.code == socks.NOT_ALLOWED
+    assert g.rows(event="open")[0]["detail"]["protection"] == "confidentiality"
+
+
+def test_a_protection_that_there_is_not(gateway, realm, ann):
+    g = gssapi_gateway(gateway, realm)
+    with established(g, ann) as c:
+        assert c.protect(4) is None
+    assert g.row(event="denied")["reason"] == "protocol error: the client wants a protection that there is not"
+
+
+def test_nec_variant_only_where_it_is_allowed(gateway, realm, ann, echo):
+    """The word about protection in plain, as curl --socks5-gssapi-nec sends it."""
+    g = gssapi_gateway(gateway, realm)
+    with established(g, ann) as c:
+        assert c.protect(kdc.NONE, nec=True) is None
+    assert "gssapi-nec would allow it" in g.row(event="denied")["reason"]
+    g = gssapi_gateway(gateway, realm, listener_gssapi_nec=True)
+    for level in (kdc.NONE, kdc.INTEGRITY):
+        with established(g, ann) as c:
+            assert c.protect(level, nec=True) == level
+            assert c.request("127.0.0.1", echo.port) == socks.OK
+            c.echo(b"x")
+    with established(g, ann) as c:  # and the other way still works there
+        assert c.protect(kdc.INTEGRITY) == kdc.INTEGRITY
+
+
+# ---- what is not as agreed ------------------------------------------------------------------------------------------
+
+
+def test_plain_request_after_protection(gateway, realm, ann, echo):
+    g = gssapi_gateway(gateway, realm)
+    with kdc.Client(g.address, ann) as c:
+        assert c.login(kdc.INTEGRITY) == kdc.INTEGRITY
+        c.send(socks.request("127.0.0.1", echo.port))
+        kind, token = c.receive_message()
+        assert kind == kdc.DATA and c.context.unwrap(token).message[:2] == b"\5\1"
+    assert g.row(event="denied")["reason"] == "protocol error: plain bytes where GSSAPI protection was agreed on"
+
+
+def test_plain_data_after_protection(gateway, realm, ann, echo):
+    g = gssapi_gateway(gateway, realm)
+    with session(g, ann, echo, kdc.CONFIDENTIALITY) as c:
+        c.echo(b"x")
+        c.send(b"GET / HTTP/1.0\r\n\r\n")
+        assert c.receive_all() == b""
+    assert g.row(event="ended")["reason"] == "plain bytes where GSSAPI protection was agreed on"
+
+
+def test_integrity_where_confidentiality_was_agreed(gateway, realm, ann, echo):
+    g = gssapi_gateway(gateway, realm)
+    with session(g, ann, echo, kdc.CONFIDENTIALITY) as c:
+        c.send_message(kdc.DATA, c.context.wrap(b"readable", False).message)
+        assert c.receive_all() == b""
+    assert g.row(event="ended")["reason"] == "a message without the confidentiality that was agreed on"
+
+
+@pytest.mark.parametrize("spoil, words", [
+    (lambda c: [c.wrap(b"one")] * 2, "a message of the client came twice"),
+    (lambda c: [c.wrap(b"one"), (c.wrap(b"lost"), c.wrap(b"two"))[1]], "a message of the client is missing, or out of its place"),
+    (lambda c: [c.wrap(b"one")[:-1] + b"\0", b""], "GSSAPI: "),
+    (lambda c: [b"x" * 65535], "GSSAPI: "),
+])
+def test_messages_that_somebody_touched(gateway, realm, ann, echo, spoil, words):
+    g = gssapi_gateway(gateway, realm)
+    with session(g, ann, echo, kdc.INTEGRITY) as c:
+        for token in spoil(c):
+            if token:
+                c.send_message(kdc.DATA, token)
+        c.receive_all()
+    assert g.row(event="ended")["reason"].startswith(words)
+
+
+@pytest.mark.parametrize("bytes_, words", [
+    (b"\1\1\0\0", "an empty GSSAPI token"), (b"\2\1\0\1x", "version is not 1"), (b"\1\2\0\1x", "no token"),
+    (b"\1\xff", "the client aborted"), (b"\5\1\0", "version is not 1")])
+def test_malformed_tokens(gateway, realm, bytes_, words):
+    g = gssapi_gateway(gateway, realm)
+    with g.client() as c:
+        assert c.greet(socks.GSSAPI) == socks.GSSAPI
+        c.send(bytes_)
+        assert c.receive_all() == b"\1\xff"
+    assert words in g.row(event="denied")["reason"]
+
+
+def test_largest_token_and_garbage(gateway, realm, ann, echo):
+    g = gssapi_gateway(gateway, realm)
+    for token in (b"\0" * 65535, b"`" * 65535, b"\x60\x82\xff\xff" + b"\x06" * 40000, b"x"):
+        with kdc.Client(g.address, ann) as c:
+            assert c.greet(socks.GSSAPI) == socks.GSSAPI
+            c.send_message(kdc.TOKEN, token)
+            assert c.receive_all() == b"\1\xff"
+    assert all(r["reason"].startswith("log-in denied: Kerberos: ") for r in g.wait_rows(4, event="login-failed"))
+    session(g, ann, echo, kdc.INTEGRITY).close()
+
+
+def test_one_byte_at_a_time(gateway, realm, ann, echo):
+    g = gssapi_gateway(gateway, realm)
+    with kdc.Client(g.address, ann) as c:
+        whole = c.send
+        c.send = lambda data: [whole(data[i:i + 1]) for i in range(len(data))]
+        assert c.login(kdc.CONFIDENTIALITY) == kdc.CONFIDENTIALITY
+        assert c.request("127.0.0.1", echo.port) == socks.OK
+        c.echo(b"hello")
+
+
+def test_all_in_one_piece(gateway, realm, ann, echo):
+    """The request, and data behind it, in one message and in many, before the reply."""
+    g = gssapi_gateway(gateway, realm)
+    with kdc.Client(g.address, ann) as c:
+        assert c.login(kdc.CONFIDENTIALITY) == kdc.CONFIDENTIALITY
+        messages = [socks.request("127.0.0.1", echo.port) + b"first "] + [b"%d " % i for i in range(500)]
+        c.send(b"".join(kdc.frame(c.wrap(m)) for m in messages))
+        assert c.receive_plain(10)[1] == socks.OK
+        want = b"first " + b"".join(messages[1:])
+        assert c.receive_plain(len(want)) == want
+
+
+def test_more_than_a_request(gateway, realm, ann):
+    g = gssapi_gateway(gateway, realm)
+    with kdc.Client(g.address, ann) as c:
+        assert c.login(kdc.INTEGRITY) == kdc.INTEGRITY
+        c.send_plain(b"\5\1\0\3" + b"\xff" + b"x" * 5000)
+        c.receive_message()
+    assert g.row(event="denied")["reason"] == "protocol error: more bytes than a request has"
+
+
+# ---- tickets ---------------------------------------------------------------------------------------------------------
+
+
+def test_first_token_twice(gateway, realm, ann):
+    """Whoever listened cannot log in with what was heard; not even after the process that heard it first is gone."""
+    g = gssapi_gateway(gateway, realm)
+    c = established(g, ann)
+    for _ in range(2):
+        with g.client() as thief:
+            assert thief.greet(socks.GSSAPI) == socks.GSSAPI
+            thief.send(kdc.frame(c.first, kdc.TOKEN))
+            assert thief.receive_all() == b"\1\xff"
+        processes.kill(processes.of_role(g, "gssapi")[0])
+        wait.until(lambda: g.pids("gssapi"), "another is there")
+    assert all("replay" in r["reason"] for r in g.wait_rows(2, event="login-failed"))
+    c.close()
+
+
+def test_key_that_the_keytab_does_not_have(gateway, realm, ann):
+    other = kdc.Realm({"ann": "x"})
+    try:
+        g = gssapi_gateway(gateway, realm)
+        with kdc.Client(g.address, other.kinit("ann", "x")) as c:
+            assert c.greet(socks.GSSAPI) == socks.GSSAPI
+            assert not c.establish()
+        assert refusal(g).startswith("log-in denied: Kerberos: ")
+    finally:
+        other.close()
+
+
+def test_new_keys_are_read_at_reload(gateway, echo):
+    r = kdc.Realm({"ann": "x"})
+    try:
+        g = gssapi_gateway(gateway, r)
+        session(g, r.kinit("ann", "x"), echo, kdc.INTEGRITY).close()
+        r.change_keys()
+        later = r.kinit("ann", "x")
+        with kdc.Client(g.address, later) as c:
+            assert c.greet(socks.GSSAPI) == socks.GSSAPI
+            assert not c.establish()
+        before = g.pids("gssapi")
+        g.reload()
+        wait.until(lambda: g.pids("gssapi") not in ([], before), "another GSSAPI process")
+
+        def works():
+            try:
+                session(g, later, echo, kdc.INTEGRITY).close()
+                return True
+            except AssertionError:
+                return False
+
+        wait.until(works, "the new keys are known")
+    finally:
+        r.close()
+
+
+@pytest.fixture(scope="module")
+def strict():
+    """Clocks that may differ by a second, and rules for names."""
+    r = kdc.Realm({**USERS, "ann/admin": "x", "stranger/nowhere": "x"}, clockskew=1,
+                  rules=["RULE:[2:$1-$2](.*-admin)s/-admin//", "DEFAULT"])
+    yield r
+    r.close()
+
+
+def test_clock_skew(gateway, strict):
+    g = gssapi_gateway(gateway, strict)
+    with kdc.Client(g.address, strict.kinit("ann", USERS["ann"])) as c:
+        made = time.time()
+        assert c.greet(socks.GSSAPI) == socks.GSSAPI
+        wait.until(lambda: time.time() > made + 3, "the token is old")
+        assert not c.establish()
+    assert "Clock skew" in refusal(g)
+
+
+def test_expired_ticket(gateway, strict):
+    g = gssapi_gateway(gateway, strict)
+    with kdc.Client(g.address, strict.kinit("ann", USERS["ann"], "-l", "2s")) as c:
+        made = time.time()
+        assert c.greet(socks.GSSAPI) == socks.GSSAPI
+        wait.until(lambda: time.time() > made + 4, "the ticket has expired")
+        assert not c.establish()
+    assert "expired" in refusal(g) or "Clock skew" in refusal(g)
+
+
+def test_ticket_that_expires_in_mid_session(gateway, strict, echo):
+    g = gssapi_gateway(gateway, strict)
+    with session(g, strict.kinit("ann", USERS["ann"], "-l", "3s"), echo, kdc.INTEGRITY) as c:
+        c.echo(b"x")
+        assert c.receive_all() == b""
+    assert g.row(event="ended")["reason"] == "the client's ticket has expired"
+
+
+def test_principals_and_users(gateway, strict, echo):
+    g = gssapi_gateway(gateway, strict)
+    session(g, strict.kinit("ann/admin", "x"), echo, kdc.INTEGRITY).close()
+    row = g.row(event="open")
+    assert (row["user"], row["detail"]["principal"]) == ("ann", f"ann/admin@{kdc.REALM}")
+    with kdc.Client(g.address, strict.kinit("stranger/nowhere", "x")) as c:
+        assert c.greet(socks.GSSAPI) == socks.GSSAPI
+        assert not c.establish()
+    row = g.row(event="login-failed")
+    assert row["user"] == f"stranger/nowhere@{kdc.REALM}"
+    assert row["reason"].endswith("maps to no user (auth_to_local in krb5.conf)")
+
+
+# ---- accounts, and the processes behind ------------------------------------------------------------------------------
+
+
+def test_account_that_is_barred(gateway, realm, ann):
+    g = gssapi_gateway(gateway, realm, pam="auth required pam_permit.so\naccount required pam_deny.so\n")
+    with kdc.Client(g.address, ann) as c:
+        assert c.greet(socks.GSSAPI) == socks.GSSAPI
+        assert not c.establish()
+    row = g.row(event="login-failed")
+    assert row["user"] == f"ann@{kdc.REALM}" and "pam_acct_mgmt" in row["reason"], row
+
+
+def test_an_account_that_takes_long_delays_nobody_else(gateway, realm, ann, echo):
+    g = gssapi_gateway(gateway, realm, start=False)
+    g.write("slow.sh", '#!/bin/sh\n[ "$PAM_USER" = bob ] && exec sleep 600\nexit 0\n')
+    os.chmod(g.path("slow.sh"), 0o755)
+    g.write("pam.d/gatewayd", f"auth required pam_permit.so\naccount required pam_exec.so quiet {g.path('slow.sh')}\n")
+    g.start()
+    with kdc.Client(g.address, realm.kinit("bob", USERS["bob"])) as slow:
+        assert slow.greet(socks.GSSAPI) == socks.GSSAPI
+        slow.send_message(kdc.TOKEN, slow.first)
+        wait.until(lambda: g.status()["auth"]["busy"] == 1, "bob's account is looked at")
+        with session(g, ann, echo, kdc.INTEGRITY) as c:
+            c.echo(b"x")
+
+
+def test_several_tokens(gateway, realm, ann, echo):
+    """DCE style takes a third token of the client: the context waits in the GSSAPI child meanwhile."""
+    g = gssapi_gateway(gateway, realm)
+    with kdc.Client(g.address, ann, flags=0x1000 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20) as c:
+        assert c.greet(socks.GSSAPI) == socks.GSSAPI
+        c.send_message(kdc.TOKEN, c.first)
+        kind, token = c.receive_message()
+        assert kind == kdc.TOKEN
+        assert g.status()["auth"]["gss_under_way"] == 1
+        session(g, ann, echo, kdc.INTEGRITY).close()  # beside it
+        c.send_message(kdc.TOKEN, c.context.step(token))
+        assert c.protect(kdc.INTEGRITY) == kdc.INTEGRITY
+        assert c.request("127.0.0.1", echo.port) == socks.OK
+    wait.until(lambda: g.status()["auth"]["gss_under_way"] == 0, "nothing is left")
+
+
+def test_unfinished_contexts_are_bounded(gateway, realm, ann, echo):
+    g = gssapi_gateway(gateway, realm, gssapi_contexts=8)
+    waiting = []
+    for i in range(3):
+        c = kdc.Client(g.address, ann, flags=0x1000 | 0x2 | 0x20, source="127.0.0.5")
+        assert c.greet(socks.GSSAPI) == socks.GSSAPI
+        c.send_message(kdc.TOKEN, c.first)
+        waiting.append(c)
+        if i < 2:
+            assert c.receive_message()[0] == kdc.TOKEN
+        else:
+            assert c.receive_all() == b"\1\xff"
+    assert refusal(g) == "log-in could not be judged: this client has its share of GSSAPI log-ins under way"
+    session(g, ann, echo, kdc.INTEGRITY).close()
+    for c in waiting:
+        c.close()
+    wait.until(lambda: g.status()["auth"]["gss_under_way"] == 0, "they are dropped with their clients")
+
+
+def test_death_of_the_gssapi_process(gateway, realm, ann, echo):
+    g = gssapi_gateway(gateway, realm)
+    with kdc.Client(g.address, ann, flags=0x1000 | 0x2 | 0x20) as c, session(g, ann, echo, kdc.INTEGRITY) as established_one:
+        assert c.greet(socks.GSSAPI) == socks.GSSAPI
+        c.send_message(kdc.TOKEN, c.first)
+        token = c.receive_message()[1]
+        processes.kill(processes.of_role(g, "gssapi")[0])
+        c.send_message(kdc.TOKEN, c.context.step(token))
+        assert c.receive_all() in (b"\1\xff", b"")
+        established_one.echo(b"still there")
+    wait.until(lambda: processes.of_role(g, "gssapi"), "another is there")
+
+    def works():
+        try:
+            session(g, ann, echo, kdc.INTEGRITY).close()
+            return True
+        except AssertionError:
+            return False
+
+    wait.until(works, "log-ins work again")
+
+
+def test_a_process_that_does_not_answer(gateway, realm, ann, echo):
+    g = gssapi_gateway(gateway, realm, pam_timeout=1000)
+    os.kill(processes.of_role(g, "gssapi")[0], signal.SIGSTOP)
+    with kdc.Client(g.address, ann) as c:
+        assert c.greet(socks.GSSAPI) == socks.GSSAPI
+        assert not c.establish()
+    assert refusal(g) == "log-in could not be judged: the GSSAPI process did not answer in time"
+    wait.until(lambda: processes.of_role(g, "gssapi"), "another is there")
+
+
+def test_guessing_is_throttled(gateway, realm, ann):
+    g = gssapi_gateway(gateway, realm, throttle_client_failures=3, throttle_first_wait=60000)
+    for i in range(5):
+        with g.client(source="127.0.0.9") as c:
+            assert c.greet(socks.GSSAPI) == socks.GSSAPI
+            c.send(kdc.frame(b"guess", kdc.TOKEN))
+            assert c.receive_all() == b"\1\xff"
+    assert g.wait_rows(5, event="login-failed")[-1]["reason"].startswith("log-in throttled: ")
+    established(g, ann).close()
+
+
+@pytest.mark.skipif(sanitized(), reason="a build with sanitizers is not confined")
+def test_who_may_what(gateway, realm, ann, echo):
+    """The keytab is for root alone: the GSSAPI process has read it before it gave up root, and nobody else has."""
+    g = gssapi_gateway(gateway, realm)
+    with session(g, ann, echo, kdc.INTEGRITY) as c:
+        c.echo(b"x")
+        for pid in g.pids("gssapi") + g.pids("worker") + g.pids("auth"):
+            assert processes.status(pid)["Seccomp"] == "2"
+            if os.geteuid() == 0:
+                assert processes.confined(pid)
+                assert not [d for d in processes.descriptors(pid) if realm.dir in d]
+
+
+def test_krb5_conf_that_changes_under_way(gateway, echo):
+    r = kdc.Realm({"ann": "x"})
+    try:
+        g = gssapi_gateway(gateway, r)
+        environment = r.kinit("ann", "x")
+        session(g, environment, echo, kdc.INTEGRITY).close()
+        with open(r.conf, "a", encoding="utf-8") as f:
+            f.write("# changed\n")
+        os.utime(r.conf, (1, 1))
+        wait.until(lambda: time.time() % 1 < 0.5, "another second")
+        session(g, environment, echo, kdc.INTEGRITY).close()
+    finally:
+        r.close()
+
+
+# ---- what passes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", [kdc.INTEGRITY, kdc.CONFIDENTIALITY])
+def test_much_in_both_directions_and_half_close(gateway, realm, ann, echo, level):
+    g = gssapi_gateway(gateway, realm)
+    data = os.urandom(1 << 20) * 8
+    with session(g, ann, echo, level) as c:
+        # python-gssapi's contexts are no place for two threads: messages are made first.
+        frames = [kdc.frame(c.wrap(data[i:i + 50000])) for i in range(0, len(data), 50000)]
+        t = threading.Thread(target=lambda: (c.send(b"".join(frames)), c.socket.shutdown(socket.SHUT_WR)))
+        t.start()
+        assert c.receive_plain(len(data)) == data
+        assert c.receive_all() == b""
+        t.join()
+    ended = g.row(event="ended")
+    assert (ended["reason"], ended["bytes_up"], ended["bytes_down"]) == ("done", len(data), len(data))
+
+
+def test_end_inside_a_message(gateway, realm, ann, echo):
+    g = gssapi_gateway(gateway, realm)
+    with session(g, ann, echo, kdc.INTEGRITY) as c:
+        c.send(kdc.frame(c.wrap(b"cut"))[:-5])
+        c.socket.shutdown(socket.SHUT_WR)
+        assert c.receive_all() == b""
+    assert g.row(event="ended")["reason"] == "the client ended inside a message"
+
+
+@pytest.mark.parametrize("level", [kdc.NONE, kdc.INTEGRITY, kdc.CONFIDENTIALITY])
+def test_datagrams(gateway, realm, ann, server, level):
+    destination = server(servers.UdpEcho)
+    g = gssapi_gateway(gateway, realm)
+    with kdc.Client(g.address, ann) as c, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        assert c.login(level) == level
+        assert c.request("0.0.0.0", 0, socks.UDP) == socks.OK
+        s.settimeout(10)
+        s.bind(("127.0.0.1", 0))
+        if level != kdc.NONE:  # plain ones are dropped
+            s.sendto(socks.datagram("127.0.0.1", destination.port, b"plain"), c.bound)
+        for payload in (b"hello", b"x" * 1400, b"y" * 30000):
+            plain = socks.datagram("127.0.0.1", destination.port, payload)
+            sealed = plain if level == kdc.NONE else kdc.frame(c.wrap(plain))
+            s.sendto(sealed, c.bound)
+            if level != kdc.NONE:
+                s.sendto(sealed, c.bound)  # twice counts once
+            got, _ = s.recvfrom(65536)
+            if level != kdc.NONE:
+                assert got[:2] == b"\1\3"
+                opened = c.context.unwrap(got[4:])
+                assert opened.encrypted == (level == kdc.CONFIDENTIALITY)
+                got = opened.message
+            assert got == socks.datagram("127.0.0.1", destination.port, payload)
+        s.settimeout(0.2)
+        with pytest.raises(socket.timeout):
+            s.recvfrom(65536)
+    ended = g.row(event="flow-ended")
+    assert (ended["bytes_up"], ended["bytes_down"]) == (31405, 31405)
+
+
+def test_bind(gateway, realm, ann):
+    g = gssapi_gateway(gateway, realm)
+    with kdc.Client(g.address, ann) as c:
+        assert c.login(kdc.CONFIDENTIALITY) == kdc.CONFIDENTIALITY
+        assert c.request("127.0.0.1", 0, socks.BIND) == socks.OK
+        with socket.create_connection(c.bound, source_address=("127.0.0.1", 0)) as peer:
+            second = c.receive_plain(10)
+            assert second[:2] == b"\5\0"
+            peer.sendall(b"from the peer")
+            assert c.receive_plain(13) == b"from the peer"
+            c.send_plain(b"to the peer")
+            assert peer.recv(100) == b"to the peer"
+
+
+@pytest.mark.parametrize("option, words", [
+    ("gssapi_keytab", "cannot read gssapi-keytab"), ("gssapi_krb5_conf", "cannot read gssapi-krb5-conf")])
+def test_start_without_what_it_needs(gateway, realm, option, words):
+    g = gssapi_gateway(gateway, realm, start=False, **{option: "/nonexistent/file"})
+    code, lines = g.run("-c", g.conf)
+    assert code > 0
+    said = [line for line in lines if "gssapi" in line and " error: " in line]
+    assert any(words in line and "/nonexistent/file" in line for line in said), lines
