@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from harness import netns, ports, servers, socks
+from harness import netns, ports, servers, socks, wait
 from harness.gateway import Gateway
 
 pytestmark = pytest.mark.root
@@ -196,7 +196,11 @@ def test_a_bind_faces_its_peer(route, judge, family):
 
 @each_family
 def test_datagrams_that_the_network_refuses_are_counted(route, judge, family, origin):
-    echo = route.destination.inside(servers.UdpEcho, PLACES[family]["there"])
+    def counted():
+        workers = judge.status()["workers"]
+        return [workers["udp_icmp_errors"], workers["udp_unsent"]]
+
+    echo, before = route.destination.inside(servers.UdpEcho, PLACES[family]["there"]), counted()
     try:
         with route.gateway.inside(judge.associate, user=None) as a:
             a.echo(PLACES[family]["there"], echo.port, b"x")
@@ -204,6 +208,7 @@ def test_datagrams_that_the_network_refuses_are_counted(route, judge, family, or
                 a.send(PLACES[family]["there"], 9, b"nobody listens")
                 a.echo(PLACES[family]["there"], echo.port, b"y")
             a.send(PLACES[family]["no route"], 53, b"unsent")
+            wait.until(lambda: counted() == [before[0] + 2, before[1] + 1], lambda: f"not {before}, two and one more, but {counted()}")
             a.echo(PLACES[family]["there"], echo.port, b"z")
             session = judge.rows(event="open", command="udp")[-1]["session"]
         detail = judge.wait_rows(1, event="ended", session=session)[0]["detail"]
