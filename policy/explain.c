@@ -17,6 +17,7 @@ struct telling {
 	json_t *phases, *phase, *rules;
 	char failed[256]; /* the last condition that was false, of the rule under way */
 	json_t *notes;	  /* of the rule under way */
+	json_t *windows;  /* of it, too, for programs */
 };
 
 /* How many values of a condition are told. */
@@ -245,7 +246,7 @@ static void told_phase(struct decide_watch *w, const struct addr *address)
 	json_object_set_new(t->phase, "address", address == NULL ? json_null() : string(addr_format(address, text)));
 	json_object_set_new(t->phase, "rules", t->rules);
 	json_array_append_new(t->phases, t->phase);
-	t->notes = NULL;
+	t->notes = t->windows = NULL;
 	t->failed[0] = '\0';
 }
 
@@ -258,13 +259,15 @@ static void note_windows(struct telling *t, const struct img_pred *p)
 		uint32_t window = *IMAGE_AT(i, SEC_INDEX, uint32_t, p->a.first + n);
 		const struct img_window *w = IMAGE_AT(i, SEC_WINDOW, struct img_window, window);
 		enum window_state state = window_state(i, window, t->ctx->now);
+		const char *word = state == WINDOW_OPEN ? "open" : state == WINDOW_SHUT ? "shut" : "unknown";
+		int64_t next = window_next_change(i, window, t->ctx->now);
 
-		explain_clock(i, w->zone, window_next_change(i, window, t->ctx->now), when, sizeof when);
-		snprintf(note, sizeof note, "window %s is %s until %s", image_text(i, w->name),
-			 state == WINDOW_OPEN	? "open"
-			 : state == WINDOW_SHUT ? "shut"
-						: "unknown",
-			 when);
+		explain_clock(i, w->zone, next, when, sizeof when);
+		snprintf(note, sizeof note, "window %s is %s until %s", image_text(i, w->name), word, when);
+		if (t->windows == NULL)
+			t->windows = json_array();
+		json_array_append_new(t->windows, json_pack("{s:o, s:s, s:o, s:I}", "window", string(image_text(i, w->name)),
+							    "state", word, "until", string(when), "until_s", (json_int_t)next));
 		if (t->notes == NULL)
 			t->notes = json_array();
 		json_array_append_new(t->notes, string(note));
@@ -301,8 +304,10 @@ static void told_rule(struct decide_watch *w, uint32_t rule, enum value value)
 	json_object_set_new(o, "condition", t->failed[0] == '\0' ? json_null() : string(t->failed));
 	if (t->notes != NULL)
 		json_object_set_new(o, "notes", t->notes);
+	if (t->windows != NULL)
+		json_object_set_new(o, "windows", t->windows);
 	json_array_append_new(t->rules, o);
-	t->notes = NULL;
+	t->notes = t->windows = NULL;
 	t->failed[0] = '\0';
 }
 
