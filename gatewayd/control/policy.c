@@ -425,8 +425,8 @@ static void compare_with_store(struct change *ch, const char *text, size_t len)
 
 	if (ch->order.kind == ORDER_START && k.active != 0) {
 		if (news)
-			log_warning("%s differs from the text last imported; revision %u of the store runs until `gatewayctl reload`",
-				    file, k.active);
+			log_warning("%s differs from the text last imported; revision %u of the store runs until `gatewayctl reload%s`",
+				    file, k.active, k.active == k.last.revision ? "" : " --force");
 		ch->revision = k.active;
 		compile_stored(ch, k.active);
 	} else if (k.active != 0 && !news && !ch->order.force) {
