@@ -107,6 +107,11 @@ static void show_audit(const json_t *status)
 	printf("audit    %s, %" PRId64 " rows, %" PRId64 " waiting, last commit took %.1f ms\n",
 	       *state != '\0' ? state : "unknown: the recorder does not answer", format_number(audit, "rows"),
 	       format_number(audit, "queued"), (double)format_number(audit, "last_commit_us") / 1000);
+	if (json_object_get(audit, "durability") != NULL)
+		printf("  warning: audit-durability is relaxed: a grant may be told that a loss of power takes out of the audit\n");
+	if (json_object_get(audit, "on_failure") != NULL)
+		printf("  warning: on-audit-failure is allow: sessions are granted also while nothing can be recorded, %" PRId64
+		       " so far\n", format_number(json_object_get(status, "workers"), "unrecorded"));
 	if (json_is_true(json_object_get(json_object_get(audit, "chain"), "first_key_waits")))
 		printf("  warning: the audit's first key (first.key beside it) waits for the auditor: take it away, verify needs it\n");
 	if (*shown(audit, "error", error, sizeof error) != '\0')

@@ -14,7 +14,7 @@
 
 /* ---- the options: one row each ------------------------------------------------------------------------------- */
 
-enum kind { NUMBER, TEXT, PATH, FLAG, LEVEL, ENDPOINTS };
+enum kind { NUMBER, TEXT, PATH, FLAG, LEVEL, CHOICE, ENDPOINTS };
 
 struct option {
 	const char *name;
@@ -23,7 +23,8 @@ struct option {
 	size_t size;   /* of a TEXT or PATH field */
 	long min, max; /* of a NUMBER */
 	long number;   /* default of a NUMBER or FLAG */
-	const char *text; /* default of a TEXT, PATH or LEVEL */
+	const char *text; /* default of a TEXT, PATH, LEVEL or CHOICE */
+	const char *other; /* what a CHOICE may be besides: true */
 };
 
 #define OPTION(option_name, option_kind, field, ...)                                                                   \
@@ -75,6 +76,10 @@ static const struct option options[] = {
 	OPTION("idle-timeout", NUMBER, idle_timeout_ms, .min = 100, .max = 30 * DAY_MS, .number = 2 * 3600000L),
 	OPTION("audit-timeout", NUMBER, audit_timeout_ms, .min = 100, .max = 600000, .number = 10000),
 	OPTION("commit-interval", NUMBER, commit_interval_us, .min = 0, .max = 1000000, .number = 2000),
+	OPTION("audit-durability", CHOICE, audit_relaxed, .text = "full", .other = "relaxed"),
+	OPTION("on-audit-failure", CHOICE, audit_allow, .text = "refuse", .other = "allow"),
+	OPTION("audit-reserve-megabytes", NUMBER, reserve_mb, .min = 0, .max = 1 << 20, .number = 16),
+	OPTION("audit-fold-after", NUMBER, fold_after, .min = 0, .max = 1000000, .number = 20),
 	OPTION("audit-anchor-interval", NUMBER, anchor_interval_s, .min = 0, .max = 7 * 24 * 3600L, .number = 3600),
 	OPTION("audit-anchor-file", PATH, anchor_file, .text = ""),
 	OPTION("audit-segment-megabytes", NUMBER, segment_mb, .min = 1, .max = 1 << 20, .number = 1024),
@@ -149,10 +154,12 @@ static void check_text(cfg_t *cfg, const struct option *o, const char *value)
 {
 	enum log_level level;
 
-	if (strlen(value) >= o->size && o->kind != LEVEL)
+	if (strlen(value) >= o->size && o->kind != LEVEL && o->kind != CHOICE)
 		wrong(cfg, "%s is longer than %zu bytes", o->name, o->size - 1);
 	else if (o->kind == PATH && value[0] != '/' && value[0] != '\0')
 		wrong(cfg, "%s must be an absolute path, not '%s'", o->name, value);
+	else if (o->kind == CHOICE && strcmp(value, o->text) != 0 && strcmp(value, o->other) != 0)
+		wrong(cfg, "%s is %s or %s, not '%s'", o->name, o->text, o->other, value);
 	else if (o->kind == LEVEL && !log_level_parse(value, &level))
 		wrong(cfg, "%s is error, warning, info or debug, not '%s'", o->name, value);
 }
@@ -455,6 +462,9 @@ static void take_option(struct config *c, cfg_t *cfg, const struct option *o)
 	case TEXT:
 	case PATH:
 		snprintf(field, o->size, "%s", cfg_getstr(cfg, o->name));
+		break;
+	case CHOICE:
+		*(bool *)field = strcmp(cfg_getstr(cfg, o->name), o->other) == 0;
 		break;
 	case LEVEL:
 		log_level_parse(cfg_getstr(cfg, o->name), (enum log_level *)(void *)field);

@@ -75,6 +75,10 @@ struct config {
 	unsigned max_session_age_ms; /* 0: none */
 	unsigned udp_idle_timeout_ms; /* of one destination */
 	unsigned audit_timeout_ms, commit_interval_us;
+	bool audit_relaxed; /* grants do not wait for the disk */
+	bool audit_allow;   /* grants go on without an audit */
+	unsigned reserve_mb; /* of the disk, for ends and refusals when it is full; 0: none */
+	unsigned fold_after; /* rows a second of one and the same denial; 0: all */
 	unsigned anchor_interval_s; /* 0: none */
 	char anchor_file[4096];     /* besides the log; "": none */
 	unsigned segment_mb; /* a file of the audit ends at this size */

@@ -29,6 +29,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/worker/hosts.c gatewayd/worker/hosts.h \
 	gatewayd/worker/grant.c \
 	gatewayd/worker/detail.c \
+	gatewayd/worker/fold.c gatewayd/worker/fold.h \
 	gatewayd/worker/connect.c \
 	gatewayd/worker/bind.c \
 	gatewayd/worker/reply.c gatewayd/worker/reply.h gatewayd/worker/replies.def \

@@ -2,6 +2,8 @@
 
 #include "gatewayd/recording.h"
 
+#include <event2/event.h>
+#include <event2/event_struct.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +19,8 @@
 #define WINDOW_BYTES (512 * 1024)
 
 struct record {
-	TAILQ_ENTRY(record) next;
+	TAILQ_ENTRY(record) next, early;
+	bool in_early;
 	struct waiter *waiter;
 	uint64_t sequence;
 	size_t len;
@@ -34,11 +37,33 @@ struct recording {
 	uint64_t incarnation, sequence;
 	uint64_t sent; /* the highest sequence that any recorder has been given */
 	struct record_list waiting; /* not durable yet, in order */
+	struct record_list early;   /* relaxed: their waiters are told in the next turn */
+	struct event early_event;
+	bool relaxed;
+	bool no_grants; /* the recorder's word */
 	struct record *unsent;      /* the first that this recorder has not been given */
 	size_t count, bytes;
 	void (*drained)(void *arg);
 	void *drained_arg;
 };
+
+/* Never from inside record_event(): its caller is not done yet. */
+static void on_early(evutil_socket_t fd, short what, void *arg)
+{
+	struct recording *r = arg;
+	struct record *rec;
+
+	(void)fd, (void)what;
+	while ((rec = TAILQ_FIRST(&r->early)) != NULL) {
+		struct waiter *waiter = rec->waiter;
+
+		TAILQ_REMOVE(&r->early, rec, early);
+		rec->in_early = false;
+		rec->waiter = NULL;
+		if (waiter != NULL)
+			waiter->durable(waiter);
+	}
+}
 
 struct recording *recording_new(struct event_base *base, enum role self, const struct recording_callbacks *callbacks)
 {
@@ -50,6 +75,8 @@ struct recording *recording_new(struct event_base *base, enum role self, const s
 	r->self = self;
 	r->callbacks = *callbacks;
 	TAILQ_INIT(&r->waiting);
+	TAILQ_INIT(&r->early);
+	event_assign(&r->early_event, base, -1, 0, on_early, r);
 	do
 		randombytes_buf(&r->incarnation, sizeof r->incarnation);
 	while (r->incarnation == 0);
@@ -61,6 +88,8 @@ static void remove_record(struct recording *r, struct record *rec)
 	if (r->unsent == rec)
 		r->unsent = TAILQ_NEXT(rec, next);
 	TAILQ_REMOVE(&r->waiting, rec, next);
+	if (rec->in_early)
+		TAILQ_REMOVE(&r->early, rec, early);
 	r->count--;
 	r->bytes -= rec->len;
 	free(rec);
@@ -75,6 +104,7 @@ void recording_free(struct recording **rp)
 		return;
 	while ((rec = TAILQ_FIRST(&r->waiting)) != NULL)
 		remove_record(r, rec);
+	event_del(&r->early_event);
 	ipc_free(&r->link);
 	free(r);
 	*rp = NULL;
@@ -115,6 +145,14 @@ static void on_message(struct ipc *link, struct ipc_message *m, void *arg)
 	struct recording *r = arg;
 
 	(void)link;
+	if (m->type == IPC_AUDIT_STATE) {
+		struct wire_reader state = wire_reader_on(m->body, m->len);
+
+		r->no_grants = wire_get_u8(&state) == 0;
+		if (r->callbacks.progress != NULL)
+			r->callbacks.progress(r->callbacks.arg);
+		return;
+	}
 	if (m->type != IPC_RECORDED) {
 		if (r->callbacks.message != NULL)
 			r->callbacks.message(m, r->callbacks.arg);
@@ -144,6 +182,7 @@ static void on_gone(struct ipc *link, void *arg)
 void recording_link(struct recording *r, int fd)
 {
 	ipc_free(&r->link);
+	r->no_grants = false; /* the new one says what it thinks */
 	r->link = ipc_new(fd, r->self, ROLE_RECORDER, 0);
 	ipc_send(r->link, IPC_HELLO, &r->incarnation, sizeof r->incarnation, NULL, 0);
 	ipc_attach(r->link, r->base, on_message, on_gone, r);
@@ -159,6 +198,16 @@ struct ipc *recording_peer(const struct recording *r)
 bool recording_has_room(const struct recording *r)
 {
 	return r->count < WAITING_MAX && r->bytes < WAITING_BYTES_MAX;
+}
+
+bool recording_grants(const struct recording *r)
+{
+	return recording_has_room(r) && !r->no_grants;
+}
+
+void recording_relax(struct recording *r)
+{
+	r->relaxed = true;
 }
 
 struct record *record_event(struct recording *r, const struct audit_event *e, struct waiter *waiter)
@@ -180,6 +229,11 @@ struct record *record_event(struct recording *r, const struct audit_event *e, st
 	r->bytes += rec->len;
 	if (r->unsent == NULL)
 		r->unsent = rec;
+	if (r->relaxed && waiter != NULL) {
+		TAILQ_INSERT_TAIL(&r->early, rec, early);
+		rec->in_early = true;
+		event_active(&r->early_event, EV_TIMEOUT, 1);
+	}
 	send_unsent(r);
 	return rec;
 }

@@ -35,8 +35,12 @@ void recording_link(struct recording *r, int fd);
 /* The link, for questions to the recorder; NULL while there is none.  Borrowed. */
 struct ipc *recording_peer(const struct recording *r);
 
-/* Room for more?  No: new sessions wait, or are refused. */
+/* Room for more?  No: new sessions wait. */
 bool recording_has_room(const struct recording *r);
+/* May anything new be granted?  No: there is no room, or the recorder keeps what is left of its disk for ends and refusals. */
+bool recording_grants(const struct recording *r);
+/* From now on a waiter is told when its event has been handed over, not when it is durable: the operator's explicit choice. */
+void recording_relax(struct recording *r);
 /* Appends an event; whoever would begin something new asks recording_has_room() first: what ends or refuses what has begun
  * always finds room, and is bounded by it.  waiter (may be NULL) is told when it is durable, unless record_forget() came
  * first; the handle is for that only, and invalid once the waiter has been told.  NULL: memory is short. */

@@ -110,6 +110,7 @@ struct db *audit_segment_open(const char *path, enum audit_mode mode, struct err
 		.busy_timeout_ms = BUSY_MS,
 		.value_max_bytes = 256 * 1024,
 		.manual_checkpoint = true,
+		.relaxed = mode == AUDIT_WRITE_RELAXED,
 	};
 
 	return db_open(&options, why);

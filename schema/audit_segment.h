@@ -18,7 +18,7 @@ const char *audit_segment_name(uint32_t number, char buf[AUDIT_SEGMENT_NAME_MAX]
 /* Numbers of those that are there, ascending, malloc'd (the caller's); the count, or -1 with *why. */
 int audit_segment_list(uint32_t **numbers, struct err *why);
 
-enum audit_mode { AUDIT_WRITE, AUDIT_READ };
+enum audit_mode { AUDIT_WRITE, AUDIT_WRITE_RELAXED, AUDIT_READ };
 
 struct db *audit_segment_open(const char *path, enum audit_mode mode, struct err *why);
 /* True if it still has a write-ahead log of its own, so that reading it takes more than reading one file. */

@@ -3,9 +3,15 @@
 #include "schema/audit_store.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -28,6 +34,8 @@
 #define DAY_US (24 * 3600 * INT64_C(1000000))
 /* After a segment could not be begun, and between looks at those that still have a log. */
 #define RETRY_US (60 * INT64_C(1000000))
+/* A smaller segment is finished in less time than anybody notices. */
+#define FINISH_AT_ONCE_BYTES (4 * 1024 * 1024)
 
 struct sender {
 	uint64_t incarnation;
@@ -52,10 +60,15 @@ struct position {
 struct audit_store {
 	struct writer now;
 	struct writer next; /* its db is there while the segment changes */
+	bool relaxed;
 	bool ended;	    /* the segment of now has its last entry */
 	int64_t rotate_after_us; /* monotonic */
 	uint64_t segment_bytes;
 	uint32_t segments;
+	/* Segments that are to be finished: from this number on; 0: none.  A large one is a child's work. */
+	uint32_t unfinished;
+	pid_t finisher;
+	int64_t finish_after_us; /* monotonic */
 	int64_t first_event; /* of the oldest segment */
 
 	struct audit_ring *ring;
@@ -110,12 +123,12 @@ static void close_writer(struct writer *w)
 	*w = (struct writer){0};
 }
 
-static int open_writer(struct writer *w, uint32_t number, struct err *why)
+static int open_writer(struct writer *w, uint32_t number, bool relaxed, struct err *why)
 {
 	char name[AUDIT_SEGMENT_NAME_MAX];
 
 	*w = (struct writer){.number = number};
-	w->db = audit_segment_open(audit_segment_name(number, name), AUDIT_WRITE, why);
+	w->db = audit_segment_open(audit_segment_name(number, name), relaxed ? AUDIT_WRITE_RELAXED : AUDIT_WRITE, why);
 	if (w->db != NULL && prepare(w, why) == 0)
 		return 0;
 	close_writer(w);
@@ -461,26 +474,81 @@ static int fill_segment(struct audit_store *s, struct err *why)
 	return -1;
 }
 
-/* What is written no more becomes one plain file.  While somebody reads its log it stays as it is, and is tried again. */
-static void finish_segment(uint32_t number)
+/* ---- segments that are written no more ------------------------------------------------------------------------------
+ * Each gets its indexes and gives up its log: then it is one plain file. */
+
+/* While somebody reads its log it stays as it is: false, and it is tried again. */
+static bool finish_segment(const char *name)
+{
+	struct err why;
+	struct db *db = audit_segment_open(name, AUDIT_WRITE, &why);
+
+	if (db != NULL && db_finish(&db, audit_segment_indexes, &why) == 0)
+		return true;
+	log_debug("a segment of the audit keeps its log for now: %s", why.text);
+	return false;
+}
+
+/* A child with nothing but its own copy of our memory: no descriptor, no key, and the lowest priority. */
+static pid_t finish_aside(struct audit_store *s, const char *name)
+{
+	pid_t parent = getpid(), pid = fork();
+
+	if (pid != 0)
+		return pid;
+	sodium_memzero(&s->ring->keys, sizeof s->ring->keys);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	close_range(3, UINT_MAX, 0);
+	setpriority(PRIO_PROCESS, 0, 19);
+	_exit(getppid() == parent && finish_segment(name) ? 0 : 1);
+}
+
+/* The next one; small ones at once, so that nobody waits for a child. */
+static void finish_next(struct audit_store *s)
 {
 	char name[AUDIT_SEGMENT_NAME_MAX];
-	struct err why;
-	struct db *db;
+	int status;
 
-	if (!audit_segment_has_log(audit_segment_name(number, name)))
+	if (s->finisher > 0) {
+		pid_t pid = waitpid(s->finisher, &status, WNOHANG);
+
+		if (pid == 0)
+			return;
+		s->finisher = 0;
+		if (pid > 0 && status != 0)
+			s->finish_after_us = clock_mono_us() + RETRY_US;
+	}
+	if (s->unfinished == 0 || clock_mono_us() < s->finish_after_us)
 		return;
-	db = audit_segment_open(name, AUDIT_WRITE, &why);
-	if (db == NULL || db_finish(&db, NULL, &why) != 0)
-		log_debug("a segment of the audit keeps its log for now: %s", why.text);
+	for (; s->unfinished < s->now.number; s->unfinished++) {
+		if (!audit_segment_has_log(audit_segment_name(s->unfinished, name)))
+			continue;
+		if (audit_segment_bytes(name) > FINISH_AT_ONCE_BYTES) {
+			s->finisher = finish_aside(s, name);
+			if (s->finisher > 0)
+				return;
+		}
+		if (!finish_segment(name)) {
+			s->finish_after_us = clock_mono_us() + RETRY_US;
+			return;
+		}
+	}
+	s->unfinished = 0;
 }
+
+bool audit_store_finishing(const struct audit_store *s)
+{
+	return s->finisher > 0 || s->unfinished != 0;
+}
+
+/* ---- the change ------------------------------------------------------------------------------------------------------ */
 
 /* Ends the segment and begins the next; each step can be repeated, by us or by our successor. */
 static int rotate(struct audit_store *s, struct err *why)
 {
 	uint32_t last = s->now.number;
 
-	if (s->next.db == NULL && open_writer(&s->next, last + 1, why) != 0)
+	if (s->next.db == NULL && open_writer(&s->next, last + 1, s->relaxed, why) != 0)
 		return -1;
 	if (end_segment(s, why) != 0 || fill_segment(s, why) != 0)
 		return -1;
@@ -490,7 +558,8 @@ static int rotate(struct audit_store *s, struct err *why)
 	s->next = (struct writer){0};
 	s->ended = false;
 	s->segments++;
-	finish_segment(last);
+	if (s->unfinished == 0)
+		s->unfinished = last;
 	return 0;
 }
 
@@ -655,7 +724,7 @@ static int compare_with_files(struct audit_store *s, const struct found *last, s
 /* Finds the segment to go on with; *last is the last entry of the chain, or zero. */
 static int open_last(struct audit_store *s, const uint32_t *numbers, int n, struct found *last, struct err *why)
 {
-	if (open_writer(&s->now, n == 0 ? 1 : numbers[n - 1], why) != 0 || find_entry(s->now.db, false, last, why) < 0)
+	if (open_writer(&s->now, n == 0 ? 1 : numbers[n - 1], false, why) != 0 || find_entry(s->now.db, false, last, why) < 0)
 		return -1;
 	s->segments = n == 0 ? 1 : (uint32_t)n;
 	if (last->id != 0 || n < 2)
@@ -666,7 +735,7 @@ static int open_last(struct audit_store *s, const uint32_t *numbers, int n, stru
 	s->segments--;
 	if (s->next.number != numbers[n - 2] + 1)
 		return err_set(why, "segment %u of the audit is missing", s->next.number - 1);
-	return open_writer(&s->now, numbers[n - 2], why) != 0 || find_entry(s->now.db, false, last, why) < 0 ? -1 : 0;
+	return open_writer(&s->now, numbers[n - 2], false, why) != 0 || find_entry(s->now.db, false, last, why) < 0 ? -1 : 0;
 }
 
 static int first_of_all(struct audit_store *s, const uint32_t *numbers, int n, struct err *why)
@@ -715,8 +784,8 @@ static int open_segments(struct audit_store *s, const uint32_t *numbers, int n, 
 	s->now.began_us = clock_wall_us();
 	if ((last.id == 0 ? begin_chain(s, why) : resume(s, &last, why)) != 0)
 		return -1;
-	for (int i = 0; i + 1 < n; i++)
-		finish_segment(numbers[i]);
+	s->unfinished = n > 1 ? numbers[0] : s->unfinished;
+	finish_next(s);
 	return first_of_all(s, numbers, n, why);
 }
 
@@ -748,6 +817,24 @@ struct audit_store *audit_store_open(uint64_t segment_bytes, struct err *why)
 	if (open_store(s, why) != 0)
 		audit_store_close(&s);
 	return s;
+}
+
+int audit_store_relax(struct audit_store *s, struct err *why)
+{
+	uint32_t number = s->now.number;
+	int64_t began_us = s->now.began_us;
+
+	s->relaxed = true;
+	close_writer(&s->now);
+	if (open_writer(&s->now, number, true, why) != 0)
+		return -1;
+	s->now.began_us = began_us;
+	return 0;
+}
+
+bool audit_store_is_full(const struct audit_store *s)
+{
+	return db_is_full(s->now.db) || (s->next.db != NULL && db_is_full(s->next.db));
 }
 
 void audit_store_close(struct audit_store **store)
@@ -878,6 +965,7 @@ int audit_store_tick(struct audit_store *s, struct err *why)
 {
 	if (s->in_batch)
 		return 0;
+	finish_next(s);
 	if (ratchet(s, why) != 0)
 		return -1;
 	if (s->epoch_commits < EPOCH_COMMITS && clock_mono_us() - s->epoch_began_us < EPOCH_US)

@@ -18,6 +18,8 @@ struct audit_store;
 
 /* Files are made with mode 0600.  A segment ends with its day (UTC), or when it has this many bytes.  NULL with *why. */
 struct audit_store *audit_store_open(uint64_t segment_bytes, struct err *why);
+/* From the next segment on, and in this one: a commit does not wait for the disk (the operator's explicit choice). */
+int audit_store_relax(struct audit_store *s, struct err *why);
 void audit_store_close(struct audit_store **store);
 
 /* 0 or -1; after -1 anywhere in a batch, audit_store_rollback() and try the whole batch again later. */
@@ -42,9 +44,14 @@ struct audit_settling {
 int audit_store_settle(struct audit_store *s, struct audit_settling *at, unsigned max, unsigned *rows, struct err *why);
 int audit_store_commit(struct audit_store *s, struct err *why);
 void audit_store_rollback(struct audit_store *s);
+/* The last failure was for want of room on the disk. */
+bool audit_store_is_full(const struct audit_store *s);
 
-/* Outside a batch, about once a second: seals the epoch and begins the next when it is time.  0 or -1, to be tried again. */
+/* Outside a batch, about once a second: seals the epoch and begins the next when it is time, and sees to segments that are
+ * written no more.  0 or -1, to be tried again. */
 int audit_store_tick(struct audit_store *s, struct err *why);
+/* Segments that are written no more are still being made into plain files with their indexes. */
+bool audit_store_finishing(const struct audit_store *s);
 /* Keeps the write-ahead log short; to be called now and then outside a batch.  0 or -1. */
 int audit_store_checkpoint(struct audit_store *s, struct err *why);
 

@@ -26,6 +26,7 @@ struct db {
 	const struct db_permit *permits;
 	size_t npermits;
 	bool sealed; /* the authorizer is on */
+	bool full;   /* the last failure was for want of room */
 	unsigned wal_pages;
 	LIST_HEAD(, db_stmt) stmts;
 };
@@ -34,12 +35,14 @@ static int fail(struct db *db, const char *what, struct err *why)
 {
 	int code = sqlite3_system_errno(db->handle);
 
+	db->full = false;
 	/* The error number is that of the last system call that failed, perhaps long ago: only where it is the cause.
 	 */
 	switch (sqlite3_errcode(db->handle) & 0xff) {
 	case SQLITE_IOERR:
 	case SQLITE_CANTOPEN:
 	case SQLITE_FULL:
+		db->full = code == ENOSPC || code == EDQUOT || (sqlite3_errcode(db->handle) & 0xff) == SQLITE_FULL;
 		if (code != 0)
 			return err_set(why, "%s: cannot %s: %s (%s)", db->path, what, sqlite3_errmsg(db->handle),
 				       strerror(code));
@@ -174,6 +177,8 @@ static int configure(struct db *db, const struct db_options *o, struct err *why)
 	if (exec(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA journal_size_limit=67108864;",
 		 "be switched to write-ahead logging", why) != 0)
 		return -1;
+	if (o->relaxed && exec(db, "PRAGMA synchronous=NORMAL;", "be relaxed", why) != 0)
+		return -1;
 	if (o->manual_checkpoint)
 		sqlite3_wal_hook(db->handle, on_wal, db);
 	return 0;
@@ -298,6 +303,11 @@ void db_rollback(struct db *db)
 {
 	if (!sqlite3_get_autocommit(db->handle))
 		sqlite3_exec(db->handle, "ROLLBACK", NULL, NULL, NULL);
+}
+
+bool db_is_full(const struct db *db)
+{
+	return db->full;
 }
 
 unsigned db_wal_pages(const struct db *db)

@@ -30,6 +30,7 @@ struct db_options {
 	unsigned busy_timeout_ms;
 	size_t value_max_bytes; /* longest text or blob */
 	bool manual_checkpoint; /* the caller calls db_checkpoint() */
+	bool relaxed;		/* a commit does not wait for the disk */
 };
 
 /* Opens, creating with mode 0600 where allowed, and migrates.  NULL with *why (which begins with the path). */
@@ -42,6 +43,8 @@ int db_begin(struct db *db, struct err *why);
 /* Several reads of one state; ends with db_rollback(). */
 int db_begin_read(struct db *db, struct err *why);
 int db_commit(struct db *db, struct err *why);
+/* The last failure was for want of room on the disk. */
+bool db_is_full(const struct db *db);
 /* Never fails: after an error SQLite may have rolled back by itself. */
 void db_rollback(struct db *db);
 

@@ -7,6 +7,7 @@ schema_libschema_a_SOURCES = \
 	schema/audit_open.c schema/audit_open.h \
 	schema/audit_chain.c schema/audit_chain.h \
 	schema/audit_segment.c schema/audit_segment.h \
+	schema/audit_reserve.c schema/audit_reserve.h \
 	schema/audit_store.c schema/audit_store.h \
 	schema/audit_query.c schema/audit_query.h \
 	schema/audit_verify.c schema/audit_verify.h \

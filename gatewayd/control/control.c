@@ -157,6 +157,17 @@ static void log_reload(struct control *c, const struct policy_result *r, void *a
 		log_error("%s: revision %u stays in force", r->error, r->revision);
 }
 
+/* What the operator chose to do without is part of the record. */
+static void record_start(struct control *c)
+{
+	const struct config *config = c->child->config;
+	char text[AUDIT_TEXT_MAX];
+
+	snprintf(text, sizeof text, "gatewayd " PACKAGE_VERSION "%s%s", config->audit_relaxed ? "; audit-durability relaxed" : "",
+		 config->audit_allow ? "; on-audit-failure allow" : "");
+	control_record(c, AUDIT_START, NULL, c->policy.revision, text);
+}
+
 static void on_message(struct child *child, struct ipc_message *m)
 {
 	struct control *c = child->state;
@@ -172,7 +183,7 @@ static void on_message(struct child *child, struct ipc_message *m)
 		admin_start(c, m->fds[0]);
 		m->fds[0] = -1;
 		if (restarts == 0)
-			control_record(c, AUDIT_START, NULL, c->policy.revision, "gatewayd " PACKAGE_VERSION);
+			record_start(c);
 		policy_start(c, restarts == 0);
 		break;
 	case IPC_SPAWN_REFUSED:

@@ -58,8 +58,13 @@ static json_t *build(struct status_job *job)
 	}
 	json_object_set_new(status, "tables", tables_status(c));
 	json_object_set(status, "workers", job->workers);
-	json_object_set_new(status, "audit",
-			    job->audit != NULL ? json_incref(job->audit) : json_pack("{s:s}", "state", silent));
+	json_t *audit = job->audit != NULL ? json_incref(job->audit) : json_pack("{s:s}", "state", silent);
+
+	if (c->child->config->audit_relaxed)
+		json_object_set_new(audit, "durability", json_string("relaxed"));
+	if (c->child->config->audit_allow)
+		json_object_set_new(audit, "on_failure", json_string("allow"));
+	json_object_set_new(status, "audit", audit);
 	json_object_set_new(status, "auth", job->auth != NULL ? json_incref(job->auth) : json_pack("{s:s}", "state", silent));
 	return status;
 }

@@ -10,9 +10,12 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "schema/audit_reserve.h"
 
 #define RETRY_FIRST_US 50000
 #define RETRY_LONGEST_US 5000000
+/* Between attempts to have the reserve again. */
+#define RESERVE_RETRY_S 3
 
 struct record {
 	STAILQ_ENTRY(record) next;
@@ -26,6 +29,8 @@ struct batch {
 	unsigned interval_us;
 	int64_t retry_us; /* the next pause, while failing */
 	bool checkpoint_failing;
+	uint64_t reserve_bytes;
+	unsigned reserve_wait_s;
 	struct event timer, tick;
 	STAILQ_HEAD(, record) queue;
 	struct batch_status status;
@@ -65,7 +70,8 @@ static void note_success(struct batch *b)
 	log_warning("the audit is written again after %.1f s; %llu records had to wait",
 		    (double)(clock_wall_us() - b->status.failing_us) / 1e6, (unsigned long long)b->status.queued);
 	b->status.failing = false;
-	b->status.why.text[0] = '\0';
+	if (!b->status.reserve)
+		b->status.why.text[0] = '\0';
 }
 
 /* ---- committing -------------------------------------------------------------------------------------------------- */
@@ -157,6 +163,39 @@ static void checkpoint(struct batch *b)
 	b->checkpoint_failing = failed;
 }
 
+/* ---- the reserve ------------------------------------------------------------------------------------------------- */
+
+static void use_reserve(struct batch *b, const struct err *why)
+{
+	audit_reserve_release();
+	b->status.reserve = true;
+	b->status.why = *why;
+	b->reserve_wait_s = RESERVE_RETRY_S;
+	log_error("%s; nothing new is granted until there is room for %llu MiB again, ends and refusals are still recorded",
+		  why->text, (unsigned long long)(b->reserve_bytes >> 20));
+	b->changed(b->arg);
+}
+
+static void refill_reserve(struct batch *b)
+{
+	struct err why;
+
+	if (!b->status.reserve || b->status.failing || --b->reserve_wait_s > 0)
+		return;
+	b->reserve_wait_s = RESERVE_RETRY_S;
+	if (audit_reserve_fill(b->reserve_bytes, &why) != 0)
+		return;
+	b->status.reserve = false;
+	b->status.why.text[0] = '\0';
+	log_warning("the audit has its reserve again: sessions are granted");
+	b->changed(b->arg);
+}
+
+bool batch_may_grant(const struct batch *b)
+{
+	return !b->status.reserve;
+}
+
 /* 0, or -1 when the store failed. */
 static int commit_once(struct batch *b)
 {
@@ -164,7 +203,13 @@ static int commit_once(struct batch *b)
 	int64_t start = clock_mono_us();
 	unsigned done;
 
-	if (commit_some(b, &done, &why) != 0) {
+	int rc = commit_some(b, &done, &why);
+
+	if (rc != 0 && b->reserve_bytes > 0 && !b->status.reserve && audit_store_is_full(b->store)) {
+		use_reserve(b, &why);
+		rc = commit_some(b, &done, &why);
+	}
+	if (rc != 0) {
 		note_failure(b, &why);
 		b->changed(b->arg);
 		return -1;
@@ -210,12 +255,17 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 		note_success(b);
 		b->changed(b->arg);
 	}
+	refill_reserve(b);
 }
 
-void batch_start(struct batch *b)
+void batch_start(struct batch *b, uint64_t reserve_bytes)
 {
 	struct timeval second = {.tv_sec = 1};
+	struct err why;
 
+	b->reserve_bytes = reserve_bytes;
+	if (reserve_bytes > 0 && audit_reserve_fill(reserve_bytes, &why) != 0)
+		use_reserve(b, &why);
 	event_add(&b->tick, &second);
 }
 

@@ -23,7 +23,8 @@ struct batch;
 
 struct batch_status {
 	bool failing;
-	struct err why;	    /* of the last failure, while failing */
+	bool reserve;	    /* the disk is full, the reserve is being used */
+	struct err why;	    /* of the last failure, while failing; why there is no room for the reserve */
 	int64_t failing_us; /* wall clock when it began */
 	uint64_t queued;    /* records */
 	size_t queued_bytes;
@@ -38,8 +39,10 @@ typedef void batch_changed(void *arg);
 /* The store stays the caller's and must outlive the batch. */
 struct batch *batch_new(struct event_base *base, struct audit_store *store, unsigned interval_us,
 			batch_changed *changed, void *arg);
-/* Once a second, all the time: seals epochs. */
-void batch_start(struct batch *b);
+/* Once a second, all the time: seals epochs.  reserve_bytes of the disk are kept for the moment when it is full (0: none). */
+void batch_start(struct batch *b, uint64_t reserve_bytes);
+/* False while the disk is full, and what was kept in reserve is for ends and refusals. */
+bool batch_may_grant(const struct batch *b);
 /* Drops what is queued. */
 void batch_free(struct batch **b);
 

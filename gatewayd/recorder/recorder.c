@@ -116,7 +116,8 @@ static void open_store(struct service *service)
 
 	if (lock_directory(&why) == 0)
 		service->store = audit_store_open((uint64_t)service->child->config->segment_mb << 20, &why);
-	if (service->store != NULL)
+	if (service->store != NULL &&
+	    (!service->child->config->audit_relaxed || audit_store_relax(service->store, &why) == 0))
 		return;
 	snprintf(text, sizeof text,
 		 "the audit in %.120s/audit cannot be opened: %.300s; its user must be able to write there, and a "
@@ -174,7 +175,7 @@ int recorder_main(struct child *c)
 	open_store(&service);
 	start_anchors(&service);
 	service.recorder = recorder_new(c->base, service.store, c->config->commit_interval_us);
-	recorder_start(service.recorder);
+	recorder_start(service.recorder, (uint64_t)c->config->reserve_mb << 20);
 	recorder_on_gone(service.recorder, on_gone, &service);
 	event_assign(&service.deadline, c->base, -1, 0, on_deadline, &service);
 	c->state = &service;

@@ -37,7 +37,7 @@ struct recorder {
 	struct event_base *base;
 	struct audit_store *store;
 	struct batch *batch;
-	bool paused;
+	bool paused, may_grant;
 	size_t links;
 	struct life workers[LIVES_MAX]; /* by slot */
 	unsigned nworkers;
@@ -92,6 +92,24 @@ static void pause_all(struct recorder *r, bool paused)
 			ipc_pause(s->link, paused);
 }
 
+static void tell_state(const struct recorder *r, struct ipc *link)
+{
+	uint8_t may = r->may_grant;
+
+	ipc_send(link, IPC_AUDIT_STATE, &may, sizeof may, NULL, 0);
+}
+
+static void tell_all_state(struct recorder *r)
+{
+	struct sender *s;
+
+	if (r->may_grant == batch_may_grant(r->batch))
+		return;
+	r->may_grant = !r->may_grant;
+	LIST_FOREACH (s, &r->senders, next)
+		tell_state(r, s->link);
+}
+
 static void on_changed(void *arg)
 {
 	struct recorder *r = arg;
@@ -99,6 +117,7 @@ static void on_changed(void *arg)
 
 	LIST_FOREACH (s, &r->senders, next)
 		acknowledge(s);
+	tell_all_state(r);
 	pause_all(r, batch_full(r->batch));
 }
 
@@ -114,7 +133,7 @@ static json_t *status_json(struct recorder *r)
 	batch_get_status(r->batch, &b);
 	audit_store_status(r->store, &s);
 	json_t *status =
-		json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "state", b.failing ? "failing" : "ok", "rows",
+		json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "state", b.failing ? "failing" : b.reserve ? "full" : "ok", "rows",
 			  (json_int_t)s.rows, "commits", (json_int_t)b.commits, "failures", (json_int_t)b.failures,
 			  "queued", (json_int_t)b.queued, "queued_bytes", (json_int_t)b.queued_bytes, "last_commit_us",
 			  (json_int_t)b.last_commit_us, "longest_commit_us", (json_int_t)b.longest_commit_us);
@@ -125,10 +144,10 @@ static json_t *status_json(struct recorder *r)
 			    json_pack("{s:I, s:I, s:s, s:b}", "entry", (json_int_t)s.head.entry, "epoch",
 				      (json_int_t)s.head.epoch, "head", sodium_bin2hex(mac, sizeof mac, s.head.mac, AUDIT_MAC_BYTES),
 				      "first_key_waits", s.first_key_waits));
-	if (status != NULL && b.failing) {
+	if (b.failing || b.reserve)
 		json_object_set_new(status, "error", json_string(b.why.text));
+	if (b.failing)
 		json_object_set_new(status, "failing_since_us", json_integer(b.failing_us));
-	}
 	return status;
 }
 
@@ -322,6 +341,8 @@ void recorder_add(struct recorder *r, struct ipc *link)
 	if (r->paused && ipc_peer(link) != ROLE_CONTROL)
 		ipc_pause(link, true);
 	ipc_attach(link, r->base, on_message, on_gone, s);
+	if (!r->may_grant)
+		tell_state(r, link);
 }
 
 /* ---- life ----------------------------------------------------------------------------------------------------------
@@ -335,6 +356,7 @@ struct recorder *recorder_new(struct event_base *base, struct audit_store *store
 		log_fatal("out of memory for the recorder");
 	r->base = base;
 	r->store = store;
+	r->may_grant = true;
 	LIST_INIT(&r->senders);
 	r->batch = batch_new(base, store, commit_interval_us, on_changed, r);
 	return r;
@@ -353,9 +375,10 @@ void recorder_free(struct recorder **rp)
 	free(r);
 }
 
-void recorder_start(struct recorder *r)
+void recorder_start(struct recorder *r, uint64_t reserve_bytes)
 {
-	batch_start(r->batch);
+	batch_start(r->batch, reserve_bytes);
+	r->may_grant = batch_may_grant(r->batch);
 }
 
 size_t recorder_links(const struct recorder *r)

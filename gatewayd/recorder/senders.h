@@ -20,7 +20,7 @@ void recorder_begin(struct recorder *r, bool first, unsigned nworkers);
 /* The worker of this slot has ended: what it sent is taken, and then its sessions are closed as lost. */
 void recorder_worker_gone(struct recorder *r, uint16_t slot);
 /* From now on it does what is due each second. */
-void recorder_start(struct recorder *r);
+void recorder_start(struct recorder *r, uint64_t reserve_bytes);
 /* Links that are there. */
 size_t recorder_links(const struct recorder *r);
 /* Commits what is queued and acknowledges it: 0, or -1 if the store fails. */

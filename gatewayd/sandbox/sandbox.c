@@ -53,6 +53,12 @@ static const int database_calls[] = {
 	SCMP_SYS(chmod), SCMP_SYS(fchmodat), SCMP_SYS(flock), SCMP_SYS(mlock), SCMP_SYS(munlock),
 };
 
+/* The recorder's child that finishes a segment: forked, never executed; it has the same walls. */
+static const int fork_calls[] = {
+	SCMP_SYS(clone), SCMP_SYS(clone3), SCMP_SYS(fork), SCMP_SYS(vfork), SCMP_SYS(wait4), SCMP_SYS(set_robust_list), SCMP_SYS(rseq),
+	SCMP_SYS(setpriority), SCMP_SYS(getppid), SCMP_SYS(prctl), SCMP_SYS(close_range),
+};
+
 /* SQLite reading files that are open already: it may have to rebuild the index of the log, or to wait for its turn. */
 static const int open_database_calls[] = {
 	SCMP_SYS(pwrite64), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep), SCMP_SYS(geteuid), SCMP_SYS(getuid),
@@ -93,7 +99,8 @@ static const struct profile profiles[ROLE_COUNT] = {
 	[ROLE_WORKER] = {true, false, NULL, {GROUP(base_calls), GROUP(network_calls)}},
 	[ROLE_AUTH] = {true, false, NULL, {GROUP(base_calls)}},
 	[ROLE_GSSAPI] = {true, true, NULL, {GROUP(base_calls), GROUP(read_file_calls), GROUP(replay_cache_calls)}},
-	[ROLE_RECORDER] = {true, true, NULL, {GROUP(base_calls), GROUP(read_file_calls), GROUP(database_calls)}},
+	[ROLE_RECORDER] = {true, true, NULL,
+			   {GROUP(base_calls), GROUP(read_file_calls), GROUP(database_calls), GROUP(fork_calls)}},
 	[ROLE_CONTROL] = {true, true, NULL,
 			  {GROUP(base_calls), GROUP(read_file_calls), GROUP(database_calls), GROUP(socket_server_calls)}},
 	[ROLE_COMPILER] = {true, false, "/usr/share/zoneinfo", {GROUP(base_calls), GROUP(read_file_calls)}},

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ifaddrs.h>
+#include <poll.h>
 #include <pwd.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -46,13 +47,17 @@ static int open_directory(const struct supervisor *s, const char *name, const st
 static int lock_state(struct supervisor *s, struct err *why)
 {
 	const char *path = s->config->state_dir;
+	int patience = 100;
 
 	if (mkdir(path, 0700) != 0 && errno != EEXIST)
 		return err_set_errno(why, "cannot make the directory %s", path);
 	s->state_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (s->state_fd < 0)
 		return err_set_errno(why, "cannot open the directory %s", path);
-	if (flock(s->state_fd, LOCK_EX | LOCK_NB) != 0)
+	/* One that was killed a moment ago may have left a child between fork and exec. */
+	while (flock(s->state_fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK && --patience > 0)
+		poll(NULL, 0, 10);
+	if (patience == 0 || flock(s->state_fd, LOCK_EX | LOCK_NB) != 0)
 		return err_set_errno(why, "cannot lock the directory %s%s", path,
 				     errno == EWOULDBLOCK ? ", another gatewayd uses it" : "");
 	return 0;

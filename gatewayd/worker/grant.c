@@ -27,12 +27,16 @@ static bool record_grant(struct session *s, const struct audit_event *e)
 {
 	struct worker *w = s->worker;
 
-	if (recording_has_room(w->recording))
+	if (recording_grants(w->recording))
 		s->setup->record = record_event(w->recording, e, &s->setup->waiter);
-	if (s->setup->record == NULL) {
-		session_refuse(s, REASON_AUDIT, "the audit does not keep up");
+	s->unrecorded = s->setup->record == NULL && w->config->audit_allow;
+	if (s->setup->record == NULL && !s->unrecorded) {
+		session_refuse(s, REASON_AUDIT,
+			       recording_has_room(w->recording) ? "its disk is full" : "it does not keep up");
 		return false;
 	}
+	s->setup->recorded = s->unrecorded;
+	w->counters.unrecorded += s->unrecorded;
 	s->granted = true;
 	s->granted_us = s->checked_us = clock_mono_us();
 	w->counters.granted++;
@@ -53,7 +57,8 @@ void grant_association(struct session *s)
 	session_set_state(s, SESSION_GRANTING);
 	session_event(s, AUDIT_OPEN, &e);
 	s->setup->connected = true;
-	record_grant(s, &e);
+	if (record_grant(s, &e))
+		grant_finish(s); /* where it need not wait for its record */
 }
 
 void grant_start(struct session *s, const struct policy_decision *d)
@@ -81,6 +86,8 @@ static void record_connected(struct session *s)
 {
 	static struct audit_event e;
 
+	if (s->unrecorded)
+		return;
 	session_event(s, AUDIT_CONNECTED, &e);
 	record_event(s->worker->recording, &e, NULL);
 }
@@ -150,5 +157,12 @@ void grant_failed(struct session *s, enum reason reason)
 
 void grant_audit_timeout(struct session *s)
 {
+	/* Its record is on its way, and goes on without it. */
+	if (s->worker->config->audit_allow) {
+		record_forget(&s->setup->record);
+		s->setup->recorded = true;
+		grant_finish(s);
+		return;
+	}
 	session_refuse(s, REASON_AUDIT, "the grant was not durable in time");
 }

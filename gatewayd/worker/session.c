@@ -16,6 +16,7 @@
 #include "common/log.h"
 #include "common/text.h"
 #include "gatewayd/recording.h"
+#include "gatewayd/worker/fold.h"
 #include "gatewayd/worker/gss.h"
 #include "gatewayd/worker/resolver.h"
 #include "gatewayd/worker/udp.h"
@@ -384,8 +385,9 @@ static void record_refusal(struct session *s, enum reason reason, const char *de
 	if (s->granted)
 		e.duration_us = clock_mono_us() - s->granted_us;
 	*(s->granted ? &w->counters.failed : is_login_failure(reason) ? &w->counters.login_failed : &w->counters.denied) += 1;
+	if (s->granted ? !s->unrecorded : !fold_take(w->fold, &e))
+		record_event(w->recording, &e, NULL);
 	s->granted = false;
-	record_event(w->recording, &e, NULL);
 }
 
 /* ---- refusing --------------------------------------------------------------------------------------------------------- */
@@ -468,7 +470,7 @@ void session_checkpoint(struct session *s, int64_t now_us)
 
 	/* What would have to wait is worth no row: the next one tells as much. */
 	s->checked_us = now_us;
-	if (bytes == s->checked_bytes || !recording_has_room(s->worker->recording))
+	if (s->unrecorded || bytes == s->checked_bytes || !recording_has_room(s->worker->recording))
 		return;
 	s->checked_bytes = bytes;
 	session_event(s, AUDIT_CHECKPOINT, &e);
@@ -496,7 +498,8 @@ void session_end(struct session *s, const char *reason, bool reset)
 	copy_text(e.reason, sizeof e.reason, reason);
 	s->worker->counters.bytes_up += s->up.bytes;
 	s->worker->counters.bytes_down += s->down.bytes;
-	record_event(s->worker->recording, &e, NULL);
+	if (!s->unrecorded)
+		record_event(s->worker->recording, &e, NULL);
 	s->granted = false;
 	session_free(s, reset);
 }

@@ -152,6 +152,7 @@ struct session {
 	bool counted; /* by the auth master: its end is to be told */
 	bool user_counted;
 	bool granted; /* an OPEN record was made: an ENDED record is owed */
+	bool unrecorded; /* granted without any record, as configured */
 	/* For the closing record. */
 	uint32_t revision;
 	struct addr address;

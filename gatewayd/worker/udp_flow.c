@@ -193,7 +193,7 @@ static void open_flow(struct udp_flow *f, const struct addr *remote, const struc
 	f->waiter.durable = on_durable;
 	flow_event(f, AUDIT_FLOW, &e);
 	detail_write_flow(f, d, &e);
-	if (recording_has_room(w->recording))
+	if (recording_grants(w->recording))
 		f->record = record_event(w->recording, &e, &f->waiter);
 	if (f->record == NULL)
 		deny(f, REASON_AUDIT, "the audit does not keep up", NULL);

@@ -12,6 +12,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "gatewayd/recording.h"
+#include "gatewayd/worker/fold.h"
 #include "gatewayd/worker/gss.h"
 #include "gatewayd/worker/resolver.h"
 
@@ -77,6 +78,8 @@ static void send_status(struct worker *w)
 				   (json_int_t)recording_waiting(w->recording), "max_sessions", (json_int_t)w->max_sessions);
 	char text[2048];
 
+	if (c->unrecorded > 0)
+		json_object_set_new(status, "unrecorded", json_integer((json_int_t)c->unrecorded));
 	add_udp_status(w, status);
 	size_t len = json_dumpb(status, text, sizeof text, JSON_COMPACT);
 
@@ -210,8 +213,27 @@ static void on_drained(void *arg)
 	child_leave(arg);
 }
 
+/* What was granted while nothing could be recorded is at least counted, once that is possible again. */
+static void tell_unrecorded(struct worker *w)
+{
+	static struct audit_event e;
+	uint64_t n = w->counters.unrecorded - w->unrecorded_told;
+
+	if (n == 0 || !recording_grants(w->recording))
+		return;
+	memset(&e, 0, sizeof e);
+	e.kind = AUDIT_ADMIN;
+	e.time_us = clock_wall_us();
+	snprintf(e.reason, sizeof e.reason,
+		 "%llu sessions were granted without a row while the audit could not be written (on-audit-failure allow)",
+		 (unsigned long long)n);
+	if (record_event(w->recording, &e, NULL) != NULL)
+		w->unrecorded_told = w->counters.unrecorded;
+}
+
 static void on_progress(void *arg)
 {
+	tell_unrecorded(arg);
 	accept_update(arg);
 }
 
@@ -232,7 +254,15 @@ static void on_stop(struct child *c)
 		else
 			session_refuse(s, REASON_SHUTDOWN, NULL);
 	}
+	fold_flush(w->fold);
 	recording_drain(w->recording, on_drained, c);
+}
+
+static void on_folded(const struct audit_event *e, void *arg)
+{
+	struct worker *w = arg;
+
+	record_event(w->recording, e, NULL);
 }
 
 uint64_t worker_random_tag(void)
@@ -262,6 +292,9 @@ int worker_main(struct child *c)
 	TAILQ_INIT(&w->admitting);
 	w->recording = recording_new(w->base, ROLE_WORKER,
 				     &(struct recording_callbacks){.progress = on_progress, .gone = on_recorder_gone, .arg = w});
+	w->fold = fold_new(w->base, w->config->fold_after, on_folded, w);
+	if (w->config->audit_relaxed)
+		recording_relax(w->recording);
 	accept_init(w);
 	authorise_learn_ports(w);
 	evtimer_assign(&w->relink_timer, w->base, on_relink, w);

@@ -14,6 +14,7 @@
 
 struct resolver;
 struct recording;
+struct fold;
 
 /* One listening socket, our own or a missing sibling's. */
 struct acceptor {
@@ -35,6 +36,7 @@ struct ruleset {
 
 struct counters {
 	uint64_t accepted, turned_away, granted, failed, denied, login_failed, bytes_up, bytes_down;
+	uint64_t unrecorded; /* granted without a row: on-audit-failure allow */
 };
 
 /* Whether a client may be admitted by a revision, remembered: a revision never changes its mind. */
@@ -61,6 +63,8 @@ struct worker {
 	LIST_HEAD(, setup) asking; /* log-ins that wait for the authenticator */
 	struct resolver *resolver;
 	struct recording *recording;
+	struct fold *fold; /* of floods of denials */
+	uint64_t unrecorded_told; /* of the sessions without a row, how many the audit knows of */
 
 	/* What decides: replaced as a whole between two requests. */
 	struct ruleset *rules; /* NULL: none yet, nothing is served */

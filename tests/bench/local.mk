@@ -14,3 +14,14 @@ policy-bench: tests/bench/policy-bench$(EXEEXT)
 apply-bench: all
 	@GATEWAYD_BUILD=. /usr/bin/python3 $(srcdir)/tests/bench/apply-bench.py
 EXTRA_DIST += tests/bench/apply-bench.py
+
+# What the audit costs: AUDIT_BENCH="--rows 1000000 --segments 3" for a shorter run.
+EXTRA_PROGRAMS += tests/bench/audit-bench
+CLEANFILES += tests/bench/audit-bench$(EXEEXT)
+tests_bench_audit_bench_SOURCES = tests/bench/audit-bench.c
+tests_bench_audit_bench_CPPFLAGS = $(AM_CPPFLAGS) $(SODIUM_CFLAGS)
+tests_bench_audit_bench_LDADD = schema/libschema.a common/libcommon.a $(SCHEMA_LIBS)
+
+.PHONY: audit-bench
+audit-bench: tests/bench/audit-bench$(EXEEXT)
+	@./tests/bench/audit-bench $(AUDIT_BENCH)

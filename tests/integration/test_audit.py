@@ -132,3 +132,23 @@ def test_many_rows_come_back_whole(gateway, echo):
     ended = g.wait_rows(150, event="ended")
     assert {r["session"] for r in opened} == {r["session"] for r in ended}
     assert len({r["id"] for r in opened}) == 150
+
+
+def test_floods_are_folded_and_counted_exactly(gateway):
+    """300 denials of one client: few rows, and none is missing from their counts."""
+    g = gateway("rule no deny port 25\ndefault deny\n", audit_fold_after=5)
+    for _ in range(300):
+        with g.session("203.0.113.7", 25) as c:
+            assert c.code == socks.NOT_ALLOWED
+
+    def counted():
+        rows = g.rows("--limit", "0", event="denied")
+        return rows, sum(r.get("detail", {}).get("folded", 1) if isinstance(r.get("detail"), dict) else 1 for r in rows)
+
+    g.restart()
+    rows, total = counted()
+    assert total == 300
+    assert len(rows) < 200
+    row = [r for r in rows if "folded" in (r.get("detail") or {})][0]
+    assert (row["client"], row["address"], row["port"], row["rule"]) == ("127.0.0.1", "203.0.113.7", 25, "no")
+    assert "session" not in row and row["detail"]["first"] <= row["detail"]["last"] == row["time"]

@@ -116,7 +116,7 @@ def test_a_full_disk_changes_nothing(gateway, server):
     import resource
 
     s = server(servers.Echo, "0.0.0.0")
-    g = gateway(workers=1, limits={resource.RLIMIT_FSIZE: 1024 * 1024})
+    g = gateway(workers=1, limits={resource.RLIMIT_FSIZE: 1024 * 1024}, audit_reserve_megabytes=0)
     file = policy(g, 0)
     with open(g.path("p", "names0"), "a", encoding="utf-8") as f:
         f.write("# remark\n" * 300000)

@@ -14,7 +14,7 @@ ALLOW = "rule names deny to domain .test\nrule yes allow to cidr 127.0.0.0/8\nde
 @pytest.fixture
 def full(gateway):
     """A gateway with more rows than fit in a pipe."""
-    g = gateway(ALLOW, listener_methods=["none"])
+    g = gateway(ALLOW, listener_methods=["none"], audit_fold_after=0)
     name = ".".join(["x" * 60] * 3 + ["test"])
     for _ in range(400):
         with g.session(name, 80, user=None) as c:

@@ -31,6 +31,21 @@ def of_role(g, role, slot=None):
     return sorted(pid for pid, line in children(g.process.pid).items() if wanted in line + " " and (slot is None or line.endswith(wanted)))
 
 
+def of_session(leader):
+    """Command lines of the processes of a session: also of those whose parent has ended."""
+    found = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/stat", encoding="latin-1") as f:
+                fields = f.read().rsplit(")", 1)[1].split()
+            if fields[0] not in "ZX" and int(fields[3]) == leader:
+                with open(f"/proc/{entry}/cmdline", "rb") as f:
+                    found.append(f.read().decode("latin-1").replace("\0", " "))
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
+
+
 def kill(pid):
     """kill -9, of what may have ended already."""
     try:
