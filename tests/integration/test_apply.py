@@ -418,7 +418,15 @@ def test_what_is_no_bundle_is_refused(gateway, echo):
     assert all(p["restarts"] == 0 for p in g.status()["processes"])
 
 
-def test_comment_cannot_move_a_terminal(gateway):
+def test_comment_is_one_line_of_text(gateway):
     g = gateway(BASE)
-    apply(g, tree(g), "--comment", "\x1b[31mred\nline")
-    assert "\x1b" not in g.ctl("policy", "log").out + g.ctl("policy", "show").out + g.log()
+    file = tree(g)
+    for comment in ("\x1b[31mred", "two\nlines", "tab\t", "\x7f", "\u009b31m"):
+        done = apply(g, file, "--comment", comment, check=False)
+        assert done.returncode == 1 and "control character" in done.err, comment
+    assert g.revision() == 1
+    apply(g, file, "--comment", "Freigabe f\u00fcr B\u00fcro \u2192 \u202e M\u00fcnchen")
+    assert json.loads(g.ctl("policy", "log", "--json").out)[0]["comment"] == "Freigabe f\u00fcr B\u00fcro \u2192 \u202e M\u00fcnchen"
+    shown = g.ctl("policy", "log").out + g.ctl("policy", "show").out + g.ctl("audit", "query").out + g.log()
+    assert "Freigabe f" in shown and "\u202e" not in shown
+    assert apply(g, file, "--comment", "\u00fc" * 512, check=False).returncode == 2, "it is longer than 1023 bytes"
