@@ -25,3 +25,9 @@ tests_bench_audit_bench_LDADD = schema/libschema.a common/libcommon.a $(SCHEMA_L
 .PHONY: audit-bench
 audit-bench: tests/bench/audit-bench$(EXEEXT)
 	@./tests/bench/audit-bench $(AUDIT_BENCH)
+
+# What log-ins and GSSAPI cost.
+.PHONY: auth-bench
+auth-bench: all
+	@GATEWAYD_BUILD=. /usr/bin/python3 $(srcdir)/tests/bench/auth-bench.py
+EXTRA_DIST += tests/bench/auth-bench.py
