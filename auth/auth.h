@@ -167,6 +167,9 @@ void auth_master_add_gssapi(struct auth_master *m, int fd);
  * conversation), recalled (answered from memory), remembered (entries). */
 char *auth_master_status(const struct auth_master *m);
 
+/* Nothing that was remembered is believed any more. */
+void auth_master_forget(struct auth_master *m);
+
 /* What an administrator may have done. */
 enum auth_command_kind { AUTH_COMMAND_LIST, AUTH_COMMAND_UNLOCK, AUTH_COMMAND_FORGET, AUTH_COMMANDS };
 

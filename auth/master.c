@@ -822,6 +822,13 @@ static json_t *list(struct auth_master *m)
 			 (json_int_t)(m->remembered == NULL ? 0 : remembered_count(m->remembered)));
 }
 
+void auth_master_forget(struct auth_master *m)
+{
+	m->generation++; /* nor is remembered what is being judged now */
+	if (m->remembered != NULL)
+		remembered_forget(m->remembered, NULL);
+}
+
 char *auth_master_command(struct auth_master *m, const struct auth_command *c)
 {
 	const char *user = c->user[0] == '\0' ? NULL : c->user;

@@ -100,6 +100,14 @@ static void on_peer(struct child *c, enum role peer, uint16_t slot, int fd)
 	}
 }
 
+static void on_supervisor(struct child *c, struct ipc_message *message)
+{
+	const struct master *m = c->state;
+
+	if (message->type == IPC_FORGET_LOGINS)
+		auth_master_forget(m->auth);
+}
+
 static struct throttle_options throttle_options(const struct config *config)
 {
 	return (struct throttle_options){
@@ -140,6 +148,7 @@ int auth_main(struct child *c)
 		log_fatal("out of memory for the authenticator");
 	c->state = &m;
 	c->on_peer = on_peer;
+	c->on_message = on_supervisor;
 	return child_run(c);
 }
 

@@ -54,7 +54,7 @@ struct supervisor {
 	struct process *stand_ins[CONFIG_WORKERS_MAX]; /* by slot: who accepts for a missing worker */
 	struct listening *listening;
 	size_t nlistening;
-	struct event term, intr, hup, child, stop_deadline, watch;
+	struct event term, intr, hup, child, stop_deadline, watch, groups_change;
 };
 
 /* process.c: one process' birth and death. */
@@ -90,6 +90,9 @@ int files_open_configured(const struct supervisor *s, enum config_file file, str
 
 /* watch.c: whether workers live. */
 void watch_start(struct supervisor *s);
+
+/* groups.c: has the auth master forget what it remembers when groups may have changed. */
+void groups_watch(struct supervisor *s);
 
 /* requests.c: what children ask for. */
 ipc_handler requests_handle;

@@ -304,6 +304,8 @@ int supervisor_main(const struct config *config, const char *config_text)
 	if (s.base == NULL)
 		log_fatal("cannot make an event loop");
 	watch_signals(&s);
+	if (config->remember_logins_ms > 0)
+		groups_watch(&s);
 	start_all(&s);
 	watch_start(&s);
 	event_base_dispatch(s.base);

@@ -97,6 +97,23 @@ def test_forgotten_at_reload(gateway):
     assert len(calls(g)) == 2
 
 
+def test_forgotten_when_groups_change(gateway, echo):
+    """What is remembered carries groups along: a change of the file ends it, whether it is written over or replaced."""
+    g = counting(gateway)
+
+    def groups():
+        with g.session("127.0.0.1", echo.port) as c:
+            assert c.code == socks.OK
+        return g.rows(event="open")[-1]["detail"]["groups"]
+
+    assert groups() == ["staff"]
+    g.write("groups", "staff:x:1:ann\nadmins:x:2:ann\n")
+    wait.until(lambda: groups() == ["staff", "admins"], "the new group")
+    g.write("groups.new", "admins:x:2:ann\n")
+    os.rename(g.path("groups.new"), g.path("groups"))
+    wait.until(lambda: groups() == ["admins"], "the lost group")
+
+
 def test_forgotten_in_time(gateway):
     g = counting(gateway, remember_logins=300)
     login(g)
