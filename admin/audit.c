@@ -20,13 +20,16 @@
 
 /* A table for people ends somewhere; CSV and JSON are whole unless --limit says otherwise. */
 #define TABLE_LIMIT 100
+#define TAIL_ROWS 10
 #define LINE_MAX_BYTES (1024 * 1024)
 
 static const char usage[] =
 	"usage: gatewayctl audit query [OPTION ...]\n"
+	"       gatewayctl audit tail [-f] [OPTION ...]\n"
 	"       gatewayctl audit verify --key FILE [OPTION ...]    (its --help says more)\n"
 	"\n"
-	"Shows events of the audit, newest first.  All that is given must hold.\n"
+	"query shows events of the audit, newest first; tail the last ten, and with -f those that follow.\n"
+	"All that is given must hold.\n"
 	"\n"
 	"  --user USER             exactly this user\n"
 	"  --client ADDR|CIDR      from this client\n"
@@ -34,6 +37,11 @@ static const char usage[] =
 	"  --verdict allow|deny\n"
 	"  --event KIND            open, connected, denied, ended, login-failed, policy, admin, start, stop, flow,\n"
 	"                          flow-ended, checkpoint, flow-checkpoint\n"
+	"  --port PORT             of the destination\n"
+	"  --rule NAME             decided by this rule\n"
+	"  --revision N            of the policy that decided\n"
+	"  --group GROUP           the user was in it (rows of decisions tell)\n"
+	"  --text TEXT             some text of the row holds this\n"
 	"  --session ID            one session, like 0123-4567-89AB-C\n"
 	"  --since TIME            from then: 15m, 2h, 30d (ago), or YYYY-MM-DD[ HH:MM[:SS]], local or with Z\n"
 	"  --until TIME            before then; a date alone includes that day\n"
@@ -46,6 +54,8 @@ struct query {
 	json_t *filter;
 	enum rows_format format;
 	bool limited; /* --limit was given */
+	bool tail, follow;
+	int64_t newest; /* the id that the answer's end told of */
 	const char *dir;
 };
 
@@ -63,16 +73,15 @@ static int set_time(struct query *q, const char *option, const char *key, bool e
 	return -1;
 }
 
-static int set_limit(struct query *q)
+static int set_number(struct query *q, const char *key, const char *what)
 {
 	char *end;
 	errno = 0;
-	unsigned long long limit = strtoull(optarg, &end, 10);
+	unsigned long long value = strtoull(optarg, &end, 10);
 
-	if (errno != 0 || optarg[0] < '0' || optarg[0] > '9' || *end != '\0' || limit > INT64_MAX)
-		return admin_fail(ADMIN_USAGE, "--limit: \"%s\" is no number of rows", optarg);
-	json_object_set_new(q->filter, "limit", json_integer((json_int_t)limit));
-	q->limited = true;
+	if (errno != 0 || optarg[0] < '0' || optarg[0] > '9' || *end != '\0' || value > INT64_MAX)
+		return admin_fail(ADMIN_USAGE, "--%s: \"%s\" is no %s", key, optarg, what);
+	json_object_set_new(q->filter, key, json_integer((json_int_t)value));
 	return -1;
 }
 
@@ -103,6 +112,9 @@ static const struct option options[] = {
 	{"event", required_argument, NULL, 0},	  {"session", required_argument, NULL, 0},
 	{"order", required_argument, NULL, 0},	  {"since", required_argument, NULL, 's'},
 	{"until", required_argument, NULL, 'u'},  {"limit", required_argument, NULL, 'l'},
+	{"rule", required_argument, NULL, 0},	  {"group", required_argument, NULL, 0},
+	{"text", required_argument, NULL, 0},	  {"port", required_argument, NULL, 'p'},
+	{"revision", required_argument, NULL, 'r'}, {"follow", no_argument, NULL, 'F'},
 	{"format", required_argument, NULL, 'f'}, {"dir", required_argument, NULL, 'd'},
 	{"help", no_argument, NULL, 'h'},	  {NULL, 0, NULL, 0},
 };
@@ -117,7 +129,17 @@ static int set_option(struct query *q, int c, int index)
 	case 'u':
 		return set_time(q, "--until", "until_us", true);
 	case 'l':
-		return set_limit(q);
+		q->limited = true;
+		return set_number(q, "limit", "number of rows");
+	case 'p':
+		return set_number(q, "port", "port");
+	case 'r':
+		return set_number(q, "revision", "revision");
+	case 'F':
+		if (!q->tail)
+			return admin_fail(ADMIN_USAGE, "-f is for gatewayctl audit tail");
+		q->follow = true;
+		return -1;
 	case 'f':
 		return set_format(q);
 	case 'd':
@@ -140,13 +162,21 @@ static int parse(struct query *q, int argc, char **argv)
 	int c, code, index;
 
 	optind = 0;
-	while ((c = getopt_long(argc, argv, "+h", options, &index)) != -1)
-		if ((code = set_option(q, c, index)) >= 0)
+	while ((c = getopt_long(argc, argv, "+hf", options, &index)) != -1)
+		/* -f without an argument is no --format. */
+		if ((code = set_option(q, c == 'f' && optarg == NULL ? 'F' : c, index)) >= 0)
 			return code;
 	if (optind < argc)
 		return admin_fail(ADMIN_USAGE, "\"%s\" is one word too many; see gatewayctl audit query --help",
 				  argv[optind]);
-	if (q->format == ROWS_TABLE && !q->limited)
+	if (q->tail) {
+		if (q->dir != NULL)
+			return admin_fail(ADMIN_USAGE, "tail asks a running gatewayd: there is no --dir");
+		if (!q->limited)
+			json_object_set_new(q->filter, "limit", json_integer(TAIL_ROWS));
+		json_object_set_new(q->filter, "order", json_string("newest"));
+	}
+	if (q->format == ROWS_TABLE && !q->limited && !q->tail)
 		json_object_set_new(q->filter, "limit", json_integer(TABLE_LIMIT));
 	if (audit_filter_json(q->filter, &filter, &why) != 0)
 		return admin_fail(ADMIN_USAGE, "%s", why.text);
@@ -158,7 +188,7 @@ static int parse(struct query *q, int argc, char **argv)
 
 static void note_cut(const struct query *q, int64_t rows)
 {
-	if (!q->limited)
+	if (!q->limited && !q->tail)
 		fprintf(stderr, "%" PRId64 " rows shown; there may be more (--limit N, --limit 0 for all)\n", rows);
 }
 
@@ -168,7 +198,7 @@ static int say_damage(const char *damage)
 }
 
 /* One line of the answer: -1 go on, otherwise the exit code. */
-static int take_line(const struct query *q, struct rows *rows, const char *line, size_t len)
+static int take_line(struct query *q, struct rows *rows, const char *line, size_t len)
 {
 	json_t *row = json_loadb(line, len, JSON_REJECT_DUPLICATES, NULL);
 	const char *error = json_string_value(json_object_get(row, "error"));
@@ -184,6 +214,8 @@ static int take_line(const struct query *q, struct rows *rows, const char *line,
 		code = say_damage(json_string_value(json_object_get(row, "damage")));
 	else
 		code = ADMIN_FINE;
+	if (json_is_true(json_object_get(row, "end")))
+		q->newest = format_number(row, "newest");
 	if (code == ADMIN_FINE && json_is_true(json_object_get(row, "more")))
 		note_cut(q, format_number(row, "rows"));
 	json_decref(row);
@@ -257,11 +289,51 @@ static int read_store(struct query *q, struct rows *rows)
 	return code;
 }
 
+/* What was recorded since, once a second, for as long as somebody looks. */
+static int follow(struct query *q, struct rows *rows)
+{
+	int code = ADMIN_FINE;
+
+	json_object_del(q->filter, "limit");
+	json_object_del(q->filter, "order");
+	while (code == ADMIN_FINE) {
+		if (fflush(stdout) != 0)
+			return admin_fail(ADMIN_REFUSED, "cannot write all of the output");
+		sleep(1);
+		json_object_set_new(q->filter, "after", json_integer((json_int_t)q->newest));
+		code = ask_gatewayd(q, rows);
+	}
+	return code;
+}
+
+/* The last rows, oldest first. */
+static int run_tail(struct query *q)
+{
+	struct rows *rows = rows_new(q->format == ROWS_TABLE ? ROWS_LINES : q->format, format_terminal_width());
+	int code;
+
+	if (rows == NULL)
+		return admin_fail(ADMIN_REFUSED, "out of memory");
+	rows_reverse(rows, true);
+	code = ask_gatewayd(q, rows);
+	rows_reverse(rows, false);
+	if (code == ADMIN_FINE && q->follow)
+		code = follow(q, rows);
+	rows_free(&rows);
+	return code;
+}
+
 static int run_query(int argc, char **argv)
 {
-	struct query q = {.filter = json_object(), .format = ROWS_TABLE};
+	struct query q = {.filter = json_object(), .format = ROWS_TABLE, .tail = strcmp(argv[0], "tail") == 0};
 	struct rows *rows = NULL;
 	int code = parse(&q, argc, argv);
+
+	if (code < 0 && q.tail) {
+		code = run_tail(&q);
+		json_decref(q.filter);
+		return code;
+	}
 
 	if (code < 0) {
 		rows = rows_new(q.format, format_terminal_width());
@@ -279,7 +351,7 @@ static int run_query(int argc, char **argv)
 
 int admin_audit(int argc, char **argv)
 {
-	if (argc >= 2 && strcmp(argv[1], "query") == 0)
+	if (argc >= 2 && (strcmp(argv[1], "query") == 0 || strcmp(argv[1], "tail") == 0))
 		return run_query(argc - 1, argv + 1);
 	if (argc >= 2 && strcmp(argv[1], "verify") == 0)
 		return admin_audit_verify(argc - 1, argv + 1);

@@ -3,6 +3,7 @@
 #include "admin/rows.h"
 
 #include <libsmartcols.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -13,6 +14,7 @@ struct rows {
 	enum rows_format format;
 	unsigned width;
 	struct libscols_table *table;
+	json_t *kept; /* array, while rows are kept */
 };
 
 /* Columns of CSV: the keys of a row, in this order for ever; new ones come at the end. */
@@ -158,6 +160,21 @@ static void table_row(struct rows *r, const json_t *row)
 			scols_line_set_data(line, at++, table_columns[i].make(r, row, cell));
 }
 
+/* The columns that every table has. */
+static void line_row(struct rows *r, const json_t *row)
+{
+	char cell[CELL_MAX];
+
+	for (size_t i = 0; i < NTABLE; i++) {
+		if (table_columns[i].from_width > 0)
+			continue;
+		const char *text = table_columns[i].make(r, row, cell);
+
+		printf("%s%s", i == 0 ? "" : "  ", *text == '\0' ? "-" : text);
+	}
+	putchar('\n');
+}
+
 /* ---- CSV and JSON --------------------------------------------------------------------------------------------------
  */
 
@@ -224,11 +241,28 @@ struct rows *rows_new(enum rows_format format, unsigned width)
 	return r;
 }
 
+void rows_reverse(struct rows *r, bool keep)
+{
+	json_t *kept = r->kept;
+
+	r->kept = keep ? json_array() : NULL;
+	for (size_t i = json_array_size(kept); i-- > 0;)
+		rows_add(r, json_array_get(kept, i));
+	json_decref(kept);
+}
+
 void rows_add(struct rows *r, const json_t *row)
 {
+	if (r->kept != NULL) {
+		json_array_append(r->kept, (json_t *)(uintptr_t)row);
+		return;
+	}
 	switch (r->format) {
 	case ROWS_TABLE:
 		table_row(r, row);
+		break;
+	case ROWS_LINES:
+		line_row(r, row);
 		break;
 	case ROWS_CSV:
 		csv_row(row);
@@ -256,5 +290,6 @@ void rows_free(struct rows **rp)
 		return;
 	if (r->table != NULL)
 		scols_unref_table(r->table);
+	json_decref(r->kept);
 	free(r);
 }

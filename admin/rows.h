@@ -2,9 +2,11 @@
 #pragma once
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
-enum rows_format { ROWS_TABLE, ROWS_CSV, ROWS_JSON };
+/* ROWS_LINES: as the table, but each row as it comes. */
+enum rows_format { ROWS_TABLE, ROWS_CSV, ROWS_JSON, ROWS_LINES };
 
 struct rows;
 
@@ -12,6 +14,8 @@ struct rows;
 struct rows *rows_new(enum rows_format format, unsigned width);
 /* row is borrowed. */
 void rows_add(struct rows *r, const json_t *row);
+/* From now on rows are kept, until this is called again with false: then they are printed, the last first. */
+void rows_reverse(struct rows *r, bool keep);
 /* Prints what was collected. */
 void rows_end(struct rows *r);
 void rows_free(struct rows **r);

@@ -165,6 +165,52 @@ static int set_until(struct audit_filter *f, int64_t value, struct err *why)
 	return 0;
 }
 
+/* A text that must be there, of a length that a column can have. */
+static int set_column(char out[AUDIT_TEXT_MAX + 1], const char *text, struct err *why)
+{
+	size_t len = strlen(text);
+
+	if (len == 0 || len > AUDIT_TEXT_MAX)
+		return err_set(why, "it has 1 to %d bytes", AUDIT_TEXT_MAX);
+	memcpy(out, text, len + 1);
+	return 0;
+}
+
+static int set_rule(struct audit_filter *f, const char *text, struct err *why)
+{
+	return set_column(f->rule, text, why);
+}
+
+static int set_group(struct audit_filter *f, const char *text, struct err *why)
+{
+	return set_column(f->group, text, why);
+}
+
+static int set_some_text(struct audit_filter *f, const char *text, struct err *why)
+{
+	return set_column(f->text, text, why);
+}
+
+static int set_revision(struct audit_filter *f, int64_t value, struct err *why)
+{
+	f->revision = (uint32_t)value;
+	return value >= 1 && value <= UINT32_MAX ? 0 : err_set(why, "a revision is a number from 1 on");
+}
+
+static int set_port(struct audit_filter *f, int64_t value, struct err *why)
+{
+	f->port = (uint16_t)value;
+	return value >= 1 && value <= UINT16_MAX ? 0 : err_set(why, "a port is from 1 to 65535");
+}
+
+static int set_after(struct audit_filter *f, int64_t value, struct err *why)
+{
+	(void)why;
+	f->after = (uint64_t)value;
+	f->oldest_first = true;
+	return 0;
+}
+
 static int set_limit(struct audit_filter *f, int64_t value, struct err *why)
 {
 	(void)why;
@@ -182,6 +228,9 @@ static const struct filter_key {
 	{"event", set_event, NULL},    {"session", set_session, NULL},
 	{"order", set_order, NULL},    {"since_us", NULL, set_since},
 	{"until_us", NULL, set_until}, {"limit", NULL, set_limit},
+	{"rule", set_rule, NULL},      {"group", set_group, NULL},
+	{"text", set_some_text, NULL}, {"revision", NULL, set_revision},
+	{"port", NULL, set_port},      {"after", NULL, set_after},
 };
 
 static int set_key(struct audit_filter *f, const struct filter_key *k, const json_t *value, struct err *why)

@@ -2,12 +2,14 @@
 
 #include "schema/audit_query.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/clock.h"
 #include "common/name.h"
+#include "common/text.h"
 #include "schema/audit_row.h"
 #include "schema/audit_segment.h"
 #include "schema/db.h"
@@ -232,7 +234,7 @@ void audit_archive_counts(struct audit_archive *a, struct audit_counts *out)
 /* ---- asking ---------------------------------------------------------------------------------------------------- */
 
 /* The index that leads to the rows. */
-enum way { BY_TIME, BY_SESSION, BY_USER };
+enum way { BY_TIME, BY_SESSION, BY_USER, BY_ID };
 
 /* One segment's share of an answer. */
 struct cursor {
@@ -265,9 +267,11 @@ struct audit_query {
 #define DOWN "time >= ?1 AND time <= ?2 AND (time < ?2 OR id < ?3)"
 #define UP "time <= ?1 AND time >= ?2 AND (time > ?2 OR id > ?3)"
 
-static const char *const page_sql[3][2] = {
+static const char *const page_sql[4][2] = {
 	[BY_TIME] = {PAGE(DOWN, "DESC"), PAGE(UP, "ASC")},
 	[BY_SESSION] = {PAGE("session = ?5 AND " DOWN, "DESC"), PAGE("session = ?5 AND " UP, "ASC")},
+	/* What was recorded since: the time does not matter. */
+	[BY_ID] = {NULL, "SELECT " AUDIT_COLUMNS " FROM event WHERE id > ?3 AND id <= ?4 ORDER BY id"},
 	[BY_USER] = {PAGE("user = ?5 AND " DOWN, "DESC"), PAGE("user = ?5 AND " UP, "ASC")},
 };
 
@@ -294,14 +298,17 @@ static void choose_cursors(struct audit_query *q)
 	for (size_t i = 0; i < a->nparts; i++) {
 		struct part *p = &a->parts[i];
 
-		if (p->last_id == 0 || p->newest_us < low || p->oldest_us > high)
-			continue;
 		if (p->last_id > q->newest_id)
 			q->newest_id = p->last_id;
+		if (p->last_id == 0 || p->newest_us < low || p->oldest_us > high)
+			continue;
+		if (q->filter.after != 0 && p->last_id <= (int64_t)q->filter.after)
+			continue;
 		q->cursors[q->ncursors++] = (struct cursor){
-			.part = p, .time = q->begin, .id = q->filter.oldest_first ? INT64_MIN : INT64_MAX};
+			.part = p, .time = q->begin, .id = !q->filter.oldest_first ? INT64_MAX : q->filter.after != 0 ? (int64_t)q->filter.after : INT64_MIN};
 	}
-	if (q->ncursors > 0)
+	/* By id they stand in order already. */
+	if (q->ncursors > 0 && q->filter.after == 0)
 		qsort(q->cursors, q->ncursors, sizeof *q->cursors, q->filter.oldest_first ? by_oldest : by_newest);
 }
 
@@ -318,7 +325,8 @@ struct audit_query *audit_query_new(struct audit_archive *a, const struct audit_
 	}
 	q->archive = a;
 	q->filter = *f;
-	if (f->oldest_first) {
+	q->filter.oldest_first |= f->after != 0;
+	if (q->filter.oldest_first) {
 		q->begin = f->since_us == 0 ? INT64_MIN : f->since_us;
 		q->far = f->until_us == 0 ? INT64_MAX : f->until_us - 1;
 	} else {
@@ -372,28 +380,66 @@ static bool destination_matches(const struct audit_filter *f, struct db_stmt *s)
 	return f->to != AUDIT_TO_NAME && below(name, len, f->to_name);
 }
 
+static bool column_is(struct db_stmt *s, enum audit_column column, const char *text)
+{
+	size_t len;
+	const char *is = *text == '\0' ? NULL : db_bytes(s, (int)column, &len);
+
+	return is == NULL || same(is, len, text);
+}
+
+static bool has_text(struct db_stmt *s, const char *text)
+{
+	for (int column = COL_LISTENER; *text != '\0' && column <= COL_DETAIL; column++) {
+		size_t len;
+		const void *is = db_bytes(s, column, &len);
+
+		if (memmem(is, len, text, strlen(text)) != NULL)
+			return true;
+	}
+	return *text == '\0';
+}
+
+/* {"groups": [...]}, escaped as text is. */
+static bool has_group(struct db_stmt *s, const char *group)
+{
+	char safe[4 * AUDIT_TEXT_MAX + 8];
+	size_t len, i;
+	bool has = false;
+
+	if (*group == '\0')
+		return true;
+	text_escape(group, strlen(group), safe, sizeof safe);
+	const char *detail = db_bytes(s, COL_DETAIL, &len);
+	json_t *object = memmem(detail, len, "\"groups\"", 8) == NULL ? NULL : json_loadb(detail, len, 0, NULL), *one;
+
+	json_array_foreach(json_object_get(object, "groups"), i, one)
+		has |= json_is_string(one) && strcmp(json_string_value(one), safe) == 0;
+	json_decref(object);
+	return has;
+}
+
 static bool row_matches(const struct audit_filter *f, struct db_stmt *s)
 {
 	int64_t kind = db_i64(s, COL_KIND);
-	size_t len;
 
 	if (kind < 0 || kind >= AUDIT_KIND_COUNT)
 		return false; /* not written by us */
 	if (f->kinds != 0 && (f->kinds & 1u << kind) == 0)
 		return false;
-	if (f->user[0] != '\0') {
-		const char *user = db_bytes(s, COL_USER, &len);
-
-		if (!same(user, len, f->user))
-			return false;
-	}
+	if (f->port != 0 && db_i64(s, COL_PORT) != f->port)
+		return false;
+	if (f->revision != 0 && db_i64(s, COL_REVISION) != f->revision)
+		return false;
+	if (!column_is(s, COL_USER, f->user) || !column_is(s, COL_RULE, f->rule))
+		return false;
 	if (f->client.addr.family != ADDR_NONE) {
 		struct addr client = audit_row_address(s, COL_CLIENT);
 
 		if (!prefix_contains(&f->client, &client))
 			return false;
 	}
-	return destination_matches(f, s);
+	return destination_matches(f, s) && has_text(s, f->text) && has_group(s, f->group);
 }
 
 /* A segment that is written no more knows its users by heart. */
@@ -409,8 +455,10 @@ static bool has_user_index(struct db *db)
 
 static void bind_page(struct audit_query *q, struct cursor *c)
 {
-	db_bind_i64(c->select, 1, q->far);
-	db_bind_i64(c->select, 2, c->time);
+	if (c->way != BY_ID) {
+		db_bind_i64(c->select, 1, q->far);
+		db_bind_i64(c->select, 2, c->time);
+	}
 	db_bind_i64(c->select, 3, c->id);
 	db_bind_i64(c->select, 4, q->newest_id);
 	if (c->way == BY_SESSION)
@@ -424,7 +472,8 @@ static int prepare_cursor(struct audit_query *q, struct cursor *c, struct err *w
 	if (open_part(c->part, why) != 0)
 		return -1;
 	c->opened = true;
-	c->way = q->filter.session != 0						     ? BY_SESSION
+	c->way = q->filter.after != 0 ? BY_ID
+		 : q->filter.session != 0						     ? BY_SESSION
 		 : q->filter.user[0] != '\0' && has_user_index(c->part->db) ? BY_USER
 									     : BY_TIME;
 	c->select = db_prepare(c->part->db, page_sql[c->way][q->filter.oldest_first], why);
@@ -471,7 +520,7 @@ static void enter(struct audit_query *q, struct cursor *c)
 
 static bool comes_first(const struct audit_query *q, const struct cursor *a, const struct cursor *b)
 {
-	if (a->time != b->time)
+	if (a->time != b->time && q->filter.after == 0)
 		return q->filter.oldest_first ? a->time < b->time : a->time > b->time;
 	return q->filter.oldest_first ? a->id < b->id : a->id > b->id;
 }
@@ -481,6 +530,8 @@ static bool may_come_first(const struct audit_query *q, const struct cursor *c, 
 {
 	if (best == NULL)
 		return true;
+	if (q->filter.after != 0)
+		return c->part->first_id <= best->id;
 	return q->filter.oldest_first ? c->part->oldest_us <= best->time : c->part->newest_us >= best->time;
 }
 
@@ -563,6 +614,11 @@ int audit_query_page(struct audit_query *q, uint64_t max_rows, int64_t max_us, a
 uint64_t audit_query_rows(const struct audit_query *q)
 {
 	return q->rows;
+}
+
+uint64_t audit_query_newest(const struct audit_query *q)
+{
+	return (uint64_t)q->newest_id;
 }
 
 bool audit_query_cut(const struct audit_query *q)

@@ -27,7 +27,13 @@ struct audit_filter {
 	enum audit_to to;
 	char to_name[AUDIT_TEXT_MAX + 1]; /* without the leading "." or "*." */
 	struct prefix to_prefix;
-	uint64_t limit; /* rows; 0: all */
+	char rule[AUDIT_TEXT_MAX + 1];	/* "": any */
+	char group[AUDIT_TEXT_MAX + 1]; /* that the user was in, as the row's detail tells; "": any */
+	char text[AUDIT_TEXT_MAX + 1];	/* some text of the row holds it; "": any */
+	uint32_t revision;		/* 0: any */
+	uint16_t port;			/* of the destination; 0: any */
+	uint64_t after;			/* not 0: rows with a higher id only, in the order of ids */
+	uint64_t limit;			/* rows; 0: all */
 	bool oldest_first;
 };
 
@@ -65,5 +71,7 @@ void audit_query_free(struct audit_query **q);
 int audit_query_page(struct audit_query *q, uint64_t max_rows, int64_t max_us, audit_row *row, void *arg);
 /* Rows given so far. */
 uint64_t audit_query_rows(const struct audit_query *q);
+/* The id of the newest row when the query began, whether it matches or not. */
+uint64_t audit_query_newest(const struct audit_query *q);
 /* True if the filter's limit ended the query: there may be more. */
 bool audit_query_cut(const struct audit_query *q);

@@ -58,8 +58,8 @@ static bool put_line(struct reader *r, json_t *value)
 
 static void put_end(struct reader *r)
 {
-	json_t *line = json_pack("{s:b, s:I, s:b}", "end", 1, "rows", (json_int_t)audit_query_rows(r->query), "more",
-				 audit_query_cut(r->query));
+	json_t *line = json_pack("{s:b, s:I, s:b, s:I}", "end", 1, "rows", (json_int_t)audit_query_rows(r->query), "more",
+				 audit_query_cut(r->query), "newest", (json_int_t)audit_query_newest(r->query));
 
 	if (audit_archive_damage(r->archive)[0] != '\0')
 		json_object_set_new(line, "damage", json_string(audit_archive_damage(r->archive)));

@@ -1,5 +1,5 @@
 /* Answers one query of the audit as JSON lines on a pipe.  The last line is {"end":true,"rows":N,"more":bool} ("more":
- * the limit ended it; "damage": segments that could not be read, if any) or {"error":"..."}. */
+ * the limit ended it; "newest": the id of the newest row of all; "damage": segments that could not be read, if any) or {"error":"..."}. */
 #pragma once
 
 #include <stdbool.h>

@@ -2,9 +2,13 @@
 
 import csv
 import io
+import json
+import os
 import socket
+import subprocess
 
 from harness import servers, socks
+from harness.gateway import BUILD
 
 
 def test_rows_of_a_session(gateway, dnsmasq, echo):
@@ -152,3 +156,42 @@ def test_floods_are_folded_and_counted_exactly(gateway):
     row = [r for r in rows if "folded" in (r.get("detail") or {})][0]
     assert (row["client"], row["address"], row["port"], row["rule"]) == ("127.0.0.1", "203.0.113.7", 25, "no")
     assert "session" not in row and row["detail"]["first"] <= row["detail"]["last"] == row["time"]
+
+
+def test_more_filters(gateway, echo):
+    g = gateway("rule no-smtp deny port 25\nrule staff allow group staff to cidr 127.0.0.0/8\ndefault deny\n")
+    g.session("127.0.0.1", echo.port).close()
+    g.session("mail.example", 25).close()
+    g.wait_rows(1, event="ended")
+    g.wait_rows(1, event="denied")
+    assert [r["event"] for r in g.rows("--rule", "no-smtp")] == ["denied"]
+    assert [r["event"] for r in g.rows("--port", "25")] == ["denied"]
+    assert [r["event"] for r in g.rows("--text", "mail.exam")] == ["denied"]
+    assert {r["event"] for r in g.rows("--group", "staff")} >= {"open"}
+    assert g.rows("--group", "nobody") == [] and g.rows("--text", "no such text") == []
+    revision = g.revision()
+    assert {r["revision"] for r in g.rows("--revision", str(revision))} == {revision}
+    assert g.rows("--revision", str(revision + 1)) == []
+    for wrong in (["--port", "0"], ["--port", "65536"], ["--port", "x"], ["--revision", "0"], ["--rule", ""], ["-f"]):
+        assert g.ctl("audit", "query", *wrong, check=False).returncode == 2
+
+
+def test_tail_follows(gateway, echo):
+    g = gateway()
+    for n in range(15):
+        g.session("127.0.0.1", echo.port).close()
+    g.wait_rows(15, event="ended")
+    last = g.rows(event="open")[-10:]
+    shown = [json.loads(line) for line in g.ctl("audit", "tail", "--event", "open", "--format", "json").out.splitlines()]
+    assert [r["id"] for r in shown] == [r["id"] for r in last]
+    lines = g.ctl("audit", "tail", "--limit", "3").out.splitlines()
+    assert len(lines) == 3 and all("  " in line for line in lines)
+    command = [os.path.join(BUILD, "admin", "gatewayctl"), "--socket", g.socket, "audit", "tail", "-f", "--event", "denied", "--format", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tail:
+        try:
+            for n in range(1, 4):
+                g.session("198.51.100.7", n).close()
+                assert json.loads(tail.stdout.readline())["port"] == n
+        finally:
+            tail.terminate()
+    assert g.ctl("audit", "tail", "--dir", "/", check=False).returncode == 2
