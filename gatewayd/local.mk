@@ -16,6 +16,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/worker/worker.c gatewayd/worker/worker.h \
 	gatewayd/worker/accept.c \
 	gatewayd/worker/session.c gatewayd/worker/session.h \
+	gatewayd/worker/pool.c gatewayd/worker/pool.h \
 	gatewayd/worker/handshake.c \
 	gatewayd/worker/socks5.c gatewayd/worker/socks5.h gatewayd/worker/request.h \
 	gatewayd/worker/gss.c gatewayd/worker/gss.h \

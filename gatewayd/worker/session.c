@@ -198,6 +198,8 @@ static void trim_later(struct worker *w)
 
 void sessions_init(struct worker *w)
 {
+	pool_init(&w->session_pool, sizeof(struct session));
+	pool_init(&w->setup_pool, sizeof(struct setup));
 	TAILQ_INIT(&w->sessions);
 	TAILQ_INIT(&w->shaking);
 	TAILQ_INIT(&w->lingering);
@@ -214,12 +216,12 @@ static uint64_t next_id(struct worker *w)
 
 struct session *session_new(struct worker *w, const struct config_listener *listener, int fd, const struct endpoint *client)
 {
-	struct session *s = calloc(1, sizeof *s);
+	struct session *s = pool_get(&w->session_pool);
 
 	if (s != NULL)
-		s->setup = calloc(1, sizeof *s->setup);
+		s->setup = pool_get(&w->setup_pool);
 	if (s == NULL || s->setup == NULL) {
-		free(s);
+		pool_put(&w->session_pool, s);
 		close(fd);
 		return NULL;
 	}
@@ -257,8 +259,7 @@ void session_free_setup(struct session *s)
 	free(setup->groups);
 	free(setup->refusal_detail);
 	free(setup->aliases);
-	explicit_bzero(setup->in, sizeof setup->in); /* a log-in went through it */
-	free(setup);
+	pool_put(&s->worker->setup_pool, setup); /* wiped: a log-in went through it */
 	s->setup = NULL;
 }
 
@@ -304,7 +305,7 @@ static void session_free(struct session *s, bool reset)
 		TAILQ_REMOVE(&w->lingering, s, lingering);
 	TAILQ_REMOVE(&w->sessions, s, next);
 	w->nsessions--;
-	free(s);
+	pool_put(&w->session_pool, s);
 	trim_later(w);
 	accept_update(w);
 }

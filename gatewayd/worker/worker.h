@@ -9,6 +9,7 @@
 #include "common/ipc.h"
 #include "common/sealed.h"
 #include "gatewayd/child.h"
+#include "gatewayd/worker/pool.h"
 #include "gatewayd/worker/session.h"
 #include "gatewayd/worker/udp.h"
 
@@ -81,6 +82,7 @@ struct worker {
 	struct event accept_pause;
 	bool accepting, stopping;
 	int reserve_fd; /* given up for a moment when descriptors run out, so that a client can be told */
+	struct pool session_pool, setup_pool;
 	struct session_list sessions;
 	unsigned nsessions, max_sessions;
 	unsigned peak_sessions; /* since memory was given back last */

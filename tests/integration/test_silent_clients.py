@@ -14,8 +14,8 @@ pytestmark = [pytest.mark.load, pytest.mark.root]
 
 FULL = os.environ.get("GATEWAYD_TEST_FULL") == "1"
 SILENT, RATE, DEADLINE_MS = (2000, 1000, 30000) if FULL else (500, 200, 4000)
-# What a second flood may leave behind that the first has not: pages that some small thing landed on.
-MEMORY_KIB = 1024
+# What both workers may hold more than at their start: code and tables that are touched for the first time.
+MEMORY_KIB = 1536
 
 
 def descriptors(pids):
@@ -59,7 +59,6 @@ def hold_and_serve(g, origin):
 
 
 def test_silent_clients_cost_nobody_a_request(gateway):
-    """Twice: what the event loop keeps for each descriptor that it has ever seen is memory of the first flood alone."""
     g = gateway(listener_methods=["none"], handshake_timeout=DEADLINE_MS)
     process = load.start("origin")
     try:
@@ -68,20 +67,18 @@ def test_silent_clients_cost_nobody_a_request(gateway):
         lasting = sorted(p for p, role in g.pids().items() if role in ("supervisor", "worker", "auth", "pam", "recorder", "control"))
         for pid in workers:
             processes.rests(pid)
-        fds, memory, served = descriptors(lasting), [resident_kib(workers)], 0
-        for _ in range(2):
-            result, held = hold_and_serve(g, origin)
-            assert result["errors"] == 0, result
-            served += result["served"]
-            wait.until(lambda: descriptors(lasting) == fds, lambda: f"descriptors {fds}, not {descriptors(lasting)}")
-            for pid in workers:
-                processes.rests(pid, 1.2)  # a second after the flood they give memory back
-            memory.append(resident_kib(workers))
-            print(f"{SILENT} silent clients, held {min(held):.2f} to {max(held):.2f} s; {json.dumps(result)}; "
-                  f"descriptors {sum(fds.values())} before and after; memory of workers {memory} KiB")
-        assert sanitized() or memory[2] <= memory[1] + MEMORY_KIB
+        fds, memory = descriptors(lasting), resident_kib(workers)
+        result, held = hold_and_serve(g, origin)
+        assert result["errors"] == 0, result
+        wait.until(lambda: descriptors(lasting) == fds, lambda: f"descriptors {fds}, not {descriptors(lasting)}")
+        for pid in workers:
+            processes.rests(pid, 1.2)  # a second after the flood they give memory back
+        after = resident_kib(workers)
+        print(f"{SILENT} silent clients, held {min(held):.2f} to {max(held):.2f} s; {json.dumps(result)}; "
+              f"descriptors {sum(fds.values())} before and after; memory of workers {memory} KiB before, {after} KiB after")
+        assert sanitized() or after <= memory + MEMORY_KIB
         wait.until(lambda: g.status()["workers"]["audit_waiting"] == 0, "all of it is durable")
-        assert len(g.rows("--limit", "0", "--event", "ended")) == served
+        assert len(g.rows("--limit", "0", "--event", "ended")) == result["served"]
         assert g.pids("worker") == workers
     finally:
         load.finish(process)
