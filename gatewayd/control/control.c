@@ -199,6 +199,10 @@ static void on_message(struct child *child, struct ipc_message *m)
 	case IPC_FILE_REFUSED:
 		policy_file_message(c, m);
 		break;
+	case IPC_TABLE_KEPT:
+		if (m->nfds == 1 && tables_kept(c, wire_get_u8(&r), m->fds[0]))
+			m->fds[0] = -1;
+		break;
 	case IPC_PROCESSES:
 		status_processes(c, m);
 		break;

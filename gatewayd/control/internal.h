@@ -92,7 +92,7 @@ struct table {
 	int held; /* the next one, in force if the change succeeds that it was made for; -1: none */
 	struct file_id tried; /* the database that was made into a table last, or could not be */
 	char fault[1024];     /* why it could not; "" */
-	int64_t loaded_us;    /* wall clock */
+	int64_t loaded_us;    /* wall clock; 0: by a control before this one */
 };
 
 enum table_kind { TABLE_COUNTRY, TABLE_ASN, TABLES };
@@ -181,6 +181,8 @@ void tables_refresh(struct control *c, tables_done *done, void *arg);
 void tables_commit(struct control *c);
 void tables_discard(struct control *c);
 void tables_send(struct peer *worker);
+/* What the control before this one had in force comes back; true: fd is taken over. */
+bool tables_kept(struct control *c, unsigned file, int fd);
 /* fd: taken over by setting it to -1; NULL: the file cannot be opened, and why. */
 void tables_file_message(struct control *c, unsigned file, int *fd, const char *why);
 /* The first fault of any, or NULL; and all of them as notes. */

@@ -47,10 +47,37 @@ void tables_send(struct peer *worker)
 		send_one(worker, i);
 }
 
-void tables_commit(struct control *c)
+static void send_all(struct control *c, unsigned kind)
 {
 	struct peer *p;
 
+	LIST_FOREACH (p, &c->peers, next)
+		if (p->role == ROLE_WORKER)
+			send_one(p, kind);
+}
+
+static void keep(struct control *c, unsigned kind)
+{
+	int fd = fcntl(c->tables.each[kind].fd, F_DUPFD_CLOEXEC, 0);
+	uint8_t file = (uint8_t)kinds[kind].file;
+
+	if (fd >= 0)
+		ipc_send(c->child->supervisor, IPC_TABLE_KEEP, &file, sizeof file, &fd, 1);
+}
+
+bool tables_kept(struct control *c, unsigned file, int fd)
+{
+	for (unsigned i = 0; i < TABLES; i++)
+		if (file == (unsigned)kinds[i].file && c->tables.each[i].fd < 0) {
+			c->tables.each[i].fd = fd;
+			send_all(c, i); /* some may be new, too, and were linked before this came */
+			return true;
+		}
+	return false;
+}
+
+void tables_commit(struct control *c)
+{
 	for (unsigned i = 0; i < TABLES; i++) {
 		struct table *t = &c->tables.each[i];
 
@@ -61,9 +88,8 @@ void tables_commit(struct control *c)
 		t->fd = t->held;
 		t->held = -1;
 		t->loaded_us = clock_wall_us();
-		LIST_FOREACH (p, &c->peers, next)
-			if (p->role == ROLE_WORKER)
-				send_one(p, i);
+		keep(c, i);
+		send_all(c, i);
 	}
 }
 
@@ -279,7 +305,7 @@ json_t *tables_status(const struct control *c)
 			continue;
 		one = json_pack("{s:o}", "database", json_string(config_file_path(c->child->config, kinds[i].file)));
 		json_object_set_new(one, "state", json_string(t->fd < 0 ? "missing" : t->fault[0] != '\0' ? "stale" : "current"));
-		if (t->fd >= 0)
+		if (t->fd >= 0 && t->loaded_us > 0)
 			json_object_set_new(one, "loaded_at", json_integer(t->loaded_us / 1000000));
 		if (t->fault[0] != '\0')
 			json_object_set_new(one, "fault", note_text(t->fault, strlen(t->fault)));

@@ -50,6 +50,7 @@ struct supervisor {
 	int64_t started_us; /* monotonic */
 	uint16_t next_temporary_slot;
 	int config_fd, clock_fd, control_fd;
+	int tables[CONFIG_FILES]; /* sealed, by enum config_file; -1: none.  Held for control, in case it is restarted */
 	int state_fd, audit_fd, policy_fd, gssapi_fd;         /* directories, opened once */
 	struct process *stand_ins[CONFIG_WORKERS_MAX]; /* by slot: who accepts for a missing worker */
 	struct listening *listening;
@@ -95,6 +96,8 @@ void watch_start(struct supervisor *s);
 void groups_watch(struct supervisor *s);
 
 /* requests.c: what children ask for. */
+/* A control that has just been started gets what the one before had in force. */
+void requests_return_tables(const struct process *control);
 ipc_handler requests_handle;
 
 /* supervisor.c */

@@ -193,6 +193,7 @@ void process_start(struct process *p)
 	} else if (p->role == ROLE_CONTROL) {
 		int fd = fcntl(s->control_fd, F_DUPFD_CLOEXEC, 0);
 
+		requests_return_tables(p);
 		if (fd >= 0)
 			ipc_send(p->link, IPC_CONTROL_SOCKET, &p->restarts, sizeof p->restarts, &fd, 1);
 	}

@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <event2/event.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,6 +109,32 @@ static void on_file_open(struct process *control, struct ipc_message *m)
 	ipc_send_wire(control->link, IPC_FILE_REFUSED, &w);
 }
 
+/* A database may be damaged by the time that control is restarted; the table that was made of it before goes on counting. */
+static void on_table_keep(struct process *control, struct ipc_message *m)
+{
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+	unsigned file = wire_get_u8(&r);
+	int *held;
+
+	if (!wire_done(&r) || file >= CONFIG_FILES || m->nfds != 1)
+		return;
+	held = &control->sup->tables[file];
+	if (*held >= 0)
+		close(*held);
+	*held = m->fds[0];
+	m->fds[0] = -1;
+}
+
+void requests_return_tables(const struct process *control)
+{
+	for (uint8_t file = 0; file < CONFIG_FILES; file++) {
+		int held = control->sup->tables[file], fd = held < 0 ? -1 : fcntl(held, F_DUPFD_CLOEXEC, 0);
+
+		if (fd >= 0)
+			ipc_send(control->link, IPC_TABLE_KEPT, &file, sizeof file, &fd, 1);
+	}
+}
+
 #define BIT(role) (1u << ROLE_##role)
 
 /* Who may have whom ended: never a role that meets clients, and nobody the recorder. */
@@ -165,6 +192,7 @@ static void (*const handlers[IPC_TYPE_COUNT])(struct process *, struct ipc_messa
 	[IPC_READY] = on_ready,         [IPC_UNUSABLE] = on_unusable, [IPC_SPAWN] = on_spawn,
 	[IPC_RELINK] = on_relink,       [IPC_PONG] = on_pong,
 	[IPC_FILE_OPEN] = on_file_open, [IPC_KILL] = on_kill,         [IPC_PROCESSES_ASK] = on_processes_ask,
+	[IPC_TABLE_KEEP] = on_table_keep,
 };
 
 void requests_handle(struct ipc *link, struct ipc_message *m, void *arg)

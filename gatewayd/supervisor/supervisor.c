@@ -290,7 +290,7 @@ static void start_all(struct supervisor *s)
 
 int supervisor_main(const struct config *config, const char *config_text)
 {
-	static struct supervisor s = {.config_fd = -1, .control_fd = -1};
+	static struct supervisor s = {.config_fd = -1, .control_fd = -1, .tables = {-1, -1, -1}};
 	struct err why;
 
 	s.config = config;

@@ -1,5 +1,6 @@
 """Autonomous systems: decided by a table of their own, for every command, and made anew when the database changes."""
 
+import json
 import os
 import shutil
 import signal
@@ -150,6 +151,31 @@ def test_damaged_at_the_start(gateway):
     g.configure(asn_database=g.path("asn.mmdb"))
     code_, lines = g.run("-c", g.conf)
     assert code_ != 0 and any("asn-database" in line and g.path("asn.mmdb") in line for line in lines), lines
+
+
+def test_a_damaged_database_and_a_control_that_dies(gateway, server):
+    """The table outlives the control that had it made: a worker that is new gets it from the next one."""
+    s = server(servers.Echo, "0.0.0.0")
+    g, file = start(gateway, workers=1)
+    with open(file, "wb") as f:
+        f.write(b"no database")
+    old = g.pids("control")[0]
+    processes.kill(old)
+    wait.until(lambda: set(processes.of_role(g, "control")) - {old}, "another control")
+    assert wait.until(lambda: (done := g.ctl("status", "--json", check=False)).returncode == 0 and json.loads(done.out)["revision"] == 1,
+                      "it has the policy in force")
+    assert g.status()["tables"]["asns"]["state"] == "stale"
+    assert codes(g, s.port) == EXPECTED
+    worker = g.pids("worker")[0]
+    processes.kill(worker)
+    wait.until(lambda: set(processes.of_role(g, "worker")) - {worker}, "another worker")
+    assert codes(g, s.port) == EXPECTED
+    both = g.pids("worker") + g.pids("control")
+    for pid in both:
+        processes.kill(pid)
+    wait.until(lambda: not set(both) & set(processes.children(g.process.pid)) and len(processes.of_role(g, "worker") + processes.of_role(g, "control")) == 2,
+               "others of both", 40)
+    wait.until(lambda: codes(g, s.port) == EXPECTED, "a worker with everything", 40)
 
 
 def test_sighup_looks_at_once(gateway, server):
