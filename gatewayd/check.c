@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "auth/gss.h"
 #include "policy/bundle.h"
 #include "schema/policy_store.h"
 
@@ -118,12 +119,24 @@ static bool database_is_sound(const struct config *config, enum config_file file
 	return true;
 }
 
+static bool keytab_is_sound(const struct config *config)
+{
+	struct err why;
+
+	if (!config_has_gssapi(config) || gss_server_read_keytab(config->gssapi_keytab, config->gssapi_krb5_conf, &why) == 0)
+		return true;
+	fprintf(stderr, "%s: %s\n", config->file, why.text);
+	return false;
+}
+
 int check_all(const struct config *config)
 {
 	bool policy = policy_is_sound(config->policy_file);
 	bool countries = database_is_sound(config, CONFIG_FILE_GEOIP), asns = database_is_sound(config, CONFIG_FILE_ASN);
 
-	if (!policy || !countries || !asns)
+	bool keytab = keytab_is_sound(config);
+
+	if (!policy || !countries || !asns || !keytab)
 		return EXIT_CONFIG;
 	printf("%s: configuration and policy are sound\n", config->file);
 	return 0;
