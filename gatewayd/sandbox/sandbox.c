@@ -70,6 +70,13 @@ static const int replay_cache_calls[] = {
 	SCMP_SYS(getegid), SCMP_SYS(getgid), SCMP_SYS(umask), SCMP_SYS(fchmod), SCMP_SYS(getppid),
 };
 
+/* What plugins of libkrb5 may try (one of sssd's asks a daemon which user a principal is): they are told that it cannot be, and the
+ * next is asked. */
+static const int plugin_calls[] = {
+	SCMP_SYS(socket), SCMP_SYS(connect), SCMP_SYS(setsockopt), SCMP_SYS(getsockopt), SCMP_SYS(getpeername), SCMP_SYS(ioctl),
+	SCMP_SYS(pipe2), SCMP_SYS(socketpair), SCMP_SYS(bind), SCMP_SYS(getsockname), SCMP_SYS(sendmmsg), SCMP_SYS(eventfd2),
+};
+
 /* To look at one file; Landlock says which. */
 static const int one_file_calls[] = {SCMP_SYS(openat), SCMP_SYS(open), SCMP_SYS(stat), SCMP_SYS(newfstatat)};
 
@@ -185,6 +192,8 @@ static int install_filter(const struct profile *p, bool one_file, struct err *wh
 	rc = add_argument_rules(ctx, uses(p, read_file_calls), one_file) | add_self_rules(ctx);
 	if (uses(p, network_calls))
 		rc |= add_socket_rules(ctx);
+	for (size_t i = 0; uses(p, replay_cache_calls) && i < LENGTH(plugin_calls); i++)
+		rc |= seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), plugin_calls[i], 0);
 	for (size_t g = 0; g < LENGTH(p->groups); g++)
 		for (size_t i = 0; i < p->groups[g].n; i++)
 			rc |= seccomp_rule_add(ctx, SCMP_ACT_ALLOW, p->groups[g].calls[i], 0);

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 
@@ -540,3 +541,50 @@ def test_start_without_what_it_needs(gateway, realm, option, words):
     assert g.run("-n", "-c", g.conf)[0] != 0
     said = [line for line in lines if "gssapi" in line and " error: " in line]
     assert any(words in line and "/nonexistent/file" in line for line in said), lines
+
+
+PLUGIN = r"""
+#include <krb5/krb5.h>
+#include <krb5/localauth_plugin.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+static krb5_error_code an2ln(krb5_context c, krb5_localauth_moddata d, const char *type, const char *residual,
+                             krb5_const_principal p, char **out)
+{
+	struct sockaddr_un a = {AF_UNIX, "/nonexistent/socket"};
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	(void)c, (void)d, (void)type, (void)residual, (void)p;
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0)
+		close(fd);
+	*out = NULL;
+	return KRB5_LNAME_NOTRANS;
+}
+krb5_error_code localauth_asks_initvt(krb5_context c, int major, int minor, krb5_plugin_vtable v);
+krb5_error_code localauth_asks_initvt(krb5_context c, int major, int minor, krb5_plugin_vtable v)
+{
+	krb5_localauth_vtable t = (krb5_localauth_vtable)v;
+	(void)c, (void)major, (void)minor;
+	t->name = "asks";
+	t->an2ln = an2ln;
+	return 0;
+}
+"""
+
+
+def test_plugin_that_wants_to_ask_somebody(gateway, echo, tmp_path):
+    """As sssd's does: in its sandbox it is told that it cannot, and the names are mapped without it."""
+    source, plugin = tmp_path / "asks.c", tmp_path / "asks.so"
+    source.write_text(PLUGIN)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(plugin), str(source)], check=True)
+    r = kdc.Realm({"ann": "x"})
+    try:
+        with open(r.conf, "a", encoding="utf-8") as f:
+            f.write(f"[plugins]\n    localauth = {{\n        module = asks:{plugin}\n    }}\n")
+        for path in (tmp_path.parent.parent, tmp_path.parent, tmp_path):
+            os.chmod(path, 0o755)
+        g = gssapi_gateway(gateway, r)
+        session(g, r.kinit("ann", "x"), echo, kdc.INTEGRITY).close()
+        assert g.row(event="open")["user"] == "ann"
+    finally:
+        r.close()
