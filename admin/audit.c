@@ -17,18 +17,22 @@
 #include "admin/times.h"
 #include "common/clock.h"
 #include "schema/audit_json.h"
+#include "schema/audit_stats.h"
 
 /* A table for people ends somewhere; CSV and JSON are whole unless --limit says otherwise. */
 #define TABLE_LIMIT 100
 #define TAIL_ROWS 10
+#define STATS_ROWS 20
 #define LINE_MAX_BYTES (1024 * 1024)
 
 static const char usage[] =
 	"usage: gatewayctl audit query [OPTION ...]\n"
 	"       gatewayctl audit tail [-f] [OPTION ...]\n"
+	"       gatewayctl audit stats --by KEY [OPTION ...]\n"
 	"       gatewayctl audit verify --key FILE [OPTION ...]    (its --help says more)\n"
 	"\n"
 	"query shows events of the audit, newest first; tail the last ten, and with -f those that follow.\n"
+	"stats sums sessions, denials, bytes and time up by " AUDIT_STATS_BY ".\n"
 	"All that is given must hold.\n"
 	"\n"
 	"  --user USER             exactly this user\n"
@@ -54,7 +58,8 @@ struct query {
 	json_t *filter;
 	enum rows_format format;
 	bool limited; /* --limit was given */
-	bool tail, follow;
+	bool tail, follow, stats;
+	const char *by; /* what sums are made by */
 	int64_t newest; /* the id that the answer's end told of */
 	const char *dir;
 };
@@ -115,6 +120,7 @@ static const struct option options[] = {
 	{"rule", required_argument, NULL, 0},	  {"group", required_argument, NULL, 0},
 	{"text", required_argument, NULL, 0},	  {"port", required_argument, NULL, 'p'},
 	{"revision", required_argument, NULL, 'r'}, {"follow", no_argument, NULL, 'F'},
+	{"by", required_argument, NULL, 'b'},
 	{"format", required_argument, NULL, 'f'}, {"dir", required_argument, NULL, 'd'},
 	{"help", no_argument, NULL, 'h'},	  {NULL, 0, NULL, 0},
 };
@@ -135,6 +141,11 @@ static int set_option(struct query *q, int c, int index)
 		return set_number(q, "port", "port");
 	case 'r':
 		return set_number(q, "revision", "revision");
+	case 'b':
+		if (!q->stats)
+			return admin_fail(ADMIN_USAGE, "--by is for gatewayctl audit stats");
+		q->by = optarg;
+		return -1;
 	case 'F':
 		if (!q->tail)
 			return admin_fail(ADMIN_USAGE, "-f is for gatewayctl audit tail");
@@ -152,6 +163,24 @@ static int set_option(struct query *q, int c, int index)
 		fputs(usage, stderr);
 		return ADMIN_USAGE;
 	}
+}
+
+/* What sums are made by goes with the filter. */
+static int check_stats(struct query *q)
+{
+	struct err why;
+	struct audit_stats *stats;
+
+	if (q->by == NULL)
+		return admin_fail(ADMIN_USAGE, "--by is missing: " AUDIT_STATS_BY);
+	if (q->dir != NULL)
+		return admin_fail(ADMIN_USAGE, "stats asks a running gatewayd: there is no --dir");
+	stats = audit_stats_new(q->by, &why);
+	if (stats == NULL)
+		return admin_fail(ADMIN_USAGE, "--by: %s", why.text);
+	audit_stats_free(&stats);
+	json_object_set_new(q->filter, "stats", json_string(q->by));
+	return -1;
 }
 
 /* An exit code, or -1 to go on. */
@@ -177,10 +206,10 @@ static int parse(struct query *q, int argc, char **argv)
 		json_object_set_new(q->filter, "order", json_string("newest"));
 	}
 	if (q->format == ROWS_TABLE && !q->limited && !q->tail)
-		json_object_set_new(q->filter, "limit", json_integer(TABLE_LIMIT));
+		json_object_set_new(q->filter, "limit", json_integer(q->stats ? STATS_ROWS : TABLE_LIMIT));
 	if (audit_filter_json(q->filter, &filter, &why) != 0)
 		return admin_fail(ADMIN_USAGE, "%s", why.text);
-	return -1;
+	return q->stats ? check_stats(q) : -1;
 }
 
 /* ---- rows -----------------------------------------------------------------------------------------------------------
@@ -188,7 +217,7 @@ static int parse(struct query *q, int argc, char **argv)
 
 static void note_cut(const struct query *q, int64_t rows)
 {
-	if (!q->limited && !q->tail)
+	if (!q->limited && !q->tail && !q->stats)
 		fprintf(stderr, "%" PRId64 " rows shown; there may be more (--limit N, --limit 0 for all)\n", rows);
 }
 
@@ -309,7 +338,7 @@ static int follow(struct query *q, struct rows *rows)
 /* The last rows, oldest first. */
 static int run_tail(struct query *q)
 {
-	struct rows *rows = rows_new(q->format == ROWS_TABLE ? ROWS_LINES : q->format, format_terminal_width());
+	struct rows *rows = rows_new(q->format == ROWS_TABLE ? ROWS_LINES : q->format, format_terminal_width(), false);
 	int code;
 
 	if (rows == NULL)
@@ -325,7 +354,7 @@ static int run_tail(struct query *q)
 
 static int run_query(int argc, char **argv)
 {
-	struct query q = {.filter = json_object(), .format = ROWS_TABLE, .tail = strcmp(argv[0], "tail") == 0};
+	struct query q = {.filter = json_object(), .format = ROWS_TABLE, .tail = strcmp(argv[0], "tail") == 0, .stats = strcmp(argv[0], "stats") == 0};
 	struct rows *rows = NULL;
 	int code = parse(&q, argc, argv);
 
@@ -336,7 +365,7 @@ static int run_query(int argc, char **argv)
 	}
 
 	if (code < 0) {
-		rows = rows_new(q.format, format_terminal_width());
+		rows = rows_new(q.format, format_terminal_width(), q.stats);
 		if (rows == NULL)
 			code = admin_fail(ADMIN_REFUSED, "out of memory");
 		else
@@ -351,7 +380,7 @@ static int run_query(int argc, char **argv)
 
 int admin_audit(int argc, char **argv)
 {
-	if (argc >= 2 && (strcmp(argv[1], "query") == 0 || strcmp(argv[1], "tail") == 0))
+	if (argc >= 2 && (strcmp(argv[1], "query") == 0 || strcmp(argv[1], "tail") == 0 || strcmp(argv[1], "stats") == 0))
 		return run_query(argc - 1, argv + 1);
 	if (argc >= 2 && strcmp(argv[1], "verify") == 0)
 		return admin_audit_verify(argc - 1, argv + 1);

@@ -13,6 +13,10 @@
 struct rows {
 	enum rows_format format;
 	unsigned width;
+	const struct table_column *columns; /* of the table */
+	size_t ncolumns;
+	const char *const *csv; /* columns of CSV */
+	size_t ncsv;
 	struct libscols_table *table;
 	json_t *kept; /* array, while rows are kept */
 };
@@ -149,15 +153,47 @@ static bool is_shown(const struct rows *r, const struct table_column *c)
 
 #define NTABLE (sizeof table_columns / sizeof *table_columns)
 
+static const char *key_cell(const struct rows *r, const json_t *row, char *out)
+{
+	(void)r;
+	return plain(row, "key", out);
+}
+
+static const char *sessions_cell(const struct rows *r, const json_t *row, char *out)
+{
+	(void)r;
+	return plain(row, "sessions", out);
+}
+
+static const char *denied_cell(const struct rows *r, const json_t *row, char *out)
+{
+	(void)r;
+	return plain(row, "denied", out);
+}
+
+static const char *duration_cell(const struct rows *r, const json_t *row, char *out)
+{
+	(void)r;
+	return format_duration(format_number(row, "duration_us"), out);
+}
+
+static const struct table_column stats_columns[] = {
+	{"KEY", key_cell, 0, SCOLS_FL_TRUNC},	    {"SESSIONS", sessions_cell, 0, SCOLS_FL_RIGHT},
+	{"DENIED", denied_cell, 0, SCOLS_FL_RIGHT}, {"UP", up_cell, 0, SCOLS_FL_RIGHT},
+	{"DOWN", down_cell, 0, SCOLS_FL_RIGHT},	    {"TIME", duration_cell, 0, SCOLS_FL_RIGHT},
+};
+
+static const char *const stats_csv[] = {"key", "sessions", "denied", "bytes_up", "bytes_down", "duration_us"};
+
 static void table_row(struct rows *r, const json_t *row)
 {
 	struct libscols_line *line = scols_table_new_line(r->table, NULL);
 	char cell[CELL_MAX];
 	size_t at = 0;
 
-	for (size_t i = 0; line != NULL && i < NTABLE; i++)
-		if (is_shown(r, &table_columns[i]))
-			scols_line_set_data(line, at++, table_columns[i].make(r, row, cell));
+	for (size_t i = 0; line != NULL && i < r->ncolumns; i++)
+		if (is_shown(r, &r->columns[i]))
+			scols_line_set_data(line, at++, r->columns[i].make(r, row, cell));
 }
 
 /* The columns that every table has. */
@@ -165,10 +201,10 @@ static void line_row(struct rows *r, const json_t *row)
 {
 	char cell[CELL_MAX];
 
-	for (size_t i = 0; i < NTABLE; i++) {
-		if (table_columns[i].from_width > 0)
+	for (size_t i = 0; i < r->ncolumns; i++) {
+		if (r->columns[i].from_width > 0)
 			continue;
-		const char *text = table_columns[i].make(r, row, cell);
+		const char *text = r->columns[i].make(r, row, cell);
 
 		printf("%s%s", i == 0 ? "" : "  ", *text == '\0' ? "-" : text);
 	}
@@ -178,19 +214,19 @@ static void line_row(struct rows *r, const json_t *row)
 /* ---- CSV and JSON --------------------------------------------------------------------------------------------------
  */
 
-static void csv_head(void)
+static void csv_head(const struct rows *r)
 {
-	for (size_t i = 0; i < sizeof csv_columns / sizeof *csv_columns; i++)
-		printf("%s%s", i == 0 ? "" : ",", csv_columns[i]);
+	for (size_t i = 0; i < r->ncsv; i++)
+		printf("%s%s", i == 0 ? "" : ",", r->csv[i]);
 	fputs("\r\n", stdout);
 }
 
-static void csv_row(const json_t *row)
+static void csv_row(const struct rows *r, const json_t *row)
 {
 	char buf[FORMAT_TEXT_MAX];
 
-	for (size_t i = 0; i < sizeof csv_columns / sizeof *csv_columns; i++) {
-		const json_t *value = json_object_get(row, csv_columns[i]);
+	for (size_t i = 0; i < r->ncsv; i++) {
+		const json_t *value = json_object_get(row, r->csv[i]);
 
 		if (i > 0)
 			putchar(',');
@@ -200,7 +236,7 @@ static void csv_row(const json_t *row)
 			format_csv_cell(stdout, text == NULL ? "" : text);
 			free(text);
 		} else {
-			format_csv_cell(stdout, format_member(row, csv_columns[i], buf));
+			format_csv_cell(stdout, format_member(row, r->csv[i], buf));
 		}
 	}
 	fputs("\r\n", stdout);
@@ -220,24 +256,28 @@ static struct libscols_table *table_new(const struct rows *r)
 		scols_table_set_termforce(table, SCOLS_TERMFORCE_ALWAYS);
 		scols_table_set_termwidth(table, r->width);
 	}
-	for (size_t i = 0; i < NTABLE; i++)
-		if (is_shown(r, &table_columns[i]))
-			scols_table_new_column(table, table_columns[i].head, 0.05, table_columns[i].flags);
+	for (size_t i = 0; i < r->ncolumns; i++)
+		if (is_shown(r, &r->columns[i]))
+			scols_table_new_column(table, r->columns[i].head, 0.05, r->columns[i].flags);
 	return table;
 }
 
-struct rows *rows_new(enum rows_format format, unsigned width)
+struct rows *rows_new(enum rows_format format, unsigned width, bool stats)
 {
 	struct rows *r = calloc(1, sizeof *r);
 
 	if (r == NULL)
 		return NULL;
+	r->columns = stats ? stats_columns : table_columns;
+	r->ncolumns = stats ? sizeof stats_columns / sizeof *stats_columns : NTABLE;
+	r->csv = stats ? stats_csv : csv_columns;
+	r->ncsv = stats ? sizeof stats_csv / sizeof *stats_csv : sizeof csv_columns / sizeof *csv_columns;
 	r->format = format;
 	r->width = width;
 	if (format == ROWS_TABLE && (r->table = table_new(r)) == NULL)
 		rows_free(&r);
 	if (format == ROWS_CSV)
-		csv_head();
+		csv_head(r);
 	return r;
 }
 
@@ -265,7 +305,7 @@ void rows_add(struct rows *r, const json_t *row)
 		line_row(r, row);
 		break;
 	case ROWS_CSV:
-		csv_row(row);
+		csv_row(r, row);
 		break;
 	case ROWS_JSON:
 		json_dumpf(row, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);

@@ -10,8 +10,8 @@ enum rows_format { ROWS_TABLE, ROWS_CSV, ROWS_JSON, ROWS_LINES };
 
 struct rows;
 
-/* NULL if memory is short.  width: characters of a line, 0 for no terminal. */
-struct rows *rows_new(enum rows_format format, unsigned width);
+/* NULL if memory is short.  width: characters of a line, 0 for no terminal.  stats: sums, not events. */
+struct rows *rows_new(enum rows_format format, unsigned width, bool stats);
 /* row is borrowed. */
 void rows_add(struct rows *r, const json_t *row);
 /* From now on rows are kept, until this is called again with false: then they are printed, the last first. */

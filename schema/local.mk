@@ -12,6 +12,7 @@ schema_libschema_a_SOURCES = \
 	schema/audit_query.c schema/audit_query.h \
 	schema/audit_verify.c schema/audit_verify.h \
 	schema/audit_json.c schema/audit_json.h \
+	schema/audit_stats.c schema/audit_stats.h \
 	schema/policy_store.c schema/policy_store.h
 nodist_schema_libschema_a_SOURCES = schema/migrations.c
 schema_libschema_a_CPPFLAGS = $(AM_CPPFLAGS) $(SQLITE_CFLAGS) $(SODIUM_CFLAGS) $(JANSSON_CFLAGS)

@@ -15,12 +15,17 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "schema/audit_json.h"
+#include "schema/audit_stats.h"
 
 /* Of one read transaction. */
 #define PAGE_ROWS 1000
 #define PAGE_US 200000
+/* Rows that are only summed up need no room. */
+#define SUMMED_ROWS 1000000
 /* A page also ends when its lines have this many bytes. */
-#define BUFFER_BYTES (1024 * 1024)
+#define BUFFER_BYTES (2 * 1024 * 1024)
+/* Sums that are given at most: of the longest keys they fill a buffer. */
+#define GROUPS_MAX 1500
 /* A line: an event whose every byte is escaped twice. */
 #define LINE_BYTES (256 * 1024)
 
@@ -28,6 +33,8 @@ struct reader {
 	struct audit_archive *archive; /* NULL: why says why not */
 	struct err why;
 	struct audit_query *query;
+	struct audit_stats *stats; /* NULL: rows themselves are asked for */
+	uint64_t groups_max;
 	int64_t deadline_us;
 	uint64_t rows_max;
 	int fd; /* the pipe; -1 before a query came */
@@ -86,6 +93,22 @@ static bool on_row(uint64_t id, const struct audit_event *e, void *arg)
 	return r->len < BUFFER_BYTES;
 }
 
+static bool on_summed_row(uint64_t id, const struct audit_event *e, void *arg)
+{
+	struct reader *r = arg;
+
+	(void)id;
+	audit_stats_add(r->stats, e);
+	return true;
+}
+
+/* They fit: so many groups of a bounded key are less than a page of the largest rows. */
+static void give_group(json_t *group, void *arg)
+{
+	if (!put_line(arg, group))
+		log_warning("a sum of the audit is too long to be shown");
+}
+
 static void next_page(struct reader *r)
 {
 	r->at = r->len = 0;
@@ -93,12 +116,16 @@ static void next_page(struct reader *r)
 		put_error(r, "the query took too long: ask for a shorter time (--since, --until)");
 		return;
 	}
-	if (audit_query_rows(r->query) >= r->rows_max) {
+	if (r->stats == NULL && audit_query_rows(r->query) >= r->rows_max) {
 		put_error(r, "the answer has too many rows: ask for a shorter time (--since, --until)");
 		return;
 	}
-	if (audit_query_page(r->query, PAGE_ROWS, PAGE_US, on_row, r) == 0)
-		put_end(r);
+	if (audit_query_page(r->query, r->stats == NULL ? PAGE_ROWS : SUMMED_ROWS, PAGE_US, r->stats == NULL ? on_row : on_summed_row,
+			     r) != 0)
+		return;
+	if (r->stats != NULL)
+		audit_stats_each(r->stats, r->groups_max, give_group, r);
+	put_end(r);
 }
 
 /* ---- the pipe ------------------------------------------------------------------------------------------------------
@@ -111,6 +138,7 @@ static void finish(struct reader *r)
 		close(r->fd);
 	r->fd = -1;
 	audit_query_free(&r->query);
+	audit_stats_free(&r->stats);
 	r->done(r->arg);
 }
 
@@ -165,18 +193,32 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 /* ---- the query -----------------------------------------------------------------------------------------------------
  */
 
+/* With sums it bounds the groups that are told, not the rows that are read. */
+static void take_limit(struct reader *r, struct audit_filter *filter)
+{
+	if (r->stats == NULL)
+		return;
+	r->groups_max = filter->limit == 0 || filter->limit > GROUPS_MAX ? GROUPS_MAX : filter->limit;
+	filter->limit = 0;
+}
+
 static void start_query(struct reader *r, const void *body, size_t len)
 {
 	json_t *object = json_loadb(body, len, JSON_REJECT_DUPLICATES, NULL);
+	json_t *by = json_incref(json_object_get(object, "stats"));
 	struct audit_filter filter;
 	struct err why;
 
+	json_object_del(object, "stats");
 	if (r->archive == NULL)
 		put_error(r, r->why.text);
+	else if (by != NULL && (r->stats = audit_stats_new(json_is_string(by) ? json_string_value(by) : "", &why)) == NULL)
+		put_error(r, why.text);
 	else if (audit_filter_json(object, &filter, &why) != 0)
 		put_error(r, why.text);
-	else if ((r->query = audit_query_new(r->archive, &filter, &why)) == NULL)
+	else if (take_limit(r, &filter), (r->query = audit_query_new(r->archive, &filter, &why)) == NULL)
 		put_error(r, why.text);
+	json_decref(by);
 	json_decref(object);
 }
 
@@ -223,6 +265,7 @@ void reader_free(struct reader **rp)
 		close(r->fd);
 	}
 	audit_query_free(&r->query);
+	audit_stats_free(&r->stats);
 	audit_archive_close(&r->archive);
 	free(r->buffer);
 	free(r);

@@ -195,3 +195,32 @@ def test_tail_follows(gateway, echo):
         finally:
             tail.terminate()
     assert g.ctl("audit", "tail", "--dir", "/", check=False).returncode == 2
+
+
+def test_stats(gateway, echo):
+    g = gateway("rule no-smtp deny port 25\nrule all allow to cidr 127.0.0.0/8\ndefault deny\n", audit_fold_after=2)
+    for user, n in (("ann", 3), ("bob", 1)):
+        for _ in range(n):
+            with g.session("127.0.0.1", echo.port, user=user, password=f"{user}-pass") as c:
+                c.echo(b"x" * 100)
+    for _ in range(30):
+        g.session("mail.example", 25).close()
+    g.restart()  # all is recorded, what was folded, too
+
+    def stats(by, *arguments):
+        out = g.ctl("audit", "stats", "--by", by, "--format", "json", *arguments).out
+        return [json.loads(line) for line in out.splitlines()]
+
+    rows = stats("user")
+    assert [(r["key"], r["sessions"], r["denied"], r["bytes_up"], r["bytes_down"]) for r in rows] == [
+        ("ann", 3, 30, 300, 300), ("bob", 1, 0, 100, 100)]
+    assert {r["key"]: r["denied"] for r in stats("rule")} == {"all": 0, "no-smtp": 30}
+    assert [r["key"] for r in stats("dest", "--verdict", "deny")] == ["mail.example"]
+    assert sum(r["sessions"] for r in stats("hour")) == sum(r["sessions"] for r in stats("day")) == 4
+    assert len(stats("user", "--limit", "1")) == 1
+    table = g.ctl("audit", "stats", "--by", "user").out
+    assert "SESSIONS" in table and "ann" in table
+    csv_rows = list(csv.DictReader(io.StringIO(g.ctl("audit", "stats", "--by", "port", "--format", "csv").out)))
+    assert {r["key"] for r in csv_rows} == {"25", str(echo.port)}
+    for wrong in (["--by", "colour"], [], ["--by", "user", "--dir", "/"]):
+        assert g.ctl("audit", "stats", *wrong, check=False).returncode == 2

@@ -113,7 +113,7 @@ static char *printed(enum rows_format format, unsigned width, const json_t *row)
 	assert_non_null(file);
 	fflush(stdout);
 	dup2(fileno(file), STDOUT_FILENO);
-	r = rows_new(format, width);
+	r = rows_new(format, width, false);
 	rows_add(r, row);
 	rows_end(r);
 	rows_free(&r);
