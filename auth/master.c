@@ -167,7 +167,8 @@ static void count_use(struct uses *uses, const struct conversation *other, const
 
 	uses->user += user;
 	uses->client += client;
-	uses->pair += user && client;
+	/* To say the same twice is no second guess. */
+	uses->pair += user && client && memcmp(other->key.bytes, c->key.bytes, sizeof c->key.bytes) != 0;
 }
 
 static void count_running(const struct auth_master *m, const struct conversation *c, struct uses *uses)
@@ -427,9 +428,9 @@ static bool answer_cheaply(struct worker *w, struct gss_login *gss, const struct
 		reply(w, &answer);
 		return true;
 	}
-	if (m->remembered == NULL)
-		return false;
 	remembered_key(m->remembered, ask, key);
+	if (m->options.remember_ms == 0)
+		return false;
 	if (remembered_find(m->remembered, key, clock_mono_us(), &answer)) {
 		m->recalled++;
 		answer.id = ask->id;
@@ -620,7 +621,7 @@ void auth_master_add_worker(struct auth_master *m, uint16_t slot, int fd)
 
 /* ---- children ---------------------------------------------------------------------------------------------------- */
 
-/* A few bytes of the keyed hash; 0 when there is none. */
+/* A few bytes of the keyed hash. */
 static uint64_t tried(const struct conversation *c)
 {
 	uint64_t bytes;
@@ -638,7 +639,7 @@ static void learn(struct auth_master *m, const struct conversation *c, struct au
 
 	if (answer->verdict == AUTH_OK) {
 		throttle_succeeded(m->throttle, &c->ask.client, c->ask.user, now);
-		if (m->remembered != NULL && c->generation == m->generation)
+		if (m->options.remember_ms > 0 && c->generation == m->generation)
 			remembered_add(m->remembered, &c->key, c->ask.user, answer, now);
 	} else if (answer->verdict == AUTH_DENIED && !c->ask.vouched &&
 		   (wait = throttle_failed(m->throttle, &c->ask.client, c->ask.user, tried(c), now)) > 0) {
@@ -714,13 +715,9 @@ struct auth_master *auth_master_new(struct event_base *base, const struct auth_m
 	m->limits = limits_new(options->limits, options->nlimits);
 	m->throttle = throttle_new(&options->throttle);
 	m->secrets = secrets_new(options->queue_max + options->children);
-	if (m->limits == NULL || m->throttle == NULL || m->secrets == NULL)
+	m->remembered = remembered_new((int64_t)options->remember_ms * 1000, options->remember_max);
+	if (m->limits == NULL || m->throttle == NULL || m->secrets == NULL || m->remembered == NULL)
 		log_fatal("out of memory for the authenticator");
-	if (options->remember_ms > 0) {
-		m->remembered = remembered_new((int64_t)options->remember_ms * 1000, options->remember_max);
-		if (m->remembered == NULL)
-			log_fatal("cannot remember log-ins: no memory, or none that may be locked; set  remember-logins = 0");
-	}
 	LIST_INIT(&m->workers);
 	TAILQ_INIT(&m->queue);
 	for (unsigned i = 0; i < options->children; i++)
@@ -776,7 +773,7 @@ char *auth_master_status(const struct auth_master *m)
 		{"recalled", m->recalled},
 		{"gss_asked", m->gss.asked},
 		{"gss_under_way", m->gss.count},
-		{"remembered", m->remembered == NULL ? 0 : remembered_count(m->remembered)},
+		{"remembered", remembered_count(m->remembered)},
 	};
 	json_t *o = json_object();
 
@@ -819,14 +816,13 @@ static json_t *list(struct auth_master *m)
 
 	throttle_each(m->throttle, clock_mono_us(), list_record, &l);
 	return json_pack("{s:o,s:I,s:I}", "throttled", l.list, "left_off", (json_int_t)l.left_off, "remembered",
-			 (json_int_t)(m->remembered == NULL ? 0 : remembered_count(m->remembered)));
+			 (json_int_t)remembered_count(m->remembered));
 }
 
 void auth_master_forget(struct auth_master *m)
 {
 	m->generation++; /* nor is remembered what is being judged now */
-	if (m->remembered != NULL)
-		remembered_forget(m->remembered, NULL);
+	remembered_forget(m->remembered, NULL);
 }
 
 char *auth_master_command(struct auth_master *m, const struct auth_command *c)
@@ -847,8 +843,7 @@ char *auth_master_command(struct auth_master *m, const struct auth_command *c)
 		if (user == NULL && m->gss.link != NULL)
 			m->options.kill_gssapi(m->options.arg);
 		m->generation++; /* nor is remembered what is being judged now */
-		o = json_pack("{s:I}", "forgotten",
-			      (json_int_t)(m->remembered == NULL ? 0 : remembered_forget(m->remembered, user)));
+		o = json_pack("{s:I}", "forgotten", (json_int_t)remembered_forget(m->remembered, user));
 		break;
 	case AUTH_COMMANDS:
 		break;

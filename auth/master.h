@@ -44,7 +44,7 @@ struct auth_master {
 	struct event_base *base;
 	struct auth_master_options options;
 	struct limits *limits;
-	struct remembered *remembered; /* NULL: off */
+	struct remembered *remembered; /* holds the key of the hashes also when nothing is remembered */
 	struct throttle *throttle;
 	struct secrets *secrets;
 	uint64_t generation; /* of what is remembered: an answer to what was asked in a former one is not */

@@ -127,6 +127,18 @@ def test_off_means_that_each_is_asked(gateway):
     assert g.status()["auth"]["recalled"] == 0
 
 
+def test_off_lets_many_equal_ones_in(gateway):
+    """Each is a conversation, and none a guess: a browser's connections are not refused for their number."""
+    g = gateway(remember_logins=0)
+    clients = [g.client() for _ in range(100)]
+    for c in clients:
+        c.send(socks.greeting(socks.PASSWORD) + socks.login("ann", "ann-pass"))
+    for c in clients:
+        assert c.receive(4) == b"\5\2\1\0"
+        c.close()
+    assert g.status()["auth"]["conversations"] == 100
+
+
 def test_changed_password_ends_with_forgetting(gateway):
     g = counting(gateway)
     login(g)
