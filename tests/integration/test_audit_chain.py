@@ -178,3 +178,38 @@ def test_the_single_file_of_before(gateway, echo):
     g.wait_rows(1, event="ended")
     assert len(g.rows()) >= rows + 3
     assert verify(g, take_key(g))[0] == 0
+
+
+def test_a_large_segment_is_finished_aside(gateway, echo):
+    """Its indexes are a child's work, within the recorder's own walls; the recorder goes on meanwhile."""
+    g = gateway(clock=True, start=False)
+    g.set_time("2026-11-20 23:00:00")
+    g.start()
+    key = take_key(g)
+    g.session("127.0.0.1", echo.port).close()
+    g.wait_rows(1, event="ended")
+    g.stop()
+    segment = os.path.join(g.state, "audit", "audit-00000001.db")
+    db = sqlite3.connect(segment)
+    db.execute("CREATE TABLE ballast (bytes BLOB)")
+    db.executemany("INSERT INTO ballast VALUES (zeroblob(100000))", [()] * 60)
+    db.commit()
+    db.close()
+    owner = os.stat(os.path.join(g.state, "audit"))
+    for name in os.listdir(os.path.join(g.state, "audit")):
+        os.chown(os.path.join(g.state, "audit", name), owner.st_uid, owner.st_gid)
+    g.start()
+    recorder = g.pids("recorder")
+    g.set_time("2026-11-21 00:30:00")
+    g.session("127.0.0.1", echo.port).close()
+
+    def plain():
+        with open(segment, "rb") as f:
+            return f.read(20)[18] == 1 and not os.path.exists(segment + "-wal")
+
+    wait.until(plain, "a plain file")
+    with sqlite3.connect(f"file:{segment}?mode=ro", uri=True) as db:
+        assert db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'event_user'").fetchone() == (1,)
+    assert g.pids("recorder") == recorder
+    assert len(g.rows("--user", "ann", event="ended")) == 2
+    assert verify(g, key)[0] == 0
