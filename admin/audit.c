@@ -112,17 +112,27 @@ static int set_text(struct query *q, const char *key)
 
 /* Options whose text is a member of the filter of the same name have a 0. */
 static const struct option options[] = {
-	{"user", required_argument, NULL, 0},	  {"client", required_argument, NULL, 0},
-	{"to", required_argument, NULL, 0},	  {"verdict", required_argument, NULL, 0},
-	{"event", required_argument, NULL, 0},	  {"session", required_argument, NULL, 0},
-	{"order", required_argument, NULL, 0},	  {"since", required_argument, NULL, 's'},
-	{"until", required_argument, NULL, 'u'},  {"limit", required_argument, NULL, 'l'},
-	{"rule", required_argument, NULL, 0},	  {"group", required_argument, NULL, 0},
-	{"text", required_argument, NULL, 0},	  {"port", required_argument, NULL, 'p'},
-	{"revision", required_argument, NULL, 'r'}, {"follow", no_argument, NULL, 'F'},
+	{"user", required_argument, NULL, 0},
+	{"client", required_argument, NULL, 0},
+	{"to", required_argument, NULL, 0},
+	{"verdict", required_argument, NULL, 0},
+	{"event", required_argument, NULL, 0},
+	{"session", required_argument, NULL, 0},
+	{"order", required_argument, NULL, 0},
+	{"since", required_argument, NULL, 's'},
+	{"until", required_argument, NULL, 'u'},
+	{"limit", required_argument, NULL, 'l'},
+	{"rule", required_argument, NULL, 0},
+	{"group", required_argument, NULL, 0},
+	{"text", required_argument, NULL, 0},
+	{"port", required_argument, NULL, 'p'},
+	{"revision", required_argument, NULL, 'r'},
+	{"follow", no_argument, NULL, 'F'},
 	{"by", required_argument, NULL, 'b'},
-	{"format", required_argument, NULL, 'f'}, {"dir", required_argument, NULL, 'd'},
-	{"help", no_argument, NULL, 'h'},	  {NULL, 0, NULL, 0},
+	{"format", required_argument, NULL, 'f'},
+	{"dir", required_argument, NULL, 'd'},
+	{"help", no_argument, NULL, 'h'},
+	{NULL, 0, NULL, 0},
 };
 
 static int set_option(struct query *q, int c, int index)
@@ -286,7 +296,8 @@ static bool on_row(uint64_t id, const struct audit_event *e, void *arg)
 	return row != NULL;
 }
 
-static int read_pages(struct query *q, const struct audit_archive *archive, struct audit_query *query, struct rows *rows)
+static int read_pages(struct query *q, const struct audit_archive *archive, struct audit_query *query,
+		      struct rows *rows)
 {
 	while (audit_query_page(query, 1000, 200000, on_row, rows) == 1)
 		;
@@ -312,7 +323,8 @@ static int read_store(struct query *q, struct rows *rows)
 		archive = audit_archive_open(&why);
 	if (archive != NULL)
 		query = audit_query_new(archive, &filter, &why);
-	code = query == NULL ? admin_fail(ADMIN_REFUSED, "%s: %s", q->dir, why.text) : read_pages(q, archive, query, rows);
+	code = query == NULL ? admin_fail(ADMIN_REFUSED, "%s: %s", q->dir, why.text)
+			     : read_pages(q, archive, query, rows);
 	audit_query_free(&query);
 	audit_archive_close(&archive);
 	return code;
@@ -354,7 +366,10 @@ static int run_tail(struct query *q)
 
 static int run_query(int argc, char **argv)
 {
-	struct query q = {.filter = json_object(), .format = ROWS_TABLE, .tail = strcmp(argv[0], "tail") == 0, .stats = strcmp(argv[0], "stats") == 0};
+	struct query q = {.filter = json_object(),
+			  .format = ROWS_TABLE,
+			  .tail = strcmp(argv[0], "tail") == 0,
+			  .stats = strcmp(argv[0], "stats") == 0};
 	struct rows *rows = NULL;
 	int code = parse(&q, argc, argv);
 
@@ -380,7 +395,8 @@ static int run_query(int argc, char **argv)
 
 int admin_audit(int argc, char **argv)
 {
-	if (argc >= 2 && (strcmp(argv[1], "query") == 0 || strcmp(argv[1], "tail") == 0 || strcmp(argv[1], "stats") == 0))
+	if (argc >= 2 &&
+	    (strcmp(argv[1], "query") == 0 || strcmp(argv[1], "tail") == 0 || strcmp(argv[1], "stats") == 0))
 		return run_query(argc - 1, argv + 1);
 	if (argc >= 2 && strcmp(argv[1], "verify") == 0)
 		return admin_audit_verify(argc - 1, argv + 1);

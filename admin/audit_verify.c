@@ -22,15 +22,14 @@
 /* Until then nobody wonders. */
 #define PROGRESS_AFTER_US 1000000
 
-static const char usage[] =
-	"usage: gatewayctl audit verify --key FILE [OPTION ...]\n"
-	"\n"
-	"Reads the whole audit and says whether it is what was recorded; exit code 1 if not.\n"
-	"\n"
-	"  --key FILE      the first key, as the first start wrote it (first.key)\n"
-	"  --dir DIR       where the audit lies (default " ADMIN_AUDIT_DIR ")\n"
-	"  --anchor FILE   lines that hold anchors, a log say; may be repeated\n"
-	"  --json          findings and summary as JSON lines\n";
+static const char usage[] = "usage: gatewayctl audit verify --key FILE [OPTION ...]\n"
+			    "\n"
+			    "Reads the whole audit and says whether it is what was recorded; exit code 1 if not.\n"
+			    "\n"
+			    "  --key FILE      the first key, as the first start wrote it (first.key)\n"
+			    "  --dir DIR       where the audit lies (default " ADMIN_AUDIT_DIR ")\n"
+			    "  --anchor FILE   lines that hold anchors, a log say; may be repeated\n"
+			    "  --json          findings and summary as JSON lines\n";
 
 struct job {
 	const char *key, *dir;
@@ -44,7 +43,8 @@ struct job {
 	int64_t progress_us;
 };
 
-/* ---- what is said -------------------------------------------------------------------------------------------------- */
+/* ---- what is said --------------------------------------------------------------------------------------------------
+ */
 
 static void clear_progress(struct job *job)
 {
@@ -93,9 +93,10 @@ static void say_summary(const struct job *job, const struct audit_verified *v)
 	audit_time_text(v->last_us, last);
 	sodium_bin2hex(mac, sizeof mac, v->head.mac, AUDIT_MAC_BYTES);
 	if (job->json) {
-		json_t *line = json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s}", "sound", v->findings == 0, "findings",
-					 (json_int_t)v->findings, "segments", (json_int_t)v->segments, "rows", (json_int_t)v->rows,
-					 "entries", (json_int_t)v->entries, "epoch", (json_int_t)v->head.epoch, "anchors",
+		json_t *line = json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s}", "sound",
+					 v->findings == 0, "findings", (json_int_t)v->findings, "segments",
+					 (json_int_t)v->segments, "rows", (json_int_t)v->rows, "entries",
+					 (json_int_t)v->entries, "epoch", (json_int_t)v->head.epoch, "anchors",
 					 (json_int_t)v->anchors, "first", first, "last", last, "head", mac);
 
 		json_dumpf(line, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
@@ -103,18 +104,21 @@ static void say_summary(const struct job *job, const struct audit_verified *v)
 		json_decref(line);
 		return;
 	}
-	printf("%" PRIu64 " rows in %" PRIu64 " segments, %" PRIu64 " entries of the chain up to epoch %" PRIu64 ", %s to %s\n",
+	printf("%" PRIu64 " rows in %" PRIu64 " segments, %" PRIu64 " entries of the chain up to epoch %" PRIu64
+	       ", %s to %s\n",
 	       v->rows, v->segments, v->entries, v->head.epoch, first, last);
 	if (job->nanchors > 0)
 		printf("%" PRIu64 " of %zu anchors fit\n", v->anchors, job->nanchors);
 	if (v->findings == 0)
 		printf("The audit is what was recorded.\n");
 	else
-		printf("The audit is NOT what was recorded: %" PRIu64 " findings, the first break is the first line above.\n",
+		printf("The audit is NOT what was recorded: %" PRIu64
+		       " findings, the first break is the first line above.\n",
 		       v->findings);
 }
 
-/* ---- what is read -------------------------------------------------------------------------------------------------- */
+/* ---- what is read --------------------------------------------------------------------------------------------------
+ */
 
 static int add_anchors(struct job *job, const char *path)
 {
@@ -130,8 +134,9 @@ static int add_anchors(struct job *job, const char *path)
 
 		if (!audit_anchor_parse(line, job->store, &anchor))
 			continue;
-		grown = job->nanchors == ANCHORS_MAX ? NULL
-						     : reallocarray(job->anchors, job->nanchors + 1, sizeof *job->anchors);
+		grown = job->nanchors == ANCHORS_MAX
+				? NULL
+				: reallocarray(job->anchors, job->nanchors + 1, sizeof *job->anchors);
 		if (grown == NULL) {
 			code = admin_fail(ADMIN_REFUSED, "%s: too many anchors", path);
 			break;
@@ -153,13 +158,14 @@ static int by_entry(const void *a, const void *b)
 	return x->entry < y->entry ? -1 : x->entry > y->entry;
 }
 
-/* An exit code, or -1 to go on.  Files are named relative to where we were started: they are read before we enter the audit. */
+/* An exit code, or -1 to go on.  Files are named relative to where we were started: they are read before we enter the
+ * audit. */
 static int parse(struct job *job, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"key", required_argument, NULL, 'k'}, {"dir", required_argument, NULL, 'd'},
+		{"key", required_argument, NULL, 'k'},	  {"dir", required_argument, NULL, 'd'},
 		{"anchor", required_argument, NULL, 'a'}, {"json", no_argument, NULL, 'j'},
-		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0},
+		{"help", no_argument, NULL, 'h'},	  {NULL, 0, NULL, 0},
 	};
 	const char **anchors = calloc((size_t)argc + 1, sizeof *anchors);
 	size_t nfiles = 0;
@@ -190,9 +196,11 @@ static int parse(struct job *job, int argc, char **argv)
 			code = ADMIN_USAGE;
 		}
 	if (code < 0 && optind < argc)
-		code = admin_fail(ADMIN_USAGE, "\"%s\" is one word too many; see gatewayctl audit verify --help", argv[optind]);
+		code = admin_fail(ADMIN_USAGE, "\"%s\" is one word too many; see gatewayctl audit verify --help",
+				  argv[optind]);
 	if (code < 0 && job->key == NULL)
-		code = admin_fail(ADMIN_USAGE, "--key FILE is missing: the first key of the audit, which the auditor keeps");
+		code = admin_fail(ADMIN_USAGE,
+				  "--key FILE is missing: the first key of the audit, which the auditor keeps");
 	if (code < 0 && audit_first_key_read(job->key, job->store, &job->keys, &why) != 0)
 		code = admin_fail(ADMIN_REFUSED, "%s", why.text);
 	for (size_t i = 0; code < 0 && i < nfiles; i++)

@@ -234,7 +234,8 @@ static int fill_ring(struct audit_ring *r, bool begun, struct err *why)
 		load_ring(r, slot);
 		sodium_memzero(slot, sizeof slot);
 	} else if (begun) {
-		return err_set(why, AUDIT_KEY_FILE ": it is damaged: the chain of the audit cannot go on without its key");
+		return err_set(why,
+			       AUDIT_KEY_FILE ": it is damaged: the chain of the audit cannot go on without its key");
 	} else if (make_ring(r, why) != 0) {
 		return -1;
 	}
@@ -347,7 +348,8 @@ int audit_head_read(struct audit_head *head, uint8_t tag[AUDIT_DIGEST_BYTES])
 	return found;
 }
 
-bool audit_head_authentic(const struct audit_keys *k, const struct audit_head *head, const uint8_t tag[AUDIT_DIGEST_BYTES])
+bool audit_head_authentic(const struct audit_keys *k, const struct audit_head *head,
+			  const uint8_t tag[AUDIT_DIGEST_BYTES])
 {
 	uint8_t slot[SLOT_BYTES], should[AUDIT_DIGEST_BYTES];
 
@@ -400,12 +402,15 @@ int audit_first_key_read(const char *path, uint8_t store[AUDIT_ID_BYTES], struct
 	while (n < 3 && fgets(lines[n], sizeof lines[n], file) != NULL)
 		n++;
 	fclose(file);
-	bool good = n == 3 && strcmp(lines[0], "gatewayd audit key 1\n") == 0 && unhex(lines[1], store, AUDIT_ID_BYTES) &&
-		    unhex(lines[2], key, sizeof key);
+	bool good = n == 3 && strcmp(lines[0], "gatewayd audit key 1\n") == 0 &&
+		    unhex(lines[1], store, AUDIT_ID_BYTES) && unhex(lines[2], key, sizeof key);
 
 	if (good)
 		audit_keys_set(keys, 0, key);
 	sodium_memzero(key, sizeof key);
 	sodium_memzero(lines, sizeof lines);
-	return good ? 0 : err_set(why, "%s: this is no key of an audit: it is the file first.key that the first start wrote", path);
+	return good ? 0
+		    : err_set(why,
+			      "%s: this is no key of an audit: it is the file first.key that the first start wrote",
+			      path);
 }

@@ -1,10 +1,11 @@
 /* What makes the audit impossible to rewrite unnoticed.
  *
- * Each row has a keyed digest; each entry of the chain is authenticated (BLAKE2b, keyed) over the digests of the rows it covers
- * and over the authenticator of the entry before it.  The key belongs to an *epoch*: after a minute, or 10,000 commits, a seal
- * ends the epoch, the next key is derived from this one, and this one is overwritten (file "chain.key") and forgotten.  So who
- * takes the machine over today has no key of yesterday.  The first key is written once, for the auditor ("first.key"): from it
- * follow all the others.  The file "chain.head" says how far the chain has come, so that a cut end is found.
+ * Each row has a keyed digest; each entry of the chain is authenticated (BLAKE2b, keyed) over the digests of the rows
+ * it covers and over the authenticator of the entry before it.  The key belongs to an *epoch*: after a minute, or
+ * 10,000 commits, a seal ends the epoch, the next key is derived from this one, and this one is overwritten (file
+ * "chain.key") and forgotten.  So who takes the machine over today has no key of yesterday.  The first key is written
+ * once, for the auditor ("first.key"): from it follow all the others.  The file "chain.head" says how far the chain has
+ * come, so that a cut end is found.
  *
  * All files are in the current directory. */
 #pragma once
@@ -49,14 +50,11 @@ enum audit_entry_kind {
 };
 
 /* Bodies, numbers little-endian:
- * COMMIT: of each row its digest and a byte: which of the senders below it came from, 255 for the recorder itself; then of each
- *         sender u64 incarnation, u64 highest sequence.
- * SEAL:   u64 the last row so far.
- * BEGIN:  store id; u32 segment; the authenticator of the entry before it (zero: there is none); u64 the highest row that was
- *         there before there was a chain, and is taken as it was found; u64 how many of its first rows tell of sessions
- *         that were open already; of each sender u64 incarnation, u64 highest
- *         sequence, u64 its newest row; as they are carried over.
- * END:    empty. */
+ * COMMIT: of each row its digest and a byte: which of the senders below it came from, 255 for the recorder itself; then
+ * of each sender u64 incarnation, u64 highest sequence. SEAL:   u64 the last row so far. BEGIN:  store id; u32 segment;
+ * the authenticator of the entry before it (zero: there is none); u64 the highest row that was there before there was a
+ * chain, and is taken as it was found; u64 how many of its first rows tell of sessions that were open already; of each
+ * sender u64 incarnation, u64 highest sequence, u64 its newest row; as they are carried over. END:    empty. */
 struct audit_entry {
 	int64_t id;
 	enum audit_entry_kind kind;
@@ -96,8 +94,8 @@ struct audit_ring {
 	struct audit_keys keys;
 };
 
-/* Opens the files in the current directory, or makes them with a random first key; begun: there is a chain already, whose key
- * must be there.  NULL with *why. */
+/* Opens the files in the current directory, or makes them with a random first key; begun: there is a chain already,
+ * whose key must be there.  NULL with *why. */
 struct audit_ring *audit_ring_open(bool begun, struct err *why);
 void audit_ring_close(struct audit_ring **ring);
 /* The next epoch's key is on stable storage, and this one's is overwritten; or -1, and nothing has changed. */
@@ -111,7 +109,8 @@ bool audit_ring_first_key_waits(void);
 
 /* 1 and *head, 0 if there is none that is whole; authentic() says whether it was written with these keys. */
 int audit_head_read(struct audit_head *head, uint8_t tag[AUDIT_DIGEST_BYTES]);
-bool audit_head_authentic(const struct audit_keys *k, const struct audit_head *head, const uint8_t tag[AUDIT_DIGEST_BYTES]);
+bool audit_head_authentic(const struct audit_keys *k, const struct audit_head *head,
+			  const uint8_t tag[AUDIT_DIGEST_BYTES]);
 /* The epoch that the recorder's key file is of; -1 if it cannot be read. */
 int64_t audit_key_epoch(void);
 /* Reads what audit_ring_open() wrote for the auditor. */

@@ -18,9 +18,9 @@ enum audit_kind {
 	AUDIT_ADMIN,	    /* a command of an administrator */
 	AUDIT_START,	    /* the gateway started */
 	AUDIT_STOP,
-	AUDIT_FLOW,         /* a destination of a UDP association: durable before its first datagram leaves */
-	AUDIT_FLOW_ENDED,   /* bytes and datagrams both ways */
-	AUDIT_CHECKPOINT,   /* a session that goes on: its bytes so far */
+	AUDIT_FLOW,	  /* a destination of a UDP association: durable before its first datagram leaves */
+	AUDIT_FLOW_ENDED, /* bytes and datagrams both ways */
+	AUDIT_CHECKPOINT, /* a session that goes on: its bytes so far */
 	AUDIT_FLOW_CHECKPOINT,
 	AUDIT_KIND_COUNT
 };

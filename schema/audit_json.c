@@ -131,8 +131,9 @@ static int set_event(struct audit_filter *f, const char *text, struct err *why)
 
 	if (kind == AUDIT_KIND_COUNT)
 		return err_set(
-			why, "an event is open, connected, denied, ended, login-failed, policy, admin, start, stop, flow, "
-			     "flow-ended, checkpoint or flow-checkpoint");
+			why,
+			"an event is open, connected, denied, ended, login-failed, policy, admin, start, stop, flow, "
+			"flow-ended, checkpoint or flow-checkpoint");
 	f->kinds = f->kinds == 0 ? 1u << kind : f->kinds & 1u << kind;
 	return f->kinds == 0 ? err_set(why, "no event of this kind has this verdict") : 0;
 }

@@ -31,7 +31,8 @@ int audit_open_prepare(struct audit_open *o, struct db *db, struct err *why)
 	return 0;
 }
 
-static int change(struct db_stmt *s, uint64_t session, int64_t flow, uint64_t incarnation, int64_t event, struct err *why)
+static int change(struct db_stmt *s, uint64_t session, int64_t flow, uint64_t incarnation, int64_t event,
+		  struct err *why)
 {
 	db_bind_i64(s, 1, (int64_t)session);
 	db_bind_i64(s, 2, flow);
@@ -44,8 +45,8 @@ static int change(struct db_stmt *s, uint64_t session, int64_t flow, uint64_t in
 enum audit_effect audit_open_effect(const struct audit_event *e)
 {
 	static const enum audit_effect effects[AUDIT_KIND_COUNT] = {
-		[AUDIT_OPEN] = AUDIT_EFFECT_BEGINS,	  [AUDIT_FLOW] = AUDIT_EFFECT_BEGINS,
-		[AUDIT_CONNECTED] = AUDIT_EFFECT_MOVES,	  [AUDIT_CHECKPOINT] = AUDIT_EFFECT_MOVES,
+		[AUDIT_OPEN] = AUDIT_EFFECT_BEGINS,	      [AUDIT_FLOW] = AUDIT_EFFECT_BEGINS,
+		[AUDIT_CONNECTED] = AUDIT_EFFECT_MOVES,	      [AUDIT_CHECKPOINT] = AUDIT_EFFECT_MOVES,
 		[AUDIT_FLOW_CHECKPOINT] = AUDIT_EFFECT_MOVES, [AUDIT_ENDED] = AUDIT_EFFECT_ENDS,
 		[AUDIT_FLOW_ENDED] = AUDIT_EFFECT_ENDS,
 	};
@@ -71,7 +72,8 @@ int64_t audit_open_flow(const struct audit_event *e)
 	return flow == 0 ? 1 : flow;
 }
 
-int audit_open_note(struct audit_open *o, uint64_t incarnation, int64_t id, const struct audit_event *e, struct err *why)
+int audit_open_note(struct audit_open *o, uint64_t incarnation, int64_t id, const struct audit_event *e,
+		    struct err *why)
 {
 	switch (audit_open_effect(e)) {
 	case AUDIT_EFFECT_BEGINS:

@@ -1,5 +1,5 @@
-/* Which sessions, and flows of UDP in them, have begun and have no closing row yet; kept in the transaction of the rows that say
- * so.  When the process that carried one is gone, its closing row is made of the last row that tells of it. */
+/* Which sessions, and flows of UDP in them, have begun and have no closing row yet; kept in the transaction of the rows
+ * that say so.  When the process that carried one is gone, its closing row is made of the last row that tells of it. */
 #pragma once
 
 #include <stdbool.h>
@@ -23,7 +23,8 @@ int64_t audit_open_flow(const struct audit_event *e);
 /* How many are open. */
 int audit_open_count(struct audit_open *o, int64_t *count, struct err *why);
 /* The event has become row `id`. */
-int audit_open_note(struct audit_open *o, uint64_t incarnation, int64_t id, const struct audit_event *e, struct err *why);
+int audit_open_note(struct audit_open *o, uint64_t incarnation, int64_t id, const struct audit_event *e,
+		    struct err *why);
 
 /* What was open when it was looked at. */
 struct audit_open_row {

@@ -95,8 +95,8 @@ static bool same(const char *name, size_t len, const char *text)
 
 struct part {
 	uint32_t number;
-	struct db *db;	 /* NULL: not open */
-	bool keep;	 /* it has a log: opened with the archive, since later that may not be possible any more */
+	struct db *db; /* NULL: not open */
+	bool keep;     /* it has a log: opened with the archive, since later that may not be possible any more */
 	bool bounded;
 	int64_t oldest_us, newest_us, first_id, last_id; /* last_id 0: no row */
 };
@@ -142,7 +142,8 @@ struct audit_archive *audit_archive_open(struct err *why)
 	if (a == NULL)
 		err_set(why, "out of memory for the audit");
 	if (n == 0)
-		n = err_set(why, "there is no audit here, or one that gatewayd has to be started with once to bring it up to date");
+		n = err_set(why, "there is no audit here, or one that gatewayd has to be started with once to bring it "
+				 "up to date");
 	if (n > 0 && (a->parts = calloc((size_t)n, sizeof *a->parts)) == NULL)
 		n = err_set(why, "out of memory for the audit");
 	for (int i = 0; i < n; i++) {
@@ -182,13 +183,16 @@ const char *audit_archive_damage(const struct audit_archive *a)
 	return a->damage;
 }
 
-/* How far a segment reaches: two lookups at the ends of an index each, since min and max in one SELECT would read it all. */
+/* How far a segment reaches: two lookups at the ends of an index each, since min and max in one SELECT would read it
+ * all. */
 static int bound_part(struct part *p, struct err *why)
 {
 	struct db_stmt *s = open_part(p, why) != 0
 				    ? NULL
-				    : db_prepare(p->db, "SELECT (SELECT min(time) FROM event), (SELECT max(time) FROM event), "
-							"(SELECT min(id) FROM event), (SELECT max(id) FROM event)", why);
+				    : db_prepare(p->db,
+						 "SELECT (SELECT min(time) FROM event), (SELECT max(time) FROM event), "
+						 "(SELECT min(id) FROM event), (SELECT max(id) FROM event)",
+						 why);
 	enum db_step rc = s == NULL ? DB_FAILED : db_step(s, why);
 
 	if (rc == DB_ROW) {
@@ -304,8 +308,11 @@ static void choose_cursors(struct audit_query *q)
 			continue;
 		if (q->filter.after != 0 && p->last_id <= (int64_t)q->filter.after)
 			continue;
-		q->cursors[q->ncursors++] = (struct cursor){
-			.part = p, .time = q->begin, .id = !q->filter.oldest_first ? INT64_MAX : q->filter.after != 0 ? (int64_t)q->filter.after : INT64_MIN};
+		q->cursors[q->ncursors++] = (struct cursor){.part = p,
+							    .time = q->begin,
+							    .id = !q->filter.oldest_first ? INT64_MAX
+								  : q->filter.after != 0  ? (int64_t)q->filter.after
+											  : INT64_MIN};
 	}
 	/* By id they stand in order already. */
 	if (q->ncursors > 0 && q->filter.after == 0)
@@ -413,8 +420,8 @@ static bool has_group(struct db_stmt *s, const char *group)
 	const char *detail = db_bytes(s, COL_DETAIL, &len);
 	json_t *object = memmem(detail, len, "\"groups\"", 8) == NULL ? NULL : json_loadb(detail, len, 0, NULL), *one;
 
-	json_array_foreach(json_object_get(object, "groups"), i, one)
-		has |= json_is_string(one) && strcmp(json_string_value(one), safe) == 0;
+	json_array_foreach(json_object_get(object, "groups"), i, one) has |=
+		json_is_string(one) && strcmp(json_string_value(one), safe) == 0;
 	json_decref(object);
 	return has;
 }
@@ -446,7 +453,8 @@ static bool row_matches(const struct audit_filter *f, struct db_stmt *s)
 static bool has_user_index(struct db *db)
 {
 	struct err why;
-	struct db_stmt *s = db_prepare(db, "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = 'event_user'", &why);
+	struct db_stmt *s =
+		db_prepare(db, "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = 'event_user'", &why);
 	bool has = s != NULL && db_step(s, &why) == DB_ROW;
 
 	db_finalize(&s);
@@ -472,10 +480,10 @@ static int prepare_cursor(struct audit_query *q, struct cursor *c, struct err *w
 	if (open_part(c->part, why) != 0)
 		return -1;
 	c->opened = true;
-	c->way = q->filter.after != 0 ? BY_ID
-		 : q->filter.session != 0						     ? BY_SESSION
+	c->way = q->filter.after != 0					    ? BY_ID
+		 : q->filter.session != 0				    ? BY_SESSION
 		 : q->filter.user[0] != '\0' && has_user_index(c->part->db) ? BY_USER
-									     : BY_TIME;
+									    : BY_TIME;
 	c->select = db_prepare(c->part->db, page_sql[c->way][q->filter.oldest_first], why);
 	return c->select == NULL ? -1 : 0;
 }
@@ -535,7 +543,8 @@ static bool may_come_first(const struct audit_query *q, const struct cursor *c, 
 	return q->filter.oldest_first ? c->part->oldest_us <= best->time : c->part->newest_us >= best->time;
 }
 
-/* The cursor with the next row of all; NULL: there is none.  Those that begin later are not opened before their time. */
+/* The cursor with the next row of all; NULL: there is none.  Those that begin later are not opened before their time.
+ */
 static struct cursor *next(struct audit_query *q)
 {
 	struct cursor *best = NULL;

@@ -51,8 +51,8 @@ typedef bool audit_row(uint64_t id, const struct audit_event *e, void *arg);
 struct audit_archive;
 struct audit_query;
 
-/* The segments in the current directory.  Those that have a log are opened at once, others when they are needed, as plain files.
- * NULL with *why. */
+/* The segments in the current directory.  Those that have a log are opened at once, others when they are needed, as
+ * plain files. NULL with *why. */
 struct audit_archive *audit_archive_open(struct err *why);
 void audit_archive_close(struct audit_archive **archive);
 /* Segments that cannot be read, and why, as far as has been seen; "" if all can.  The rest is read all the same. */

@@ -40,7 +40,8 @@ int audit_reserve_fill(uint64_t bytes, struct err *why)
 	if (rc == 0)
 		rc = ftruncate(fd, (off_t)bytes);
 	if (rc != 0) {
-		err_set_errno(why, "the disk has no room for the audit's reserve of %llu MiB", (unsigned long long)(bytes >> 20));
+		err_set_errno(why, "the disk has no room for the audit's reserve of %llu MiB",
+			      (unsigned long long)(bytes >> 20));
 		/* What there was of it is for those who need it now. */
 		(void)!ftruncate(fd, 0);
 	}

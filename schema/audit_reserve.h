@@ -1,5 +1,5 @@
-/* Room on the disk that is kept for the worst moment: given up when the disk is full, so that what must still be recorded (ends of
- * sessions, refusals) can be.  The file "reserve" in the current directory. */
+/* Room on the disk that is kept for the worst moment: given up when the disk is full, so that what must still be
+ * recorded (ends of sessions, refusals) can be.  The file "reserve" in the current directory. */
 #pragma once
 
 #include <stdint.h>

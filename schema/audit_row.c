@@ -74,8 +74,10 @@ bool audit_row_read(struct db_stmt *s, struct audit_event *e)
 	e->time_us = db_i64(s, COL_TIME);
 	e->session = (uint64_t)db_i64(s, COL_SESSION);
 	e->revision = (uint32_t)db_i64(s, COL_REVISION);
-	e->client = (struct endpoint){.addr = audit_row_address(s, COL_CLIENT), .port = (uint16_t)db_i64(s, COL_CLIENT_PORT)};
-	e->address = (struct endpoint){.addr = audit_row_address(s, COL_ADDRESS), .port = (uint16_t)db_i64(s, COL_PORT)};
+	e->client = (struct endpoint){.addr = audit_row_address(s, COL_CLIENT),
+				      .port = (uint16_t)db_i64(s, COL_CLIENT_PORT)};
+	e->address =
+		(struct endpoint){.addr = audit_row_address(s, COL_ADDRESS), .port = (uint16_t)db_i64(s, COL_PORT)};
 	e->bytes_up = (uint64_t)db_i64(s, COL_UP);
 	e->bytes_down = (uint64_t)db_i64(s, COL_DOWN);
 	e->duration_us = db_i64(s, COL_DURATION);
@@ -159,7 +161,8 @@ static void put_endpoint(struct out *o, const struct endpoint *ep)
 
 size_t audit_row_bytes(int64_t id, const struct audit_event *e, uint8_t out[AUDIT_ROW_BYTES_MAX])
 {
-	const char *const texts[] = {e->listener, e->user, e->method, e->command, e->name, e->rule, e->reason, e->detail};
+	const char *const texts[] = {e->listener, e->user, e->method, e->command,
+				     e->name,	  e->rule, e->reason, e->detail};
 	struct out o = {out, out + AUDIT_ROW_BYTES_MAX};
 
 	put_number(&o, id);

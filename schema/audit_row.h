@@ -39,8 +39,8 @@ enum audit_column {
 
 /* Binds all parameters; e is borrowed until db_reset(). */
 void audit_row_bind(struct db_stmt *insert, int64_t id, const struct audit_event *e);
-/* What a digest is made of: every column, with its type and length; the same bytes for an event as for the row it became.
- * Returns how many; 0 if the row holds more than an event can. */
+/* What a digest is made of: every column, with its type and length; the same bytes for an event as for the row it
+ * became. Returns how many; 0 if the row holds more than an event can. */
 #define AUDIT_ROW_BYTES_MAX 24576
 size_t audit_row_bytes(int64_t id, const struct audit_event *e, uint8_t out[AUDIT_ROW_BYTES_MAX]);
 size_t audit_row_bytes_of(struct db_stmt *s, uint8_t out[AUDIT_ROW_BYTES_MAX]);

@@ -94,7 +94,8 @@ static const struct db_permit permits[] = {
 };
 
 static const struct db_permit read_permits[] = {
-	{.table = "event"}, {.table = "chain"}, {.table = "sender"}, {.table = "open_session"}, {.table = "sqlite_master"},
+	{.table = "event"},	   {.table = "chain"},	       {.table = "sender"},
+	{.table = "open_session"}, {.table = "sqlite_master"},
 };
 
 struct db *audit_segment_open(const char *path, enum audit_mode mode, struct err *why)

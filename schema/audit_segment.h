@@ -1,5 +1,6 @@
-/* The files that the audit is made of: audit-00000001.db, audit-00000002.db ... in the current directory, each a segment of time.
- * The last is the one that is written; the others never change again.  audit.db is what there was before there were segments. */
+/* The files that the audit is made of: audit-00000001.db, audit-00000002.db ... in the current directory, each a
+ * segment of time. The last is the one that is written; the others never change again.  audit.db is what there was
+ * before there were segments. */
 #pragma once
 
 #include <stdbool.h>

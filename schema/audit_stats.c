@@ -29,7 +29,8 @@ struct audit_stats {
 	size_t ngroups, room;
 };
 
-/* ---- keys ----------------------------------------------------------------------------------------------------------- */
+/* ---- keys -----------------------------------------------------------------------------------------------------------
+ */
 
 static void text(const char *from, char key[KEY_MAX])
 {
@@ -101,12 +102,14 @@ static const struct {
 	make_key *make;
 	bool in_order;
 } keys[] = {
-	{"user", by_user, false},	  {"client", by_client, false}, {"dest", by_dest, false},   {"port", by_port, false},
-	{"rule", by_rule, false},	  {"listener", by_listener, false}, {"method", by_method, false}, {"event", by_event, false},
-	{"hour", by_hour, true},	  {"day", by_day, true},
+	{"user", by_user, false},     {"client", by_client, false}, {"dest", by_dest, false},
+	{"port", by_port, false},     {"rule", by_rule, false},	    {"listener", by_listener, false},
+	{"method", by_method, false}, {"event", by_event, false},   {"hour", by_hour, true},
+	{"day", by_day, true},
 };
 
-/* ---- groups ----------------------------------------------------------------------------------------------------------- */
+/* ---- groups
+ * ----------------------------------------------------------------------------------------------------------- */
 
 struct audit_stats *audit_stats_new(const char *by, struct err *why)
 {
@@ -177,7 +180,8 @@ static uint64_t weight(const struct audit_event *e)
 {
 	static const char folded[] = "{\"folded\":";
 
-	return strncmp(e->detail, folded, sizeof folded - 1) == 0 ? strtoull(e->detail + sizeof folded - 1, NULL, 10) : 1;
+	return strncmp(e->detail, folded, sizeof folded - 1) == 0 ? strtoull(e->detail + sizeof folded - 1, NULL, 10)
+								  : 1;
 }
 
 void audit_stats_add(struct audit_stats *s, const struct audit_event *e)
@@ -231,9 +235,9 @@ void audit_stats_each(struct audit_stats *s, uint64_t limit, void (*give)(json_t
 	for (size_t i = 0; i < n && (limit == 0 || i < limit); i++) {
 		const struct group *g = &s->groups[i];
 
-		give(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "key", g->key, "sessions", (json_int_t)g->sessions, "denied",
-			       (json_int_t)g->denied, "bytes_up", (json_int_t)g->up, "bytes_down", (json_int_t)g->down,
-			       "duration_us", (json_int_t)g->duration_us),
+		give(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "key", g->key, "sessions", (json_int_t)g->sessions,
+			       "denied", (json_int_t)g->denied, "bytes_up", (json_int_t)g->up, "bytes_down",
+			       (json_int_t)g->down, "duration_us", (json_int_t)g->duration_us),
 		     arg);
 	}
 }

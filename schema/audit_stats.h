@@ -10,11 +10,12 @@ struct audit_stats;
 
 #define AUDIT_STATS_BY "user, client, dest, port, rule, listener, method, event, hour or day"
 
-/* by: one of the above; NULL with *why if it is none.  Groups are bounded: what is more goes into one that is called "(others)". */
+/* by: one of the above; NULL with *why if it is none.  Groups are bounded: what is more goes into one that is called
+ * "(others)". */
 struct audit_stats *audit_stats_new(const char *by, struct err *why);
 void audit_stats_free(struct audit_stats **stats);
 void audit_stats_add(struct audit_stats *s, const struct audit_event *e);
-/* The groups as objects {"key", "sessions", "denied", "bytes_up", "bytes_down", "duration_us"}, at most limit of them (0: 10,000): hours and
- * days in their order, all else with the most sessions first.  give takes the object over. */
+/* The groups as objects {"key", "sessions", "denied", "bytes_up", "bytes_down", "duration_us"}, at most limit of them
+ * (0: 10,000): hours and days in their order, all else with the most sessions first.  give takes the object over. */
 void audit_stats_each(struct audit_stats *s, uint64_t limit, void (*give)(json_t *group, void *arg), void *arg);
 size_t audit_stats_groups(const struct audit_stats *s);

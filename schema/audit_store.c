@@ -61,7 +61,7 @@ struct audit_store {
 	struct writer now;
 	struct writer next; /* its db is there while the segment changes */
 	bool relaxed;
-	bool ended;	    /* the segment of now has its last entry */
+	bool ended;		 /* the segment of now has its last entry */
 	int64_t rotate_after_us; /* monotonic */
 	uint64_t segment_bytes;
 	uint32_t segments;
@@ -69,10 +69,10 @@ struct audit_store {
 	uint32_t unfinished;
 	pid_t finisher;
 	int64_t finish_after_us; /* monotonic */
-	int64_t first_event; /* of the oldest segment */
+	int64_t first_event;	 /* of the oldest segment */
 
 	struct audit_ring *ring;
-	bool ratchet_due; /* the epoch is sealed, its key still there */
+	bool ratchet_due;	/* the epoch is sealed, its key still there */
 	int64_t epoch_began_us; /* monotonic */
 	unsigned epoch_commits;
 
@@ -153,11 +153,12 @@ struct found {
 
 static int find_entry(struct db *db, bool first, struct found *f, struct err *why)
 {
-	struct db_stmt *s = db_prepare(db,
-				       first ? "SELECT id, kind, epoch, time, first, count, mac, body FROM chain ORDER BY id LIMIT 1"
-					     : "SELECT id, kind, epoch, time, first, count, mac, body FROM chain "
-					       "ORDER BY id DESC LIMIT 1",
-				       why);
+	struct db_stmt *s = db_prepare(
+		db,
+		first ? "SELECT id, kind, epoch, time, first, count, mac, body FROM chain ORDER BY id LIMIT 1"
+		      : "SELECT id, kind, epoch, time, first, count, mac, body FROM chain "
+			"ORDER BY id DESC LIMIT 1",
+		why);
 	enum db_step rc = s == NULL ? DB_FAILED : db_step(s, why);
 	size_t len;
 
@@ -294,7 +295,8 @@ static void set_head(struct audit_store *s, bool sync)
 	memcpy(head.store, s->ring->store, sizeof head.store);
 	memcpy(head.mac, s->durable.mac, sizeof head.mac);
 	if (audit_ring_set_head(s->ring, &head, sync, &why) != 0)
-		log_warning("the audit's head is not written: a cut end would be found by an anchor only: %s", why.text);
+		log_warning("the audit's head is not written: a cut end would be found by an anchor only: %s",
+			    why.text);
 }
 
 static int commit(struct audit_store *s, struct writer *w, struct err *why)
@@ -308,7 +310,8 @@ static int commit(struct audit_store *s, struct writer *w, struct err *why)
 	return 0;
 }
 
-/* ---- epochs ------------------------------------------------------------------------------------------------------- */
+/* ---- epochs -------------------------------------------------------------------------------------------------------
+ */
 
 /* The seal is durable: its key goes. */
 static int ratchet(struct audit_store *s, struct err *why)
@@ -339,7 +342,8 @@ static int seal(struct audit_store *s, struct err *why)
 	return ratchet(s, why);
 }
 
-/* ---- the next segment ----------------------------------------------------------------------------------------------- */
+/* ---- the next segment -----------------------------------------------------------------------------------------------
+ */
 
 static int end_segment(struct audit_store *s, struct err *why)
 {
@@ -374,8 +378,8 @@ static int carry_senders(struct writer *w, struct writer *from, int64_t count, u
 	return rc == DB_FAILED ? -1 : 0;
 }
 
-/* A segment's first entry, with the senders of the one before; or, of the first segment, with those of before there was a chain
- * (from is w then). */
+/* A segment's first entry, with the senders of the one before; or, of the first segment, with those of before there was
+ * a chain (from is w then). */
 static int put_begin(struct audit_store *s, struct writer *w, struct writer *from, int64_t adopted, struct err *why)
 {
 	int64_t count = 0, open = 0;
@@ -541,7 +545,8 @@ bool audit_store_finishing(const struct audit_store *s)
 	return s->finisher > 0 || s->unfinished != 0;
 }
 
-/* ---- the change ------------------------------------------------------------------------------------------------------ */
+/* ---- the change
+ * ------------------------------------------------------------------------------------------------------ */
 
 /* Ends the segment and begins the next; each step can be repeated, by us or by our successor. */
 static int rotate(struct audit_store *s, struct err *why)
@@ -587,7 +592,8 @@ static int rotate_if_due(struct audit_store *s, struct err *why)
 	return s->ended ? -1 : 0;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------ */
+/* ---- opening ------------------------------------------------------------------------------------------------------
+ */
 
 /* The single file of before becomes the first segment. */
 static int take_single_file(struct err *why)
@@ -636,7 +642,8 @@ static int adopt_some(struct audit_store *s, struct db_stmt *rows, int64_t adopt
 static int adopt(struct audit_store *s, int64_t adopted, struct err *why)
 {
 	struct db_stmt *rows = db_prepare(
-		s->now.db, "SELECT " AUDIT_COLUMNS " FROM event WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT 4095", why);
+		s->now.db, "SELECT " AUDIT_COLUMNS " FROM event WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT 4095",
+		why);
 	int rc = rows == NULL ? -1 : s->durable.event < adopted;
 
 	while (rc == 1) {
@@ -685,7 +692,8 @@ static int begin_chain(struct audit_store *s, struct err *why)
 		return -1;
 	if (!known || head.entry == 0)
 		return 0;
-	snprintf(text, sizeof text, "the audit begins anew, though it had come to entry %lld: its files were taken away",
+	snprintf(text, sizeof text,
+		 "the audit begins anew, though it had come to entry %lld: its files were taken away",
 		 (long long)head.entry);
 	return note(s, text, why);
 }
@@ -702,14 +710,19 @@ static int compare_with_files(struct audit_store *s, const struct found *last, s
 	if (audit_head_read(&head, tag) == 1 &&
 	    (head.entry > last->id || (head.entry == last->id && memcmp(head.mac, last->mac, sizeof head.mac) != 0))) {
 		snprintf(text, sizeof text,
-			 "the audit was put back to entry %lld, it had come to %lld: a backup was restored, or its end was cut",
+			 "the audit was put back to entry %lld, it had come to %lld: a backup was restored, or its end "
+			 "was cut",
 			 (long long)last->id, (long long)head.entry);
 	} else if (s->ring->keys.epoch > reached) {
-		snprintf(text, sizeof text, "the audit was put back to epoch %llu, it had come to %llu: a backup was restored, or "
-			 "its end was cut", (unsigned long long)reached, (unsigned long long)s->ring->keys.epoch);
+		snprintf(text, sizeof text,
+			 "the audit was put back to epoch %llu, it had come to %llu: a backup was restored, or "
+			 "its end was cut",
+			 (unsigned long long)reached, (unsigned long long)s->ring->keys.epoch);
 	} else if (s->ring->keys.epoch + s->ratchet_due < reached) {
-		snprintf(text, sizeof text, "the key of the audit was put back to epoch %llu, the audit has come to %llu: a "
-			 "backup was restored", (unsigned long long)s->ring->keys.epoch, (unsigned long long)reached);
+		snprintf(text, sizeof text,
+			 "the key of the audit was put back to epoch %llu, the audit has come to %llu: a "
+			 "backup was restored",
+			 (unsigned long long)s->ring->keys.epoch, (unsigned long long)reached);
 		while (s->ring->keys.epoch < reached)
 			if (audit_ring_ratchet(s->ring, why) != 0)
 				return -1;
@@ -724,7 +737,8 @@ static int compare_with_files(struct audit_store *s, const struct found *last, s
 /* Finds the segment to go on with; *last is the last entry of the chain, or zero. */
 static int open_last(struct audit_store *s, const uint32_t *numbers, int n, struct found *last, struct err *why)
 {
-	if (open_writer(&s->now, n == 0 ? 1 : numbers[n - 1], false, why) != 0 || find_entry(s->now.db, false, last, why) < 0)
+	if (open_writer(&s->now, n == 0 ? 1 : numbers[n - 1], false, why) != 0 ||
+	    find_entry(s->now.db, false, last, why) < 0)
 		return -1;
 	s->segments = n == 0 ? 1 : (uint32_t)n;
 	if (last->id != 0 || n < 2)
@@ -735,13 +749,15 @@ static int open_last(struct audit_store *s, const uint32_t *numbers, int n, stru
 	s->segments--;
 	if (s->next.number != numbers[n - 2] + 1)
 		return err_set(why, "segment %u of the audit is missing", s->next.number - 1);
-	return open_writer(&s->now, numbers[n - 2], false, why) != 0 || find_entry(s->now.db, false, last, why) < 0 ? -1 : 0;
+	return open_writer(&s->now, numbers[n - 2], false, why) != 0 || find_entry(s->now.db, false, last, why) < 0 ? -1
+														    : 0;
 }
 
 static int first_of_all(struct audit_store *s, const uint32_t *numbers, int n, struct err *why)
 {
 	char name[AUDIT_SEGMENT_NAME_MAX];
-	struct db *oldest = n < 2 ? s->now.db : audit_segment_open(audit_segment_name(numbers[0], name), AUDIT_READ, why);
+	struct db *oldest =
+		n < 2 ? s->now.db : audit_segment_open(audit_segment_name(numbers[0], name), AUDIT_READ, why);
 	struct found first = {0};
 	int rc = oldest == NULL ? -1 : find_entry(oldest, true, &first, why);
 
@@ -927,8 +943,8 @@ int audit_store_settle(struct audit_store *s, struct audit_settling *at, unsigne
 	return 0;
 }
 
-/* Writes down who has sent how far, and forgets those that have been silent the longest.  The newest event is what tells
- * the time. */
+/* Writes down who has sent how far, and forgets those that have been silent the longest.  The newest event is what
+ * tells the time. */
 static int save_senders(struct audit_store *s, struct err *why)
 {
 	struct writer *w = &s->now;

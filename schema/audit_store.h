@@ -1,7 +1,7 @@
 /* The audit's one writer: appending in batches, each a link of the chain.  SQL stands here and nowhere above.
  *
- * Begin, append ..., commit; what commit returned 0 for is on stable storage.  A record is known by its sender's incarnation and
- * its sequence: one that is durable (or in the same batch) already is dropped.
+ * Begin, append ..., commit; what commit returned 0 for is on stable storage.  A record is known by its sender's
+ * incarnation and its sequence: one that is durable (or in the same batch) already is dropped.
  *
  * The audit is the current directory: segments (audit_segment.h), and the files of the chain (audit_chain.h). */
 #pragma once
@@ -16,7 +16,8 @@
 
 struct audit_store;
 
-/* Files are made with mode 0600.  A segment ends with its day (UTC), or when it has this many bytes.  NULL with *why. */
+/* Files are made with mode 0600.  A segment ends with its day (UTC), or when it has this many bytes.  NULL with *why.
+ */
 struct audit_store *audit_store_open(uint64_t segment_bytes, struct err *why);
 /* From the next segment on, and in this one: a commit does not wait for the disk (the operator's explicit choice). */
 int audit_store_relax(struct audit_store *s, struct err *why);
@@ -47,16 +48,16 @@ void audit_store_rollback(struct audit_store *s);
 /* The last failure was for want of room on the disk. */
 bool audit_store_is_full(const struct audit_store *s);
 
-/* Outside a batch, about once a second: seals the epoch and begins the next when it is time, and sees to segments that are
- * written no more.  0 or -1, to be tried again. */
+/* Outside a batch, about once a second: seals the epoch and begins the next when it is time, and sees to segments that
+ * are written no more.  0 or -1, to be tried again. */
 int audit_store_tick(struct audit_store *s, struct err *why);
 /* Segments that are written no more are still being made into plain files with their indexes. */
 bool audit_store_finishing(const struct audit_store *s);
 /* Keeps the write-ahead log short; to be called now and then outside a batch.  0 or -1. */
 int audit_store_checkpoint(struct audit_store *s, struct err *why);
 
-/* The highest durable sequence of an incarnation; 0: none, or forgotten (it keeps AUDIT_SENDERS_MAX, the latest, and all who
- * have a session open). */
+/* The highest durable sequence of an incarnation; 0: none, or forgotten (it keeps AUDIT_SENDERS_MAX, the latest, and
+ * all who have a session open). */
 #define AUDIT_SENDERS_MAX 1024
 int audit_store_last(struct audit_store *s, uint64_t incarnation, uint64_t *sequence, struct err *why);
 

@@ -24,7 +24,8 @@
 #define PAGE_US 500000
 #define PAGE_ENTRIES 64
 
-/* ---- what should be in the tables that are not rows ---------------------------------------------------------------- */
+/* ---- what should be in the tables that are not rows ----------------------------------------------------------------
+ */
 
 struct known_sender {
 	uint64_t incarnation, last;
@@ -49,7 +50,7 @@ struct verifier {
 	struct audit_keys keys;
 	uint8_t before[AUDIT_MAC_BYTES]; /* as it stands in the file: one false entry is one finding */
 	int64_t next_entry, next_row, adopted;
-	int64_t carried; /* how many of the next rows tell of sessions that were open before this segment */
+	int64_t carried;  /* how many of the next rows tell of sessions that were open before this segment */
 	uint32_t segment; /* being read */
 	bool ended;	  /* its last entry has come */
 	bool lost;	  /* where the chain should go on is not known: the next segment says it */
@@ -57,7 +58,7 @@ struct verifier {
 	struct audit_head head;
 	uint8_t head_tag[AUDIT_DIGEST_BYTES];
 	bool have_head, head_seen;
-	size_t anchor; /* the next */
+	size_t anchor;	/* the next */
 	uint64_t about; /* rows in all */
 	struct known_sender *senders;
 	size_t nsenders, senders_room;
@@ -178,9 +179,11 @@ static bool sender_set(struct verifier *v, uint64_t incarnation, uint64_t last, 
 	return true;
 }
 
-/* ---- rows ----------------------------------------------------------------------------------------------------------- */
+/* ---- rows -----------------------------------------------------------------------------------------------------------
+ */
 
-/* ---- rows ----------------------------------------------------------------------------------------------------------- */
+/* ---- rows -----------------------------------------------------------------------------------------------------------
+ */
 
 /* A row that is as it was recorded: does to what is open what it did then (audit_open.c). */
 static bool follow(struct verifier *v, int64_t id, const uint8_t *sender)
@@ -247,8 +250,8 @@ static int pass_strangers(struct verifier *v, int64_t id, struct err *why)
 
 	for (; v->row && db_i64(v->rows, COL_ID) < id; n++) {
 		if (n == 0)
-			find(v, "row %lld (%s) was inserted: the chain does not know it", (long long)db_i64(v->rows, COL_ID),
-			     describe_row(v, text, sizeof text));
+			find(v, "row %lld (%s) was inserted: the chain does not know it",
+			     (long long)db_i64(v->rows, COL_ID), describe_row(v, text, sizeof text));
 		if (step_row(v, why) != 0)
 			return -1;
 	}
@@ -257,7 +260,8 @@ static int pass_strangers(struct verifier *v, int64_t id, struct err *why)
 	return 0;
 }
 
-static int check_row(struct verifier *v, int64_t id, const uint8_t *known, const uint8_t *senders, size_t nsenders, struct err *why)
+static int check_row(struct verifier *v, int64_t id, const uint8_t *known, const uint8_t *senders, size_t nsenders,
+		     struct err *why)
 {
 	uint8_t digest[AUDIT_DIGEST_BYTES];
 	uint8_t from = known[AUDIT_DIGEST_BYTES];
@@ -293,8 +297,8 @@ static int check_rows(struct verifier *v, const struct audit_entry *e, struct er
 		}
 	}
 	if (missing > 0)
-		find(v, "%lld rows of entry %lld were removed, the first is row %lld", (long long)missing, (long long)e->id,
-		     (long long)first_missing);
+		find(v, "%lld rows of entry %lld were removed, the first is row %lld", (long long)missing,
+		     (long long)e->id, (long long)first_missing);
 	for (size_t i = 0; i < nsenders; i++) {
 		uint64_t incarnation = audit_get_u64(senders + i * AUDIT_COMMIT_SENDER_BYTES);
 
@@ -308,7 +312,8 @@ static int check_rows(struct verifier *v, const struct audit_entry *e, struct er
 	return 0;
 }
 
-/* ---- entries --------------------------------------------------------------------------------------------------------- */
+/* ---- entries
+ * --------------------------------------------------------------------------------------------------------- */
 
 static void go_to_epoch(struct verifier *v, uint64_t epoch)
 {
@@ -383,7 +388,8 @@ static void check_anchors(struct verifier *v, const struct audit_entry *e, const
 
 	for (; v->anchor < o->nanchors && o->anchors[v->anchor].entry <= e->id; v->anchor++) {
 		if (o->anchors[v->anchor].entry < e->id)
-			find(v, "entry %lld, which an anchor tells of, is not there", (long long)o->anchors[v->anchor].entry);
+			find(v, "entry %lld, which an anchor tells of, is not there",
+			     (long long)o->anchors[v->anchor].entry);
 		else if (memcmp(o->anchors[v->anchor].mac, mac, AUDIT_MAC_BYTES) != 0)
 			find(v, "entry %lld is not the one that an anchor tells of: the audit was rewritten before it",
 			     (long long)e->id);
@@ -400,15 +406,19 @@ static void check_place(struct verifier *v, const struct audit_entry *e)
 	if (v->ended)
 		find(v, "entry %lld of the chain comes after the segment's end", (long long)e->id);
 	if ((e->kind == AUDIT_ENTRY_BEGIN) != v->first)
-		find(v, v->first ? "its first entry is not there" : "entry %lld begins the segment once more", (long long)e->id);
+		find(v, v->first ? "its first entry is not there" : "entry %lld begins the segment once more",
+		     (long long)e->id);
 	/* Rows of before there was a chain may have gaps. */
 	if (!v->lost && e->first != v->next_row && !(e->first > v->next_row && e->first <= v->adopted))
 		find(v, "entry %lld of the chain begins with row %lld, not %lld", (long long)e->id, (long long)e->first,
 		     (long long)v->next_row);
 	if (e->epoch > v->keys.epoch && !v->lost)
-		find(v, "entry %lld is of epoch %" PRIu64 ", but epoch %" PRIu64
-			" has no seal: the audit was put back to an earlier state (a backup was restored, or its end was cut) and "
-			"went on", (long long)e->id, e->epoch, v->keys.epoch);
+		find(v,
+		     "entry %lld is of epoch %" PRIu64 ", but epoch %" PRIu64
+		     " has no seal: the audit was put back to an earlier state (a backup was restored, or its end was "
+		     "cut) and "
+		     "went on",
+		     (long long)e->id, e->epoch, v->keys.epoch);
 }
 
 static void check_mac(struct verifier *v, const struct audit_entry *e, const uint8_t *mac)
@@ -422,7 +432,9 @@ static void check_mac(struct verifier *v, const struct audit_entry *e, const uin
 	}
 	audit_entry_mac(&v->keys, v->before, e, should);
 	if (sodium_memcmp(should, mac, sizeof should) != 0)
-		find(v, "entry %lld of the chain (rows %lld to %lld, %s) is not authentic: it was changed, or what was before it",
+		find(v,
+		     "entry %lld of the chain (rows %lld to %lld, %s) is not authentic: it was changed, or what was "
+		     "before it",
 		     (long long)e->id, (long long)e->first, (long long)(e->first + e->count - 1),
 		     audit_time_text(e->time_us, time));
 }
@@ -478,7 +490,8 @@ static int take_entry(struct verifier *v, struct err *why)
 	e.body = db_bytes(v->entries, 6, &e.len);
 	mac = db_bytes(v->entries, 7, &len);
 	/* No key has that many lives: the number was changed, and going there would take for ever. */
-	if (len != AUDIT_MAC_BYTES || e.epoch > v->keys.epoch + (UINT64_C(1) << 26) || e.first < 0 || e.first > INT64_MAX / 2) {
+	if (len != AUDIT_MAC_BYTES || e.epoch > v->keys.epoch + (UINT64_C(1) << 26) || e.first < 0 ||
+	    e.first > INT64_MAX / 2) {
 		find(v, "entry %lld of the chain is malformed", (long long)e.id);
 		v->lost = true;
 		v->next_entry = e.id + 1;
@@ -487,7 +500,8 @@ static int take_entry(struct verifier *v, struct err *why)
 	return check_entry(v, &e, mac, why);
 }
 
-/* ---- segments -------------------------------------------------------------------------------------------------------- */
+/* ---- segments
+ * -------------------------------------------------------------------------------------------------------- */
 
 static int compare_open(struct verifier *v, struct err *why)
 {
@@ -502,7 +516,8 @@ static int compare_open(struct verifier *v, struct err *why)
 		n++;
 		if (o == NULL || o->event != db_i64(s, 3) ||
 		    (o->incarnation != (uint64_t)db_i64(s, 2) && o->event > v->adopted))
-			find(v, "session %s is not open as it is said to be", audit_session_text((uint64_t)db_i64(s, 0), id));
+			find(v, "session %s is not open as it is said to be",
+			     audit_session_text((uint64_t)db_i64(s, 0), id));
 	}
 	db_finalize(&s);
 	if (rc != DB_FAILED && n != v->open.live)
@@ -554,7 +569,8 @@ static int page(struct verifier *v, struct err *why)
 	db_bind_i64(v->rows, 1, v->first ? INT64_MIN : v->next_row);
 	if (step_row(v, why) != 0)
 		result = -1;
-	while (result == 0 && (n < PAGE_ENTRIES || clock_mono_us() < deadline) && (rc = db_step(v->entries, why)) == DB_ROW) {
+	while (result == 0 && (n < PAGE_ENTRIES || clock_mono_us() < deadline) &&
+	       (rc = db_step(v->entries, why)) == DB_ROW) {
 		n++;
 		result = take_entry(v, why);
 	}
@@ -576,10 +592,13 @@ static int read_segment(struct verifier *v, struct err *why)
 	v->db = audit_segment_open(audit_segment_name(v->segment, name), AUDIT_READ, why);
 	if (v->db == NULL)
 		return -1;
-	v->entries = db_prepare(v->db, "SELECT id, kind, epoch, time, first, count, body, mac FROM chain WHERE id >= ?1 "
-				       "ORDER BY id", why);
-	v->rows = v->entries == NULL ? NULL
-				     : db_prepare(v->db, "SELECT " AUDIT_COLUMNS " FROM event WHERE id >= ?1 ORDER BY id", why);
+	v->entries = db_prepare(v->db,
+				"SELECT id, kind, epoch, time, first, count, body, mac FROM chain WHERE id >= ?1 "
+				"ORDER BY id",
+				why);
+	v->rows = v->entries == NULL
+			  ? NULL
+			  : db_prepare(v->db, "SELECT " AUDIT_COLUMNS " FROM event WHERE id >= ?1 ORDER BY id", why);
 	if (v->rows == NULL)
 		rc = -1;
 	while (rc == 1) {
@@ -615,10 +634,12 @@ static uint64_t count_rows(const uint32_t *numbers, int n)
 	for (int i = 0; i < 2; i++) {
 		char name[AUDIT_SEGMENT_NAME_MAX];
 		struct err why;
-		struct db *db = audit_segment_open(audit_segment_name(numbers[i == 0 ? 0 : n - 1], name), AUDIT_READ, &why);
-		struct db_stmt *s = db == NULL ? NULL
-					       : db_prepare(db, i == 0 ? "SELECT min(id) FROM event" : "SELECT max(id) FROM event",
-							    &why);
+		struct db *db =
+			audit_segment_open(audit_segment_name(numbers[i == 0 ? 0 : n - 1], name), AUDIT_READ, &why);
+		struct db_stmt *s =
+			db == NULL ? NULL
+				   : db_prepare(db, i == 0 ? "SELECT min(id) FROM event" : "SELECT max(id) FROM event",
+						&why);
 
 		if (s != NULL && db_step(s, &why) == DB_ROW)
 			bounds[i] = db_i64(s, 0);
@@ -634,18 +655,28 @@ static void check_files(struct verifier *v)
 	if (!v->have_head)
 		find(v, AUDIT_HEAD_FILE " is missing or damaged: whether the end was cut is known by an anchor only");
 	else if (!v->head_seen)
-		find(v, "the chain ends with entry %lld, but " AUDIT_HEAD_FILE " tells of entry %lld: the end was cut, or the audit was "
-			"put back to an earlier state", (long long)v->next_entry - 1, (long long)v->head.entry);
+		find(v,
+		     "the chain ends with entry %lld, but " AUDIT_HEAD_FILE
+		     " tells of entry %lld: the end was cut, or the audit was "
+		     "put back to an earlier state",
+		     (long long)v->next_entry - 1, (long long)v->head.entry);
 	/* The key file is one epoch behind for the moment between a seal and the next key. */
 	if (key_epoch >= 0 && key_epoch > (int64_t)v->keys.epoch)
-		find(v, "the chain ends in epoch %" PRIu64 ", but " AUDIT_KEY_FILE " is of epoch %" PRId64
-			": the audit was put back to an earlier state", v->keys.epoch, key_epoch);
+		find(v,
+		     "the chain ends in epoch %" PRIu64 ", but " AUDIT_KEY_FILE " is of epoch %" PRId64
+		     ": the audit was put back to an earlier state",
+		     v->keys.epoch, key_epoch);
 	if (key_epoch >= 0 && key_epoch + 1 < (int64_t)v->keys.epoch)
-		find(v, AUDIT_KEY_FILE " is of epoch %" PRId64 ", but the chain ends in epoch %" PRIu64
-			": the key was put back to an earlier state", key_epoch, v->keys.epoch);
+		find(v,
+		     AUDIT_KEY_FILE " is of epoch %" PRId64 ", but the chain ends in epoch %" PRIu64
+				    ": the key was put back to an earlier state",
+		     key_epoch, v->keys.epoch);
 	for (; v->anchor < v->options->nanchors; v->anchor++)
-		find(v, "an anchor tells of entry %lld, but the chain ends with %lld: the end was cut, or the audit was put back to "
-			"an earlier state", (long long)v->options->anchors[v->anchor].entry, (long long)v->next_entry - 1);
+		find(v,
+		     "an anchor tells of entry %lld, but the chain ends with %lld: the end was cut, or the audit was "
+		     "put back to "
+		     "an earlier state",
+		     (long long)v->options->anchors[v->anchor].entry, (long long)v->next_entry - 1);
 }
 
 static int run(struct verifier *v, struct err *why)
@@ -705,7 +736,8 @@ int audit_verify(const struct audit_verify_options *options, struct audit_verifi
 	return rc;
 }
 
-/* ---- anchors --------------------------------------------------------------------------------------------------------- */
+/* ---- anchors
+ * --------------------------------------------------------------------------------------------------------- */
 
 #define ANCHOR_WORDS "audit anchor "
 

@@ -1,5 +1,5 @@
-/* Is the audit what was recorded?  Reads everything once, from the first segment to the last, with the auditor's key, and tells
- * what does not fit.  It can be done while the gateway runs, or on a copy of its directory. */
+/* Is the audit what was recorded?  Reads everything once, from the first segment to the last, with the auditor's key,
+ * and tells what does not fit.  It can be done while the gateway runs, or on a copy of its directory. */
 #pragma once
 
 #include <stdbool.h>
@@ -23,7 +23,7 @@ bool audit_anchor_parse(const char *line, const uint8_t store[AUDIT_ID_BYTES], s
 
 struct audit_verify_options {
 	uint8_t store[AUDIT_ID_BYTES];
-	const struct audit_keys *keys; /* of epoch 0 */
+	const struct audit_keys *keys;	    /* of epoch 0 */
 	const struct audit_anchor *anchors; /* ascending by entry */
 	size_t nanchors;
 	/* Something that does not fit, in the order in which it was found: a sentence. */
@@ -39,6 +39,6 @@ struct audit_verified {
 	struct audit_head head;	   /* where the chain ends */
 };
 
-/* The audit in the current directory.  0 with what was looked at in *out (findings says whether all is well), -1 with *why if it
- * could not be looked at. */
+/* The audit in the current directory.  0 with what was looked at in *out (findings says whether all is well), -1 with
+ * *why if it could not be looked at. */
 int audit_verify(const struct audit_verify_options *options, struct audit_verified *out, struct err *why);

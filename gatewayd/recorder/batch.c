@@ -171,7 +171,8 @@ static void use_reserve(struct batch *b, const struct err *why)
 	b->status.reserve = true;
 	b->status.why = *why;
 	b->reserve_wait_s = RESERVE_RETRY_S;
-	log_error("%s; nothing new is granted until there is room for %llu MiB again, ends and refusals are still recorded",
+	log_error("%s; nothing new is granted until there is room for %llu MiB again, ends and refusals are still "
+		  "recorded",
 		  why->text, (unsigned long long)(b->reserve_bytes >> 20));
 	b->changed(b->arg);
 }
@@ -337,8 +338,8 @@ void batch_add(struct batch *b, const void *body, size_t len)
 	enqueue(b, &(struct audit_settling){0}, body, len);
 }
 
-/* One is enough, and it belongs last: judged any earlier, a process that has just ended would be lost before the last of
- * its records, which may end its sessions itself. */
+/* One is enough, and it belongs last: judged any earlier, a process that has just ended would be lost before the last
+ * of its records, which may end its sessions itself. */
 static void drop_settling(struct batch *b)
 {
 	struct record *r;

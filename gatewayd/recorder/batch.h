@@ -29,7 +29,7 @@ struct batch_status {
 	uint64_t queued;    /* records */
 	size_t queued_bytes;
 	uint64_t commits, failures;
-	uint64_t lost; /* sessions that were settled */
+	uint64_t lost;				   /* sessions that were settled */
 	int64_t last_commit_us, longest_commit_us; /* how long a commit took */
 };
 
@@ -39,7 +39,8 @@ typedef void batch_changed(void *arg);
 /* The store stays the caller's and must outlive the batch. */
 struct batch *batch_new(struct event_base *base, struct audit_store *store, unsigned interval_us,
 			batch_changed *changed, void *arg);
-/* Once a second, all the time: seals epochs.  reserve_bytes of the disk are kept for the moment when it is full (0: none). */
+/* Once a second, all the time: seals epochs.  reserve_bytes of the disk are kept for the moment when it is full (0:
+ * none). */
 void batch_start(struct batch *b, uint64_t reserve_bytes);
 /* False while the disk is full, and what was kept in reserve is for ends and refusals. */
 bool batch_may_grant(const struct batch *b);
@@ -48,8 +49,9 @@ void batch_free(struct batch **b);
 
 /* Takes the body of a RECORD message, which has been checked with audit_get_record(); it is copied. */
 void batch_add(struct batch *b, const void *body, size_t len);
-/* Behind what has been taken so far: closes the sessions of processes that are gone.  lost is asked with arg, of each process
- * that has something open, when its turn has come; who is lost only since then has another call behind what it sent. */
+/* Behind what has been taken so far: closes the sessions of processes that are gone.  lost is asked with arg, of each
+ * process that has something open, when its turn has come; who is lost only since then has another call behind what it
+ * sent. */
 void batch_settle(struct batch *b, bool (*lost)(uint64_t incarnation, void *arg), void *arg);
 /* True while senders must wait. */
 bool batch_full(const struct batch *b);

@@ -126,7 +126,8 @@ static void open_store(struct service *service)
 	child_unusable(service->child, text);
 }
 
-/* ---- anchors: where the chain stands, told to others --------------------------------------------------------------- */
+/* ---- anchors: where the chain stands, told to others ---------------------------------------------------------------
+ */
 
 static void on_anchor(evutil_socket_t fd, short what, void *arg)
 {
@@ -158,10 +159,11 @@ static void start_anchors(struct service *service)
 	if (config->anchor_interval_s == 0)
 		return;
 	if (config->anchor_file[0] != '\0') {
-		service->anchor_fd = open(config->anchor_file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0644);
+		service->anchor_fd =
+			open(config->anchor_file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0644);
 		if (service->anchor_fd < 0)
-			log_error("audit-anchor-file %s cannot be opened: %s; anchors go to the log only", config->anchor_file,
-				  strerror(errno));
+			log_error("audit-anchor-file %s cannot be opened: %s; anchors go to the log only",
+				  config->anchor_file, strerror(errno));
 	}
 	event_add(&service->anchor, &interval);
 	on_anchor(-1, 0, service);

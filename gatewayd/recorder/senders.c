@@ -132,18 +132,22 @@ static json_t *status_json(struct recorder *r)
 
 	batch_get_status(r->batch, &b);
 	audit_store_status(r->store, &s);
-	json_t *status =
-		json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "state", b.failing ? "failing" : b.reserve ? "full" : "ok", "rows",
-			  (json_int_t)s.rows, "commits", (json_int_t)b.commits, "failures", (json_int_t)b.failures,
-			  "queued", (json_int_t)b.queued, "queued_bytes", (json_int_t)b.queued_bytes, "last_commit_us",
-			  (json_int_t)b.last_commit_us, "longest_commit_us", (json_int_t)b.longest_commit_us);
+	json_t *status = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "state",
+				   b.failing   ? "failing"
+				   : b.reserve ? "full"
+					       : "ok",
+				   "rows", (json_int_t)s.rows, "commits", (json_int_t)b.commits, "failures",
+				   (json_int_t)b.failures, "queued", (json_int_t)b.queued, "queued_bytes",
+				   (json_int_t)b.queued_bytes, "last_commit_us", (json_int_t)b.last_commit_us,
+				   "longest_commit_us", (json_int_t)b.longest_commit_us);
 
 	json_object_set_new(status, "lost", json_integer((json_int_t)b.lost));
 	json_object_set_new(status, "segments", json_integer((json_int_t)s.segments));
 	json_object_set_new(status, "chain",
 			    json_pack("{s:I, s:I, s:s, s:b}", "entry", (json_int_t)s.head.entry, "epoch",
-				      (json_int_t)s.head.epoch, "head", sodium_bin2hex(mac, sizeof mac, s.head.mac, AUDIT_MAC_BYTES),
-				      "first_key_waits", s.first_key_waits));
+				      (json_int_t)s.head.epoch, "head",
+				      sodium_bin2hex(mac, sizeof mac, s.head.mac, AUDIT_MAC_BYTES), "first_key_waits",
+				      s.first_key_waits));
 	if (b.failing || b.reserve)
 		json_object_set_new(status, "error", json_string(b.why.text));
 	if (b.failing)
@@ -180,8 +184,8 @@ static bool is_lost(uint64_t incarnation, void *arg)
 	return true;
 }
 
-/* Nothing is judged before it is known of every slot who lives there: a recorder that was restarted learns it from their
- * HELLOs, and from the supervisor. */
+/* Nothing is judged before it is known of every slot who lives there: a recorder that was restarted learns it from
+ * their HELLOs, and from the supervisor. */
 static void settle(struct recorder *r)
 {
 	for (unsigned i = 0; i < r->nworkers; i++)

@@ -81,7 +81,8 @@ static void emit(struct fold *f, struct entry *entry)
 		abort(); /* it was made here */
 	f->event.time_us = entry->last_us;
 	snprintf(f->event.detail, sizeof f->event.detail, "{\"folded\":%llu,\"first\":\"%s\",\"last\":\"%s\"}",
-		 (unsigned long long)entry->folded, audit_time_text(entry->first_us, first), audit_time_text(entry->last_us, last));
+		 (unsigned long long)entry->folded, audit_time_text(entry->first_us, first),
+		 audit_time_text(entry->last_us, last));
 	entry->folded = 0;
 	f->record(&f->event, f->arg);
 }
@@ -134,7 +135,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 		event_del(&f->timer);
 }
 
-struct fold *fold_new(struct event_base *base, unsigned after, void (*record)(const struct audit_event *e, void *arg), void *arg)
+struct fold *fold_new(struct event_base *base, unsigned after, void (*record)(const struct audit_event *e, void *arg),
+		      void *arg)
 {
 	struct fold *f = calloc(1, sizeof *f);
 
@@ -165,7 +167,8 @@ bool fold_take(struct fold *f, const struct audit_event *e)
 {
 	static const struct timeval second = {.tv_sec = 1};
 	uint8_t same[SAME_MAX];
-	size_t len = f->after == 0 || (e->kind != AUDIT_DENIED && e->kind != AUDIT_LOGIN_FAILED) ? 0 : sameness(e, same);
+	size_t len =
+		f->after == 0 || (e->kind != AUDIT_DENIED && e->kind != AUDIT_LOGIN_FAILED) ? 0 : sameness(e, same);
 	struct entry *entry = len == 0 ? NULL : find(f, same, len);
 	int64_t now = clock_mono_us();
 

@@ -1,5 +1,6 @@
-/* What the audit costs: recording into a store of many rows, the latency that a grant waits, asking, verifying, bytes a row.
- * Everything happens in a directory of its own, which is removed.  The store is made by the recorder's own code, a segment a day.
+/* What the audit costs: recording into a store of many rows, the latency that a grant waits, asking, verifying, bytes a
+ * row. Everything happens in a directory of its own, which is removed.  The store is made by the recorder's own code, a
+ * segment a day.
  *
  * usage: audit-bench [--rows N] [--segments N] [--dir DIR] */
 #include "config.h"
@@ -37,14 +38,16 @@ static void die(const char *what)
 	exit(1);
 }
 
-/* ---- time ----------------------------------------------------------------------------------------------------------- */
+/* ---- time -----------------------------------------------------------------------------------------------------------
+ */
 
 static double cpu_s(void)
 {
 	struct rusage u;
 
 	getrusage(RUSAGE_SELF, &u);
-	return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+	return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+	       (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
 static int by_value(const void *a, const void *b)
@@ -67,7 +70,8 @@ static void open_clock(void)
 	int64_t zero = 0;
 	int fd = mkstemp(name);
 
-	if (fd < 0 || write(fd, &zero, sizeof zero) != sizeof zero || setenv("GATEWAYD_CLOCK_FILE", name, 1) != 0 || !clock_init()) {
+	if (fd < 0 || write(fd, &zero, sizeof zero) != sizeof zero || setenv("GATEWAYD_CLOCK_FILE", name, 1) != 0 ||
+	    !clock_init()) {
 		perror("audit-bench: clock");
 		exit(1);
 	}
@@ -83,7 +87,8 @@ static void set_offset(int64_t us)
 	close(fd);
 }
 
-/* ---- rows ----------------------------------------------------------------------------------------------------------- */
+/* ---- rows -----------------------------------------------------------------------------------------------------------
+ */
 
 static uint64_t state = 1, session;
 
@@ -111,7 +116,8 @@ static void make_session(int64_t time_us)
 		e->time_us = time_us + i;
 		e->session = session;
 		e->revision = 12;
-		e->client = (struct endpoint){.addr = addr_v4(0x0a000000 + user), .port = (uint16_t)(1024 + below(60000))};
+		e->client =
+			(struct endpoint){.addr = addr_v4(0x0a000000 + user), .port = (uint16_t)(1024 + below(60000))};
 		e->address = (struct endpoint){.addr = addr_v4(0xcb007100 + below(250)), .port = 443};
 		snprintf(e->user, sizeof e->user, "first.last%u", user);
 		snprintf(e->name, sizeof e->name, "host%u.department.example", below(5000));
@@ -147,7 +153,8 @@ static void batch(struct audit_store *s, unsigned rows, int64_t time_us)
 		die("checkpoint");
 }
 
-/* ---- measurements ----------------------------------------------------------------------------------------------------- */
+/* ---- measurements
+ * ----------------------------------------------------------------------------------------------------- */
 
 /* A bare write and fdatasync, as the disk of this run has it. */
 static int64_t fdatasync_p99(void)
@@ -195,8 +202,9 @@ static struct cost record(struct audit_store *s, unsigned batches)
 
 static void show_cost(const char *when, const struct cost *c)
 {
-	printf("%-28s %6.2f us CPU a row (%.0f rows/s on a core), %6.2f us in all; a commit of %d rows p50 %" PRId64 " us, p99 %" PRId64
-	       " us\n", when, c->cpu_us_a_row, 1e6 / c->cpu_us_a_row, c->wall_us_a_row, ROWS_OF_A_BATCH, c->p50_us, c->p99_us);
+	printf("%-28s %6.2f us CPU a row (%.0f rows/s on a core), %6.2f us in all; a commit of %d rows p50 %" PRId64
+	       " us, p99 %" PRId64 " us\n",
+	       when, c->cpu_us_a_row, 1e6 / c->cpu_us_a_row, c->wall_us_a_row, ROWS_OF_A_BATCH, c->p50_us, c->p99_us);
 }
 
 struct counting {
@@ -250,8 +258,8 @@ static void check(void)
 		die("verify");
 	double s = (double)(clock_mono_us() - start) / 1e6;
 
-	printf("%-28s %8" PRIu64 " rows in %.1f s: %.0f rows/s, %" PRIu64 " findings\n", "verify", v.rows, s, (double)v.rows / s,
-	       v.findings);
+	printf("%-28s %8" PRIu64 " rows in %.1f s: %.0f rows/s, %" PRIu64 " findings\n", "verify", v.rows, s,
+	       (double)v.rows / s, v.findings);
 }
 
 static uint64_t bytes_on_disk(void)
@@ -298,8 +306,10 @@ static void generate(struct audit_store *s, uint64_t rows, unsigned segments, un
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {{"rows", required_argument, NULL, 'r'}, {"segments", required_argument, NULL, 's'},
-						{"dir", required_argument, NULL, 'd'}, {NULL, 0, NULL, 0}};
+	static const struct option options[] = {{"rows", required_argument, NULL, 'r'},
+						{"segments", required_argument, NULL, 's'},
+						{"dir", required_argument, NULL, 'd'},
+						{NULL, 0, NULL, 0}};
 	uint64_t rows = 10000000;
 	unsigned segments = 30;
 	const char *base = "/tmp";
@@ -341,13 +351,15 @@ int main(int argc, char **argv)
 	int64_t start = clock_mono_us();
 
 	generate(s, rows, segments, 0);
-	printf("%-28s %8" PRIu64 " rows in %u segments, %.0f s\n", "made", sequence, segments, (double)(clock_mono_us() - start) / 1e6);
+	printf("%-28s %8" PRIu64 " rows in %u segments, %.0f s\n", "made", sequence, segments,
+	       (double)(clock_mono_us() - start) / 1e6);
 	int64_t bare = fdatasync_p99();
 	struct cost large = record(s, 2500);
 
 	show_cost("recording at all rows", &large);
 	printf("%-28s %.2f\n", "ratio of CPU a row", large.cpu_us_a_row / small.cpu_us_a_row);
-	printf("%-28s p99 %" PRId64 " us; allowed for a commit: 3 times that, %" PRId64 " us\n", "a bare fdatasync", bare, 3 * bare);
+	printf("%-28s p99 %" PRId64 " us; allowed for a commit: 3 times that, %" PRId64 " us\n", "a bare fdatasync",
+	       bare, 3 * bare);
 	audit_store_close(&s);
 	s = audit_store_open(LARGE, &why); /* finishes what is left to be finished */
 	if (s == NULL)

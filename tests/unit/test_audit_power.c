@@ -1,5 +1,5 @@
-/* A disk that loses what was not synced, in part and out of order, or fails once: what the store has acknowledged is there
- * afterwards, once, and the chain verifies.  The disk is a SQLite VFS in the place of ours (schema/db_vfs.h).
+/* A disk that loses what was not synced, in part and out of order, or fails once: what the store has acknowledged is
+ * there afterwards, once, and the chain verifies.  The disk is a SQLite VFS in the place of ours (schema/db_vfs.h).
  * AUDIT_POWER_STEP: 1 tries every write, more tries every so-manieth. */
 #include "config.h"
 
@@ -29,12 +29,13 @@
 #define SECTOR 512
 #define FILES_MAX 64
 
-/* ---- the disk ----------------------------------------------------------------------------------------------------- */
+/* ---- the disk -----------------------------------------------------------------------------------------------------
+ */
 
 struct pending {
 	struct pending *next;
 	sqlite3_int64 offset;
-	size_t len;	/* 0: a truncation to offset */
+	size_t len; /* 0: a truncation to offset */
 	unsigned char data[];
 };
 
@@ -181,7 +182,8 @@ static void new_disk(unsigned long fail_at, bool lose_power)
 	disk.lose_power = lose_power;
 }
 
-/* ---- the VFS -------------------------------------------------------------------------------------------------------- */
+/* ---- the VFS --------------------------------------------------------------------------------------------------------
+ */
 
 struct file {
 	sqlite3_file base;
@@ -293,8 +295,8 @@ static int f_shm_unmap(sqlite3_file *f, int remove)
 }
 
 static const sqlite3_io_methods methods = {
-	2, f_close, f_read, f_write, f_truncate, f_sync, f_size, f_lock, f_unlock, f_reserved, f_control, f_sector, f_traits,
-	f_shm_map, f_shm_lock, f_shm_barrier, f_shm_unmap, NULL, NULL,
+	2,	   f_close,  f_read,   f_write,	  f_truncate, f_sync,	     f_size,	  f_lock, f_unlock, f_reserved,
+	f_control, f_sector, f_traits, f_shm_map, f_shm_lock, f_shm_barrier, f_shm_unmap, NULL,	  NULL,
 };
 
 static sqlite3_vfs *unix_vfs, faulty;
@@ -344,7 +346,8 @@ static void install(void)
 	assert_int_equal(sqlite3_vfs_register(&faulty, 0), SQLITE_OK);
 }
 
-/* ---- a run ------------------------------------------------------------------------------------------------------------ */
+/* ---- a run
+ * ------------------------------------------------------------------------------------------------------------ */
 
 #define COMMITS 12 /* of each of three parts */
 #define ROWS 3

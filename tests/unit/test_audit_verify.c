@@ -56,7 +56,8 @@ static void event_of(struct audit_event *e, enum audit_kind kind, uint64_t sessi
 static uint64_t sequences[8];
 
 /* One commit of so many rows from one of a few processes. */
-static void commit_rows(struct audit_store *s, unsigned rows, uint64_t sender, enum audit_kind kind, uint64_t first_session)
+static void commit_rows(struct audit_store *s, unsigned rows, uint64_t sender, enum audit_kind kind,
+			uint64_t first_session)
 {
 	static struct audit_event e;
 
@@ -97,7 +98,8 @@ static void on_finding(const char *text, void *arg)
 static struct audit_verified verify_with(const struct audit_anchor *anchors, size_t nanchors)
 {
 	struct audit_keys keys;
-	struct audit_verify_options o = {.keys = &keys, .finding = on_finding, .anchors = anchors, .nanchors = nanchors};
+	struct audit_verify_options o = {
+		.keys = &keys, .finding = on_finding, .anchors = anchors, .nanchors = nanchors};
 	struct audit_verified v;
 
 	found.n = 0;
@@ -152,7 +154,8 @@ static void copy(const char *from, const char *to)
 	close(out);
 }
 
-/* ---- sound ---------------------------------------------------------------------------------------------------------- */
+/* ---- sound ----------------------------------------------------------------------------------------------------------
+ */
 
 static void test_sound(void **state)
 {
@@ -228,7 +231,8 @@ static void test_large_batches(void **state)
 	audit_store_close(&s);
 }
 
-/* ---- epochs ----------------------------------------------------------------------------------------------------------- */
+/* ---- epochs
+ * ----------------------------------------------------------------------------------------------------------- */
 
 static void test_epochs(void **state)
 {
@@ -296,7 +300,8 @@ static void test_the_first_key_is_for_the_auditor(void **state)
 	assert_non_null(strstr(why.text, "chain.key"));
 }
 
-/* ---- segments --------------------------------------------------------------------------------------------------------- */
+/* ---- segments
+ * --------------------------------------------------------------------------------------------------------- */
 
 static unsigned count_segments(void)
 {
@@ -459,7 +464,8 @@ static void test_single_file_of_before(void **state)
 	must_find("row 17");
 }
 
-/* ---- tampering -------------------------------------------------------------------------------------------------------- */
+/* ---- tampering
+ * -------------------------------------------------------------------------------------------------------- */
 
 #define HOT "audit-00000003.db"
 
@@ -514,20 +520,30 @@ static void test_findings_name_what_was_done(void **state)
 		{HOT, "UPDATE event SET user = 'eve' WHERE id = 400", "row 400"},
 		{"audit-00000001.db", "UPDATE event SET bytes_up = 1 WHERE id = 5", "row 5"},
 		{"audit-00000001.db", "DELETE FROM event WHERE id = 100", "the first is row 100"},
-		{"audit-00000002.db", "INSERT INTO event (id, time, kind) SELECT max(id) + 1, 1, 0 FROM event", "was inserted"},
+		{"audit-00000002.db", "INSERT INTO event (id, time, kind) SELECT max(id) + 1, 1, 0 FROM event",
+		 "was inserted"},
 		{"audit-00000002.db", "INSERT INTO event (id, time, kind) VALUES (-5, 1, 0)", "row -5"},
-		{"audit-00000001.db", "UPDATE event SET id = 9999 WHERE id = 7; UPDATE event SET id = 7 WHERE id = 8; "
-				      "UPDATE event SET id = 8 WHERE id = 9999", "row 7"},
+		{"audit-00000001.db",
+		 "UPDATE event SET id = 9999 WHERE id = 7; UPDATE event SET id = 7 WHERE id = 8; "
+		 "UPDATE event SET id = 8 WHERE id = 9999",
+		 "row 7"},
 		/* The end of the last segment: rows, entries, and what is open, all at once. */
 		{HOT, "DELETE FROM chain WHERE id = (SELECT max(id) FROM chain)", "was inserted"},
-		{HOT, "DELETE FROM event WHERE id >= (SELECT max(first) FROM chain); "
-		      "DELETE FROM chain WHERE id = (SELECT max(id) FROM chain)", ""},
+		{HOT,
+		 "DELETE FROM event WHERE id >= (SELECT max(first) FROM chain); "
+		 "DELETE FROM chain WHERE id = (SELECT max(id) FROM chain)",
+		 ""},
 		{"audit-00000001.db", "DELETE FROM chain WHERE id = (SELECT max(id) FROM chain)", "cut"},
 		{"audit-00000002.db", "DELETE FROM chain WHERE id = (SELECT min(id) FROM chain) + 4", "was removed"},
-		{"audit-00000002.db", "UPDATE chain SET time = time + 1 WHERE id = (SELECT min(id) FROM chain) + 4", "not authentic"},
-		{"audit-00000002.db", "UPDATE chain SET mac = zeroblob(32) WHERE id = (SELECT min(id) FROM chain)", "not authentic"},
-		{HOT, "UPDATE open_session SET event = event - 1 WHERE session = (SELECT min(session) FROM open_session)", "is not open"},
-		{HOT, "DELETE FROM open_session WHERE session = (SELECT min(session) FROM open_session)", "should be open"},
+		{"audit-00000002.db", "UPDATE chain SET time = time + 1 WHERE id = (SELECT min(id) FROM chain) + 4",
+		 "not authentic"},
+		{"audit-00000002.db", "UPDATE chain SET mac = zeroblob(32) WHERE id = (SELECT min(id) FROM chain)",
+		 "not authentic"},
+		{HOT,
+		 "UPDATE open_session SET event = event - 1 WHERE session = (SELECT min(session) FROM open_session)",
+		 "is not open"},
+		{HOT, "DELETE FROM open_session WHERE session = (SELECT min(session) FROM open_session)",
+		 "should be open"},
 		{HOT, "UPDATE sender SET last = last - 1 WHERE incarnation = 100", "has recorded"},
 	};
 
@@ -631,9 +647,10 @@ static unsigned below(unsigned n)
 /* One edit as somebody would make it who knows what every table means, but not the key. */
 static void random_edit(char *text, size_t size, const char *file)
 {
-	static const char *const numbers[] = {"time", "kind", "session", "revision", "client_port", "port", "bytes_up",
-					      "bytes_down", "duration"};
-	static const char *const texts[] = {"listener", "user", "method", "command", "name", "rule", "reason", "detail"};
+	static const char *const numbers[] = {"time", "kind",	  "session",	"revision", "client_port",
+					      "port", "bytes_up", "bytes_down", "duration"};
+	static const char *const texts[] = {"listener", "user", "method", "command",
+					    "name",	"rule", "reason", "detail"};
 	static const char *const blobs[] = {"client", "address"};
 	static const char *const links[] = {"kind", "epoch", "time", "first", "count"};
 	const char *some = "(SELECT id FROM event ORDER BY random() LIMIT 1)";
@@ -643,18 +660,22 @@ static void random_edit(char *text, size_t size, const char *file)
 	switch (below(16)) {
 	case 0:
 	case 1:
-		snprintf(text, size, "UPDATE event SET %s = coalesce(%s, 0) + %u WHERE id = %s", numbers[below(9)], "time", 1 + below(9), some);
+		snprintf(text, size, "UPDATE event SET %s = coalesce(%s, 0) + %u WHERE id = %s", numbers[below(9)],
+			 "time", 1 + below(9), some);
 		break;
 	case 2:
 	case 3:
 		snprintf(text, size, "UPDATE event SET %s = 'x%u' WHERE id = %s", texts[below(8)], below(1000), some);
 		break;
 	case 4:
-		snprintf(text, size, "UPDATE event SET %s = randomblob(%u) WHERE id = %s", blobs[below(2)], below(2) ? 4 : 16, some);
+		snprintf(text, size, "UPDATE event SET %s = randomblob(%u) WHERE id = %s", blobs[below(2)],
+			 below(2) ? 4 : 16, some);
 		break;
 	case 5:
-		snprintf(text, size, "UPDATE event SET %s = NULL WHERE id = (SELECT id FROM event WHERE user IS NOT NULL "
-			 "ORDER BY random() LIMIT 1)", below(2) ? "user" : "client");
+		snprintf(text, size,
+			 "UPDATE event SET %s = NULL WHERE id = (SELECT id FROM event WHERE user IS NOT NULL "
+			 "ORDER BY random() LIMIT 1)",
+			 below(2) ? "user" : "client");
 		break;
 	case 6:
 		snprintf(text, size, "DELETE FROM event WHERE id = %s", some);
@@ -663,38 +684,49 @@ static void random_edit(char *text, size_t size, const char *file)
 		snprintf(text, size, "DELETE FROM event WHERE id >= %s", some);
 		break;
 	case 8:
-		snprintf(text, size, "INSERT INTO event SELECT (SELECT max(id) FROM event) + %u, time, kind, session, revision, client, "
-			 "client_port, address, port, bytes_up, bytes_down, duration, listener, user, method, command, name, rule, "
-			 "reason, detail FROM event WHERE id = %s", 1 + below(3), some);
+		snprintf(text, size,
+			 "INSERT INTO event SELECT (SELECT max(id) FROM event) + %u, time, kind, session, revision, "
+			 "client, "
+			 "client_port, address, port, bytes_up, bytes_down, duration, listener, user, method, command, "
+			 "name, rule, "
+			 "reason, detail FROM event WHERE id = %s",
+			 1 + below(3), some);
 		break;
 	case 9: /* two rows change places */
-		snprintf(text, size, "CREATE TEMP TABLE t AS SELECT id AS a, id + 1 AS b FROM event WHERE id < (SELECT max(id) FROM event) "
+		snprintf(text, size,
+			 "CREATE TEMP TABLE t AS SELECT id AS a, id + 1 AS b FROM event WHERE id < (SELECT max(id) "
+			 "FROM event) "
 			 "ORDER BY random() LIMIT 1; UPDATE event SET id = -1 WHERE id = (SELECT a FROM t); "
 			 "UPDATE event SET id = (SELECT a FROM t) WHERE id = (SELECT b FROM t); "
 			 "UPDATE event SET id = (SELECT b FROM t) WHERE id = -1");
 		break;
 	case 10:
-		snprintf(text, size, "UPDATE chain SET %s = %s + 1 WHERE id = %s", links[below(5)], links[below(5)], entry);
+		snprintf(text, size, "UPDATE chain SET %s = %s + 1 WHERE id = %s", links[below(5)], links[below(5)],
+			 entry);
 		break;
 	case 11:
 		snprintf(text, size, "UPDATE chain SET mac = randomblob(32) WHERE id = %s", entry);
 		break;
 	case 12: /* a row's digest out of the body, with the row */
-		snprintf(text, size, "UPDATE chain SET body = substr(body, 1, length(body) - 17) || x'00' WHERE id = "
+		snprintf(text, size,
+			 "UPDATE chain SET body = substr(body, 1, length(body) - 17) || x'00' WHERE id = "
 			 "(SELECT id FROM chain WHERE kind = 0 ORDER BY random() LIMIT 1)");
 		break;
 	case 13:
 		snprintf(text, size, "DELETE FROM chain WHERE id %s %s", below(2) ? "=" : ">=", entry);
 		break;
 	case 14: /* an end of the chain and all its rows, cleanly */
-		snprintf(text, size, "CREATE TEMP TABLE t AS SELECT id, first FROM chain ORDER BY random() LIMIT 1; "
-			 "DELETE FROM event WHERE id >= (SELECT first FROM t); DELETE FROM chain WHERE id >= (SELECT id FROM t)");
+		snprintf(text, size,
+			 "CREATE TEMP TABLE t AS SELECT id, first FROM chain ORDER BY random() LIMIT 1; "
+			 "DELETE FROM event WHERE id >= (SELECT first FROM t); DELETE FROM chain WHERE id >= (SELECT "
+			 "id FROM t)");
 		break;
 	default:
-		snprintf(text, size, below(2) ? "UPDATE open_session SET incarnation = incarnation + 1 WHERE session = "
-						"(SELECT session FROM open_session ORDER BY random() LIMIT 1)"
-					      : "UPDATE sender SET seen = seen + 1 WHERE incarnation = (SELECT incarnation FROM "
-						"sender ORDER BY random() LIMIT 1)");
+		snprintf(text, size,
+			 below(2) ? "UPDATE open_session SET incarnation = incarnation + 1 WHERE session = "
+				    "(SELECT session FROM open_session ORDER BY random() LIMIT 1)"
+				  : "UPDATE sender SET seen = seen + 1 WHERE incarnation = (SELECT incarnation FROM "
+				    "sender ORDER BY random() LIMIT 1)");
 	}
 }
 
@@ -727,8 +759,10 @@ static bool same_content(const char *a, const char *b)
 	snprintf(text, sizeof text, "ATTACH '%s' AS b", b);
 	assert_int_equal(sqlite3_exec(handle, text, NULL, NULL, NULL), SQLITE_OK);
 	for (size_t i = 0; i < 4; i++) {
-		snprintf(text, sizeof text, "SELECT (SELECT count(*) FROM (SELECT * FROM main.%s EXCEPT SELECT * FROM b.%s)) + "
-			 "(SELECT count(*) FROM (SELECT * FROM b.%s EXCEPT SELECT * FROM main.%s))", tables[i], tables[i], tables[i], tables[i]);
+		snprintf(text, sizeof text,
+			 "SELECT (SELECT count(*) FROM (SELECT * FROM main.%s EXCEPT SELECT * FROM b.%s)) + "
+			 "(SELECT count(*) FROM (SELECT * FROM b.%s EXCEPT SELECT * FROM main.%s))",
+			 tables[i], tables[i], tables[i], tables[i]);
 		assert_int_equal(sqlite3_prepare_v2(handle, text, -1, &stmt, NULL), SQLITE_OK);
 		assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
 		same = same && sqlite3_column_int(stmt, 0) == 0;
