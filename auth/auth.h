@@ -133,6 +133,9 @@ bool auth_service_valid(const char *service);
 
 struct auth_master_options {
 	unsigned children; /* conversation children that the supervisor keeps, in slots 0 to children - 1; at least 1 */
+	/* Asks the supervisor for so many children, slots 0 to n - 1; NULL: there are always all. */
+	void (*resize)(unsigned n, void *arg);
+	unsigned children_min, idle_ms; /* with resize: at least, and how long one more is kept that nobody needs */
 	unsigned queue_max;   /* conversations waiting; a quarter of them, but one at least, of one user or client */
 	unsigned deadline_ms; /* of a conversation, from its start in a child; of one that waits, from its arrival */
 	/* Asks the supervisor to kill and replace the GSSAPI child: a step took longer than deadline_ms.  NULL: there is none. */

@@ -285,6 +285,7 @@ static void start(struct child *child, struct conversation *c)
 	m->conversations++;
 	c->child = child;
 	child->running = c;
+	child->used = true;
 	arc4random_buf(&c->ask.id, sizeof c->ask.id);
 	if (c->password != NULL)
 		strcpy(c->ask.password, secret_text(c->password));
@@ -313,6 +314,53 @@ static bool is_throttled(struct auth_master *m, const struct auth_ask *ask, stru
 	return true;
 }
 
+/* ---- how many children there are ------------------------------------------------------------------------------------ */
+
+static unsigned alive(const struct auth_master *m)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < m->options.children; i++)
+		n += m->children[i].link != NULL;
+	return n;
+}
+
+/* One more at a time, as long as somebody waits who might use it. */
+static void grow(struct auth_master *m)
+{
+	if (m->options.resize == NULL || m->wanted >= m->options.children || alive(m) < m->wanted || idle_child(m) != NULL ||
+	    next_in_turn(m) == NULL)
+		return;
+	m->wanted++;
+	m->options.resize(m->wanted, m->options.arg);
+}
+
+/* The last one goes if it had nothing to do since the last look: the first that is idle gets the work. */
+static void on_pool_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct auth_master *m = arg;
+	struct child *last = &m->children[m->wanted - 1];
+
+	(void)fd, (void)what;
+	if (m->wanted > m->options.children_min && last->running == NULL && !last->used) {
+		ipc_free(&last->link);
+		m->wanted--;
+		m->options.resize(m->wanted, m->options.arg);
+	}
+	for (unsigned i = 0; i < m->options.children; i++)
+		m->children[i].used = m->children[i].running != NULL;
+}
+
+static void start_pool(struct auth_master *m)
+{
+	struct timeval every = {.tv_sec = m->options.idle_ms / 1000, .tv_usec = m->options.idle_ms % 1000 * 1000};
+
+	m->wanted = m->options.resize == NULL ? m->options.children : m->options.children_min;
+	event_assign(&m->pool_timer, m->base, -1, EV_PERSIST, on_pool_timer, m);
+	if (m->options.resize != NULL)
+		event_add(&m->pool_timer, &every);
+}
+
 /* Afterwards no child is idle, or nobody who waits may use one. */
 static void schedule(struct auth_master *m)
 {
@@ -326,6 +374,7 @@ static void schedule(struct auth_master *m)
 			finish(c, &answer);
 		else
 			start(child, c);
+	grow(m);
 }
 
 static void on_deadline(evutil_socket_t fd, short what, void *arg)
@@ -497,8 +546,10 @@ static void enqueue(struct worker *w, struct gss_login *gss, const struct auth_a
 	event_assign(&c->deadline, m->base, -1, 0, on_deadline, c);
 	if (at_once)
 		start(child, c);
-	else
+	else {
 		deadline_set(c);
+		grow(m);
+	}
 }
 
 void master_ask_account(struct worker *w, struct gss_login *login, const struct auth_ask *ask)
@@ -696,6 +747,8 @@ void auth_master_add_child(struct auth_master *m, uint16_t slot, int fd)
 	}
 	child = &m->children[slot];
 	child_drop(child, "the authentication process ended during the log-in");
+	if (slot >= m->wanted)
+		m->wanted = slot + 1u; /* of a master before us */
 	child->link = ipc_new(fd, ROLE_AUTH, ROLE_PAM, slot);
 	ipc_attach(child->link, m->base, on_child_message, on_child_gone, child);
 	schedule(m);
@@ -722,6 +775,7 @@ struct auth_master *auth_master_new(struct event_base *base, const struct auth_m
 	TAILQ_INIT(&m->queue);
 	for (unsigned i = 0; i < options->children; i++)
 		m->children[i].master = m;
+	start_pool(m);
 	return m;
 }
 
@@ -738,6 +792,7 @@ void auth_master_free(struct auth_master **master)
 	for (unsigned i = 0; i < m->options.children; i++)
 		child_drop(&m->children[i], "the gateway ends");
 	ipc_free(&m->gss.link);
+	event_del(&m->pool_timer);
 	free(m->children);
 	limits_free(&m->limits);
 	throttle_free(&m->throttle);
@@ -748,17 +803,15 @@ void auth_master_free(struct auth_master **master)
 
 char *auth_master_status(const struct auth_master *m)
 {
-	unsigned alive = 0, busy = 0;
+	unsigned busy = 0;
 
-	for (unsigned i = 0; i < m->options.children; i++) {
-		alive += m->children[i].link != NULL;
+	for (unsigned i = 0; i < m->options.children; i++)
 		busy += m->children[i].running != NULL;
-	}
 	const struct {
 		const char *name;
 		uint64_t value;
 	} counters[] = {
-		{"children", alive},
+		{"children", alive(m)},
 		{"busy", busy},
 		{"queued", m->queued},
 		{"asked", m->asked},

@@ -30,6 +30,7 @@ struct child {
 	struct auth_master *master;
 	struct ipc *link; /* NULL while the slot is empty */
 	struct conversation *running;
+	bool used; /* since the pool was looked at last */
 };
 
 /* GSSAPI log-ins that are under way (gss_master.c). */
@@ -50,6 +51,8 @@ struct auth_master {
 	uint64_t generation; /* of what is remembered: an answer to what was asked in a former one is not */
 	LIST_HEAD(, worker) workers;
 	struct child *children;
+	unsigned wanted; /* children that the supervisor has been asked for */
+	struct event pool_timer;
 	TAILQ_HEAD(conversation_queue, conversation) queue;
 	unsigned queued, joined; /* askers beyond the first of a conversation, now */
 	uint64_t asked, cancelled, killed, conversations, joined_ever, recalled, verdicts[AUTH_VERDICTS];

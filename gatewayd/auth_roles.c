@@ -27,6 +27,16 @@ static void kill_child(uint16_t slot, void *arg)
 #define REMEMBERED_MAX 65536
 #define THROTTLED_MAX 65536
 
+static void resize(unsigned n, void *arg)
+{
+	struct master *m = arg;
+	uint8_t body[8];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	wire_put_u16(&w, (uint16_t)n);
+	ipc_send_wire(m->child->supervisor, IPC_POOL, &w);
+}
+
 static void on_command(struct master *m, const struct ipc_message *message)
 {
 	struct wire_reader r = wire_reader_on(message->body, message->len);
@@ -134,6 +144,9 @@ int auth_main(struct child *c)
 						  .queue_max = c->config->pam_queue,
 						  .deadline_ms = c->config->pam_timeout_ms,
 						  .kill_child = kill_child,
+						  .resize = resize,
+						  .children_min = c->config->pam_processes_min,
+						  .idle_ms = c->config->pam_idle_timeout_ms,
 						  .kill_gssapi = kill_gssapi,
 						  .gss_contexts_max =
 							  config_has_gssapi(c->config) ? c->config->gssapi_contexts : 0,

@@ -55,6 +55,8 @@ static const struct option options[] = {
 	OPTION("pam-config-dir", PATH, pam_config_dir, .text = ""),
 	OPTION("pam-groups-file", PATH, pam_groups_file, .text = ""),
 	OPTION("pam-processes", NUMBER, pam_processes, .min = 1, .max = 256, .number = 8),
+	OPTION("pam-processes-min", NUMBER, pam_processes_min, .min = 0, .max = 256, .number = 0),
+	OPTION("pam-idle-timeout", NUMBER, pam_idle_timeout_ms, .min = 100, .max = 86400000, .number = 60000),
 	OPTION("pam-queue", NUMBER, pam_queue, .min = 1, .max = 100000, .number = 8192),
 	OPTION("pam-timeout", NUMBER, pam_timeout_ms, .min = 1000, .max = 600000, .number = 60000),
 	OPTION("gssapi-keytab", PATH, gssapi_keytab, .text = ""),
@@ -497,6 +499,10 @@ static void take_all(struct config *c, cfg_t *cfg)
 	if (c->search_domain[0] != '\0' &&
 	    name_canonical(c->search_domain, strlen(c->search_domain), &name, &address, &why) != NAME_IS_NAME)
 		wrong(NULL, "search-domain '%s' is no host name", c->search_domain);
+	if (c->pam_processes_min > c->pam_processes)
+		wrong(NULL, "pam-processes-min (%u) is more than pam-processes (%u)", c->pam_processes_min, c->pam_processes);
+	if (c->pam_processes_min == 0)
+		c->pam_processes_min = c->pam_processes;
 	if (c->throttle_longest_wait_ms < c->throttle_first_wait_ms)
 		wrong(NULL, "throttle-longest-wait (%u) is less than throttle-first-wait (%u)", c->throttle_longest_wait_ms,
 		      c->throttle_first_wait_ms);

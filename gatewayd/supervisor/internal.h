@@ -49,6 +49,7 @@ struct supervisor {
 	int exit_code;
 	int64_t started_us; /* monotonic */
 	uint16_t next_temporary_slot;
+	unsigned pam_wanted; /* conversation children, between the configured bounds */
 	int config_fd, clock_fd, control_fd;
 	int tables[CONFIG_FILES]; /* sealed, by enum config_file; -1: none.  Held for control, in case it is restarted */
 	int state_fd, audit_fd, policy_fd, gssapi_fd;         /* directories, opened once */
@@ -65,6 +66,8 @@ void process_start(struct process *p);
 /* After waitpid(2): notes how it ended, and restarts it or forgets it. */
 void process_ended(struct process *p, int status);
 void process_kill(struct process *p);
+/* False of a conversation child that is not needed now. */
+bool process_wanted(const struct process *p);
 struct process *process_find(struct supervisor *s, enum role role, uint16_t slot);
 
 /* links.c: who talks to whom. */

@@ -155,12 +155,17 @@ static void start_deadline(struct process *p)
 	evtimer_add(&p->timer, &wait);
 }
 
+bool process_wanted(const struct process *p)
+{
+	return p->role != ROLE_PAM || p->slot < p->sup->pam_wanted;
+}
+
 void process_start(struct process *p)
 {
 	struct supervisor *s = p->sup;
 	int pair[2];
 
-	if (s->phase > PHASE_RUNNING)
+	if (s->phase > PHASE_RUNNING || !process_wanted(p))
 		return;
 	p->ready = false;
 	p->unanswered = 0;

@@ -158,6 +158,29 @@ static void on_kill(struct process *asker, struct ipc_message *m)
 	process_kill(p);
 }
 
+/* The auth master knows how many log-ins wait; we know what is allowed. */
+static void on_pool(struct process *auth, struct ipc_message *m)
+{
+	struct supervisor *s = auth->sup;
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+	unsigned wanted = wire_get_u16(&r);
+	struct process *p;
+
+	if (!wire_done(&r) || wanted < s->config->pam_processes_min || wanted > s->config->pam_processes)
+		return;
+	s->pam_wanted = wanted;
+	TAILQ_FOREACH (p, &s->processes, next) {
+		if (p->role != ROLE_PAM)
+			continue;
+		if (!process_wanted(p) && p->pid > 0) {
+			p->killed_on_request = true;
+			process_kill(p);
+		} else if (process_wanted(p) && p->pid == 0 && !evtimer_pending(&p->timer, NULL)) {
+			process_start(p);
+		}
+	}
+}
+
 static void on_processes_ask(struct process *control, struct ipc_message *m)
 {
 	static uint8_t body[65536];
@@ -167,7 +190,7 @@ static void on_processes_ask(struct process *control, struct ipc_message *m)
 
 	(void)m;
 	TAILQ_FOREACH (p, &control->sup->processes, next)
-		count++;
+		count += process_wanted(p);
 	wire_put_u16(&w, count);
 	wire_put_u8(&w, ROLE_SUPERVISOR);
 	wire_put_u16(&w, 0);
@@ -177,6 +200,8 @@ static void on_processes_ask(struct process *control, struct ipc_message *m)
 	wire_put_u64(&w, (uint64_t)control->sup->started_us);
 	wire_put_text(&w, "");
 	TAILQ_FOREACH (p, &control->sup->processes, next) {
+		if (!process_wanted(p))
+			continue;
 		wire_put_u8(&w, (uint8_t)p->role);
 		wire_put_u16(&w, p->slot);
 		wire_put_u32(&w, (uint32_t)p->pid);
@@ -192,6 +217,7 @@ static void (*const handlers[IPC_TYPE_COUNT])(struct process *, struct ipc_messa
 	[IPC_READY] = on_ready,         [IPC_UNUSABLE] = on_unusable, [IPC_SPAWN] = on_spawn,
 	[IPC_RELINK] = on_relink,       [IPC_PONG] = on_pong,
 	[IPC_FILE_OPEN] = on_file_open, [IPC_KILL] = on_kill,         [IPC_PROCESSES_ASK] = on_processes_ask,
+	[IPC_POOL] = on_pool,
 	[IPC_TABLE_KEEP] = on_table_keep,
 };
 

@@ -145,7 +145,7 @@ void supervisor_child_ready(struct process *p)
 	if (s->phase != PHASE_STARTING)
 		return;
 	TAILQ_FOREACH (other, &s->processes, next)
-		if (!other->ready && !other->temporary)
+		if (!other->ready && !other->temporary && process_wanted(other))
 			return;
 	s->phase = PHASE_RUNNING;
 	announce(s);
@@ -278,6 +278,7 @@ static void start_all(struct supervisor *s)
 	process_add(s, ROLE_RECORDER, 0, false);
 	process_add(s, ROLE_CONTROL, 0, false);
 	process_add(s, ROLE_AUTH, 0, false);
+	s->pam_wanted = s->config->pam_processes_min;
 	for (uint16_t i = 0; i < s->config->pam_processes; i++)
 		process_add(s, ROLE_PAM, i, false);
 	if (config_has_gssapi(s->config))

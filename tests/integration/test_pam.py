@@ -2,7 +2,7 @@
 
 import os
 
-from harness import servers, socks
+from harness import processes, servers, socks, wait
 from harness.gateway import crypt
 
 SLOW = """\
@@ -65,6 +65,27 @@ def test_the_fail_delay_blocks_no_conversation(gateway, echo):
     for c in wrong:
         with c:
             assert c.receive(2)[1] != 0
+
+
+def test_pool_grows_and_shrinks(gateway):
+    """Between its bounds: as many as log-ins wait for, and back to the fewest when they are through."""
+    g = slow_gateway(gateway, pam_processes=8, pam_processes_min=1, pam_idle_timeout=200)
+    assert len(g.pids("pam")) == 1
+    waiting = [begin(g, "sleepy", "x", f"127.0.2.{i}") for i in range(1, 3)]
+    wait.until(lambda: len(g.pids("pam")) >= 2, "one more for the second who waits")
+    clients = [begin(g, user, password, f"127.0.1.{i + 1}") for i, (user, password) in enumerate(USERS.items())]
+    for c in clients:
+        assert c.receive(4) == b"\5\2\1\0"
+        c.close()
+    assert len(g.pids("pam")) <= 8
+    for c in waiting:
+        c.close()
+    for pid in processes.of_role(g, "pam"):
+        processes.kill(pid)  # who sleeps
+    wait.until(lambda: len(g.pids("pam")) == 1, "the fewest again")
+    wait.until(lambda: len(processes.of_role(g, "pam")) == 1, "and no other lives")
+    with begin(g, "user1", "pass1", "127.0.1.1") as c:
+        assert c.receive(4) == b"\5\2\1\0"
 
 
 def test_account_that_is_barred(gateway):

@@ -25,7 +25,7 @@ struct gateway {
 	struct event_base *base;
 	struct auth_master *master;
 	unsigned violations_of[ROLE_COUNT];
-	unsigned kills;
+	unsigned kills, wanted;
 	uint16_t last_kill;
 	bool impatient;
 };
@@ -1315,6 +1315,69 @@ static void test_commands(void **state)
 	gateway_free(g);
 }
 
+/* ---- tests: how many children ---------------------------------------------------------------------------------------- */
+
+static void on_resize(unsigned n, void *arg)
+{
+	((struct gateway *)arg)->wanted = n;
+}
+
+static void test_pool_grows_while_somebody_waits(void **state)
+{
+	struct gateway *g = gateway_with((struct auth_master_options){.children = 16,
+									      .children_min = 1,
+									      .idle_ms = 50,
+									      .resize = on_resize,
+									      .queue_max = 64,
+									      .deadline_ms = LONG_MS});
+	struct worker *w = worker_new(g, 0);
+	struct child *c[3] = {child_new(g, 0)};
+
+	(void)state;
+	ask(w, 1, "a", 1);
+	wait_for(g, c[0]->n == 1);
+	assert_int_equal(g->wanted, 0); /* one is enough for one */
+	ask(w, 2, "b", 2);
+	wait_for(g, g->wanted == 2);
+	ask(w, 3, "c", 3); /* no third while the second is on its way */
+	wait_for(g, status(g, "queued") == 2);
+	assert_int_equal(g->wanted, 2);
+	c[1] = child_new(g, 1);
+	wait_for(g, g->wanted == 3);
+	c[2] = child_new(g, 2);
+	wait_for(g, c[2]->n == 1);
+	for (unsigned i = 0; i < 3; i++)
+		grant(c[i]);
+	wait_for(g, w->n == 3 && g->wanted == 1);
+	assert_int_equal(status(g, "children"), 1);
+	wait_for(g, c[1]->gone && c[2]->gone);
+	assert_false(c[0]->gone);
+	ask(w, 9, "d", 4);
+	wait_for(g, c[0]->n == 2);
+	worker_free(w);
+	for (unsigned i = 0; i < 3; i++)
+		child_free(c[i]);
+	gateway_free(g);
+}
+
+/* Children that a master finds there count, whatever it would have asked for. */
+static void test_pool_of_a_master_before(void **state)
+{
+	struct gateway *g = gateway_with((struct auth_master_options){.children = 4,
+									      .children_min = 1,
+									      .idle_ms = 50,
+									      .resize = on_resize,
+									      .queue_max = 64,
+									      .deadline_ms = LONG_MS});
+	struct child *c = child_new(g, 2);
+
+	(void)state;
+	wait_for(g, c->gone && g->wanted > 0);
+	wait_for(g, g->wanted == 1);
+	child_free(c);
+	gateway_free(g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1350,6 +1413,8 @@ int main(void)
 		cmocka_unit_test(test_guesses_side_by_side),
 		cmocka_unit_test(test_known_user_passes_guesses),
 		cmocka_unit_test(test_commands),
+		cmocka_unit_test(test_pool_grows_while_somebody_waits),
+		cmocka_unit_test(test_pool_of_a_master_before),
 
 	};
 

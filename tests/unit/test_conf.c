@@ -72,6 +72,8 @@ static void defaults(void **state)
 	assert_string_equal(config->pam_config_dir, "");
 	assert_string_equal(config->pam_groups_file, "");
 	assert_int_equal(config->pam_processes, 8);
+	assert_int_equal(config->pam_processes_min, 8);
+	assert_int_equal(config->pam_idle_timeout_ms, 60000);
 	assert_int_equal(config->pam_queue, 8192);
 	assert_int_equal(config->pam_timeout_ms, 60000);
 	assert_string_equal(config->gssapi_keytab, "");
@@ -533,6 +535,16 @@ static void no_other_file_is_drawn_in(void **state)
 	assert_non_null(strstr(errors, "include"));
 }
 
+static void pool_has_bounds(void **state)
+{
+	(void)state;
+	accepted(LISTENER "pam-processes = 4\npam-processes-min = 2\npam-idle-timeout = 100\n");
+	assert_int_equal(config->pam_processes_min, 2);
+	assert_int_equal(config->pam_idle_timeout_ms, 100);
+	refused(LISTENER "pam-processes = 4\npam-processes-min = 5\n",
+		"/etc/g.conf: pam-processes-min (5) is more than pam-processes (4)");
+}
+
 static void gssapi(void **state)
 {
 	(void)state;
@@ -561,6 +573,7 @@ int main(void)
 		TEST(defaults),
 		TEST(every_option_is_taken),
 		TEST(gssapi),
+		TEST(pool_has_bounds),
 		TEST(every_number_at_its_bounds),
 		TEST(every_text_at_its_bound),
 		TEST(paths_are_absolute),
