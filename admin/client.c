@@ -12,6 +12,7 @@
 
 #include "admin/admin.h"
 #include "admin/format.h"
+#include "common/rights.h"
 
 #define REPLY_WAIT_S 120
 
@@ -78,23 +79,11 @@ static int open_socket(bool patient, int *code)
 	return fd;
 }
 
-/* Takes the first descriptor of a message; there is room for one only, the kernel closes others. */
-static int descriptor_of(struct msghdr *msg)
-{
-	struct cmsghdr *c = CMSG_FIRSTHDR(msg);
-	int fd = -1;
-
-	if (c != NULL && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
-	    c->cmsg_len == CMSG_LEN(sizeof fd))
-		memcpy(&fd, CMSG_DATA(c), sizeof fd);
-	return fd;
-}
-
 static json_t *receive_reply(int socket, int *fd)
 {
 	static char text[CLIENT_MESSAGE_MAX];
 	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
+		char bytes[RIGHTS_SPACE];
 		struct cmsghdr align;
 	} control;
 	struct iovec iov = {.iov_base = text, .iov_len = sizeof text};
@@ -106,7 +95,7 @@ static json_t *receive_reply(int socket, int *fd)
 	do
 		n = recvmsg(socket, &msg, MSG_CMSG_CLOEXEC);
 	while (n < 0 && errno == EINTR);
-	*fd = n < 0 ? -1 : descriptor_of(&msg);
+	*fd = n < 0 ? -1 : rights_take_one(&msg);
 	if (n < 0)
 		admin_fail(0, errno == EAGAIN ? "gatewayd does not answer" : "the connection to gatewayd broke");
 	else if (n == 0)

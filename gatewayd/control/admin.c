@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/rights.h"
 #include "gatewayd/control/internal.h"
 
 #define CLIENTS_MAX 64
@@ -155,21 +156,19 @@ static void run(struct client *client, const char *text, size_t len)
 	json_decref(request);
 }
 
-/* There is room for one descriptor; the kernel closes others. */
 static ssize_t receive(struct client *client, char *buffer, size_t size)
 {
 	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
+		char bytes[RIGHTS_SPACE];
 		struct cmsghdr align;
 	} control;
 	struct iovec iov = {.iov_base = buffer, .iov_len = size};
 	struct msghdr msg = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
 	ssize_t n = recvmsg(client->fd, &msg, MSG_TRUNC | MSG_CMSG_CLOEXEC);
-	struct cmsghdr *c = n < 0 ? NULL : CMSG_FIRSTHDR(&msg);
 
-	if (c != NULL && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
-		memcpy(&client->given_fd, CMSG_DATA(c), sizeof(int));
+	if (n >= 0)
+		client->given_fd = rights_take_one(&msg);
 	return n;
 }
 

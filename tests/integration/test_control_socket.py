@@ -3,6 +3,9 @@
 import os
 import socket
 
+import pytest
+
+from harness import admin, processes, wait
 from harness.starts import refused
 
 
@@ -41,3 +44,21 @@ def test_somebody_who_hangs_is_somebody(gateway):
         assert os.path.exists(g.socket)
     for c in waiting:
         c.close()
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_descriptors_that_nobody_wants_are_closed(gateway, count):
+    g = gateway()
+    pid = g.pids("control")[0]
+
+    def held():
+        return len(os.listdir(f"/proc/{pid}/fd"))
+
+    processes.rests(pid)
+    before = held()
+    fds = [os.open("/etc/hostname", os.O_RDONLY) for _ in range(count)]
+    for _ in range(5):
+        admin.ask(g.socket, {"command": "policy-head"}, fds)
+    for fd in fds:
+        os.close(fd)
+    wait.until(lambda: held() <= before, lambda: f"control holds {held()} descriptors, not {before}")
