@@ -38,9 +38,9 @@ static void on_peer_message(struct ipc *link, struct ipc_message *m, void *arg)
 		uint32_t revision = wire_get_u32(&r), took_us = wire_get_u32(&r);
 
 		wire_get_text(&r, fault, sizeof fault);
-		if (wire_done(&r) && fault[0] != '\0')
-			log_error("worker/%u does not take revision %u: %s", (unsigned)p->slot, revision, fault);
-		if (revision == p->control->policy.revision) {
+		if (!wire_done(&r) || fault[0] != '\0') {
+			policy_not_taken(p, revision, wire_done(&r) ? fault : "its answer is malformed");
+		} else if (revision == p->control->policy.revision) {
 			if (took_us > p->control->policy.switch_us)
 				p->control->policy.switch_us = took_us;
 			policy_taken(p);
@@ -127,6 +127,16 @@ void control_spawn(struct control *c, enum role role, void (*started)(struct con
 	s->arg = arg;
 	TAILQ_INSERT_TAIL(&c->spawns, s, next);
 	ipc_send(c->child->supervisor, IPC_SPAWN, &body, sizeof body, NULL, 0);
+}
+
+void control_end_worker(const struct peer *worker)
+{
+	uint8_t body[8];
+	struct wire_writer out = wire_writer_on(body, sizeof body);
+
+	wire_put_u8(&out, ROLE_WORKER);
+	wire_put_u16(&out, worker->slot);
+	ipc_send_wire(worker->control->child->supervisor, IPC_KILL, &out);
 }
 
 /* ---- our own events ------------------------------------------------------------------------------------------------- */

@@ -143,6 +143,8 @@ const struct author *admin_author(const struct client *client);
 int admin_take_fd(struct client *client);
 
 /* control.c */
+/* Has the supervisor end a worker; another takes its place, and is linked with what is in force. */
+void control_end_worker(const struct peer *worker);
 void control_spawn(struct control *c, enum role role, void (*started)(struct control *c, int fd, void *arg), void *arg);
 void control_record(struct control *c, enum audit_kind kind, const struct author *author, uint32_t revision, const char *reason);
 
@@ -167,6 +169,8 @@ void policy_start(struct control *c, bool first);
 void policy_change(struct control *c, const struct policy_order *order, policy_done *done, void *arg);
 /* A worker has taken the policy, or is gone. */
 void policy_taken(struct peer *worker);
+/* A worker cannot take a revision, and is ended: nobody decides by what is no longer in force. */
+void policy_not_taken(struct peer *worker, uint32_t revision, const char *why);
 /* From the supervisor: FILE_OPENED, FILE_REFUSED. */
 void policy_file_message(struct control *c, struct ipc_message *m);
 /* A worker that has just been linked gets what is in force. */

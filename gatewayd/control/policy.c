@@ -110,10 +110,23 @@ static void send_image(struct peer *p)
 	const struct policy_state *policy = &p->control->policy;
 	int fd = policy->image_fd < 0 ? -1 : fcntl(policy->image_fd, F_DUPFD_CLOEXEC, 0);
 
-	if (fd >= 0 && ipc_send(p->link, IPC_POLICY, &policy->revision, sizeof policy->revision, &fd, 1) == 0)
-		p->awaited = true;
-	else if (policy->image_fd >= 0)
-		log_error("cannot hand revision %u to worker/%u: %s", policy->revision, (unsigned)p->slot, strerror(errno));
+	if (policy->image_fd < 0)
+		return;
+	p->awaited = true;
+	if (fd < 0 || ipc_send(p->link, IPC_POLICY, &policy->revision, sizeof policy->revision, &fd, 1) != 0)
+		policy_not_taken(p, policy->revision, fd < 0 ? strerror(errno) : "its link is broken, or full");
+}
+
+/* It stays awaited until it is gone. */
+void policy_not_taken(struct peer *worker, uint32_t revision, const char *why)
+{
+	const struct policy_state *policy = &worker->control->policy;
+
+	log_error("worker/%u cannot take revision %u and is ended: %s", (unsigned)worker->slot, revision, why);
+	control_end_worker(worker);
+	if (policy->change != NULL && revision == policy->revision)
+		note_add(policy->change->notes, "worker-ended", "worker/%u could not take revision %u and was ended, with its sessions: %s",
+			 (unsigned)worker->slot, revision, why);
 }
 
 void policy_send(struct control *c, struct peer *worker)

@@ -37,8 +37,10 @@ static void send_one(struct peer *worker, unsigned kind)
 	int table = worker->control->tables.each[kind].fd;
 	int fd = table < 0 ? -1 : fcntl(table, F_DUPFD_CLOEXEC, 0);
 
-	if (table >= 0 && (fd < 0 || ipc_send(worker->link, kinds[kind].send, NULL, 0, &fd, 1) != 0))
-		log_error("cannot hand the %s to worker/%u", kinds[kind].what, (unsigned)worker->slot);
+	if (table >= 0 && (fd < 0 || ipc_send(worker->link, kinds[kind].send, NULL, 0, &fd, 1) != 0)) {
+		log_error("cannot hand the %s to worker/%u, which is ended", kinds[kind].what, (unsigned)worker->slot);
+		control_end_worker(worker);
+	}
 }
 
 void tables_send(struct peer *worker)

@@ -101,7 +101,8 @@ static void on_control_message(struct ipc *link, struct ipc_message *m, void *ar
 	case IPC_GEO:
 	case IPC_ASN:
 		if (m->nfds == 1 && authorise_take_table(w, m->type == IPC_ASN ? &w->asn : &w->geo, m->fds[0], &why) != 0)
-			log_error("the %s is not taken: %s", m->type == IPC_ASN ? "table of autonomous systems" : "country table",
+			/* Whoever comes in its place tries again: nobody goes on deciding by what is no longer in force. */
+			log_fatal("the %s cannot be taken: %s", m->type == IPC_ASN ? "table of autonomous systems" : "country table",
 				  why.text);
 		break;
 	case IPC_STATUS_ASK:
