@@ -1,23 +1,26 @@
-/* Whether a client could be let through at all, judged before it has said a word: only its address and its listener are known, and
- * whatever else a rule asks is taken to be so. */
+/* Whether a client could be let through at all, judged before it has said a word: only its address and its listener are
+ * known, and whatever else a rule asks is taken to be so. */
 #include "config.h"
 
 #include <string.h>
 
 #include "policy/image.h"
 
-/* Beyond so many rules the answer is yes: this is asked for every client, and a connection costs less than a long search. */
-#define RULES_MAX 4096
+/* When so many conditions and sets have been looked at, the answer is yes: this is asked for every client, and a
+ * connection costs less than a long search. */
+#define LOOKS_MAX 1024
 
 struct client {
 	const struct addr *address;
 	const char *listener;
+	unsigned looks;
 };
 
 static bool in_ranges4(const struct policy_image *i, struct img_span span, const struct addr *a)
 {
 	const struct img_range4 *r = IMAGE_AT(i, SEC_RANGE4, struct img_range4, span.first);
-	uint32_t address = (uint32_t)a->bytes[0] << 24 | (uint32_t)a->bytes[1] << 16 | (uint32_t)a->bytes[2] << 8 | a->bytes[3];
+	uint32_t address =
+		(uint32_t)a->bytes[0] << 24 | (uint32_t)a->bytes[1] << 16 | (uint32_t)a->bytes[2] << 8 | a->bytes[3];
 	uint32_t lo = 0, hi = span.count;
 
 	while (lo < hi) {
@@ -66,8 +69,9 @@ static bool holds_itself(const struct policy_image *i, const struct img_pred *p,
 	return c->address->family == ADDR_V4 ? in_ranges4(i, p->a, c->address) : in_ranges6(i, p->b, c->address);
 }
 
-static bool holds(const struct policy_image *i, const struct img_pred *p, const struct client *c)
+static bool holds(const struct policy_image *i, const struct img_pred *p, struct client *c)
 {
+	c->looks += p->sets.count;
 	bool found = holds_itself(i, p, c);
 
 	for (uint32_t n = 0; n < p->sets.count && !found; n++) {
@@ -86,7 +90,7 @@ struct match {
 	bool whole;  /* and for nothing that is not known yet */
 };
 
-static struct match match(const struct policy_image *i, const struct img_rule *rule, const struct client *c)
+static struct match match(const struct policy_image *i, const struct img_rule *rule, struct client *c)
 {
 	struct match m = {.here = true, .client = true, .whole = true};
 
@@ -109,15 +113,16 @@ static struct match match(const struct policy_image *i, const struct img_rule *r
 
 bool policy_may_admit(const struct policy_image *image, const struct addr *client, const char *listener)
 {
-	const struct client c = {.address = client, .listener = listener};
+	struct client c = {.address = client, .listener = listener};
 	uint32_t count = image_count(image, SEC_RULE);
-	bool others = false;  /* somebody else might be let through */
+	bool others = false; /* somebody else might be let through */
 	bool reached = true; /* by this client */
 
 	for (uint32_t n = 0; n < count; n++) {
 		const struct img_rule *rule = IMAGE_AT(image, SEC_RULE, struct img_rule, n);
 
-		if (n == RULES_MAX)
+		c.looks += 1 + rule->conds.count;
+		if (c.looks > LOOKS_MAX)
 			return true;
 		if (rule->flags & RULE_MONITOR)
 			continue;

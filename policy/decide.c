@@ -1,6 +1,7 @@
-/* The decision.  Rules are walked in order; a condition's value is looked up or found by the function of its kind, at
- * most once a request (or once an address, for what depends on it).  Nothing here allocates, except PCRE2 within its
- * limits, and nothing fails: what cannot be found out is a value of its own, and denies. */
+/* The decision.  The rules that a request can meet (index.h) are walked in order; a condition that holds its few values
+ * is compared with them, and the value of any other is found by the function of its kind, at most once a request (or
+ * once an address, for what depends on it), and a pattern matched at most once a name.  Nothing here allocates, except
+ * PCRE2 within its limits, and nothing fails: what cannot be found out is a value of its own, and denies. */
 #include "config.h"
 
 #include "policy/decide.h"
@@ -30,6 +31,7 @@ enum cannot {
 	CANNOT_ASN,
 	CANNOT_ZONE,
 	CANNOT_KIND,
+	CANNOT_BUDGET,
 };
 
 static const char *const cannot_texts[] = {
@@ -41,6 +43,7 @@ static const char *const cannot_texts[] = {
 	[CANNOT_ASN] = "there are no sound data of autonomous systems",
 	[CANNOT_ZONE] = "the time zone of a window is not known that far ahead",
 	[CANNOT_KIND] = "the condition is of an unknown kind",
+	[CANNOT_BUDGET] = "too many regular expressions reached their limits for one request",
 };
 
 struct eval {
@@ -54,7 +57,9 @@ struct eval {
 	const struct name *aliases;
 	size_t naliases;
 	uint32_t request_stamp, address_stamp;
-	enum cannot cannot; /* why the last condition that could not be evaluated could not */
+	uint32_t alias_stamp; /* of the first alias; the others have those behind it */
+	unsigned exhausted;   /* matches that reached a limit */
+	enum cannot cannot;   /* why the last condition that could not be evaluated could not */
 	struct decide_watch *watch;
 	struct index_request candidates;
 	struct index_words words;
@@ -228,43 +233,65 @@ static pcre2_code *pattern(const struct policy_image *i, uint32_t index)
 		const struct img_text *t = IMAGE_AT(i, SEC_PATTERN, struct img_text, index);
 
 		i->patterns[index] = image_regex_compile(image_text(i, *t), t->len, &offset, &why);
-		i->broken[index] = i->patterns[index] == NULL;
+		/* Without memory it may be compiled another time. */
+		i->broken[index] = i->patterns[index] == NULL && offset != 0;
 	}
 	return i->patterns[index];
 }
 
-static enum value pattern_value(struct eval *ev, uint32_t index, const struct name *name)
+/* Matches that reach a limit take a millisecond each: a request that meets more of them than this is not looked at any
+ * further. */
+#define EXHAUSTED_MAX 4
+
+static enum value match(struct eval *ev, uint32_t index, const struct name *name)
 {
 	const struct policy_image *i = ev->image;
 	pcre2_code *code = pattern(i, index);
 	int rc = PCRE2_ERROR_INTERNAL;
 
+	if (ev->exhausted == EXHAUSTED_MAX)
+		return cannot(ev, CANNOT_BUDGET);
 	if (code != NULL)
 		rc = pcre2_match(code, (PCRE2_SPTR)name->text, name->len, 0, 0, i->match_data, i->match_context);
 	if (rc >= 0)
 		return VALUE_TRUE;
 	if (rc == PCRE2_ERROR_NOMATCH)
 		return VALUE_FALSE;
+	ev->exhausted++;
 	return cannot(ev, rc == PCRE2_ERROR_MATCHLIMIT	 ? CANNOT_MATCH_LIMIT
 			  : rc == PCRE2_ERROR_DEPTHLIMIT ? CANNOT_DEPTH_LIMIT
 			  : rc == PCRE2_ERROR_HEAPLIMIT	 ? CANNOT_HEAP_LIMIT
 							 : CANNOT_MATCH);
 }
 
+/* A pattern may be met at many places of a name, and in many predicates.  stamp is the name's. */
+static enum value pattern_value(struct eval *ev, uint32_t index, const struct name *name, uint32_t stamp)
+{
+	struct image_memo *memo = &ev->image->pattern_memo[index];
+
+	if (memo->stamp != stamp) {
+		memo->value = (uint8_t)match(ev, index, name);
+		memo->cannot = (uint8_t)ev->cannot;
+		memo->stamp = stamp;
+	}
+	ev->cannot = (enum cannot)memo->cannot;
+	return (enum value)memo->value;
+}
+
 /* True if the name holds the text whose literal it holds at text[at]. */
 static bool holds_text(const struct eval *ev, const struct literal_name *name, size_t at, const struct img_demand *d)
 {
-	const char *here = name->text + at - d->at, *text;
-
-	if (d->at > at || d->len > name->len - (at - d->at) || literal_at(here + d->more_at) != d->more)
+	if (d->at > at || d->len > name->len - (at - d->at))
 		return false;
-	text = (const char *)image_section(ev->image, SEC_TEXT) + d->text;
-	return memcmp(here, text, d->len) == 0;
+	const char *here = name->text + (at - d->at);
+
+	return literal_at(here + d->more_at) == d->more &&
+	       memcmp(here, (const char *)image_section(ev->image, SEC_TEXT) + d->text, d->len) == 0;
 }
 
 /* Tries the patterns whose texts the name holds at one place. */
 static enum value patterns_at(struct eval *ev, const struct img_pred *p, const struct literal_name *name, size_t at,
-			      uint64_t hash)
+			      uint64_t hash, uint32_t stamp)
 {
 	const struct img_literal *table = IMAGE_AT(ev->image, SEC_LITERAL, struct img_literal, p->b.first);
 	uint32_t literal = literal_at(name->text + at), place = hash_place(hash, p->b.count);
@@ -275,7 +302,8 @@ static enum value patterns_at(struct eval *ev, const struct img_pred *p, const s
 	for (uint32_t i = 0; i < table[place].demands.count && v != VALUE_TRUE; i++) {
 		const struct img_demand *d =
 			IMAGE_AT(ev->image, SEC_DEMAND, struct img_demand, table[place].demands.first + i);
-		enum value one = holds_text(ev, name, at, d) ? pattern_value(ev, d->pattern, name->name) : VALUE_FALSE;
+		enum value one =
+			!holds_text(ev, name, at, d) ? VALUE_FALSE : pattern_value(ev, d->pattern, name->name, stamp);
 
 		if (one != VALUE_FALSE)
 			v = one;
@@ -284,7 +312,7 @@ static enum value patterns_at(struct eval *ev, const struct img_pred *p, const s
 }
 
 /* Tries the patterns whose texts the name holds.  Few bytes of a name lead anywhere. */
-static enum value literals_value(struct eval *ev, const struct img_pred *p, const struct name *name)
+static enum value literals_value(struct eval *ev, const struct img_pred *p, const struct name *name, uint32_t stamp)
 {
 	INDEX_AS_IT_IS struct literal_name read;
 	const uint64_t *filter = IMAGE_AT(ev->image, SEC_FILTER, uint64_t, p->aid.first);
@@ -298,7 +326,7 @@ static enum value literals_value(struct eval *ev, const struct img_pred *p, cons
 
 		if (!filter_may_hold(filter, words, hash))
 			continue;
-		enum value one = patterns_at(ev, p, &read, at, hash);
+		enum value one = patterns_at(ev, p, &read, at, hash, stamp);
 
 		if (one != VALUE_FALSE)
 			v = one;
@@ -307,29 +335,31 @@ static enum value literals_value(struct eval *ev, const struct img_pred *p, cons
 }
 
 /* Tries the patterns that the name holds the text of, and those that demand none. */
-static enum value patterns_value(struct eval *ev, const struct img_pred *p, const struct name *name)
+static enum value patterns_value(struct eval *ev, const struct img_pred *p, const struct name *name, uint32_t stamp)
 {
 	enum value v = VALUE_FALSE;
 
 	for (uint32_t n = 0; n < p->c.count && v != VALUE_TRUE; n++) {
-		enum value one = pattern_value(ev, *IMAGE_AT(ev->image, SEC_INDEX, uint32_t, p->c.first + n), name);
+		uint32_t pattern = *IMAGE_AT(ev->image, SEC_INDEX, uint32_t, p->c.first + n);
+		enum value one = pattern_value(ev, pattern, name, stamp);
 
 		if (one != VALUE_FALSE)
 			v = one;
 	}
 	if (p->b.count == 0 || v == VALUE_TRUE)
 		return v;
-	enum value held = literals_value(ev, p, name);
+	enum value held = literals_value(ev, p, name, stamp);
 
 	return held == VALUE_FALSE ? v : held;
 }
 
-static enum value alias_value(struct eval *ev, const struct img_pred *p, const struct name *alias)
+static enum value alias_value(struct eval *ev, const struct img_pred *p, size_t index)
 {
+	const struct name *alias = &ev->aliases[index];
 	INDEX_AS_IT_IS struct index_name name;
 
 	if (p->kind == PRED_REGEX)
-		return patterns_value(ev, p, alias);
+		return patterns_value(ev, p, alias, ev->alias_stamp + (uint32_t)index);
 	index_name_read(ev->image, alias, &name);
 	return truth(in_domains(ev->image, p, &name));
 }
@@ -344,8 +374,10 @@ static enum value name_value(struct eval *ev, const struct img_pred *p)
 		ev->cannot = (enum cannot)(*known >> 4);
 		return (enum value)(*known & 15);
 	}
-	v = p->kind == PRED_REGEX ? patterns_value(ev, p, ev->req->name) : truth(in_domains(ev->image, p, &ev->name));
-	if (known != NULL)
+	v = p->kind == PRED_REGEX ? patterns_value(ev, p, ev->req->name, ev->request_stamp)
+				  : truth(in_domains(ev->image, p, &ev->name));
+	/* What lay in this request, or in this process, is not the name's. */
+	if (known != NULL && !(v == VALUE_CANNOT && (ev->cannot == CANNOT_BUDGET || ev->cannot == CANNOT_MATCH)))
 		*known = (uint8_t)(ev->cannot << 4 | v);
 	return v;
 }
@@ -362,7 +394,7 @@ static enum value names_value(struct eval *ev, const struct img_pred *p, bool wi
 	if (ev->address == NULL)
 		return v == VALUE_FALSE ? VALUE_PERHAPS : v;
 	for (size_t i = 0; i < ev->naliases && v != VALUE_TRUE; i++) {
-		enum value one = alias_value(ev, p, &ev->aliases[i]);
+		enum value one = alias_value(ev, p, i);
 
 		if (one != VALUE_FALSE)
 			v = one;
@@ -650,7 +682,7 @@ static enum value held_cidr(const struct eval *ev, const struct img_cond *cond, 
 }
 
 /* The same as the value of its predicate, which has no sets then. */
-static enum value held_value(const struct eval *ev, const struct img_cond *cond, bool wide)
+static enum value held_value(struct eval *ev, const struct img_cond *cond, bool wide)
 {
 	const struct policy_request *req = ev->req;
 
@@ -678,7 +710,7 @@ static enum value held_value(const struct eval *ev, const struct img_cond *cond,
 	case PRED_CIDR:
 		return held_cidr(ev, cond, wide);
 	default:
-		return VALUE_CANNOT;
+		return cannot(ev, CANNOT_KIND);
 	}
 }
 
@@ -835,16 +867,29 @@ static void monitor_hit(struct policy_decision *d, uint32_t rule, bool allow)
 static const struct policy_decision undecided = {
 	.verdict = POLICY_DENY, .reason = POLICY_BY_DEFAULT, .rule = POLICY_NO_RULE, .detail = ""};
 
-/* A fresh stamp; what was remembered under older ones is forgotten. */
-static uint32_t next_stamp(const struct policy_image *image)
+/* More stamps than one request takes: one an address, one an alias. */
+#define STAMPS_LEFT 65536
+
+/* n fresh stamps, of which the first is returned. */
+static uint32_t next_stamps(const struct policy_image *image, size_t n)
+{
+	struct policy_image *i = (struct policy_image *)image;
+	uint32_t first = i->stamp + 1;
+
+	i->stamp += (uint32_t)n;
+	return first;
+}
+
+/* Before the stamps run out, all that was remembered under them is forgotten; not while a request holds some. */
+static void renew_stamps(const struct policy_image *image)
 {
 	struct policy_image *i = (struct policy_image *)image;
 
-	if (++i->stamp == 0) {
-		memset(i->memo, 0, (size_t)image_count(i, SEC_PRED) * 2 * sizeof i->memo[0]);
-		i->stamp = 1;
-	}
-	return i->stamp;
+	if (i->stamp < UINT32_MAX - STAMPS_LEFT)
+		return;
+	memset(i->memo, 0, (size_t)image_count(i, SEC_PRED) * 2 * sizeof i->memo[0]);
+	memset(i->pattern_memo, 0, (size_t)image_count(i, SEC_PATTERN) * sizeof i->pattern_memo[0]);
+	i->stamp = 0;
 }
 
 static bool known_is(const struct image_known *k, const struct name *name, uint64_t hash)
@@ -874,7 +919,7 @@ static struct image_known *known_place(const struct policy_image *i, const struc
 }
 
 static void begin(struct eval *ev, const struct policy_context *ctx, const struct policy_request *req,
-		  struct decide_watch *w)
+		  const struct name *aliases, size_t naliases, struct decide_watch *w)
 {
 	/* The tables of names, which are large, are left as they are. */
 	memset(ev, 0, offsetof(struct eval, forms));
@@ -889,8 +934,12 @@ static void begin(struct eval *ev, const struct policy_context *ctx, const struc
 		ev->known = known_place(ctx->image, req->name, ev->name.hash[0]);
 	}
 	index_words_read(ctx->image, req, &ev->words);
-	ev->request_stamp = next_stamp(ctx->image);
+	renew_stamps(ctx->image);
+	ev->request_stamp = next_stamps(ctx->image, 1);
 	ev->address_stamp = ev->request_stamp;
+	ev->aliases = aliases;
+	ev->naliases = naliases;
+	ev->alias_stamp = next_stamps(ctx->image, naliases);
 }
 
 static void announce(struct eval *ev)
@@ -1021,7 +1070,7 @@ static void judge_address(struct eval *ev, const struct addr *address, struct po
 		return;
 	}
 	ev->address = address;
-	ev->address_stamp = next_stamp(ev->image);
+	ev->address_stamp = next_stamps(ev->image, 1);
 	ev->forms[0] = *address;
 	ev->nforms = guard_embedded(address, image_section(ev->image, SEC_NAT64), image_count(ev->image, SEC_NAT64),
 				    ev->forms + 1);
@@ -1065,7 +1114,7 @@ void policy_decide_name(const struct policy_context *ctx, const struct policy_re
 {
 	INDEX_AS_IT_IS struct eval ev;
 
-	begin(&ev, ctx, req, NULL);
+	begin(&ev, ctx, req, NULL, 0, NULL);
 	judge_name(&ev, d);
 }
 
@@ -1075,9 +1124,7 @@ void policy_decide_address(const struct policy_context *ctx, const struct policy
 {
 	INDEX_AS_IT_IS struct eval ev;
 
-	begin(&ev, ctx, req, NULL);
-	ev.aliases = aliases;
-	ev.naliases = naliases;
+	begin(&ev, ctx, req, aliases, naliases, NULL);
 	judge_address(&ev, address, d);
 }
 
@@ -1087,9 +1134,7 @@ void policy_decide_answers(const struct policy_context *ctx, const struct policy
 {
 	INDEX_AS_IT_IS struct eval ev;
 
-	begin(&ev, ctx, req, NULL);
-	ev.aliases = aliases;
-	ev.naliases = naliases;
+	begin(&ev, ctx, req, aliases, naliases, NULL);
 	judge_answers(&ev, addresses, n, each, whole);
 }
 
@@ -1100,7 +1145,7 @@ void decide_request(const struct policy_context *ctx, const struct policy_reques
 	static const struct addr somewhere = {.family = ADDR_V4};
 	INDEX_AS_IT_IS struct eval ev;
 
-	begin(&ev, ctx, req, w);
+	begin(&ev, ctx, req, NULL, 0, w);
 	if (req->name == NULL) {
 		judge_address(&ev, &req->address, d);
 		return;
@@ -1110,10 +1155,8 @@ void decide_request(const struct policy_context *ctx, const struct policy_reques
 		return;
 	/* Aliases become known: what was remembered without them no longer holds.  Nor does a look at the clock count
 	 * that only led here. */
-	begin(&ev, ctx, req, w);
+	begin(&ev, ctx, req, aliases, naliases, w);
 	w->used_time = false;
-	ev.aliases = aliases;
-	ev.naliases = naliases;
 	ev.nowhere = n == 0;
 	judge_answers(&ev, n == 0 ? &somewhere : addresses, n == 0 ? 1 : n, NULL, d);
 }

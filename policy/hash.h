@@ -9,10 +9,21 @@
 #include <stdint.h>
 #include <string.h>
 
-static inline uint64_t hash_mix(uint64_t h)
+__extension__ typedef unsigned __int128 hash_wide;
+
+/* The halves of a product with a secret number, folded: what a difference in h comes to, nobody can tell who does not
+ * know it. */
+static inline uint64_t hash_mix(uint64_t h, uint64_t secret)
 {
-	h *= 0x9e3779b97f4a7c15u;
-	return h ^ h >> 32;
+	hash_wide product = (hash_wide)h * secret;
+
+	return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+static inline uint64_t hash_secret(uint64_t seed)
+{
+	seed = (seed ^ seed >> 32) * 0xd6e8feb86659fd93u;
+	return (seed ^ seed >> 32) | 1;
 }
 
 /* 1 to 8 bytes as one number, none read beyond them. */
@@ -35,13 +46,13 @@ static inline uint64_t hash_load(const char *p, size_t len)
 	return w | (uint64_t)(unsigned char)p[len - 1] << 16;
 }
 
-static inline uint64_t hash_bytes(uint64_t h, const char *p, size_t len)
+static inline uint64_t hash_bytes(uint64_t h, uint64_t secret, const char *p, size_t len)
 {
 	/* Spread over all bits: no other text differs by as much. */
 	h ^= (uint64_t)len * 0xff51afd7ed558ccdu;
 	for (; len > 8; p += 8, len -= 8)
-		h = hash_mix(h ^ hash_load(p, 8));
-	return hash_mix(len == 0 ? h : h ^ hash_load(p, len));
+		h = hash_mix(h ^ hash_load(p, 8), secret);
+	return hash_mix(len == 0 ? h : h ^ hash_load(p, len), secret);
 }
 
 static inline uint64_t hash_end(uint64_t h)
@@ -52,7 +63,7 @@ static inline uint64_t hash_end(uint64_t h)
 
 static inline uint64_t hash_text(uint64_t seed, const char *text, size_t len)
 {
-	return hash_end(hash_bytes(seed, text, len));
+	return hash_end(hash_bytes(seed, hash_secret(seed), text, len));
 }
 
 /* Where the label begins that ends before text[end]. */
@@ -65,12 +76,14 @@ static inline size_t hash_label(const char *text, size_t end)
 
 static inline uint64_t hash_name(uint64_t seed, const char *text, size_t len)
 {
+	uint64_t h = seed, secret = hash_secret(seed);
+
 	for (size_t end = len;;) {
 		size_t start = hash_label(text, end);
 
-		seed = hash_bytes(seed, text + start, end - start);
+		h = hash_bytes(h, secret, text + start, end - start);
 		if (start == 0)
-			return hash_end(seed);
+			return hash_end(h);
 		end = start - 1;
 	}
 }

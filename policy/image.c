@@ -94,12 +94,13 @@ void image_seal(uint8_t *data, size_t len)
 /* ---- verification ------------------------------------------------------------------------------------------------ */
 
 /* A block under examination.  used counts, for each section, the records that others claim: compiled images share none,
- * so claims beyond a section's size are damage, and the work of checking and matching is bounded by the block's size.
- */
+ * so claims beyond a section's size are damage, and the work of checking is bounded by the block's size. */
 struct check {
 	struct policy_image image;
+	uint32_t slots; /* bits of those that a predicate has */
 	uint64_t used[SECTION_COUNT];
-	uint8_t *depth; /* of each node; 0: nothing has led to it yet */
+	uint8_t *depth;	  /* of each node; 0: nothing has led to it yet */
+	uint16_t *fields; /* of each node: bits of the fields of the tables that lead to it */
 };
 
 static bool span_sound(struct check *c, enum image_section s, struct img_span span)
@@ -305,9 +306,21 @@ static bool values_sound(struct check *c, const struct img_pred *p)
 	}
 }
 
+/* What is remembered in a slot is the value of one predicate. */
+static bool slot_sound(struct check *c, const struct img_pred *p)
+{
+	if (p->slot == 0)
+		return true;
+	if (p->slot > c->image.header->slots || (p->kind != PRED_DOMAIN && p->kind != PRED_REGEX) ||
+	    (c->slots >> p->slot & 1) != 0)
+		return false;
+	c->slots |= 1u << p->slot;
+	return true;
+}
+
 static bool pred_sound(struct check *c, const struct img_pred *p)
 {
-	if (p->slot > c->image.header->slots || !values_sound(c, p) || !span_sound(c, SEC_INDEX, p->sets) ||
+	if (!slot_sound(c, p) || !values_sound(c, p) || !span_sound(c, SEC_INDEX, p->sets) ||
 	    !indexes_sound(c, p->sets, SEC_PRED))
 		return false;
 	for (uint32_t i = 0; i < p->sets.count; i++) {
@@ -320,23 +333,52 @@ static bool pred_sound(struct check *c, const struct img_pred *p)
 	return true;
 }
 
+static bool held_word_sound(const struct check *c, const struct img_cond *cond, const struct img_pred *p)
+{
+	if (p->kind != PRED_LISTENER && p->kind != PRED_USER && p->kind != PRED_CLAIMED_USER && p->kind != PRED_GROUP &&
+	    p->kind != PRED_DOMAIN)
+		return false;
+	if (p->a.count != 1 || cond->count > COND_WORD_MAX)
+		return false;
+	const struct img_word *w = IMAGE_AT(&c->image, SEC_WORD, struct img_word, p->a.first);
+	const char *text = (const char *)image_section(&c->image, SEC_TEXT) + (w->text >> 2);
+
+	return cond->held.word.domain == (w->text & 3) && strnlen(text, COND_WORD_MAX + 1) == cond->count &&
+	       memcmp(cond->held.word.bytes, text, cond->count) == 0;
+}
+
+/* A condition holds the values of its predicate and no others.  Predicates have been checked before. */
+static bool held_sound(const struct check *c, const struct img_cond *cond, const struct img_pred *p)
+{
+	switch ((enum cond_form)cond->form) {
+	case COND_PRED:
+		return true;
+	case COND_BITS:
+		return p->kind <= PRED_BY_NAME && cond->held.bits == p->a.first;
+	case COND_WORD:
+		return held_word_sound(c, cond, p);
+	case COND_PORTS:
+		return p->kind == PRED_PORT && cond->count <= COND_PORTS_MAX && cond->count == p->a.count &&
+		       memcmp(cond->held.ports, IMAGE_AT(&c->image, SEC_PORT, struct img_port, p->a.first),
+			      cond->count * sizeof cond->held.ports[0]) == 0;
+	case COND_RANGES:
+		return (p->kind == PRED_CLIENT || p->kind == PRED_CIDR) && cond->count <= COND_RANGES_MAX &&
+		       cond->count == p->a.count && p->b.count == 0 &&
+		       memcmp(cond->held.ranges, IMAGE_AT(&c->image, SEC_RANGE4, struct img_range4, p->a.first),
+			      cond->count * sizeof cond->held.ranges[0]) == 0;
+	case COND_KNOWN:
+		return p->slot != 0 && cond->held.slot == p->slot;
+	}
+	return false;
+}
+
 static bool cond_sound(const struct check *c, const struct img_cond *cond)
 {
-	static const uint8_t most[] = {
-		[COND_PRED] = 0,
-		[COND_BITS] = 0,
-		[COND_WORD] = COND_WORD_MAX,
-		[COND_PORTS] = COND_PORTS_MAX,
-		[COND_RANGES] = COND_RANGES_MAX,
-		[COND_KNOWN] = 0,
-	};
-
-	if (cond->pred >= image_count(&c->image, SEC_PRED) || cond->flags > COND_NEGATED || cond->form >= sizeof most ||
-	    cond->count > most[cond->form])
+	if (cond->pred >= image_count(&c->image, SEC_PRED) || cond->flags > COND_NEGATED)
 		return false;
 	const struct img_pred *p = IMAGE_AT(&c->image, SEC_PRED, struct img_pred, cond->pred);
 
-	return cond->kind == p->kind && (cond->form != COND_KNOWN || (p->slot != 0 && cond->held.slot == p->slot));
+	return cond->kind == p->kind && (cond->form == COND_PRED || p->sets.count == 0) && held_sound(c, cond, p);
 }
 
 static bool rule_sound(struct check *c, const struct img_rule *r)
@@ -426,32 +468,38 @@ static bool records_sound(struct check *c)
 {
 	struct img_span groups = {0, image_count(&c->image, SEC_GROUP)};
 
-	EVERY(c, SEC_RULE, struct img_rule, rule_sound);
+	if (!text_ends(c))
+		return false;
 	EVERY(c, SEC_PRED, struct img_pred, pred_sound);
+	EVERY(c, SEC_RULE, struct img_rule, rule_sound);
 	EVERY(c, SEC_PATTERN, struct img_text, pattern_sound);
 	EVERY(c, SEC_WINDOW, struct img_window, window_sound);
 	EVERY(c, SEC_ZONE, struct img_zone, zone_sound);
 	return texts_sound(c, SEC_GROUP, groups) && nat64_sound(c) && image_count(&c->image, SEC_ZONE) > 0 &&
-	       image_count(&c->image, SEC_RULE) < REF_NONE && text_ends(c);
+	       image_count(&c->image, SEC_RULE) < REF_NONE;
 }
 
 /* ---- verification of the index -------------------------------------------------------------------------------------
  */
 
-/* Every node hangs below one place, which comes before it: a way down ends, and soon. */
-static bool ref_sound(struct check *c, uint32_t ref, uint32_t from, unsigned depth)
+/* Every node hangs below one place, which comes before it: a way down ends, and soon.  fields: bits of the fields whose
+ * tables are on the way. */
+static bool ref_sound(struct check *c, uint32_t ref, uint32_t from, unsigned fields)
 {
+	unsigned depth = from == REF_NONE ? 0 : c->depth[from];
+
 	if ((ref & REF_RULE) != 0)
 		return (ref & ~REF_RULE) < image_count(&c->image, SEC_RULE);
 	if (ref >= image_count(&c->image, SEC_NODE) || (from != REF_NONE && ref <= from) || c->depth[ref] != 0 ||
 	    depth >= INDEX_DEPTH_MAX)
 		return false;
 	c->depth[ref] = (uint8_t)(depth + 1);
+	c->fields[ref] = (uint16_t)fields;
 	return true;
 }
 
 /* Some bucket does not lead to the next, so that every search ends. */
-static bool buckets_sound(struct check *c, const struct img_table *t, uint32_t node)
+static bool buckets_sound(struct check *c, const struct img_table *t, uint32_t node, unsigned fields)
 {
 	uint32_t ends = 0;
 
@@ -460,19 +508,19 @@ static bool buckets_sound(struct check *c, const struct img_table *t, uint32_t n
 
 		ends += b->marks[BUCKET_OVERFLOWS] == 0;
 		for (unsigned s = 0; s < BUCKET_SLOTS; s++)
-			if (b->marks[s] != 0 && !ref_sound(c, b->slots[s].ref, node, c->depth[node]))
+			if (b->marks[s] != 0 && !ref_sound(c, b->slots[s].ref, node, fields))
 				return false;
 	}
 	return ends > 0;
 }
 
 /* The block around another comes before it. */
-static bool chains_sound(struct check *c, const struct img_table *t, uint32_t node)
+static bool chains_sound(struct check *c, const struct img_table *t, uint32_t node, unsigned fields)
 {
 	for (uint32_t i = 0; i < t->chains.count; i++) {
 		const struct img_chain *link = IMAGE_AT(&c->image, SEC_CHAIN, struct img_chain, t->chains.first + i);
 
-		if (!ref_sound(c, link->ref, node, c->depth[node]))
+		if (!ref_sound(c, link->ref, node, fields))
 			return false;
 		if (link->outer != CHAIN_END && (link->outer < t->chains.first || link->outer >= t->chains.first + i))
 			return false;
@@ -497,28 +545,42 @@ static bool steps_sound(const struct check *c, const struct img_table *t)
 	return true;
 }
 
-static bool table_sound(struct check *c, const struct img_table *t, uint32_t node)
+/* IPv4 and IPv6 are two tables of one field. */
+static unsigned field_bit(uint32_t field)
 {
-	if (t->field >= FIELD_COUNT)
+	if (field == FIELD_CLIENT6)
+		return 1u << FIELD_CLIENT4;
+	return 1u << (field == FIELD_TO6 ? FIELD_TO4 : field);
+}
+
+/* A request goes down one way for each of its values of a field: a field that came again and again on a way, or twice
+ * in a node, would multiply them. */
+static bool table_sound(struct check *c, const struct img_table *t, uint32_t node, unsigned *seen)
+{
+	if (t->field >= FIELD_COUNT || (*seen >> t->field & 1) != 0 || (c->fields[node] & field_bit(t->field)) != 0)
 		return false;
+	unsigned fields = c->fields[node] | field_bit(t->field);
+
+	*seen |= 1u << t->field;
 	if (t->field <= FIELD_LISTENER)
-		return span_sound(c, SEC_BUCKET, t->places) && t->places.count > 0 && buckets_sound(c, t, node) &&
-		       span_sound(c, SEC_FILTER, t->aid);
+		return span_sound(c, SEC_BUCKET, t->places) && t->places.count > 0 &&
+		       buckets_sound(c, t, node, fields) && span_sound(c, SEC_FILTER, t->aid);
 	if (!guide_sound(c, t->aid, t->field < FIELD_CLIENT6 ? t->places.count : 0))
 		return false;
 	return span_sound(c, t->field >= FIELD_CLIENT6 ? SEC_STEP6 : SEC_STEP4, t->places) &&
-	       span_sound(c, SEC_CHAIN, t->chains) && chains_sound(c, t, node) && steps_sound(c, t);
+	       span_sound(c, SEC_CHAIN, t->chains) && chains_sound(c, t, node, fields) && steps_sound(c, t);
 }
 
 static bool branch_sound(struct check *c, const struct img_branch *b, uint32_t node)
 {
 	return (b->pred == BRANCH_ALWAYS || b->pred < image_count(&c->image, SEC_PRED)) &&
-	       b->flags <= (COND_NEGATED | BRANCH_DENY) && ref_sound(c, b->ref, node, c->depth[node]);
+	       b->flags <= (COND_NEGATED | BRANCH_DENY) && ref_sound(c, b->ref, node, c->fields[node]);
 }
 
 static bool node_sound(struct check *c, uint32_t node)
 {
 	const struct img_node *n = IMAGE_AT(&c->image, SEC_NODE, struct img_node, node);
+	unsigned seen = 0;
 
 	if (c->depth[node] == 0 || !span_sound(c, SEC_CANDIDATE, n->rules) || !span_sound(c, SEC_TABLE, n->tables) ||
 	    !span_sound(c, SEC_BRANCH, n->branches))
@@ -530,7 +592,7 @@ static bool node_sound(struct check *c, uint32_t node)
 			return false;
 	}
 	for (uint32_t i = 0; i < n->tables.count; i++)
-		if (!table_sound(c, IMAGE_AT(&c->image, SEC_TABLE, struct img_table, n->tables.first + i), node))
+		if (!table_sound(c, IMAGE_AT(&c->image, SEC_TABLE, struct img_table, n->tables.first + i), node, &seen))
 			return false;
 	for (uint32_t i = 0; i < n->branches.count; i++)
 		if (!branch_sound(c, IMAGE_AT(&c->image, SEC_BRANCH, struct img_branch, n->branches.first + i), node))
@@ -544,14 +606,16 @@ static bool index_sound(struct check *c)
 	bool sound = nodes < REF_NONE;
 
 	c->depth = calloc((size_t)nodes + 1, 1);
+	c->fields = calloc((size_t)nodes + 1, sizeof c->fields[0]);
 	for (int p = 0; sound && p < INDEX_PHASES; p++) {
 		uint32_t root = c->image.header->roots[p];
 
-		sound = c->depth != NULL && (root == REF_NONE || ref_sound(c, root, REF_NONE, 0));
+		sound = c->depth != NULL && c->fields != NULL && (root == REF_NONE || ref_sound(c, root, REF_NONE, 0));
 	}
 	for (uint32_t i = 0; sound && i < nodes; i++)
 		sound = node_sound(c, i);
 	free(c->depth);
+	free(c->fields);
 	return sound;
 }
 
@@ -610,6 +674,7 @@ struct policy_image *policy_image_open(const uint8_t *data, size_t len, struct e
 
 	i->patterns = calloc((size_t)patterns + 1, sizeof i->patterns[0]);
 	i->broken = calloc((size_t)patterns + 1, sizeof i->broken[0]);
+	i->pattern_memo = calloc((size_t)patterns + 1, sizeof i->pattern_memo[0]);
 	i->memo = calloc((size_t)image_count(i, SEC_PRED) + 1, 2 * sizeof i->memo[0]);
 	bool names = find_names(i);
 
@@ -618,8 +683,9 @@ struct policy_image *policy_image_open(const uint8_t *data, size_t len, struct e
 	i->cursors = calloc(INDEX_CURSORS, sizeof i->cursors[0]);
 	i->match_data = pcre2_match_data_create(1, NULL);
 	i->match_context = pcre2_match_context_create(NULL);
-	if (i->patterns == NULL || i->broken == NULL || i->memo == NULL || (names && i->known == NULL) ||
-	    i->windows == NULL || i->cursors == NULL || i->match_data == NULL || i->match_context == NULL)
+	if (i->patterns == NULL || i->broken == NULL || i->memo == NULL || i->pattern_memo == NULL ||
+	    (names && i->known == NULL) || i->windows == NULL || i->cursors == NULL || i->match_data == NULL ||
+	    i->match_context == NULL)
 		goto fail;
 	pcre2_set_match_limit(i->match_context, IMAGE_REGEX_MATCH_LIMIT);
 	pcre2_set_depth_limit(i->match_context, IMAGE_REGEX_DEPTH_LIMIT);
@@ -642,6 +708,7 @@ void policy_image_close(struct policy_image **image)
 	free(i->patterns);
 	free(i->broken);
 	free(i->memo);
+	free(i->pattern_memo);
 	free(i->known);
 	free(i->windows);
 	free(i->cursors);

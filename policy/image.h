@@ -17,7 +17,7 @@
 #include "policy/policy.h"
 
 #define IMAGE_MAGIC "GWPOLICY"
-#define IMAGE_VERSION 3
+#define IMAGE_VERSION 4
 #define IMAGE_SUM_BYTES 32
 
 /* Limits of one match of one pattern against one name (at most 253 bytes): ordinary patterns need a few hundred steps.
@@ -306,6 +306,8 @@ struct img_branch {
 
 /* Places with candidates that a request can have; with more, every rule is verified. */
 #define INDEX_CURSORS 4096
+/* The same for places of the index that a request leads to. */
+#define INDEX_VISITS 65536
 
 /* A predicate's value and the request, or address of a request, it was found for. */
 struct image_memo {
@@ -341,6 +343,7 @@ struct policy_image {
 	pcre2_match_data *match_data;
 	pcre2_match_context *match_context;
 	struct image_memo *memo;		     /* one a predicate and side */
+	struct image_memo *pattern_memo;	     /* one a pattern; its stamps are of names */
 	struct image_known *known;		     /* KNOWN_NAMES, by hash; NULL if there is little to be known */
 	const struct img_table *names[INDEX_PHASES]; /* the roots' tables of names; NULL: none */
 	uint32_t stamp;

@@ -15,14 +15,14 @@ void index_name_read(const struct policy_image *i, const struct name *name, stru
 {
 	INDEX_AS_IT_IS uint64_t ends[128];
 	INDEX_AS_IT_IS const char *starts[128];
-	uint64_t h = i->header->seed;
+	uint64_t h = i->header->seed, secret = hash_secret(h);
 	unsigned n = 0;
 
 	/* Labels are not empty, so that at most 127 suffixes begin at one. */
 	for (size_t end = name->len; n < 127;) {
 		size_t start = hash_label(name->text, end);
 
-		h = hash_bytes(h, name->text + start, end - start);
+		h = hash_bytes(h, secret, name->text + start, end - start);
 		ends[n] = hash_end(h);
 		starts[n++] = name->text + start;
 		if (start == 0)
@@ -142,7 +142,7 @@ static uint64_t same_marks(const uint8_t marks[8], uint8_t mark)
 	return (differ - ones) & ~differ & ones << 7;
 }
 
-/* What is found below another find is found there again. */
+/* Only what the root's table leads to is noted, not what is found on the way from there. */
 static void find(struct index_request *r, uint32_t ref)
 {
 	struct image_known *noting = r->noting;
@@ -293,13 +293,28 @@ static void look_up_names(struct index_request *r, const struct img_table *t)
 	}
 }
 
+/* Each literal once, however often the name holds it: of those that the filter lets through there are few. */
 static void look_up_literals(struct index_request *r, const struct img_table *t, const struct name *name)
 {
 	INDEX_AS_IT_IS struct literal_name read;
+	INDEX_AS_IT_IS uint32_t found[sizeof read.text];
+	const uint64_t *filter = IMAGE_AT(r->image, SEC_FILTER, uint64_t, t->aid.first);
+	size_t nfound = 0;
 
 	literal_name_read(name, &read);
-	for (size_t at = 0; at + LITERAL_BYTES <= read.len; at++)
-		look_up_rare(r, t, literal_hash(r->image->header->seed, literal_at(read.text + at)));
+	for (size_t at = 0, n; at + LITERAL_BYTES <= read.len; at++) {
+		uint32_t literal = literal_at(read.text + at);
+		uint64_t hash = literal_hash(r->image->header->seed, literal);
+
+		if (t->aid.count > 0 && !filter_may_hold(filter, t->aid.count, hash))
+			continue;
+		for (n = 0; n < nfound && found[n] != literal; n++)
+			;
+		if (n < nfound)
+			continue;
+		found[nfound++] = literal;
+		look_up(r, t, hash);
+	}
 }
 
 static void visit_table(struct index_request *r, const struct img_table *t)
@@ -376,6 +391,9 @@ static void prefetch_tables(const struct index_request *r, const struct img_tabl
 /* As deep as the tree, which is checked. */
 static void visit(struct index_request *r, uint32_t ref)
 {
+	r->every = r->every || ++r->visits > INDEX_VISITS;
+	if (r->every)
+		return;
 	if ((ref & REF_RULE) != 0) {
 		cursor_add(r, RULE_OF(ref), 0, 0);
 		return;
@@ -419,6 +437,7 @@ void index_find(struct index_request *r, enum index_phase phase)
 	r->phase = phase;
 	r->noting = NULL;
 	r->ncursors = 0;
+	r->visits = 0;
 	r->every = false;
 	r->last = POLICY_NO_RULE; /* the next of which is 0 */
 	r->traits = request_traits(r->request);

@@ -9,8 +9,8 @@
 
 /* What a request is, one bit each: its command, its method, whether it names a name or an address; and what it lacks.
  * A rule that names none of a kind has all bits of it. */
-#define TRAIT_COMMAND(n) (1u << (n))		  /* enum policy_command: 1 to 3 */
-#define TRAIT_METHOD(n) (16u << (n))		  /* enum policy_method: 0 to 5 */
+#define TRAIT_COMMAND(n) (1u << (n))		   /* enum policy_command: 1 to 3 */
+#define TRAIT_METHOD(n) (16u << (n))		   /* enum policy_method: 0 to 5 */
 #define TRAIT_BY(name) (1024u << ((name) ? 1 : 0)) /* by address, by name */
 #define TRAIT_NO_USER 4096u
 #define TRAIT_NO_CLAIM 8192u
@@ -22,7 +22,7 @@
 #define TRAITS_WAYS (3u << 10)
 #define TRAITS_ALL 65535u
 
-/* Longest way from a root to a rule, and most values of a rule in one table. */
+/* Longest way from a root to a rule. */
 #define INDEX_DEPTH_MAX 8
 
 /* For large variables of which only what has been set is read: the compiler is told to clear all others. */
@@ -64,8 +64,9 @@ struct index_request {
 	bool (*open)(void *arg, const struct img_branch *b);
 	void *arg;
 	size_t ncursors; /* in use */
-	bool every;	 /* too many places hold candidates: every rule is one */
-	uint32_t last;	 /* rule given last, or POLICY_NO_RULE */
+	unsigned visits;
+	bool every;    /* too many places hold candidates: every rule is one */
+	uint32_t last; /* rule given last, or POLICY_NO_RULE */
 };
 
 /* Finds the candidates of a phase; index_next() then gives them in the order of rules, POLICY_NO_RULE at the end. */

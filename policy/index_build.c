@@ -26,6 +26,8 @@
 /* A condition that more than half of this many rules have is asked first. */
 #define COMMON_MIN 32
 #define COMMON_DEPTH_MAX 4
+/* Of the conditions of a rule, only so many are tried. */
+#define PROBED_CONDS 16
 
 /* The kinds of conditions that tables are made of. */
 enum {
@@ -54,6 +56,10 @@ struct keys {
 	uint32_t first, count;
 	bool made, usable;
 	double breadth; /* what part of all requests has it, at most */
+	/* Of the node being made: */
+	uint32_t node;	/* its number, or what follows is of another */
+	uint32_t rules; /* that have it */
+	uint32_t most;	/* rules that share its commonest value; 0: not looked for yet */
 };
 
 struct build {
@@ -64,6 +70,7 @@ struct build {
 	const struct img_pred *preds;
 	struct blob keys;  /* struct key */
 	struct keys *made; /* of each predicate and its negation */
+	uint32_t nodes;	   /* that have been split */
 	size_t budget;
 	enum index_phase phase;
 	/* Conditions that were asked on the way to the node being made. */
@@ -239,7 +246,7 @@ static void add_ranges(struct build *b, struct keys *k, const struct img_pred *p
 }
 
 /* The values of a condition, if rules can be told apart by them; NULL if not. */
-static const struct keys *keys_of(struct build *b, const struct img_cond *cond)
+static struct keys *keys_of(struct build *b, const struct img_cond *cond)
 {
 	const struct img_pred *p = &b->preds[cond->pred];
 	bool negated = (cond->flags & COND_NEGATED) != 0;
@@ -333,50 +340,57 @@ static bool rule_usable(const struct build *b, const struct img_cond *cond, unsi
 	return aspect != BY_TO || b->phase == INDEX_BY_ADDRESS;
 }
 
-static size_t count_values(struct build *b, const uint32_t *rules, size_t n, unsigned used)
+/* What is new in this node; each condition is shared by many rules, and its values are counted once. */
+static void enter_node(struct build *b, struct keys *k)
 {
-	size_t total = 0;
-
-	for (size_t i = 0; i < n; i++) {
-		const struct img_rule *r = &b->rules[rules[i]];
-
-		for (uint32_t c = 0; c < r->conds.count; c++) {
-			const struct img_cond *cond = &b->conds[r->conds.first + c];
-			const struct keys *k = rule_usable(b, cond, used) ? keys_of(b, cond) : NULL;
-
-			total += k == NULL ? 0 : k->count;
-		}
-	}
-	return total;
+	if (k->node == b->nodes)
+		return;
+	k->node = b->nodes;
+	k->rules = 0;
+	k->most = 0;
 }
 
-static void tally_values(struct build *b, struct tally *t, const uint32_t *rules, size_t n, unsigned used)
+static void each_keys(struct build *b, const uint32_t *rules, size_t n, unsigned used,
+		      void (*visit)(struct build *b, struct keys *k, int aspect, void *arg), void *arg)
 {
 	for (size_t i = 0; i < n; i++) {
 		const struct img_rule *r = &b->rules[rules[i]];
 
 		for (uint32_t c = 0; c < r->conds.count; c++) {
 			const struct img_cond *cond = &b->conds[r->conds.first + c];
-			const struct keys *k = rule_usable(b, cond, used) ? keys_of(b, cond) : NULL;
-			int aspect = aspect_of(b->preds[cond->pred].kind);
+			struct keys *k = rule_usable(b, cond, used) ? keys_of(b, cond) : NULL;
 
-			for (uint32_t v = 0; k != NULL && v < k->count; v++)
-				++*tally_of(t, mixed(key_at(b, k->first + v)->hash, (uint64_t)aspect));
+			if (k != NULL)
+				visit(b, k, aspect_of(b->preds[cond->pred].kind), arg);
 		}
 	}
+}
+
+static void count_keys(struct build *b, struct keys *k, int aspect, void *arg)
+{
+	(void)aspect;
+	enter_node(b, k);
+	if (k->rules++ == 0)
+		*(size_t *)arg += k->count;
+}
+
+/* Adds all rules of the condition to its values, the first time it is met. */
+static void tally_keys(struct build *b, struct keys *k, int aspect, void *arg)
+{
+	for (uint32_t v = 0; k->rules > 0 && v < k->count; v++)
+		*tally_of(arg, mixed(key_at(b, k->first + v)->hash, (uint64_t)aspect)) += k->rules;
+	k->rules = 0;
 }
 
 /* How many rules a request that has this condition would meet here, about. */
-static double cost(struct build *b, struct tally *t, const struct keys *k, int aspect, size_t n)
+static double cost(struct build *b, struct tally *t, struct keys *k, int aspect, size_t n)
 {
-	uint32_t most = 0;
-
-	for (uint32_t v = 0; v < k->count; v++) {
+	for (uint32_t v = 0, looked = k->most; looked == 0 && v < k->count; v++) {
 		uint32_t count = *tally_of(t, mixed(key_at(b, k->first + v)->hash, (uint64_t)aspect));
 
-		most = count > most ? count : most;
+		k->most = count > k->most ? count : k->most;
 	}
-	return most + (double)n * (k->breadth > 1 ? 1 : k->breadth);
+	return k->most + (double)n * (k->breadth > 1 ? 1 : k->breadth);
 }
 
 static void choose(struct build *b, struct tally *t, struct member *m, size_t n, unsigned used, unsigned depth)
@@ -388,7 +402,7 @@ static void choose(struct build *b, struct tally *t, struct member *m, size_t n,
 	m->aspect = NO_ASPECT;
 	for (uint32_t c = 0; c < r->conds.count; c++) {
 		const struct img_cond *cond = &b->conds[r->conds.first + c];
-		const struct keys *k = rule_usable(b, cond, used) ? keys_of(b, cond) : NULL;
+		struct keys *k = rule_usable(b, cond, used) ? keys_of(b, cond) : NULL;
 		int aspect = aspect_of(b->preds[cond->pred].kind);
 
 		if (k == NULL || (k->count > VALUES_FEW && (depth > 0 || k->count > b->budget)))
@@ -668,12 +682,12 @@ static int compare_leaders(const void *left, const void *right)
 	return order != 0 ? order : a->rule < b->rule ? -1 : a->rule > b->rule;
 }
 
-static struct leader rule_leader(const struct build *b, uint32_t rule, const struct img_cond *cond)
+static struct leader rule_leader(const struct build *b, uint32_t rule, uint32_t traits, const struct img_cond *cond)
 {
 	const struct img_rule *r = &b->rules[rule];
 
 	return (struct leader){
-		.traits = index_rule_traits(r, b->conds, b->preds),
+		.traits = traits,
 		.pred = cond == NULL ? BRANCH_ALWAYS : cond->pred,
 		.flags = cond == NULL ? 0 : cond->flags | ((r->flags & RULE_ALLOW) != 0 ? 0 : BRANCH_DENY),
 		.rule = rule,
@@ -691,12 +705,13 @@ static bool was_asked(const struct build *b, const struct leader *l)
 static struct leader choose_leader(const struct build *b, struct tally *t, uint32_t rule)
 {
 	const struct img_rule *r = &b->rules[rule];
-	struct leader best = rule_leader(b, rule, NULL);
+	uint32_t traits = index_rule_traits(r, b->conds, b->preds);
+	struct leader best = rule_leader(b, rule, traits, NULL);
 	uint32_t most = SHARED_MIN - 1;
 
 	for (uint32_t c = 0; c < r->conds.count; c++) {
 		const struct img_cond *cond = &b->conds[r->conds.first + c];
-		struct leader l = rule_leader(b, rule, cond);
+		struct leader l = rule_leader(b, rule, traits, cond);
 
 		if (!may_lead(b->preds[cond->pred].kind) || was_asked(b, &l))
 			continue;
@@ -731,9 +746,10 @@ static void make_branches(struct build *b, const uint32_t *rules, size_t n, stru
 	tally_make(&t, conds + 1);
 	for (size_t i = 0; i < n; i++) {
 		const struct img_rule *r = &b->rules[rules[i]];
+		uint32_t traits = index_rule_traits(r, b->conds, b->preds);
 
 		for (uint32_t c = 0; c < r->conds.count; c++) {
-			struct leader l = rule_leader(b, rules[i], &b->conds[r->conds.first + c]);
+			struct leader l = rule_leader(b, rules[i], traits, &b->conds[r->conds.first + c]);
 
 			++*tally_of(&t, leader_hash(&l));
 		}
@@ -778,7 +794,7 @@ static bool has_cond(const struct build *b, uint32_t rule, const struct leader *
 	const struct img_rule *r = &b->rules[rule];
 
 	for (uint32_t c = 0; c < r->conds.count; c++) {
-		struct leader one = rule_leader(b, rule, &b->conds[r->conds.first + c]);
+		struct leader one = rule_leader(b, rule, 0, &b->conds[r->conds.first + c]);
 
 		if (one.pred == l->pred && one.flags == l->flags)
 			return true;
@@ -797,8 +813,8 @@ static bool find_common(const struct build *b, const uint32_t *rules, size_t n, 
 		uint32_t rule = rules[(n - 1) * probe / 2];
 		const struct img_rule *r = &b->rules[rule];
 
-		for (uint32_t c = 0; c < r->conds.count; c++) {
-			struct leader l = rule_leader(b, rule, &b->conds[r->conds.first + c]);
+		for (uint32_t c = 0; c < r->conds.count && c < PROBED_CONDS; c++) {
+			struct leader l = rule_leader(b, rule, 0, &b->conds[r->conds.first + c]);
 
 			if (!may_lead(b->preds[l.pred].kind) || was_asked(b, &l))
 				continue;
@@ -845,15 +861,17 @@ static void split(struct build *b, const uint32_t *all, size_t n, unsigned depth
 	struct blob tables = {0}, branches = {0};
 	struct leader common;
 	struct tally t;
-	size_t nrest = 0;
+	size_t nrest = 0, values = 0;
 
 	if (members == NULL || rest == NULL || rules == NULL)
 		abort();
 	memcpy(rules, all, n * sizeof rules[0]);
 	if (n >= COMMON_MIN && depth < COMMON_DEPTH_MAX && find_common(b, rules, n, &common))
 		split_common(b, rules, &n, &common, depth, used, &branches);
-	tally_make(&t, count_values(b, rules, n, used) + 1);
-	tally_values(b, &t, rules, n, used);
+	b->nodes++;
+	each_keys(b, rules, n, used, count_keys, &values);
+	tally_make(&t, values + 1);
+	each_keys(b, rules, n, used, tally_keys, &t);
 	for (size_t i = 0; i < n; i++) {
 		members[i].rule = rules[i];
 		choose(b, &t, &members[i], n, used, depth);

@@ -152,6 +152,11 @@ static void add_texts(struct texts *t, const struct texts *more, bool *fits)
 /* ---- parts of a pattern --------------------------------------------------------------------------------------------
  */
 
+static bool is_alnum(char c)
+{
+	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
 /* [:alpha:] within a class, up to its last byte. */
 static bool pass_posix_class(struct reading *r)
 {
@@ -187,10 +192,10 @@ static void read_class(struct reading *r, struct part *p)
 				goto lost;
 			continue;
 		}
-		/* An escape that stands for many bytes; \Q would hide the end. */
+		/* A byte, or a class.  Others stand for what follows them, or hide the end. */
 		if (*r->p == '\\') {
 			plain = false;
-			if (++r->p == r->end || *r->p == 'Q' || *r->p == 'E')
+			if (++r->p == r->end || (is_alnum(*r->p) && strchr("dDwWsS", *r->p) == NULL))
 				goto lost;
 		}
 		plain = plain && *r->p != '-';
@@ -221,7 +226,7 @@ static void read_escape(struct reading *r, struct part *p)
 	c = *r->p++;
 	/* Letters and digits: these stand for one of many bytes, or for none; others take what follows, or change its
 	 * meaning. */
-	if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'))
+	if (is_alnum(c))
 		r->lost = strchr(classes, c) == NULL;
 	else
 		text_part(p, c);

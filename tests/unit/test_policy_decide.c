@@ -210,6 +210,26 @@ static void test_a_regex_bomb_denies(void **unused)
 	ALLOWED("rule b", .policy = bomb, .to = "other.test", .answers = {"192.0.2.1"});
 }
 
+/* A match that reaches its limit takes a millisecond: a request pays for few of them, however often the name holds what
+ * leads to a pattern and however many patterns there are. */
+static void test_regex_bombs_are_met_once_and_few(void **unused)
+{
+	static const char often[] = "rule a deny to regex \".*aaaa(a+)+(a+)+(a+)+[yz]\"\nrule b allow";
+	static const char many[] =
+		"rule a deny to regex \"(x+x+)+[yz]\" \"(x+x+)+[yzw]\" \"(x+x+)+[yzv]\" \"(x+x+)+[yzu]\" "
+		"\"(x+x+)+[yzt]\"\nrule b allow";
+	static const char few[] =
+		"rule a deny to regex \"(x+x+)+[yz]\" \"(x+x+)+[yzw]\" \"(x+x+)+[yzv]\" \"(x+x+)+[yzu]\"\n"
+		"rule b allow";
+	static const char as[] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+	static const char xs[] = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
+
+	(void)unused;
+	DENIED_BY_NAME("match limit", .policy = often, .to = as);
+	DENIED_BY_NAME("match limit", .policy = few, .to = xs);
+	DENIED_BY_NAME("too many regular expressions", .policy = many, .to = xs);
+}
+
 static void test_a_denied_name_is_never_looked_up(void **unused)
 {
 	(void)unused;
@@ -592,6 +612,7 @@ int main(void)
 		cmocka_unit_test(test_domains_match_whole_labels),
 		cmocka_unit_test(test_a_regex_matches_the_whole_name),
 		cmocka_unit_test(test_a_regex_bomb_denies),
+		cmocka_unit_test(test_regex_bombs_are_met_once_and_few),
 		cmocka_unit_test(test_a_denied_name_is_never_looked_up),
 		cmocka_unit_test(test_aliases_count_for_deny_rules_only),
 		cmocka_unit_test(test_absent_is_false_and_negated_true_in_deny_only),

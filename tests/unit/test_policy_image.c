@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -187,6 +188,108 @@ static void test_forged_sections_are_refused(void **unused)
 	fixture_close(&f);
 }
 
+static void assert_refused(struct fixture *f)
+{
+	struct err why;
+
+	image_seal(f->data, f->len);
+	assert_int_equal(policy_image_verify(f->data, f->len, &why), -1);
+}
+
+/* What a condition holds is what its predicate says, in a form of its kind. */
+static void test_conditions_that_hold_something_else_are_refused(void **unused)
+{
+	struct fixture f;
+	struct err why;
+	size_t changed = 0;
+
+	(void)unused;
+	fixture_open(&f, everything);
+	policy_image_close(&f.image);
+	struct img_header *h = (struct img_header *)f.data;
+	struct img_cond *conds = (struct img_cond *)(f.data + h->sections[SEC_COND].offset);
+
+	for (uint32_t i = 0; i < h->sections[SEC_COND].count; i++) {
+		struct img_cond was = conds[i];
+
+		for (unsigned form = COND_BITS; form <= COND_KNOWN + 1; form++)
+			for (unsigned count = 0; count <= COND_WORD_MAX + 1; count++) {
+				conds[i].form = (uint8_t)form;
+				conds[i].count = (uint8_t)count;
+				bool same = form == was.form && count == was.count;
+				/* Forms without a number of values. */
+				bool bare = form == was.form && (form == COND_BITS || form == COND_KNOWN);
+
+				if (!same && !bare) {
+					assert_refused(&f);
+					changed++;
+				}
+			}
+		conds[i] = was;
+		if (was.form == COND_PRED)
+			continue;
+		for (size_t n = 0; n < (was.count == 0 ? 1 : was.count); n++) {
+			((uint8_t *)&conds[i].held)[n] ^= 0x10;
+			assert_refused(&f);
+			conds[i] = was;
+		}
+	}
+	image_seal(f.data, f.len);
+	assert_int_equal(policy_image_verify(f.data, f.len, &why), 0);
+	assert_true(changed > 1000);
+	fixture_close(&f);
+}
+
+/* Two predicates with one slot would take each other's values for their own. */
+static void test_slots_are_not_shared(void **unused)
+{
+	struct fixture f;
+
+	(void)unused;
+	fixture_open(&f, "rule a deny to regex \"good.*\" user bob\nrule b deny to regex \"evil.*\"\nrule c allow\n");
+	policy_image_close(&f.image);
+	struct img_header *h = (struct img_header *)f.data;
+	struct img_pred *preds = (struct img_pred *)(f.data + h->sections[SEC_PRED].offset);
+	struct img_cond *conds = (struct img_cond *)(f.data + h->sections[SEC_COND].offset);
+
+	assert_int_equal(h->slots, 2);
+	for (uint32_t i = 0; i < h->sections[SEC_PRED].count; i++)
+		preds[i].slot = preds[i].kind == PRED_REGEX;
+	for (uint32_t i = 0; i < h->sections[SEC_COND].count; i++)
+		if (conds[i].form == COND_KNOWN)
+			conds[i].held.slot = 1;
+	assert_refused(&f);
+	fixture_close(&f);
+}
+
+/* A request goes down a way for each of its groups: over and over, that would be without end. */
+static void test_a_field_comes_once_on_a_way(void **unused)
+{
+	char text[20000] = "";
+	struct fixture f;
+	size_t nested = 0;
+
+	(void)unused;
+	for (unsigned i = 0; i < 100; i++)
+		snprintf(text + strlen(text), sizeof text - strlen(text), "rule r%u allow group g%u user u%u\n", i,
+			 i / 10, i % 10);
+	fixture_open(&f, text);
+	policy_image_close(&f.image);
+	struct img_header *h = (struct img_header *)f.data;
+	struct img_table *tables = (struct img_table *)(f.data + h->sections[SEC_TABLE].offset);
+
+	for (uint32_t i = 0; i < h->sections[SEC_TABLE].count; i++) {
+		uint32_t was = tables[i].field;
+
+		tables[i].field = was == FIELD_USER ? FIELD_GROUP : FIELD_USER;
+		assert_refused(&f);
+		tables[i].field = was;
+		nested++;
+	}
+	assert_true(nested > 2);
+	fixture_close(&f);
+}
+
 static void test_other_versions_are_refused(void **unused)
 {
 	struct fixture f;
@@ -237,6 +340,9 @@ int main(void)
 		cmocka_unit_test(test_every_changed_byte_is_refused),
 		cmocka_unit_test(test_forged_images_are_harmless),
 		cmocka_unit_test(test_forged_sections_are_refused),
+		cmocka_unit_test(test_conditions_that_hold_something_else_are_refused),
+		cmocka_unit_test(test_slots_are_not_shared),
+		cmocka_unit_test(test_a_field_comes_once_on_a_way),
 		cmocka_unit_test(test_other_versions_are_refused),
 		cmocka_unit_test(test_equal_conditions_are_one_predicate),
 		cmocka_unit_test(test_ranges_are_merged),

@@ -77,9 +77,9 @@ static void test_choices(void **unused)
 static void test_nothing(void **unused)
 {
 	static const char *const none[] = {
-		"",	     "ab[c-f]",	      "(abcd)*",   "(?!abcd)x",	    "\\Qabcd",	"\\x41bcd",  "(*UCP)abcd",
-		"a.b.c.d",   "(abcd",	      "abcd)",	   "(?=abcd).*",    "(?#abcd)", "[\\Q]abcd", "[abcd",
-		"\\1234abc", "(?|abcd|efgh)", "abcd{,3}x", "[[:alpha]abcd", "abcd{2x}"};
+		"",	     "ab[c-f]", "(abcd)*",   "(?!abcd)x",      "\\Qabcd",	"\\x41bcd",	 "(*UCP)abcd",
+		"a.b.c.d",   "(abcd",	"abcd)",     "[\\c]abcd]efgh", "[\\xabcd]efgh", "(?=abcd).*",	 "(?#abcd)",
+		"[\\Q]abcd", "[abcd",	"\\1234abc", "(?|abcd|efgh)",  "abcd{,3}x",	"[[:alpha]abcd", "abcd{2x}"};
 
 	(void)unused;
 	for (size_t i = 0; i < sizeof none / sizeof none[0]; i++)
@@ -116,9 +116,10 @@ static bool holds(const struct literal_name *name, const struct literal_demand *
 static void test_what_matches_holds_the_demands(void **unused)
 {
 	static const char *const parts[] = {
-		"a",   "b",   "ab",  "ba", "abab", "aabb", "bab", ".*",	 "(ab|ba)", "\\.", ".",	   "[ab]",  "[^a]",
-		"(",   "(?:", ")",   ")",  "|",	   "?",	   "*",	  "+",	 "^",	    "$",   "{2}",  "{0,1}", "{1,}",
-		"\\w", "A",   "aab", ")?", ")*",   "+?",   "*+",  "\\b", "[a-b]",   "b?",  "(a|b)"};
+		"a",	 "b",	 "ab",	"ba", "abab",	   "aabb", "bab", ".*",	   "(ab|ba)", "\\.", ".",    "[ab]",
+		"[^a]",	 "(",	 "(?:", ")",  ")",	   "|",	   "?",	  "*",	   "+",	      "^",   "$",    "{2}",
+		"{0,1}", "{1,}", "\\w", "A",  "aab",	   ")?",   ")*",  "+?",	   "*+",      "\\b", "\\c",  "\\c]",
+		"\\d",	 "]",	 "[",	"[]", "[:alpha:]", "\\Q",  "\\E", "\\x61", "[a-b]",   "b?",  "(a|b)"};
 	static const char *const bytes[] = {"a", "b", "ab", ".", "ba", "aab"};
 	static struct literal_demands demands;
 	size_t matches = 0, demanding = 0;
