@@ -405,6 +405,7 @@ def test_curl_gssapi(realm, kerberos, tmp_path, version):
                              env=realm.kinit("ann", "ann-secret"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=40)
     finally:
         http.close()
-    if b"per-message authentication is not supported" in got.stderr:
+    # Either before the context is made, or after "SOCKS5 access without GSS-API data protection granted".
+    if b"per-message authentication is not supported" in got.stderr or b"Undocumented SOCKS5 mode" in got.stderr:
         pytest.skip("this curl (7.88) offers GSSAPI, and has forgotten it when the answer comes")
     assert (got.returncode, got.stdout) == (0, PAGE), got.stderr
