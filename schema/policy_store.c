@@ -51,11 +51,11 @@ static int prepare(struct policy_store *s, bool read_only, struct err *why)
 		const char *sql;
 	} all[] = {
 		{&s->active, false, "SELECT revision FROM activation ORDER BY id DESC LIMIT 1"},
-		{&s->find_content, false, "SELECT id FROM content WHERE hash = ?1"},
+		{&s->find_content, false, "SELECT id, text, hash FROM content WHERE hash = ?1"},
 		{&s->get, false, "SELECT " REVISION_COLUMNS REVISION_FROM "WHERE r.id = ?1"},
 		{&s->list, false,
 		 "SELECT " REVISION_COLUMNS REVISION_FROM "WHERE r.id < ?1 ORDER BY r.id DESC LIMIT ?2"},
-		{&s->text, false, "SELECT text FROM content WHERE id = ?1"},
+		{&s->text, false, "SELECT text, hash FROM content WHERE id = ?1"},
 		{&s->last_import, false, "SELECT revision, hash, time FROM import ORDER BY id DESC LIMIT 1"},
 		{&s->add_content, true, "INSERT INTO content (hash, text) VALUES (?1, ?2)"},
 		{&s->add_revision, true,
@@ -63,7 +63,7 @@ static int prepare(struct policy_store *s, bool read_only, struct err *why)
 		 "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"},
 		{&s->add_file, true, "INSERT INTO revision_file (revision, position, name, content) VALUES (?1, ?2, ?3, ?4)"},
 		{&s->files, false,
-		 "SELECT f.name, c.text FROM revision_file AS f JOIN content AS c ON c.id = f.content "
+		 "SELECT f.name, c.text, c.hash FROM revision_file AS f JOIN content AS c ON c.id = f.content "
 		 "WHERE f.revision = ?1 ORDER BY f.position"},
 		{&s->activate, true, "INSERT INTO activation (revision, time, uid) VALUES (?1, ?2, ?3)"},
 		{&s->add_import, true, "INSERT INTO import (revision, hash, time) VALUES (?1, ?2, ?3)"},
@@ -127,6 +127,17 @@ int policy_store_active(struct policy_store *s, uint32_t *id, struct err *why)
 	return rc == DB_FAILED ? -1 : 0;
 }
 
+/* True if the content in these columns is what was stored. */
+static bool is_whole(struct db_stmt *s, int text_column, int hash_column)
+{
+	uint8_t hash[POLICY_HASH_BYTES];
+	size_t len, hash_len;
+	const void *text = db_bytes(s, text_column, &len), *stored = db_bytes(s, hash_column, &hash_len);
+
+	policy_store_hash(text, len, hash);
+	return hash_len == sizeof hash && memcmp(hash, stored, sizeof hash) == 0;
+}
+
 /* The id of this text's content, stored once however many revisions have it; -1 with *why. */
 static int64_t content_id(struct policy_store *s, const char *text, size_t len, const uint8_t *hash, struct err *why)
 {
@@ -135,8 +146,10 @@ static int64_t content_id(struct policy_store *s, const char *text, size_t len, 
 	db_bind_blob(s->find_content, 1, hash, POLICY_HASH_BYTES);
 	enum db_step rc = db_step(s->find_content, why);
 
-	if (rc == DB_ROW)
+	if (rc == DB_ROW && is_whole(s->find_content, 1, 2))
 		id = db_i64(s->find_content, 0);
+	else if (rc == DB_ROW)
+		err_set(why, "the store is damaged: it holds another text under the hash of this one");
 	db_reset(s->find_content);
 	if (rc != DB_DONE)
 		return id;
@@ -299,12 +312,15 @@ static int get_text(struct policy_store *s, int64_t content, char **text, struct
 {
 	db_bind_i64(s->text, 1, content);
 	enum db_step rc = db_step(s->text, why);
+	bool whole = rc == DB_ROW && is_whole(s->text, 0, 1);
 
-	if (rc == DB_ROW)
+	if (whole)
 		*text = copy_of(s->text, 0);
 	db_reset(s->text);
 	if (rc == DB_FAILED)
 		return -1;
+	if (rc == DB_ROW && !whole)
+		return err_set(why, "the store is damaged: the text of the revision is not what was stored");
 	return *text == NULL
 		       ? err_set(why, "the text of a revision cannot be read: out of memory, or the store is damaged")
 		       : 0;
@@ -348,16 +364,22 @@ int policy_store_files(struct policy_store *s, uint32_t id, void (*file)(const s
 {
 	char name[POLICY_NAME_MAX + 1];
 	enum db_step rc;
+	bool whole = true;
 
 	db_bind_i64(s->files, 1, id);
 	while ((rc = db_step(s->files, why)) == DB_ROW) {
 		struct policy_file f = {.name = name};
 
 		db_text(s->files, 0, name, sizeof name);
+		whole = is_whole(s->files, 1, 2);
+		if (!whole)
+			break;
 		f.text = db_bytes(s->files, 1, &f.len);
 		file(&f, arg);
 	}
 	db_reset(s->files);
+	if (!whole)
+		return err_set(why, "the store is damaged: %.200s is not what was stored", name);
 	return rc == DB_FAILED ? -1 : 0;
 }
 

@@ -69,6 +69,8 @@ struct policy_revision {
 	uint64_t files_bytes;
 };
 
+/* Texts and files are compared with their hashes when they are read: what is damaged is refused, not believed. */
+
 /* 1 found, 0 there is none of this id, -1 with *why.  *text (NUL-terminated) and *checks are malloc'd; either pointer
  * may be NULL when it is not wanted. */
 int policy_store_get(struct policy_store *s, uint32_t id, struct policy_revision *out, char **text, char **checks,

@@ -1,5 +1,6 @@
 """gatewayctl policy apply and its kin: what the caller reads travels as content, is stored whole, and rules from then on."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -291,15 +292,24 @@ def test_json_has_stable_codes(gateway):
     assert done.returncode == 1 and reply["errors"] == 1 and reply["diagnostics"][0]["line"] == 1
 
 
+def edit_store(g, sql):
+    subprocess.run(["/usr/bin/sqlite3", os.path.join(g.state, "policy", "policy.db"), sql], check=True)
+
+
+def test_a_damaged_store_is_not_believed(gateway):
+    g = gateway("rule ssh deny port 22\nrule all allow to cidr 127.0.0.0/8\n")
+    g.stop()
+    edit_store(g, "UPDATE content SET text = CAST(replace(CAST(text AS TEXT), 'deny port', 'allow port') AS BLOB)")
+    code, said = g.run("-c", g.conf)
+    assert code != 0 and "the store is damaged" in " ".join(said), said
+
+
 def test_stored_revision_loads_whatever_its_expectations_say(gateway):
     """Today's findings are no reason not to start with what was accepted once."""
     g = gateway("rule one allow to cidr 127.0.0.0/8\nexpect allow to 127.0.0.1\n")
     g.stop()
-    subprocess.run(
-        ["/usr/bin/sqlite3", os.path.join(g.state, "policy", "policy.db"),
-         "UPDATE content SET text = CAST('rule one allow to cidr 127.0.0.0/8\nexpect deny to 127.0.0.1\n' AS BLOB)"],
-        check=True,
-    )
+    text = b"rule one allow to cidr 127.0.0.0/8\nexpect deny to 127.0.0.1\n"
+    edit_store(g, f"UPDATE content SET text = x'{text.hex()}', hash = x'{hashlib.blake2b(text, digest_size=32).hexdigest()}'")
     g.start()
     assert any("[expect-failed]" in w for w in g.status()["policy"]["warnings"])
 

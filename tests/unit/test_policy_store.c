@@ -8,6 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include <sodium.h>
 #include <sqlite3.h>
 #include <sys/stat.h>
 
@@ -224,7 +225,7 @@ static void test_older_store(void **state)
 {
 	static const char old[] =
 		"PRAGMA application_id=0x6777706f; PRAGMA user_version=1;"
-		"INSERT INTO content VALUES (1, x'00', CAST('default deny' AS BLOB));"
+		"INSERT INTO content VALUES (1, x'%s', CAST('default deny' AS BLOB));"
 		"INSERT INTO revision VALUES (1, 1, 5000, 1000, 'ann', 'file', '', '');"
 		"INSERT INTO activation VALUES (1, 1, 5000, 1000);";
 	struct policy_store *s;
@@ -232,12 +233,15 @@ static void test_older_store(void **state)
 	struct policy_new n = new_policy("rule a deny\n");
 	struct policy_file file = {"l", "1", 1};
 	sqlite3 *handle;
-	char *text, out[256] = "";
+	uint8_t hash[POLICY_HASH_BYTES];
+	char *text, out[256] = "", hex[2 * sizeof hash + 1], sql[1024];
 
 	(void)state;
+	policy_store_hash("default deny", 12, hash);
+	snprintf(sql, sizeof sql, old, sodium_bin2hex(hex, sizeof hex, hash, sizeof hash));
 	assert_int_equal(sqlite3_open("policy.db", &handle), SQLITE_OK);
 	assert_int_equal(sqlite3_exec(handle, schema_policy_migrations[0], NULL, NULL, NULL), SQLITE_OK);
-	assert_int_equal(sqlite3_exec(handle, old, NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(handle, sql, NULL, NULL, NULL), SQLITE_OK);
 	sqlite3_close(handle);
 	s = must_open(false);
 	assert_int_equal(policy_store_get(s, active(s), &r, &text, NULL, &why), 1);
@@ -334,6 +338,44 @@ static void test_all_or_nothing(void **state)
 	policy_store_close(&s);
 }
 
+static void edit(const char *sql)
+{
+	sqlite3 *handle;
+
+	assert_int_equal(sqlite3_open("policy.db", &handle), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(handle, sql, NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(handle);
+}
+
+/* What was changed behind the store's back is neither read nor built upon. */
+static void test_damaged_texts_are_refused(void **state)
+{
+	struct policy_store *s = must_open(false);
+	struct policy_new n = new_policy("rule ssh deny port 22\n");
+	struct policy_file file = {"list", "x.example\n", 10};
+	struct policy_revision r;
+	char *text, out[256] = "";
+	uint32_t id;
+
+	(void)state;
+	n.files = &file;
+	n.nfiles = 1;
+	must_add(s, &n);
+	edit("UPDATE content SET text = CAST(replace(CAST(text AS TEXT), 'x.ex', 'y.ex') AS BLOB)");
+	assert_int_equal(policy_store_get(s, 1, &r, &text, NULL, &why), 1);
+	free(text);
+	assert_int_equal(policy_store_files(s, 1, on_file, out, &why), -1);
+	assert_non_null(strstr(why.text, "damaged"));
+	assert_string_equal(out, "");
+	edit("UPDATE content SET text = CAST(replace(CAST(text AS TEXT), 'deny', 'allow') AS BLOB)");
+	assert_int_equal(policy_store_get(s, 1, &r, &text, NULL, &why), -1);
+	assert_non_null(strstr(why.text, "damaged"));
+	assert_int_equal(policy_store_add(s, &n, &id, &why), -1);
+	assert_non_null(strstr(why.text, "damaged"));
+	assert_int_equal(active(s), 1);
+	policy_store_close(&s);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, scratch_enter, scratch_leave)
@@ -348,6 +390,7 @@ int main(void)
 		TEST(test_list),
 		TEST(test_bounds_and_bytes),
 		TEST(test_all_or_nothing),
+		TEST(test_damaged_texts_are_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
