@@ -141,7 +141,8 @@ void control_end_worker(const struct peer *worker)
 
 /* ---- our own events ------------------------------------------------------------------------------------------------- */
 
-void control_record(struct control *c, enum audit_kind kind, const struct author *author, uint32_t revision, const char *reason)
+struct record *control_record_for(struct control *c, enum audit_kind kind, const struct author *author, uint32_t revision,
+				  const char *reason, struct waiter *waiter)
 {
 	static struct audit_event e;
 
@@ -152,7 +153,12 @@ void control_record(struct control *c, enum audit_kind kind, const struct author
 	if (author != NULL)
 		snprintf(e.user, sizeof e.user, "%s", author->name);
 	snprintf(e.reason, sizeof e.reason, "%s", reason);
-	record_event(c->recording, &e, NULL);
+	return record_event(c->recording, &e, waiter);
+}
+
+void control_record(struct control *c, enum audit_kind kind, const struct author *author, uint32_t revision, const char *reason)
+{
+	control_record_for(c, kind, author, revision, reason, NULL);
 }
 
 /* ---- the supervisor ---------------------------------------------------------------------------------------------------- */
@@ -202,7 +208,7 @@ static void on_message(struct child *child, struct ipc_message *m)
 			spawn_answered(c, spawn, -1);
 		break;
 	case IPC_RELOAD:
-		policy_change(c, &(struct policy_order){.kind = ORDER_RELOAD, .author = {.name = "SIGHUP"}, .bundle_fd = -1},
+		policy_change(c, &(struct policy_order){.kind = ORDER_RELOAD, .author = {c->owner, "SIGHUP"}, .bundle_fd = -1},
 			      log_reload, NULL);
 		break;
 	case IPC_FILE_OPENED:

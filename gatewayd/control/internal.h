@@ -147,6 +147,9 @@ int admin_take_fd(struct client *client);
 void control_end_worker(const struct peer *worker);
 void control_spawn(struct control *c, enum role role, void (*started)(struct control *c, int fd, void *arg), void *arg);
 void control_record(struct control *c, enum audit_kind kind, const struct author *author, uint32_t revision, const char *reason);
+/* The same for a waiter, see record_event(). */
+struct record *control_record_for(struct control *c, enum audit_kind kind, const struct author *author, uint32_t revision,
+				  const char *reason, struct waiter *waiter);
 
 /* notes.c: warnings and diagnostics, JSON objects with severity, code, message and, if they have a place, file, line, column,
  * excerpt, caret and caret_len. */

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +37,9 @@ struct change {
 	json_t *notes;
 	uint32_t errors, warnings;
 	int former_fd; /* the image that is replaced; held, so that no worker is the last to let go and has to free it */
-	bool waiting;  /* for the workers to take it */
+	struct waiter recorded;
+	struct record *record; /* that it is in force, while that is not durable */
+	bool waiting;  /* for the workers to take it, and for the record */
 	struct event late;
 };
 
@@ -80,6 +83,7 @@ static void end(struct change *ch, const char *error)
 		snprintf(text, sizeof text, "refused: %s", error);
 		control_record(c, AUDIT_POLICY, &ch->order.author, c->policy.revision, text);
 	}
+	record_forget(&ch->record);
 	ch->done(c, &result, ch->arg);
 	json_decref(ch->notes);
 	bundle_clear(&ch->bundle);
@@ -179,9 +183,9 @@ static int store_revision(struct change *ch)
 	return rc == 0 ? 0 : -1;
 }
 
-/* ---- in force means: every worker decides by it ----------------------------------------------------------------------- */
+/* ---- in force means: every worker decides by it, and the audit says so ------------------------------------------------- */
 
-#define WORKERS_WAIT_S 5
+#define SETTLE_WAIT_S 5
 
 static bool any_awaited(const struct control *c)
 {
@@ -193,7 +197,12 @@ static bool any_awaited(const struct control *c)
 	return false;
 }
 
-static void on_workers_late(evutil_socket_t fd, short what, void *arg)
+static bool is_settled(const struct change *ch)
+{
+	return ch->record == NULL && !any_awaited(ch->control);
+}
+
+static void on_late(evutil_socket_t fd, short what, void *arg)
 {
 	struct change *ch = arg;
 	struct peer *p;
@@ -205,42 +214,65 @@ static void on_workers_late(evutil_socket_t fd, short what, void *arg)
 				 ch->control->policy.revision);
 			p->awaited = false;
 		}
+	if (ch->record != NULL)
+		note_add(ch->notes, "unrecorded", "the audit does not hold yet that revision %u is in force",
+			 ch->control->policy.revision);
 	end(ch, NULL);
 }
 
-static void await_workers(struct change *ch)
+static void settle(struct change *ch)
 {
-	struct timeval wait = {.tv_sec = WORKERS_WAIT_S};
+	struct timeval wait = {.tv_sec = SETTLE_WAIT_S};
 
-	if (!any_awaited(ch->control)) {
+	if (is_settled(ch)) {
 		end(ch, NULL);
 		return;
 	}
 	ch->waiting = true;
-	evtimer_assign(&ch->late, ch->control->child->base, on_workers_late, ch);
+	evtimer_assign(&ch->late, ch->control->child->base, on_late, ch);
 	evtimer_add(&ch->late, &wait);
 }
 
-void policy_taken(struct peer *worker)
+static void settle_more(struct change *ch)
 {
-	struct change *ch = worker->control->policy.change;
-
-	worker->awaited = false;
-	if (ch != NULL && ch->waiting && !any_awaited(ch->control)) {
+	if (ch != NULL && ch->waiting && is_settled(ch)) {
 		evtimer_del(&ch->late);
 		end(ch, NULL);
 	}
 }
 
-static void record_in_force(const struct change *ch)
+void policy_taken(struct peer *worker)
 {
+	worker->awaited = false;
+	settle_more(worker->control->policy.change);
+}
+
+static void on_recorded(struct waiter *waiter)
+{
+	struct change *ch = (struct change *)((char *)waiter - offsetof(struct change, recorded));
+
+	ch->record = NULL;
+	settle_more(ch);
+}
+
+/* found: in the store, at a start.  Whoever put it there may have been killed before that was recorded. */
+static void record_in_force(struct change *ch, bool found)
+{
+	struct control *c = ch->control;
+	const char *comment = ch->order.comment;
 	char text[AUDIT_TEXT_MAX];
 
-	if (ch->order.comment[0] != '\0')
-		snprintf(text, sizeof text, "revision %u is in force: %.200s", ch->revision, ch->order.comment);
-	else
-		snprintf(text, sizeof text, "revision %u is in force", ch->revision);
-	control_record(ch->control, AUDIT_POLICY, &ch->order.author, ch->revision, text);
+	snprintf(text, sizeof text, "revision %u is %sin force%s%.200s", ch->revision, found ? "found " : "", comment[0] == '\0' ? "" : ": ",
+		 comment);
+	/* Nobody waits for a start's answer, and the recorder may come later. */
+	if (ch->order.kind == ORDER_START) {
+		control_record(c, AUDIT_POLICY, &ch->order.author, ch->revision, text);
+		return;
+	}
+	ch->recorded.durable = on_recorded;
+	ch->record = control_record_for(c, AUDIT_POLICY, &ch->order.author, ch->revision, text, &ch->recorded);
+	if (ch->record == NULL)
+		note_add(ch->notes, "unrecorded", "out of memory: the audit will not hold that revision %u is in force", ch->revision);
 }
 
 static void take_image(struct change *ch, struct compiled *result)
@@ -291,11 +323,10 @@ static void on_policy_compiled(struct control *c, struct compiled *result, void 
 	if (news && store_revision(ch) != 0)
 		return;
 	take_image(ch, result);
-	if (news)
-		record_in_force(ch);
+	record_in_force(ch, !news);
 	if (ch->order.kind == ORDER_START)
 		child_ready(c->child);
-	await_workers(ch);
+	settle(ch);
 }
 
 /* Takes over fd, a sealed bundle. */
@@ -621,7 +652,7 @@ void policy_start(struct control *c, bool first)
 		log_fatal("out of memory");
 	c->policy.warnings = json_array();
 	*ch = (struct change){.control = c,
-			      .order = {.kind = ORDER_START, .first = first, .author = {.name = "start"}, .bundle_fd = -1},
+			      .order = {.kind = ORDER_START, .first = first, .author = {c->owner, "start"}, .bundle_fd = -1},
 			      .done = on_started,
 			      .notes = json_array(),
 			      .former_fd = -1};

@@ -126,3 +126,29 @@ def test_a_full_disk_changes_nothing(gateway, server):
     g.write_policy("rule closed deny to cidr 127.0.0.2/32\nrule all allow to cidr 127.0.0.0/8\n")
     g.reload()
     assert which_rules(g, s) == 0 and g.revision() == 2
+
+
+def test_nothing_is_in_force_without_a_record(gateway):
+    """A recorder that hangs: whoever changes the policy is told; and once all is killed, the next start records what it finds."""
+    g = gateway(workers=1)
+    g.write("new.policy", "rule all allow to cidr 127.0.0.0/8\n")
+    os.kill(g.pids("recorder")[0], signal.SIGSTOP)
+    done = g.ctl("policy", "apply", g.path("new.policy"))
+    assert "the audit does not hold yet that revision 2 is in force" in done.err, (done.out, done.err)
+    children = processes.children(g.process.pid)
+    g.stop(signal.SIGKILL)
+    for pid in children:
+        processes.kill(pid)
+    wait.until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in children), "its children are gone", 60)
+    g.start()
+    row = [r for r in g.wait_rows(2, event="policy") if r["revision"] == 2]
+    assert [r["reason"] for r in row] == ["revision 2 is found in force"], row
+
+
+def test_what_is_acknowledged_is_recorded(gateway):
+    """The row can be read as soon as the change is told to be active."""
+    g = gateway(workers=1)
+    for i in range(10):
+        g.write("new.policy", f"rule all allow to cidr 127.0.0.0/8\n# {i}\n")
+        g.ctl("policy", "apply", g.path("new.policy"))
+        assert g.rows(event="policy", revision=i + 2), i
