@@ -71,7 +71,10 @@ static int listen_towards(struct session *s, const struct candidate *c)
 	}
 	len = endpoint_to_sockaddr(&ep, &sa);
 	s->server_fd = socket(sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (s->server_fd < 0 || bind(s->server_fd, (struct sockaddr *)&sa, len) != 0)
+	if (s->server_fd < 0)
+		return -1;
+	relay_prepare(s->server_fd);
+	if (bind(s->server_fd, (struct sockaddr *)&sa, len) != 0)
 		return -1;
 	len = sizeof sa;
 	if (getsockname(s->server_fd, (struct sockaddr *)&sa, &len) != 0 ||
@@ -137,7 +140,6 @@ static void peer_arrived(struct session *s, int fd, const struct endpoint *peer)
 	event_del(&s->server_read);
 	close(s->server_fd);
 	s->server_fd = fd;
-	relay_prepare(fd);
 	s->address = peer->addr;
 	s->setup->bound = *peer; /* what the second reply tells */
 	s->setup->recorded = false;

@@ -266,6 +266,9 @@ void relay_prepare(int fd)
 	int one = 1, idle_s = KEEPALIVE_IDLE_S, interval_s = KEEPALIVE_INTERVAL_S, probes = KEEPALIVE_PROBES;
 
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	/* Out of line, an urgent byte would be lost, and with two of them one is lost before anybody reads: in its place it passes
+	 * like any other (RFC 6093 section 5).  The client's side has it from its listener. */
+	setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof one);
 	/* Who vanished after his last byte would otherwise hold the session for the whole idle limit. */
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
@@ -280,9 +283,6 @@ void relay_start(struct session *s, const uint8_t *early, size_t len)
 	int one = 1;
 
 	setsockopt(s->client_fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-	/* Out of line, an urgent byte would be lost: in its place it passes like any other (RFC 6093 section 5).  The client's side
-	 * has it from its listener. */
-	setsockopt(s->server_fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof one);
 	event_del(&s->client_read);
 	event_assign(&s->client_read, base, s->client_fd, EV_READ | EV_PERSIST, on_client_readable, s);
 	event_assign(&s->client_write, base, s->client_fd, EV_WRITE, on_client_writable, s);

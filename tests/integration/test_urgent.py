@@ -87,9 +87,10 @@ def test_urgent_bytes_before_the_relay_arrive_in_their_place(gateway, server):
             with sink.accept() as s:
                 urgently(c, b"bc")
                 c.send(b"d")
-                s.sendall(b"w")
+                s.send(b"w", socket.MSG_OOB)
                 s.send(b"x", socket.MSG_OOB)
-                s.sendall(b"yz")
+                s.send(b"y", socket.MSG_OOB)
+                s.sendall(b"z")
                 s.shutdown(socket.SHUT_WR)
                 assert c.silent_for(0.3)
                 os.kill(recorder, signal.SIGCONT)
@@ -115,6 +116,26 @@ def test_urgent_bytes_on_both_sides_of_a_bind(shared):
             c.socket.shutdown(socket.SHUT_WR)
             assert read_all(peer) == b"ab"
             assert c.receive_all() == b"xy"
+
+
+def test_urgent_bytes_of_a_peer_that_nobody_has_accepted_yet(gateway):
+    g = gateway(workers=1, listener_methods=["none"], listener_commands=["bind"])
+    worker = g.pids("worker")[0]
+    with g.client() as c:
+        assert c.greet(socks.NONE) == socks.NONE
+        assert c.request("127.0.0.1", 20, socks.BIND) == socks.OK
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            peer = socket.create_connection(c.bound, 10)
+            for byte in b"xy":
+                peer.send(bytes([byte]), socket.MSG_OOB)
+            peer.sendall(b"z")
+            peer.shutdown(socket.SHUT_WR)
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        with peer:
+            assert c.reply() == socks.OK
+            assert c.receive_all() == b"xyz"
 
 
 def test_urgent_bytes_do_not_end_an_association(shared, server):
