@@ -200,6 +200,11 @@ bool recording_has_room(const struct recording *r)
 	return r->count < WAITING_MAX && r->bytes < WAITING_BYTES_MAX;
 }
 
+bool recording_has_plenty(const struct recording *r)
+{
+	return r->count < WAITING_MAX / 2 && r->bytes < WAITING_BYTES_MAX / 2;
+}
+
 bool recording_grants(const struct recording *r)
 {
 	return recording_has_room(r) && !r->no_grants;

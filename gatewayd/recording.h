@@ -37,6 +37,8 @@ struct ipc *recording_peer(const struct recording *r);
 
 /* Room for more?  No: new sessions wait. */
 bool recording_has_room(const struct recording *r);
+/* Is no more than half of it taken?  No: what makes rows in bulk waits, so that there is room for everybody else. */
+bool recording_has_plenty(const struct recording *r);
 /* May anything new be granted?  No: there is no room, or the recorder keeps what is left of its disk for ends and refusals. */
 bool recording_grants(const struct recording *r);
 /* From now on a waiter is told when its event has been handed over, not when it is durable: the operator's explicit choice. */

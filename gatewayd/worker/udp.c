@@ -395,6 +395,7 @@ static struct association *new_association(struct session *s)
 	a->session = s;
 	a->client_fd = a->out_fd[OUT_V4] = a->out_fd[OUT_V6] = -1;
 	a->client = (struct endpoint){.addr = s->client.addr, .port = s->setup->request.port};
+	a->denials_us = clock_mono_us();
 	TAILQ_INIT(&a->by_age);
 	a->groups = s->setup->groups;
 	a->ngroups = s->setup->ngroups;

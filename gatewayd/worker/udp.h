@@ -24,9 +24,11 @@
 /* Names that an association, and a worker for all of them, may have looked up at a time. */
 #define UDP_LOOKUPS_MAX 8
 #define UDP_LOOKUPS_ALL 256
-/* Of an association's flows, those that the other side opened; and of its refusals of such, those that get a row. */
+/* Of an association's flows, those that the other side opened; and of its refusals of such, those that are told. */
 #define UDP_INBOUND_MAX 64
 #define UDP_INBOUND_DENIALS 32
+/* Refusals of what the client asked for that are told at once, and one more each second; the rest are in `denied`. */
+#define UDP_DENIALS 64
 
 struct association;
 
@@ -78,6 +80,8 @@ struct association {
 	struct flow_list by_request[UDP_BUCKETS], by_remote[UDP_BUCKETS];
 	TAILQ_HEAD(, udp_flow) by_age;
 	unsigned nflows, ninbound, nlookups, inbound_denials;
+	unsigned denials;  /* told of those since */
+	int64_t denials_us; /* monotonic; moves on with each that is forgotten */
 	size_t waiting_bytes;
 	struct udp_counts counts;
 	char (*groups)[AUTH_GROUP_NAME_MAX + 1]; /* of the user, for decisions; the setup is gone by then */

@@ -89,8 +89,22 @@ static void drop_waiting(struct udp_flow *f)
 	}
 }
 
-/* Stays as a flow that drops: its next datagrams are not worth a row each. */
-static void deny(struct udp_flow *f, enum reason reason, const char *detail, const struct policy_decision *d)
+/* Anybody can knock, under any address, and a client can name any destination: that must fill neither the audit nor the log. */
+static bool may_tell(struct association *a, bool inbound)
+{
+	int64_t now = clock_mono_us(), seconds = (now - a->denials_us) / 1000000;
+
+	if (!recording_has_plenty(a->session->worker->recording))
+		return false;
+	if (inbound)
+		return a->inbound_denials < UDP_INBOUND_DENIALS && ++a->inbound_denials > 0;
+	a->denials_us += seconds * 1000000;
+	a->denials -= seconds < a->denials ? (unsigned)seconds : a->denials;
+	return a->denials < UDP_DENIALS && ++a->denials > 0;
+}
+
+/* Stays as a flow that drops: its next datagrams are not worth a row each.  told: with a row. */
+static void refuse(struct udp_flow *f, enum reason reason, const char *detail, const struct policy_decision *d, bool told)
 {
 	static struct audit_event e;
 
@@ -99,8 +113,7 @@ static void deny(struct udp_flow *f, enum reason reason, const char *detail, con
 	f->state = FLOW_DENIED;
 	f->decided_s = clock_wall_us() / 1000000;
 	f->revision = f->association->session->worker->rules->revision;
-	/* Anybody can knock, under any address: that must not fill the audit. */
-	if (f->inbound && f->association->inbound_denials++ >= UDP_INBOUND_DENIALS)
+	if (!told)
 		return;
 	flow_event(f, AUDIT_DENIED, &e);
 	if (d != NULL)
@@ -108,6 +121,11 @@ static void deny(struct udp_flow *f, enum reason reason, const char *detail, con
 	snprintf(e.reason, sizeof e.reason, "%s%s%s", reason_word(reason), detail == NULL ? "" : ": ",
 		 detail == NULL ? "" : detail);
 	record_event(f->association->session->worker->recording, &e, NULL);
+}
+
+static void deny(struct udp_flow *f, enum reason reason, const char *detail)
+{
+	refuse(f, reason, detail, NULL, may_tell(f->association, f->inbound));
 }
 
 static void on_durable(struct waiter *w)
@@ -171,11 +189,13 @@ static void log_flow(const struct udp_flow *f, const struct policy_decision *d)
 
 static void deny_by_policy(struct udp_flow *f, const struct policy_decision *d)
 {
+	bool told = may_tell(f->association, f->inbound);
 	char text[AUDIT_TEXT_MAX];
 
 	note_decision(f, d);
-	log_flow(f, d);
-	deny(f, REASON_POLICY, policy_decision_text(f->association->session->worker->rules->image, d, text, sizeof text), d);
+	if (told)
+		log_flow(f, d);
+	refuse(f, REASON_POLICY, policy_decision_text(f->association->session->worker->rules->image, d, text, sizeof text), d, told);
 }
 
 static void open_flow(struct udp_flow *f, const struct addr *remote, const struct policy_decision *d)
@@ -196,7 +216,7 @@ static void open_flow(struct udp_flow *f, const struct addr *remote, const struc
 	if (recording_grants(w->recording))
 		f->record = record_event(w->recording, &e, &f->waiter);
 	if (f->record == NULL)
-		deny(f, REASON_AUDIT, "the audit does not keep up", NULL);
+		deny(f, REASON_AUDIT, "the audit does not keep up");
 }
 
 /* Whether the kernel would send there at all: a name's IPv6 address is of no use where there is no IPv6.  Sends nothing. */
@@ -255,12 +275,12 @@ static void on_answer(const struct answer *answer, void *arg)
 	f->lookup = NULL;
 	lookup_over(f);
 	if (answer->failure != REASON_NONE) {
-		deny(f, answer->failure, answer->detail, NULL);
+		deny(f, answer->failure, answer->detail);
 		return;
 	}
 	f->aliases = answer->naliases == 0 ? NULL : malloc(answer->naliases * sizeof *f->aliases);
 	if (answer->naliases > 0 && f->aliases == NULL) {
-		deny(f, REASON_FAULT, "out of memory", NULL);
+		deny(f, REASON_FAULT, "out of memory");
 		return;
 	}
 	if (answer->naliases > 0)
@@ -289,7 +309,7 @@ static void decide(struct udp_flow *f)
 	f->state = FLOW_RESOLVING;
 	f->lookup = resolver_lookup(w->resolver, &f->request.name, on_answer, f);
 	if (f->lookup == NULL) {
-		deny(f, REASON_FAULT, "out of memory", NULL);
+		deny(f, REASON_FAULT, "out of memory");
 		return;
 	}
 	f->association->nlookups++;
@@ -381,7 +401,8 @@ static bool may_add_flow(struct association *a, const struct request *request, b
 {
 	const struct worker *w = a->session->worker;
 
-	if (!recording_has_room(w->recording))
+	/* Connections have the other half. */
+	if (!recording_has_plenty(w->recording))
 		return false;
 	if (request->has_name && (a->nlookups >= UDP_LOOKUPS_MAX || w->udp_lookups >= UDP_LOOKUPS_ALL))
 		return false;

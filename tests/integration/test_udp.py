@@ -462,19 +462,51 @@ def test_those_who_knock_are_bounded(gateway, target):
     with g.associate() as a:
         a.echo("127.0.0.1", target.port, b"x")
         for i in range(1, 101):
+            speak(target.peers[0], b"denied", f"127.0.2.{i}")
+        for i in range(1, 101):
             speak(target.peers[0], b"allowed", f"127.0.1.{i}")
             if i <= 64:
                 assert a.receive()[1] == b"allowed"
-        for i in range(1, 101):
-            speak(target.peers[0], b"denied", f"127.0.2.{i}")
         for i in range(150):
             a.send("127.0.0.1", 20000 + i, b"x")
         a.echo("127.0.0.1", target.port, b"the client has its own share")
     dropped = g.row(event="ended")["detail"]["dropped"]
-    assert sum(dropped.values()) >= 136
+    assert (dropped["denied"], dropped["unsolicited"]) == (100, 36)
     rows = g.rows("--limit", "0")
     assert len([r for r in rows if r["event"] == "flow" and r.get("detail", {}).get("opened_by")]) == 64
-    assert len([r for r in rows if r["event"] == "denied"]) <= 32
+    assert len([r for r in rows if r["event"] == "denied"]) == 32
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("by", ["address", "name"])
+def test_denials_of_an_association_are_bounded(gateway, target, by):
+    """A client that names ever new destinations fills neither the audit nor the log; the end tells how many there were."""
+    g = start(gateway, policy=f"rule one allow to cidr 127.0.0.1/32 port {target.port}\nrule rest deny log alert\ndefault deny\n")
+    began = time.monotonic()
+    with g.associate() as a:
+        for i in range(2000):
+            a.send(f"127.{i // 250 + 1}.1.{i % 250 + 1}" if by == "address" else f"n{i}.test", 9, b"denied")
+            if i % 50 == 49:
+                a.echo("127.0.0.1", target.port, b"%d" % i)
+    assert g.row(event="ended")["detail"]["dropped"] == {"denied": 2000}
+    bound = 64 + time.monotonic() - began + 1
+    rows = g.rows("--limit", "0", event="denied")
+    assert 64 <= len(rows) <= bound
+    assert {r["rule"] for r in rows} == {"rest"}
+    wait.until(lambda: g.log().count("ALERT: ") == len(rows), "a line for each row")
+
+
+@pytest.mark.hostile
+def test_log_lines_of_those_who_knock_are_bounded(gateway, target):
+    g = start(gateway, policy=f"rule one allow to cidr 127.0.0.1/32 port {target.port}\nrule rest deny log alert\ndefault deny\n", **ANY)
+    with g.associate() as a:
+        a.echo("127.0.0.1", target.port, b"x")
+        for i in range(1, 101):
+            speak(target.peers[0], b"denied", f"127.0.2.{i}")
+        a.echo("127.0.0.1", target.port, b"y")
+    assert g.row(event="ended")["detail"]["dropped"] == {"denied": 100}
+    assert len(g.rows("--limit", "0", event="denied")) == 32
+    assert g.log().count("ALERT: ") == 32
 
 
 def test_what_was_dropped_is_in_the_record_of_the_end(gateway, target, server):
