@@ -115,11 +115,12 @@ struct auth_admit {
 	char user[AUTH_TEXT_MAX + 1]; /* "" without a log-in */
 };
 
-/* Bodies of ADMIT_ASK; of ADMIT_ANSWER (why: NULL or "" for yes); of ADMIT_DONE.  The get functions read a whole body. */
+/* Bodies of ADMIT_ASK; of ADMIT_ANSWER (why: NULL or "" for yes; full: no, because the listener has as many
+ * sessions as it may); of ADMIT_DONE.  The get functions read a whole body. */
 void auth_put_admit(struct wire_writer *w, const struct auth_admit *a);
 bool auth_get_admit(struct wire_reader *r, struct auth_admit *a);
-void auth_put_admit_answer(struct wire_writer *w, uint64_t id, const char *why);
-bool auth_get_admit_answer(struct wire_reader *r, uint64_t *id, char why[AUTH_REASON_MAX + 1]);
+void auth_put_admit_answer(struct wire_writer *w, uint64_t id, const char *why, bool full);
+bool auth_get_admit_answer(struct wire_reader *r, uint64_t *id, char why[AUTH_REASON_MAX + 1], bool *full);
 
 /* Why a user name or password from a client may not reach PAM ("is empty", "holds a control byte", ...: the caller says
  * which of the two), or NULL. */

@@ -223,6 +223,11 @@ static const struct {
 	[OF_USER] = {"this user has as many sessions as they may", "this user begins as many sessions a second as they may"},
 };
 
+bool limits_is_full(const char *why)
+{
+	return why == reasons[OF_LISTENER].many;
+}
+
 /* What each kind is limited to, and by what it is known. */
 struct measure {
 	unsigned sessions, rate;
@@ -245,7 +250,9 @@ static void measure_all(const struct limit_set *set, const struct addr *client, 
 	m[OF_USER].sessions = set->per_user;
 	m[OF_USER].rate = set->rate_per_user;
 	m[OF_USER].len = strnlen(user, sizeof m[OF_USER].key);
-	memcpy(m[OF_USER].key, user, m[OF_USER].len);
+	/* User names that differ in case only may be one user to PAM, so they are counted as one. */
+	for (size_t i = 0; i < m[OF_USER].len; i++)
+		m[OF_USER].key[i] = (uint8_t)(user[i] >= 'A' && user[i] <= 'Z' ? user[i] + ('a' - 'A') : user[i]);
 }
 
 const char *limits_admit(struct limits_holder *h, uint64_t id, size_t listener, const struct addr *client, const char *user,

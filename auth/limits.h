@@ -35,6 +35,8 @@ void limits_holder_free(struct limits_holder **h);
  * force: it has begun already, before we were here.  now_us: monotonic. */
 const char *limits_admit(struct limits_holder *h, uint64_t id, size_t listener, const struct addr *client, const char *user,
 			 bool force, int64_t now_us);
+/* Of what limits_admit() answered: is it the listener that has as many sessions as it may?  One that ends makes room for any. */
+bool limits_is_full(const char *why);
 void limits_release(struct limits_holder *h, uint64_t id, int64_t now_us);
 /* Counters held in memory, for status and tests. */
 size_t limits_counters(const struct limits *l);

@@ -606,7 +606,7 @@ static bool on_admit(struct worker *w, const struct ipc_message *message)
 	if (!auth_get_admit(&r, &a))
 		return false;
 	why = limits_admit(w->admitted, a.id, a.listener, &a.client, a.user, a.begun, clock_mono_us());
-	auth_put_admit_answer(&out, a.id, why);
+	auth_put_admit_answer(&out, a.id, why, limits_is_full(why));
 	if (!a.begun)
 		ipc_send_wire(w->link, IPC_ADMIT_ANSWER, &out);
 	return true;

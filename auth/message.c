@@ -266,16 +266,18 @@ bool auth_get_admit(struct wire_reader *r, struct auth_admit *a)
 	return wire_done(r) && a->id != 0 && a->client.family != ADDR_NONE;
 }
 
-void auth_put_admit_answer(struct wire_writer *w, uint64_t id, const char *why)
+void auth_put_admit_answer(struct wire_writer *w, uint64_t id, const char *why, bool full)
 {
 	wire_put_u64(w, id);
 	wire_put_text(w, why);
+	wire_put_u8(w, full);
 }
 
-bool auth_get_admit_answer(struct wire_reader *r, uint64_t *id, char why[AUTH_REASON_MAX + 1])
+bool auth_get_admit_answer(struct wire_reader *r, uint64_t *id, char why[AUTH_REASON_MAX + 1], bool *full)
 {
 	*id = wire_get_u64(r);
 	wire_get_text(r, why, AUTH_REASON_MAX + 1);
+	*full = wire_get_u8(r) != 0;
 	return wire_done(r);
 }
 

@@ -19,8 +19,21 @@
 /* Descriptors that are not for sessions: links, resolver, logs. */
 #define DESCRIPTOR_RESERVE 64
 #define PAUSE_US 100000
+/* Unfinished handshakes, the oldest first, of which one gives way: of the listener, and looked through in all. */
+#define PRESS_FOUND 256
+#define PRESS_LOOKED 4096
 /* A limit of a thousand million is no invitation to use them. */
 #define DESCRIPTORS_MAX 8000000
+
+/* FNV-1a. */
+static uint32_t hash_client(const struct addr *client, size_t len)
+{
+	uint32_t h = 2166136261u;
+
+	for (size_t i = 0; i < len; i++)
+		h = (h ^ client->bytes[i]) * 16777619u;
+	return h ^ h >> 16;
+}
 
 static bool client_allowed(const struct config_listener *l, const struct addr *client)
 {
@@ -35,11 +48,7 @@ static bool client_allowed(const struct config_listener *l, const struct addr *c
 /* Is there any point in listening to it?  Asked of policy once for each client and revision. */
 static bool may_be_admitted(struct worker *w, const struct config_listener *l, const struct addr *client)
 {
-	uint32_t h = 2166136261u;
-
-	for (size_t i = 0; i < sizeof client->bytes; i++)
-		h = (h ^ client->bytes[i]) * 16777619u;
-	struct admit *a = &w->admits[(h ^ h >> 16) % ADMITS];
+	struct admit *a = &w->admits[hash_client(client, sizeof client->bytes) % ADMITS];
 
 	if (a->revision != w->rules->revision || a->listener != l || !addr_equal(&a->client, client))
 		*a = (struct admit){.client = *client,
@@ -66,6 +75,39 @@ static bool make_room(struct worker *w)
 	return true;
 }
 
+unsigned *accept_shakers(struct worker *w, const struct addr *client)
+{
+	/* A client over IPv6 is its /64, as for limits. */
+	return &w->shakers[hash_client(client, client->family == ADDR_V6 ? 8 : addr_len(client)) % SHAKERS];
+}
+
+bool accept_press(const struct session *s)
+{
+	struct worker *w = s->worker;
+	struct setup *setup, *victim = NULL;
+	unsigned most = *accept_shakers(w, &s->client.addr), looked = 0, found = 0;
+
+	TAILQ_FOREACH (setup, &w->shaking, shaking) {
+		struct session *other = setup->session;
+
+		if (looked++ == PRESS_LOOKED || found == PRESS_FOUND)
+			break;
+		if (other->listener != s->listener || other->state == SESSION_COUNTING)
+			continue;
+		found++;
+		unsigned has = *accept_shakers(w, &other->client.addr);
+
+		if (victim == NULL ? has >= most : has > most) {
+			victim = setup;
+			most = has;
+		}
+	}
+	if (victim == NULL)
+		return false;
+	session_turn_away(victim->session, REASON_LIMIT, "the listener is full, and this client was silent for long");
+	return true;
+}
+
 static void take(struct acceptor *a, int fd, const struct sockaddr *sa, socklen_t len)
 {
 	struct worker *w = a->worker;
@@ -73,21 +115,25 @@ static void take(struct acceptor *a, int fd, const struct sockaddr *sa, socklen_
 	struct session *s;
 
 	w->counters.accepted++;
-	/* At the limit a client is turned away at once: in the queue it would only wait for somebody else to leave. */
-	if (w->nsessions >= w->max_sessions && !make_room(w)) {
+	/* Whom nothing is served takes nobody's room. */
+	if (!endpoint_from_sockaddr(sa, len, &client) || !client_allowed(a->listener, &client.addr)) {
 		w->counters.turned_away++;
-		log_warning("%u sessions are open: more are turned away", w->nsessions);
 		close(fd);
 		return;
 	}
-	if (!endpoint_from_sockaddr(sa, len, &client) || !client_allowed(a->listener, &client.addr)) {
+	bool may = may_be_admitted(w, a->listener, &client.addr);
+
+	/* At the limit a client is turned away at once: in the queue it would only wait for somebody else to leave. */
+	if (may && w->nsessions >= w->max_sessions && !make_room(w)) {
+		w->counters.turned_away++;
+		log_warning("%u sessions are open: more are turned away", w->nsessions);
 		close(fd);
 		return;
 	}
 	s = session_new(w, a->listener, fd, &client);
 	if (s == NULL)
 		return;
-	if (!may_be_admitted(w, a->listener, &client.addr)) {
+	if (!may) {
 		s->revision = w->rules->revision;
 		session_turn_away(s, REASON_POLICY, "no rule can admit this client");
 	} else if (!limits_ask_connection(s)) {

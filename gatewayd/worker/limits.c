@@ -80,14 +80,24 @@ static void refuse(struct session *s, const char *why)
 		session_refuse(s, REASON_LIMIT, why);
 }
 
+/* Clients that say nothing must not keep a listener from those that do: one of them gives way, and we ask once more. */
+static bool make_room(struct session *s)
+{
+	if (s->state != SESSION_COUNTING || s->setup->pressed || !accept_press(s))
+		return false;
+	s->setup->pressed = true;
+	return limits_ask_connection(s);
+}
+
 void limits_answer(struct worker *w, const struct ipc_message *m)
 {
 	struct wire_reader r = wire_reader_on(m->body, m->len);
 	char why[AUTH_REASON_MAX + 1];
 	struct setup *setup;
 	uint64_t id;
+	bool full;
 
-	if (!auth_get_admit_answer(&r, &id, why)) {
+	if (!auth_get_admit_answer(&r, &id, why, &full)) {
 		log_error("the authenticator sent a malformed answer about limits");
 		return;
 	}
@@ -99,6 +109,8 @@ void limits_answer(struct worker *w, const struct ipc_message *m)
 		return; /* its client has left */
 	limits_stop_asking(setup);
 	evtimer_del(&setup->session->timer);
+	if (full && make_room(setup->session))
+		return;
 	if (why[0] != '\0')
 		refuse(setup->session, why);
 	else if (setup->session->state == SESSION_COUNTING)

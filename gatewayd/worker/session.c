@@ -68,9 +68,13 @@ const char *session_state_name(enum session_state state)
 
 static void stop_shaking(struct setup *setup)
 {
-	if (setup->in_shaking)
-		TAILQ_REMOVE(&setup->session->worker->shaking, setup, shaking);
+	struct session *s = setup->session;
+
+	if (!setup->in_shaking)
+		return;
+	TAILQ_REMOVE(&s->worker->shaking, setup, shaking);
 	setup->in_shaking = false;
+	--*accept_shakers(s->worker, &s->client.addr);
 }
 
 void session_set_state(struct session *s, enum session_state state)
@@ -238,6 +242,7 @@ struct session *session_new(struct worker *w, const struct config_listener *list
 	TAILQ_INSERT_TAIL(&w->sessions, s, next);
 	TAILQ_INSERT_TAIL(&w->shaking, s->setup, shaking);
 	s->setup->in_shaking = true;
+	++*accept_shakers(w, &client->addr);
 	if (++w->nsessions > w->peak_sessions)
 		w->peak_sessions = w->nsessions;
 	return s;

@@ -100,6 +100,7 @@ struct setup {
 	bool gss_under_way; /* the authenticator holds a context of ours that is not established */
 	TAILQ_ENTRY(setup) admitting; /* among those that wait for a word about limits */
 	bool in_admitting;
+	bool pressed; /* somebody has given way to it already */
 	enum reason refusal; /* while the refusal of a log-in is delayed */
 	char *refusal_detail;
 	char (*groups)[AUTH_GROUP_NAME_MAX + 1];

@@ -50,6 +50,9 @@ struct admit {
 	bool may;
 };
 
+/* Counters of unfinished handshakes, by client. */
+#define SHAKERS 4096
+
 #define RELAY_BUFFER (64 * 1024)
 
 struct worker {
@@ -59,7 +62,8 @@ struct worker {
 	struct ipc *auth, *control;
 	struct event relink_timer; /* runs while a link is missing */
 	struct session_list lingering; /* refused, for longest first */
-	TAILQ_HEAD(, setup) shaking;   /* in the handshake, for longest first: who gives way when the worker is full */
+	TAILQ_HEAD(, setup) shaking;   /* in the handshake, for longest first: who gives way when the worker, or a listener, is full */
+	unsigned shakers[SHAKERS];     /* how many of them a client has; clients may share one */
 	TAILQ_HEAD(, setup) admitting; /* that wait for a word about limits, for longest first */
 	LIST_HEAD(, setup) asking; /* log-ins that wait for the authenticator */
 	struct resolver *resolver;
@@ -113,6 +117,11 @@ void accept_remove(struct worker *w, uint16_t listener, uint16_t address, uint16
 /* Accepts, or not, as policy, audit and limits allow now. */
 void accept_update(struct worker *w);
 void accept_init(struct worker *w);
+/* The listener of s is full: ends the handshake that another of its clients has not finished, of a client with many of them rather
+ * than of one with few, and never of one with fewer than the client of s has.  False: there is none. */
+bool accept_press(const struct session *s);
+/* A client's counter among the shakers. */
+unsigned *accept_shakers(struct worker *w, const struct addr *client);
 
 /* session.c */
 void sessions_init(struct worker *w);
@@ -201,7 +210,8 @@ void grant_failed(struct session *s, enum reason reason);
 void grant_audit_timeout(struct session *s);
 
 /* relay.c */
-/* Options of a connection to the other side.  Those of a client come from its listener. */
+/* Options of a connection to the other side, before there is one: its socket's, or its listener's, of which those that are accepted
+ * have them.  Those of a client come from its listener. */
 void relay_prepare(int fd);
 void relay_start(struct session *s, const uint8_t *early, size_t len);
 void relay_idle_check(struct session *s);

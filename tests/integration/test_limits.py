@@ -55,6 +55,49 @@ def test_silent_connections_count(gateway, echo):
     close(silent)
 
 
+def test_silent_clients_do_not_close_a_listener(gateway, echo):
+    """One address takes all of it and says nothing: it presses on itself, and nobody else is kept out."""
+    g = gateway(workers=1, listener_max_sessions=8, listener_handshake_timeout=600000, handshake_timeout=600000)
+    with g.client(source="127.0.0.3") as slow:  # the oldest of all, but one of its address
+        assert slow.greet(socks.PASSWORD) == socks.PASSWORD
+        silent = [g.client() for _ in range(7)]
+        wait.until(lambda: g.status()["workers"]["sessions"] == 8, "all of them are held")
+        with g.session("127.0.0.1", echo.port, source="127.0.0.2") as s:
+            assert s.code == socks.OK
+            s.echo(b"served")
+            assert silent[0].receive_all() == b""
+            assert slow.login("ann", "ann-pass") == 0
+    assert g.row(event="denied")["reason"] == "limit reached: the listener is full, and this client was silent for long"
+    close(silent)
+
+
+def test_a_flood_of_one_address_ends_no_handshake_of_another(gateway):
+    g = gateway(workers=1, listener_max_sessions=1, listener_handshake_timeout=600000, handshake_timeout=600000)
+    with g.client(source="127.0.0.3") as slow:
+        assert slow.greet(socks.PASSWORD) == socks.PASSWORD
+        auth = g.pids("auth")[0]
+        os.kill(auth, signal.SIGSTOP)
+        try:
+            flood = [g.client() for _ in range(20)]
+            wait.until(lambda: g.status()["workers"]["sessions"] == 21, "all of them ask")
+        finally:
+            os.kill(auth, signal.SIGCONT)
+        # As long as it has more of them than the other.
+        for c in flood[:19]:
+            assert c.receive_all() == b""
+        close(flood)
+
+
+def test_clients_that_are_not_served_are_counted_and_take_no_room(gateway):
+    g = gateway(workers=1, max_sessions=1, listener_clients=["127.0.0.1/32"], handshake_timeout=600000)
+    with g.client() as c:
+        assert c.greet(socks.PASSWORD) == socks.PASSWORD
+        with g.client(source="127.0.0.2") as other:
+            assert other.receive_all() == b""
+        assert c.login("ann", "ann-pass") == 0
+    assert g.status()["workers"]["turned_away"] == 1
+
+
 def test_a_client_that_leaves_at_once_is_given_back(gateway, echo):
     g = gateway(workers=2, listener_max_sessions=3)
     for _ in range(50):
@@ -103,11 +146,9 @@ def test_a_refused_user_leaves_the_connection_counted_until_it_ends(gateway, ech
     with g.session("127.0.0.1", echo.port) as first:
         for _ in range(20):
             wait.until(lambda: not turned_away(g), "the refused ones are given back")
-            try:
-                with g.session("127.0.0.1", echo.port) as second:
-                    assert second.code == socks.FAILURE
-            except (OSError, AssertionError):
-                pass
+            wait.until(lambda: g.status()["workers"]["sessions"] == 1, "there is room for one")
+            with g.session("127.0.0.1", echo.port) as second:
+                assert second.code == socks.FAILURE
         first.echo(b"goes on")
     wait.until(lambda: not turned_away(g), "room")
     assert "limit reached: this user has as many sessions as they may" in {r["reason"] for r in g.rows(event="denied")}

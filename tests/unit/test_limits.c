@@ -168,6 +168,30 @@ static void hostile_ids_and_listeners_are_refused(void **state)
 	end();
 }
 
+static void names_that_differ_in_case_are_one_user(void **state)
+{
+	(void)state;
+	begin((struct limit_set){.per_user = 2});
+	assert_true(admit(first, 1, &near, "ann", 0));
+	assert_true(admit(first, 2, &near, "ANN", 0));
+	assert_false(admit(first, 3, &near, "Ann", 0));
+	assert_true(admit(first, 3, &near, "anna", 0));
+	limits_release(first, 2, 0);
+	assert_true(admit(second, 4, &far, "aNN", 0));
+	end();
+}
+
+static void only_a_full_listener_is_full(void **state)
+{
+	(void)state;
+	begin((struct limit_set){.sessions = 2, .per_client = 1});
+	assert_false(limits_is_full(limits_admit(first, 1, 0, &near, "", false, 0)));
+	assert_false(limits_is_full(limits_admit(first, 2, 0, &near, "", false, 0)));
+	assert_false(limits_is_full(limits_admit(first, 2, 0, &far, "", false, 0)));
+	assert_true(limits_is_full(limits_admit(first, 3, 0, &near, "", false, 0)));
+	end();
+}
+
 static void counters_do_not_pile_up(void **state)
 {
 	(void)state;
@@ -194,6 +218,8 @@ int main(void)
 		cmocka_unit_test(what_a_dead_worker_held_returns),
 		cmocka_unit_test(what_has_begun_is_counted_unasked),
 		cmocka_unit_test(hostile_ids_and_listeners_are_refused),
+		cmocka_unit_test(names_that_differ_in_case_are_one_user),
+		cmocka_unit_test(only_a_full_listener_is_full),
 		cmocka_unit_test(counters_do_not_pile_up),
 	};
 
