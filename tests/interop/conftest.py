@@ -27,6 +27,9 @@ and origin are hosts of their own (network namespaces); only the gateway reaches
 ssh goes as far as the server's host key and its refusal of a log-in, which are encrypted end to end. A program that is not
 installed is "not tried".
 
+GSSAPI: Debian 12's curl (7.88.1) offers the method and then refuses the answer that takes it, as it would from any server, and
+Debian's Dante is built without it; neither can be tried. The rows of python3-gssapi are of a client of a few lines.
+
 """
 
 
