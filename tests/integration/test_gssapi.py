@@ -427,7 +427,7 @@ def test_guessing_is_throttled(gateway, realm, ann):
             assert c.greet(socks.GSSAPI) == socks.GSSAPI
             c.send(kdc.frame(b"guess", kdc.TOKEN))
             assert c.receive_all() == b"\1\xff"
-    assert g.wait_rows(5, event="login-failed")[-1]["reason"].startswith("log-in throttled: ")
+    assert any(r["reason"].startswith("log-in throttled: ") for r in g.wait_rows(5, event="login-failed"))
     established(g, ann).close()
 
 
