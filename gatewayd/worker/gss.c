@@ -6,6 +6,7 @@
 #include <gssapi/gssapi_ext.h>
 #include <gssapi/gssapi_krb5.h>
 #include <krb5.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@
 #define WAITING_MAX (GSS_FRAME_MAX + RELAY_BUFFER)
 
 struct gss {
+	struct session *session;
 	gss_ctx_id_t context;
 	enum protection protection;
 	bool agreed; /* on the protection */
@@ -32,6 +34,11 @@ struct gss {
 	/* Bytes of the client that are not opened yet, from off on; NULL while there are none. */
 	uint8_t *in;
 	size_t off, len, size;
+	/* What they are counted for while there are any: in the handshake what they take, afterwards what they may take. */
+	size_t counted;
+	TAILQ_ENTRY(gss) shaking;
+	bool relays;
+	bool waits; /* for a whole message, in the kernel */
 };
 
 void gss_prepare(const char *krb5_conf)
@@ -49,6 +56,20 @@ void gss_prepare(const char *krb5_conf)
 
 /* ---- waiting bytes ------------------------------------------------------------------------------------------------ */
 
+/* Counts what g keeps as `bytes`; 0: it keeps none any more. */
+static void count(struct gss *g, size_t bytes)
+{
+	struct worker *w = g->session->worker;
+	size_t *all = g->relays ? &w->gss_relaying_bytes : &w->gss_shaking_bytes;
+
+	if (!g->relays && g->counted == 0 && bytes > 0)
+		TAILQ_INSERT_TAIL(&w->gss_shaking, g, shaking);
+	else if (!g->relays && g->counted > 0 && bytes == 0)
+		TAILQ_REMOVE(&w->gss_shaking, g, shaking);
+	*all = *all - g->counted + bytes;
+	g->counted = bytes;
+}
+
 static void give_back(struct session *s)
 {
 	struct gss *g = s->gss;
@@ -57,9 +78,42 @@ static void give_back(struct session *s)
 		return;
 	explicit_bzero(g->in, g->size);
 	free(g->in);
-	s->worker->gss_bytes -= g->size;
+	count(g, 0);
 	g->in = NULL;
 	g->off = g->len = g->size = 0;
+}
+
+void gss_forget_bytes(struct session *s)
+{
+	if (s->gss != NULL)
+		give_back(s);
+}
+
+/* The request is there: what came with it is kept even if others keep much. */
+static void leave_handshake(struct session *s)
+{
+	struct gss *g = s->gss;
+
+	count(g, 0);
+	g->relays = true;
+	count(g, g->in == NULL ? 0 : WAITING_MAX);
+}
+
+/* Others in the handshake give way, until `more` fit in. */
+static void make_room(struct gss *g, size_t more)
+{
+	struct worker *w = g->session->worker;
+
+	while (w->gss_shaking_bytes + more > GSS_SHAKING_BYTES) {
+		struct gss *oldest = TAILQ_FIRST(&w->gss_shaking);
+
+		if (oldest == g)
+			oldest = TAILQ_NEXT(g, shaking);
+		if (oldest == NULL)
+			return; /* it alone has not that much */
+		session_turn_away(oldest->session, REASON_LIMIT,
+				  "GSSAPI clients have sent too much of messages that are not whole, and this one's waited for longest");
+	}
 }
 
 /* Room for more bytes behind those that wait. */
@@ -79,8 +133,8 @@ static int reserve(struct session *s, size_t more, struct err *why)
 		size *= 2;
 	if (size == g->size)
 		return 0;
-	if (s->worker->gss_bytes + size - g->size > GSS_BYTES_ALL)
-		return err_set(why, "too many bytes of GSSAPI clients wait");
+	if (!g->relays)
+		make_room(g, size - g->size);
 	bigger = malloc(size);
 	if (bigger == NULL)
 		return err_set(why, "out of memory");
@@ -89,9 +143,9 @@ static int reserve(struct session *s, size_t more, struct err *why)
 		explicit_bzero(g->in, g->size);
 		free(g->in);
 	}
-	s->worker->gss_bytes += size - g->size;
 	g->in = bigger;
 	g->size = size;
+	count(g, g->relays ? WAITING_MAX : size);
 	return 0;
 }
 
@@ -104,6 +158,53 @@ int gss_take(struct session *s, uint8_t *data, size_t len, struct err *why)
 	memcpy(s->gss->in + s->gss->len, data, len);
 	s->gss->len += len;
 	return 0;
+}
+
+static void wait_for_bytes(struct session *s, size_t n)
+{
+	int bytes = (int)n;
+
+	setsockopt(s->client_fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof bytes);
+	s->gss->waits = n > 1;
+}
+
+static bool client_has_finished(const struct session *s)
+{
+	struct pollfd p = {.fd = s->client_fd, .events = POLLRDHUP};
+
+	return poll(&p, 1, 0) > 0;
+}
+
+/* One message once it is whole: until then the kernel keeps it, and wakes nobody. */
+static ssize_t recv_whole(struct session *s, uint8_t *buffer)
+{
+	ssize_t n = recv(s->client_fd, buffer, GSS_HEADER, MSG_PEEK);
+	size_t want = GSS_HEADER;
+
+	if (n <= 0)
+		return n;
+	if (n == GSS_HEADER && buffer[1] == GSS_DATA)
+		want += (size_t)buffer[2] << 8 | buffer[3];
+	n = recv(s->client_fd, buffer, want, MSG_PEEK);
+	if (n > 0 && (size_t)n < want && !client_has_finished(s)) {
+		wait_for_bytes(s, want);
+		errno = EAGAIN;
+		return -1;
+	}
+	if (s->gss->waits)
+		wait_for_bytes(s, 1);
+	return recv(s->client_fd, buffer, want, 0);
+}
+
+ssize_t gss_recv(struct session *s, uint8_t *buffer, size_t size)
+{
+	struct gss *g = s->gss;
+
+	if (g->in == NULL && s->worker->gss_relaying_bytes + WAITING_MAX > GSS_RELAYING_BYTES)
+		return recv_whole(s, buffer);
+	if (g->waits)
+		wait_for_bytes(s, 1);
+	return recv(s->client_fd, buffer, size, 0);
 }
 
 static void consume(struct session *s, size_t used)
@@ -396,6 +497,8 @@ void gss_begin(struct session *s)
 
 	s->gss = calloc(1, sizeof *s->gss);
 	session_set_state(s, SESSION_NEGOTIATING);
+	if (s->gss != NULL)
+		s->gss->session = s;
 	if (s->gss == NULL || gss_take(s, setup->in, setup->in_len, &why) != 0) {
 		session_refuse(s, REASON_FAULT, "out of memory");
 		return;
@@ -450,6 +553,8 @@ static void token(struct session *s)
 		return;
 	}
 	consume(s, used);
+	if (s->gss->len == 0)
+		give_back(s);
 	/* The master bounds each step; this only guards against its own end. */
 	session_arm(s, ((int64_t)s->worker->config->pam_timeout_ms * 2 + 5000) * 1000);
 }
@@ -491,8 +596,10 @@ void gss_answered(struct session *s, const struct gss_answer *answer)
 		session_refuse(s, REASON_LOGIN_FAILED, why.text);
 		return;
 	}
-	if (!answer->more && !handshake_identified(s, &answer->answer, answer->principal))
+	if (!answer->more && !handshake_identified(s, &answer->answer, answer->principal)) {
+		give_back(s); /* nothing is read any more */
 		return;
+	}
 	s->setup->deadline_us += clock_mono_us() - s->setup->waiting_since_us;
 	session_set_state(s, answer->more ? SESSION_NEGOTIATING : SESSION_PROTECTING);
 	if (!send_token(s, answer->token, answer->token_len)) {
@@ -628,6 +735,7 @@ static void request(struct session *s)
 		memcpy(setup->in + setup->in_len, plain, len);
 		setup->in_len += len;
 		if (request_is_whole(setup)) {
+			leave_handshake(s);
 			handshake_advance(s);
 			return;
 		}

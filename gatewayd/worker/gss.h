@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "auth/auth.h"
 #include "common/err.h"
@@ -22,8 +23,12 @@ enum protection { PROTECTION_NONE, PROTECTION_INTEGRITY, PROTECTION_CONFIDENTIAL
 /* Of one frame: its plain bytes, and all of it. */
 #define GSS_PLAIN_MAX (32 * 1024)
 #define GSS_FRAME_MAX (4 + 65535)
-/* Raw bytes of clients that a worker keeps, over all sessions. */
-#define GSS_BYTES_ALL (64u * 1024 * 1024)
+/* Raw bytes of clients that a worker keeps.  In handshakes, whose clients are mostly nobody yet: who has kept some for longest
+ * gives way. */
+#define GSS_SHAKING_BYTES (16u * 1024 * 1024)
+/* And of sessions that relay, each counted with all that it may ever keep: beyond that, messages wait in the kernel until they are
+ * whole. */
+#define GSS_RELAYING_BYTES (32u * 1024 * 1024)
 
 struct gss;
 
@@ -37,6 +42,8 @@ bool gss_reads(const struct session *s);
 void gss_receive(struct session *s);
 /* The authenticator's answer to a token. */
 void gss_answered(struct session *s, const struct gss_answer *answer);
+/* Nothing is read any more. */
+void gss_forget_bytes(struct session *s);
 void gss_free(struct session *s);
 
 enum protection gss_protection(const struct session *s);
@@ -57,6 +64,8 @@ bool gss_say(struct session *s, const uint8_t *data, size_t len);
 
 /* Takes bytes of the client's stream in (they may be changed; len may be 0), behind those that wait. */
 int gss_take(struct session *s, uint8_t *data, size_t len, struct err *why);
+/* recv(2) for the relay, into size bytes of which GSS_FRAME_MAX are there: when too many bytes are kept, one whole message at a time. */
+ssize_t gss_recv(struct session *s, uint8_t *buffer, size_t size);
 /* The first message in data: 1 with its length and plain bytes, 0 it is not whole, -1 with *why. */
 int gss_open(struct session *s, uint8_t *data, size_t len, size_t *used, uint8_t **plain, size_t *plain_len, struct err *why);
 /* The next whole message of those that wait: 1 with its plain bytes (valid until the next call of any of these), 0 there is none, -1 with *why. */

@@ -162,7 +162,7 @@ static enum step pump(struct session *s, struct side *d)
 	size_t size = gss_protects(s) && d->flow == &s->down ? GSS_PLAIN_MAX : RELAY_BUFFER;
 
 	for (int i = 0; i < READS_PER_TURN; i++) {
-		ssize_t n = recv(d->from, buffer, size, 0);
+		ssize_t n = gss_protects(s) && d->flow == &s->up ? gss_recv(s, buffer, size) : recv(d->from, buffer, size, 0);
 
 		if (n == 0)
 			return finish_direction(s, d);

@@ -207,6 +207,7 @@ void sessions_init(struct worker *w)
 	TAILQ_INIT(&w->sessions);
 	TAILQ_INIT(&w->shaking);
 	TAILQ_INIT(&w->lingering);
+	TAILQ_INIT(&w->gss_shaking);
 	evtimer_assign(&w->trim_timer, w->base, on_trim, w);
 }
 
@@ -415,6 +416,7 @@ static void linger(struct session *s)
 {
 	session_free_setup(s);
 	udp_free(s);
+	gss_forget_bytes(s);
 	limits_done(s);
 	forget_events(s);
 	close_fd(&s->server_fd, false);

@@ -99,11 +99,13 @@ struct worker {
 	uint64_t session_tag; /* high 40 bits of session ids, drawn anew when the low 24 have been counted through */
 	uint64_t session_count;
 	struct admit admits[ADMITS];
-	size_t gss_bytes;            /* of GSSAPI clients, not opened yet */
+	/* Bytes of GSSAPI clients, not opened yet: of those in the handshake, who keep some for longest first; and of the rest. */
+	TAILQ_HEAD(, gss) gss_shaking;
+	size_t gss_shaking_bytes, gss_relaying_bytes;
 	struct counters counters;
 	int64_t turned_away_s; /* second in which rows of clients turned away were written last, */
 	unsigned turned_away_rows; /* and how many */
-	uint8_t buffer[RELAY_BUFFER]; /* every read of the relay lands here first */
+	uint8_t buffer[RELAY_BUFFER + 4]; /* every read of the relay lands here first; the largest GSSAPI message fits */
 };
 
 /* worker.c: a link has ended; if the supervisor sends none in its place soon, it is asked for one. */
