@@ -125,6 +125,32 @@ __attribute__((format(printf, 3, 4))) static void settle(struct gss_answer *out,
 	text_escape(text, strlen(text), out->answer.reason, sizeof out->answer.reason);
 }
 
+/* What is wrong with a token, or with the ticket in it.  All else is for the administrator to mend: files, keys, clocks. */
+static bool is_of_the_client(OM_uint32 major, OM_uint32 minor)
+{
+	static const krb5_error_code codes[] = {
+		KRB5KRB_AP_ERR_REPEAT,	KRB5KRB_AP_ERR_TKT_EXPIRED, KRB5KRB_AP_ERR_TKT_INVALID, KRB5KRB_AP_ERR_BAD_INTEGRITY,
+		KRB5KRB_AP_ERR_MODIFIED, KRB5KRB_AP_ERR_BADMATCH,   KRB5KRB_AP_ERR_BADVERSION,	KRB5KRB_AP_ERR_MSG_TYPE,
+		KRB5KRB_AP_ERR_BADADDR,	KRB5KRB_AP_ERR_INAPP_CKSUM, KRB5_BADMSGTYPE,
+	};
+
+	switch (GSS_ROUTINE_ERROR(major)) {
+	case GSS_S_DEFECTIVE_TOKEN:
+	case GSS_S_BAD_MECH:
+	case GSS_S_BAD_SIG:
+	case GSS_S_BAD_BINDINGS:
+		return true;
+	default:
+		break;
+	}
+	if (major & (GSS_S_DUPLICATE_TOKEN | GSS_S_OLD_TOKEN))
+		return true;
+	for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
+		if ((OM_uint32)codes[i] == minor)
+			return true;
+	return false;
+}
+
 /* ---- contexts ------------------------------------------------------------------------------------------------------ */
 
 struct gss_server *gss_server_new(const struct gss_server_options *options, struct err *why)
@@ -292,6 +318,10 @@ static void complete(struct gss_server *s, struct context *c, gss_name_t name, O
 		settle(out, AUTH_DENIED, "the client's context has no integrity");
 		return;
 	}
+	if (lifetime == 0) { /* only GSS_C_INDEFINITE means that it does not end */
+		settle(out, AUTH_DENIED, "the client's ticket has expired");
+		return;
+	}
 	if (out->principal[0] == '\0' || !map_user(s, out, name))
 		return;
 	major = gss_export_sec_context(&minor, &c->handle, &s->exported);
@@ -318,7 +348,7 @@ static void step(struct gss_server *s, struct context *c, const struct gss_step 
 				       &s->token, &flags, &lifetime, NULL);
 	if (GSS_ERROR(major) || s->token.length > GSS_INPUT_MAX) {
 		describe(major, minor, text, sizeof text);
-		settle(out, AUTH_DENIED, "Kerberos: %s", text);
+		settle(out, is_of_the_client(major, minor) || !GSS_ERROR(major) ? AUTH_DENIED : AUTH_FAILED, "Kerberos: %s", text);
 		wipe(&s->token); /* a client that is refused gets an abort, and nothing else */
 	} else if (major & GSS_S_CONTINUE_NEEDED) {
 		out->more = s->token.length > 0;

@@ -146,8 +146,6 @@ static void begin(struct worker *w, const struct gss_ask *ask)
 	struct gss_login *l = calloc(1, sizeof *l);
 	struct prefix network = throttle_network(m->throttle, &ask->client);
 	const char *full = no_room(m, &network);
-	int64_t wait = throttle_wait_us(m->throttle, &ask->client, NULL, clock_mono_us());
-	char reason[AUTH_REASON_MAX + 1];
 
 	if (l == NULL)
 		log_fatal("out of memory for a GSSAPI log-in");
@@ -164,15 +162,10 @@ static void begin(struct worker *w, const struct gss_ask *ask)
 	LIST_INSERT_HEAD(&w->gss_logins, l, of_worker);
 	m->gss.count++;
 	m->gss.asked++;
-	if (wait > 0) {
-		snprintf(reason, sizeof reason, "too many log-ins were denied: the next is judged in %lld s",
-			 (long long)((wait + 999999) / 1000000));
-		refuse(l, AUTH_THROTTLED, reason);
-	} else if (full != NULL) {
+	if (full != NULL)
 		refuse(l, AUTH_FAILED, full);
-	} else {
+	else
 		send_step(l, ask);
-	}
 }
 
 bool gss_on_ask(struct worker *w, const struct ipc_message *message)
@@ -261,11 +254,8 @@ static bool hold(struct gss_login *l, const struct gss_answer *a)
 	return true;
 }
 
-static void on_answer(struct auth_master *m, struct gss_login *l, struct gss_answer *a)
+static void on_answer(struct gss_login *l, struct gss_answer *a)
 {
-	int64_t wait;
-	size_t len = strlen(a->answer.reason);
-
 	event_del(&l->deadline);
 	if (a->more) {
 		l->state = AT_CLIENT;
@@ -278,10 +268,7 @@ static void on_answer(struct auth_master *m, struct gss_login *l, struct gss_ans
 		else
 			refuse(l, AUTH_FAILED, "out of memory");
 	} else {
-		if (a->answer.verdict == AUTH_DENIED &&
-		    (wait = throttle_failed(m->throttle, &l->ask.client, NULL, 0, clock_mono_us())) > 0)
-			snprintf(a->answer.reason + len, sizeof a->answer.reason - len, "; the next from this client is judged in %lld s",
-				 (long long)((wait + 999999) / 1000000));
+		/* Not counted as passwords are: a ticket cannot be guessed, and whoever sends garbage would lock his neighbours out. */
 		finish(l, a);
 	}
 }
@@ -318,7 +305,7 @@ static void on_child_message(struct ipc *link, struct ipc_message *message, void
 	}
 	l = stepping(m, answer.id);
 	if (l != NULL) /* else its client has left */
-		on_answer(m, l, &answer);
+		on_answer(l, &answer);
 }
 
 static void on_child_gone(struct ipc *link, void *arg)

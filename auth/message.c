@@ -225,6 +225,8 @@ static bool gss_answer_ok(const struct gss_answer *a)
 		return false;
 	if (a->more)
 		return a->token_len > 0;
+	if (granted && a->lifetime_s == 0)
+		return false;
 	return answer_ok(&a->answer) && (!granted || a->principal[0] != '\0');
 }
 

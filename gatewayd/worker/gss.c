@@ -27,6 +27,7 @@ struct gss {
 	gss_ctx_id_t context;
 	enum protection protection;
 	bool agreed; /* on the protection */
+	bool ordered; /* the context tells what is repeated, missing, or out of its place */
 	bool dce;    /* of DCE style: libkrb5 opens and makes its messages in copies only */
 	int64_t expires_us;
 	char *principal;
@@ -579,10 +580,12 @@ static int import(struct session *s, const struct gss_answer *answer, struct err
 		describe(major, minor, why);
 		return -1;
 	}
-	if (gss_inquire_context(&minor, g->context, NULL, NULL, NULL, NULL, &flags, NULL, NULL) == GSS_S_COMPLETE)
+	if (gss_inquire_context(&minor, g->context, NULL, NULL, NULL, NULL, &flags, NULL, NULL) == GSS_S_COMPLETE) {
 		g->dce = (flags & GSS_C_DCE_STYLE) != 0;
+		g->ordered = (flags & GSS_C_REPLAY_FLAG) && (flags & GSS_C_SEQUENCE_FLAG);
+	}
 	g->principal = strdup(answer->principal);
-	if (answer->lifetime_s != 0 && answer->lifetime_s != GSS_C_INDEFINITE)
+	if (answer->lifetime_s != GSS_C_INDEFINITE) /* 0 is refused where it is read */
 		g->expires_us = clock_mono_us() + (int64_t)answer->lifetime_s * 1000000;
 	return g->principal == NULL ? err_set(why, "out of memory") : 0;
 }
@@ -697,6 +700,11 @@ static void protection(struct session *s)
 	}
 	consume(s, used);
 	g->protection = choose(s, octet);
+	if (g->protection != PROTECTION_NONE && !g->ordered) {
+		session_refuse(s, REASON_PROTOCOL,
+			       "protection was agreed on, and the client's context tells no repeated or missing messages");
+		return;
+	}
 	if (!answer_protection(s, plain)) {
 		session_drop(s);
 		return;

@@ -396,7 +396,7 @@ static void test_gss_answer(void **state)
 	assert_true(takes_gss_answer(&a));
 	a.token_len = 0; /* more, and nothing to send */
 	assert_false(takes_gss_answer(&a));
-	a = (struct gss_answer){.id = 1, .token = token, .token_len = sizeof token, .context = token, .context_len = GSS_CONTEXT_MAX};
+	a = (struct gss_answer){.id = 1, .token = token, .token_len = sizeof token, .context = token, .context_len = GSS_CONTEXT_MAX, .lifetime_s = 1};
 	a.answer.verdict = AUTH_OK;
 	memset(a.answer.user, 'u', AUTH_TEXT_MAX);
 	memset(a.principal, 'p', AUTH_TEXT_MAX);
@@ -404,6 +404,9 @@ static void test_gss_answer(void **state)
 	for (unsigned i = 0; i < AUTH_GROUPS_MAX; i++)
 		memset(a.answer.groups[i], 'g', AUTH_GROUP_NAME_MAX);
 	assert_true(takes_gss_answer(&a));
+	a.lifetime_s = 0; /* a ticket that has ended */
+	assert_false(takes_gss_answer(&a));
+	a.lifetime_s = UINT32_MAX;
 	a.context_len = 0; /* a success without its context */
 	assert_false(takes_gss_answer(&a));
 	a.context_len = 5;
