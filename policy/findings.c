@@ -18,6 +18,7 @@ struct findings {
 	int64_t now;
 	struct policy_diagnostics *d;
 	const struct ast_statement **statements; /* of each rule */
+	uint32_t *cover; /* of each rule: one before it that decides all that it matches; POLICY_NO_RULE if none is found */
 	const struct img_rule *rules;
 	const struct img_cond *conds;
 	const struct img_pred *preds;
@@ -377,7 +378,7 @@ static uint32_t find_cover(const struct findings *f, uint32_t rule)
 
 static void check_shadow(struct findings *f, uint32_t rule)
 {
-	uint32_t by = find_cover(f, rule);
+	uint32_t by = f->cover[rule];
 	const struct img_rule *r = &f->rules[rule];
 
 	if (by == POLICY_NO_RULE)
@@ -427,7 +428,8 @@ static void check_effect(struct findings *f, uint32_t rule, uint32_t last_allow)
 			continue;
 		if (!same_effect(r, &f->rules[next]) || (!is_deny(r) && is_more(f, &f->rules[next])))
 			return;
-		if (covers(f, next, rule) && (is_deny(r) || !is_more(f, r))) {
+		/* Of two that need each other, only one can be left out. */
+		if (f->cover[next] == POLICY_NO_RULE && covers(f, next, rule) && (is_deny(r) || !is_more(f, r))) {
 			diag_warning(f->d, f->tree, "no-effect", &f->statements[rule]->at,
 				     "without this rule, rule %s behind it decides the same", name_of(f, next));
 			return;
@@ -435,9 +437,19 @@ static void check_effect(struct findings *f, uint32_t rule, uint32_t last_allow)
 	}
 }
 
-static void check_never(struct findings *f, uint32_t rule)
+static bool has_expired(const struct findings *f, const struct img_rule *r)
 {
-	const struct img_rule *r = &f->rules[rule];
+	for (uint32_t n = 0; n < r->conds.count; n++) {
+		const struct img_pred *p = &f->preds[f->conds[r->conds.first + n].pred];
+
+		if (p->kind == PRED_UNTIL && *IMAGE_AT(f->image, SEC_INSTANT, int64_t, p->a.first) <= f->now)
+			return true;
+	}
+	return false;
+}
+
+static bool never_matches(const struct findings *f, const struct img_rule *r)
+{
 	uint32_t traits = index_rule_traits(r, f->conds, f->preds);
 	bool never = (traits & TRAITS_COMMANDS) == 0 || (traits & TRAITS_METHODS) == 0 || (traits & TRAITS_WAYS) == 0;
 
@@ -445,9 +457,6 @@ static void check_never(struct findings *f, uint32_t rule)
 		const struct img_cond *x = &f->conds[r->conds.first + m];
 		const struct img_pred *p = &f->preds[x->pred];
 
-		if (p->kind == PRED_UNTIL && *IMAGE_AT(f->image, SEC_INSTANT, int64_t, p->a.first) <= f->now)
-			diag_warning(f->d, f->tree, "expired", &f->statements[rule]->at,
-				     "this rule has expired and matches nothing any more");
 		for (uint32_t n = 0; n < m && !never; n++) {
 			const struct img_cond *y = &f->conds[r->conds.first + n];
 			const struct img_pred *q = &f->preds[y->pred];
@@ -463,7 +472,17 @@ static void check_never(struct findings *f, uint32_t rule)
 				 ports_apart(f->image, p, q);
 		}
 	}
-	if (never)
+	return never;
+}
+
+static void check_never(struct findings *f, uint32_t rule)
+{
+	const struct img_rule *r = &f->rules[rule];
+
+	if (has_expired(f, r))
+		diag_warning(f->d, f->tree, "expired", &f->statements[rule]->at,
+			     "this rule has expired and matches nothing any more");
+	if (never_matches(f, r))
 		diag_warning(f->d, f->tree, "never-matches", &f->statements[rule]->at,
 			     "the conditions of this rule contradict each other: it never matches");
 }
@@ -547,32 +566,149 @@ static bool has_kind(const struct findings *f, const struct img_rule *r, uint32_
 	return false;
 }
 
-/* Names that are denied by name are reached by their addresses, if a rule behind lets any address pass. */
-static void check_sidestep(struct findings *f)
+/* ---- two rules that no request satisfies both of ---- */
+
+/* More values are not compared one by one. */
+#define APART_MAX 1000
+
+static bool words_apart(const struct policy_image *i, const struct img_pred *x, const struct img_pred *y)
 {
-	uint32_t first_open = 0; /* rules before it have been told about */
+	const struct img_word *w = IMAGE_AT(i, SEC_WORD, struct img_word, x->a.first);
+
+	for (uint32_t n = 0; n < x->a.count; n++)
+		if (w[n].text != WORD_FREE && word_in(i, y, &w[n]))
+			return false;
+	return true;
+}
+
+static bool ranges_apart(const struct policy_image *i, const struct img_pred *x, const struct img_pred *y)
+{
+	const struct img_range4 *a = IMAGE_AT(i, SEC_RANGE4, struct img_range4, x->a.first);
+	const struct img_range4 *b = IMAGE_AT(i, SEC_RANGE4, struct img_range4, y->a.first);
+	const struct img_range6 *a6 = IMAGE_AT(i, SEC_RANGE6, struct img_range6, x->b.first);
+	const struct img_range6 *b6 = IMAGE_AT(i, SEC_RANGE6, struct img_range6, y->b.first);
+	uint32_t n = 0;
+
+	for (uint32_t m = 0; m < x->a.count; m++) {
+		while (n < y->a.count && b[n].hi < a[m].lo)
+			n++;
+		if (n < y->a.count && b[n].lo <= a[m].hi)
+			return false;
+	}
+	n = 0;
+	for (uint32_t m = 0; m < x->b.count; m++) {
+		while (n < y->b.count && memcmp(b6[n].hi, a6[m].lo, 16) < 0)
+			n++;
+		if (n < y->b.count && memcmp(b6[n].lo, a6[m].hi, 16) <= 0)
+			return false;
+	}
+	return true;
+}
+
+/* True if no request satisfies both conditions. */
+static bool conds_apart(const struct findings *f, const struct img_cond *x, const struct img_cond *y)
+{
+	const struct img_pred *p = &f->preds[x->pred], *q = &f->preds[y->pred];
+	bool x_negated = (x->flags & COND_NEGATED) != 0, y_negated = (y->flags & COND_NEGATED) != 0;
+
+	if (p->kind != q->kind || p->sets.count > 0 || q->sets.count > 0 || (x_negated && y_negated))
+		return false;
+	if (p->a.count > APART_MAX || q->a.count > APART_MAX || p->b.count > APART_MAX || q->b.count > APART_MAX)
+		return false;
+	switch ((enum pred_kind)p->kind) {
+	case PRED_PORT:
+	case PRED_CLIENT:
+	case PRED_USER:
+	case PRED_CLAIMED_USER:
+	case PRED_LISTENER:
+	case PRED_GROUP:
+		break;
+	default:
+		return false;
+	}
+	if (x_negated || y_negated)
+		return x_negated ? within(f, q, p) : within(f, p, q);
+	switch ((enum pred_kind)p->kind) {
+	case PRED_PORT:
+		return ports_apart(f->image, p, q);
+	case PRED_CLIENT:
+		return ranges_apart(f->image, p, q);
+	case PRED_GROUP:
+		return false; /* one may be in both */
+	default:
+		return words_apart(f->image, p, q);
+	}
+}
+
+/* True if it is proven that no request satisfies both rules, wherever it goes. */
+static bool rules_apart(const struct findings *f, const struct img_rule *a, const struct img_rule *b)
+{
+	uint32_t both = index_rule_traits(a, f->conds, f->preds) & index_rule_traits(b, f->conds, f->preds);
+
+	if ((both & TRAITS_COMMANDS) == 0 || (both & TRAITS_METHODS) == 0)
+		return true;
+	for (uint32_t m = 0; m < a->conds.count; m++)
+		for (uint32_t n = 0; n < b->conds.count; n++)
+			if (conds_apart(f, &f->conds[a->conds.first + m], &f->conds[b->conds.first + n]))
+				return true;
+	return false;
+}
+
+/* ---- names by their addresses ---- */
+
+static bool may_decide(const struct findings *f, uint32_t rule)
+{
+	const struct img_rule *r = &f->rules[rule];
+
+	return !is_monitor(r) && f->cover[rule] == POLICY_NO_RULE && !has_expired(f, r) && !never_matches(f, r);
+}
+
+/* The rules that let any address pass, in order, into open, which has room for all; their number. */
+static uint32_t find_open(const struct findings *f, uint32_t *open)
+{
+	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < f->n; i++) {
 		const struct img_rule *r = &f->rules[i];
 		bool literals = (index_rule_traits(r, f->conds, f->preds) & TRAIT_BY(false)) != 0;
 
-		if (is_monitor(r))
-			continue;
 		/* Addresses are dealt with from here on. */
-		if (is_deny(r) && has_kind(f, r, PRED_BY_NAME) && literals)
-			return;
-		if (is_deny(r) || !literals || has_kind(f, r, PRED_CIDR) || has_kind(f, r, PRED_COUNTRY) || has_kind(f, r, PRED_ASN))
-			continue;
-		for (; first_open < i; first_open++) {
-			const struct img_rule *deny = &f->rules[first_open];
-
-			if (is_deny(deny) && !is_monitor(deny) && (has_kind(f, deny, PRED_DOMAIN) || has_kind(f, deny, PRED_REGEX)))
-				diag_warning(f->d, f->tree, "sidestep", &f->statements[first_open]->at,
-					     "who gives an address instead of the name passes by this rule, and rule %s allows "
-					     "it; 'by name' there, or a deny rule 'by address', prevents that",
-					     name_of(f, i));
-		}
+		if (is_deny(r) && !is_monitor(r) && literals && has_kind(f, r, PRED_BY_NAME) && r->conds.count == 1)
+			break;
+		if (!is_deny(r) && literals && !has_kind(f, r, PRED_CIDR) && !has_kind(f, r, PRED_COUNTRY) &&
+		    !has_kind(f, r, PRED_ASN) && may_decide(f, i))
+			open[n++] = i;
 	}
+	return n;
+}
+
+/* Names that are denied by name are reached by their addresses, if a rule behind lets any address pass. */
+static void check_sidestep(struct findings *f)
+{
+	uint32_t *open = calloc((size_t)f->n + 1, sizeof *open);
+	uint32_t behind = 0;
+
+	if (open == NULL)
+		abort();
+	uint32_t n = find_open(f, open);
+
+	for (uint32_t i = 0; i < f->n; i++) {
+		const struct img_rule *deny = &f->rules[i];
+		uint32_t by;
+
+		while (behind < n && open[behind] < i)
+			behind++;
+		if (!is_deny(deny) || !(has_kind(f, deny, PRED_DOMAIN) || has_kind(f, deny, PRED_REGEX)) || !may_decide(f, i))
+			continue;
+		for (by = behind; by < n && by < behind + BEHIND_MAX && rules_apart(f, deny, &f->rules[open[by]]); by++)
+			;
+		if (by < n && by < behind + BEHIND_MAX)
+			diag_warning(f->d, f->tree, "sidestep", &f->statements[i]->at,
+				     "who gives an address instead of the name passes by this rule, and rule %s allows "
+				     "it; 'by name' there, or a deny rule 'by address', prevents that",
+				     name_of(f, open[by]));
+	}
+	free(open);
 }
 
 void policy_find(const struct policy_tree *t, const struct policy_image *image, int64_t now,
@@ -589,7 +725,8 @@ void policy_find(const struct policy_tree *t, const struct policy_image *image, 
 	uint32_t last_allow = POLICY_NO_RULE, n = 0;
 
 	f.statements = calloc((size_t)f.n + 1, sizeof f.statements[0]);
-	if (f.statements == NULL)
+	f.cover = calloc((size_t)f.n + 1, sizeof f.cover[0]);
+	if (f.statements == NULL || f.cover == NULL)
 		abort();
 	for (const struct ast_statement *s = t->first; s != NULL && n < f.n; s = s->next)
 		if (s->kind == AST_RULE)
@@ -597,6 +734,8 @@ void policy_find(const struct policy_tree *t, const struct policy_image *image, 
 	for (uint32_t i = 0; i < n; i++)
 		if (!is_deny(&f.rules[i]) && !is_monitor(&f.rules[i]))
 			last_allow = i;
+	for (uint32_t i = 0; i < f.n; i++)
+		f.cover[i] = find_cover(&f, i);
 	for (uint32_t i = 0; i < n; i++) {
 		size_t before = d->count;
 
@@ -608,6 +747,7 @@ void policy_find(const struct policy_tree *t, const struct policy_image *image, 
 	}
 	check_patterns(&f);
 	check_sidestep(&f);
+	free(f.cover);
 	free(f.statements);
 }
 

@@ -897,6 +897,36 @@ static void try_claim(struct policy_text *t, const struct compiled *c, const str
 		compiled_clear(&without);
 }
 
+/* Whoever does all at once that the findings suggest gets the same verdicts. */
+static void try_all_claims(struct policy_text *t, const struct compiled *c, const struct policy_diagnostics *d, uint64_t seed,
+			   const struct policy_geo *geo, const struct policy_geo *asn)
+{
+	struct compiled without;
+
+	for (size_t i = 0; i < d->count; i++)
+		if (claim_of(&d->items[i]) != NO_CLAIM)
+			t->dropped[d->items[i].line - 1] = true;
+	assert_true(compile(t, &without));
+	memset(t->dropped, 0, sizeof t->dropped);
+	for (int i = 0; i < FIND_REQUESTS; i++) {
+		struct policy_decision whole, other;
+		struct question q;
+		const char *deciding[6];
+		size_t n;
+
+		make_question(&q);
+		if (q.now < FIND_NOW)
+			q.now += INT64_C(365) * 86400;
+		decide_all(c, &q, geo, asn, &whole, deciding, &n);
+		decide_all(&without, &q, geo, asn, &other, deciding, &n);
+		for (size_t k = 0; other.verdict != whole.verdict && k < d->count; k++)
+			printf("line %u: %s\n", d->items[k].line, d->items[k].code);
+		if (other.verdict != whole.verdict)
+			refute("together they change something", seed, t, &d->items[0], &q);
+	}
+	compiled_clear(&without);
+}
+
 static void test_findings_are_so(void **unused)
 {
 	uint64_t seed = setting("POLICY_SEED", 1), policies = setting("POLICY_PAIRS", 200000) / 100;
@@ -922,6 +952,8 @@ static void test_findings_are_so(void **unused)
 			if (claim != NO_CLAIM)
 				try_claim(&text, &c, &d.items[i], claim, seed + n, &geo, &asn);
 		}
+		if (d.count > 0)
+			try_all_claims(&text, &c, &d, seed + n, &geo, &asn);
 		policy_diagnostics_free(&d);
 		compiled_clear(&c);
 	}

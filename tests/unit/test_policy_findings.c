@@ -111,6 +111,11 @@ static void test_rules_that_say_the_same_or_the_opposite(void **unused)
 	assert_findings("rule a allow group g port 443\nrule b allow port 443 group g log notice\n",
 			"duplicate-rule 2");
 	assert_findings("rule a deny user eve log alert\nrule b allow user eve\n", "contradiction 2");
+	/* Whoever does all that is said must not lose both. */
+	assert_findings("rule a deny to domain .bad.example\nrule b deny to domain .bad.example\nrule c allow by name\n",
+			"duplicate-rule 2");
+	assert_findings("rule a deny user ann\nrule b deny user ann bob\nrule c deny user ann bob\nrule d allow port 1\n",
+			"no-effect 1, duplicate-rule 3");
 }
 
 static void test_rules_that_change_nothing(void **unused)
@@ -155,6 +160,46 @@ static void test_patterns_and_sidesteps(void **unused)
 	assert_findings("rule a deny to domain x.example\nrule n deny by address log alert\nrule b allow port 443\n",
 			"");
 	assert_findings("rule a deny to domain x.example\nrule b allow port 443 to cidr 192.0.2.0/24\n", "");
+}
+
+/* A rule opens no way past another that it has no request in common with. */
+static void test_sidesteps_are_for_somebody(void **unused)
+{
+	static const struct {
+		const char *deny, *allow;
+		bool found;
+	} cases[] = {
+		{"user ann", "user bob", false},	 {"user ann bob", "user bob", true},
+		{"user ann", "not user ann", false},	 {"not user ann", "user ann", false},
+		{"not user ann", "user ann bob", true},	 {"group g", "not group g h", false},
+		{"group g", "group h", true},		 {"group g h", "not group g", true},
+		{"port 25", "port 80-90", false},	 {"port 25 85", "port 80-90", true},
+		{"not port 25", "port 25", false},	 {"client 10.0.0.0/8", "client 192.0.2.0/24 2001:db8::/32", false},
+		{"client 10.0.0.0/8", "client 10.1.2.3", true}, {"client ::/0", "client 10.0.0.0/8", false},
+		{"client 2001:db8::1", "client 2001:db8::/32", true}, {"command connect", "command bind", false},
+		{"method gssapi", "not method gssapi", false}, {"listener a", "listener b", false},
+		{"listener a", "user bob", true},	 {"until 2026-01-01", "", false},
+		{"", "until 2026-01-01", false},	 {"", "port 1 port 2", false},
+	};
+
+	(void)unused;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		char text[256], got[256] = "";
+		struct fixture f;
+
+		snprintf(text, sizeof text, "rule a deny to domain x.example %s\nrule b allow %s\n", cases[i].deny, cases[i].allow);
+		print_message("%s", text);
+		fixture_open(&f, text);
+		policy_diagnostics_free(&f.diagnostics);
+		policy_find(f.tree, f.image, fixture_time(2026, 11, 20, 10, 0), &f.diagnostics);
+		for (size_t k = 0; k < f.diagnostics.count; k++)
+			snprintf(got + strlen(got), sizeof got - strlen(got), "%s ", f.diagnostics.items[k].code);
+		assert_int_equal(strstr(got, "sidestep") != NULL, cases[i].found);
+		fixture_close(&f);
+	}
+	assert_findings("rule a deny to domain x.example\nrule n deny by address client 10.0.0.0/8\nrule b allow port 443\n",
+			"sidestep 1");
+	assert_findings("rule a deny to domain x.example user ann\nrule b allow user bob\nrule c allow user ann\n", "sidestep 1");
 }
 
 static bool knows_staff(const char *group, void *arg)
@@ -254,6 +299,7 @@ int main(void)
 		cmocka_unit_test(test_rules_that_change_nothing),
 		cmocka_unit_test(test_rules_that_never_match),
 		cmocka_unit_test(test_patterns_and_sidesteps),
+		cmocka_unit_test(test_sidesteps_are_for_somebody),
 		cmocka_unit_test(test_groups_that_nobody_knows),
 		cmocka_unit_test(test_many_rules_are_checked_in_time),
 		cmocka_unit_test(test_differences_are_of_meaning),
