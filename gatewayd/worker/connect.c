@@ -1,6 +1,7 @@
 /* Connects to the allowed addresses, and to exactly those: there is no second lookup.  Attempts are staggered as RFC 8305
  * ("happy eyeballs") has it: families take turns, IPv6 first, and each later address starts when an earlier one failed or has
- * been silent for a moment; the first that answers wins. */
+ * been silent for a moment; the first that answers wins.  Where no descriptor is left for two at a time, each has its share of
+ * the time that is left. */
 #include "config.h"
 
 #include <errno.h>
@@ -164,6 +165,7 @@ static enum reason begin(struct session *s, struct attempt *a, size_t candidate)
 		close(fd);
 		return reason;
 	}
+	s->setup->begun_us = clock_mono_us();
 	a->session = s;
 	a->fd = fd;
 	a->candidate = candidate;
@@ -202,14 +204,29 @@ static struct attempt *give_up_oldest(struct setup *setup)
 	return oldest;
 }
 
+/* When the next attempt begins, if the latest has been silent until then. */
+static int64_t next_attempt_us(const struct session *s)
+{
+	const struct setup *setup = s->setup;
+	int64_t left = setup->connect_deadline_us - setup->begun_us, rest = (int64_t)(setup->ncandidates - setup->next_candidate);
+
+	if (rest == 0)
+		return setup->connect_deadline_us;
+	/* One that may yet succeed is not given up for the next as long as there is time for both. */
+	if (!may_add_attempt(setup, s->worker) && left / (rest + 1) > STAGGER_US)
+		return setup->begun_us + left / (rest + 1);
+	return setup->begun_us + STAGGER_US;
+}
+
 static void arm(struct session *s, int64_t now)
 {
 	struct setup *setup = s->setup;
-	int64_t wait = setup->connect_deadline_us - now;
+	int64_t next = next_attempt_us(s), wait;
 	struct timeval tv;
 
-	if (setup->next_candidate < setup->ncandidates && wait > STAGGER_US)
-		wait = STAGGER_US;
+	wait = (next < setup->connect_deadline_us ? next : setup->connect_deadline_us) - now;
+	if (wait < 0)
+		wait = 0;
 	tv = (struct timeval){.tv_sec = wait / 1000000, .tv_usec = wait % 1000000};
 	evtimer_add(&setup->connect_timer, &tv);
 }
@@ -240,8 +257,15 @@ static void go_on(struct session *s)
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
+	struct session *s = arg;
+	int64_t now = clock_mono_us();
+
 	(void)fd, (void)what;
-	go_on(arg);
+	/* The descriptor for a second one may have gone elsewhere meanwhile. */
+	if (now < s->setup->connect_deadline_us && now < next_attempt_us(s))
+		arm(s, now);
+	else
+		go_on(s);
 }
 
 void connect_start(struct session *s)

@@ -113,7 +113,7 @@ struct setup {
 	struct attempt attempts[ATTEMPTS_MAX];
 	unsigned nattempts; /* under way */
 	struct event connect_timer;
-	int64_t connect_deadline_us;
+	int64_t connect_deadline_us, begun_us; /* begun: the latest attempt */
 	enum reason connect_failure; /* the most telling so far */
 	bool connected, recorded;
 	struct endpoint bound; /* what a reply tells: our end, or a BIND's peer */

@@ -1,10 +1,11 @@
 """Several addresses of a name (RFC 8305): one that does not answer costs a moment, not the connection."""
 
+import resource
 import time
 
 import pytest
 
-from harness import dns, ports, servers, socks
+from harness import dns, ports, servers, socks, wait
 
 POLICY = "rule all allow to cidr 127.0.0.0/8 ::1/128 192.0.2.0/24\ndefault deny\n"
 
@@ -29,6 +30,29 @@ def test_a_black_hole_and_a_good_address(gateway, server, echo, dns_server):
         c.echo(b"hello")
     assert time.monotonic() - begin < 5
     assert g.row(event="connected")["address"] == "127.0.0.1"
+
+
+def test_without_descriptors_for_two_each_address_has_its_time(gateway, server, dns_server):
+    """The first would answer, but not within a quarter of a second; it is not given up for another that refuses."""
+    target = server(servers.UdpEcho)
+    slow = server(servers.Deaf, "127.0.0.9")
+    d = answering(dns_server, a=["127.0.0.9", "127.0.0.1"])
+    g = gateway(POLICY, resolver=[d.address], connect_timeout=30000, workers=1, max_sessions=90,
+                limits={resource.RLIMIT_NOFILE: 256}, listener_commands=["connect", "udp"])
+    held = [g.associate() for _ in range(40)]
+    for a in held:
+        a.send("127.0.0.1", target.port, b"x")
+    wait.until(lambda: len(target.received) + g.status()["workers"]["udp_unsent"] == 40, "all of them have sent")
+    assert g.status()["workers"]["udp_unsent"] > 0, "descriptors are left"
+    with g.client() as c:
+        assert c.greet(socks.PASSWORD) == socks.PASSWORD
+        assert c.login("ann", "ann-pass") == 0
+        c.send(socks.request("both.test", slow.port))
+        assert c.silent_for(0.6)
+        with slow.answer():
+            assert c.reply() == socks.OK
+    for a in held:
+        a.close()
 
 
 def test_a_refusing_and_a_good_address(gateway, echo, dns_server):

@@ -144,6 +144,18 @@ class Deaf:
             s.connect_ex((self.host, self.port))
             self._fill.append(s)
 
+    def answer(self):
+        """From now on it does; gives the connection of who has waited for that."""
+        mine = {s.getsockname() for s in self._fill}
+        for s in self._fill:
+            s.close()
+        self._socket.settimeout(20)
+        while True:
+            s, peer = self._socket.accept()
+            if peer not in mine:
+                return s
+            s.close()
+
     def close(self):
         for s in (*self._fill, self._socket):
             s.close()
