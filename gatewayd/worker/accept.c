@@ -22,6 +22,8 @@
 /* Unfinished handshakes, the oldest first, of which one gives way: of the listener, and looked through in all. */
 #define PRESS_FOUND 256
 #define PRESS_LOOKED 4096
+/* What may wait for the authenticator: it must always be told of an end. */
+#define AUTH_QUEUE_MAX (1024 * 1024)
 /* A limit of a thousand million is no invitation to use them. */
 #define DESCRIPTORS_MAX 8000000
 
@@ -187,8 +189,22 @@ static bool may_accept(const struct worker *w)
 	       !evtimer_pending(&w->accept_pause, NULL);
 }
 
+static bool auth_keeps_up(const struct worker *w)
+{
+	return w->auth == NULL || ipc_queued(w->auth) < AUTH_QUEUE_MAX;
+}
+
 void accept_update(struct worker *w)
 {
+	struct timeval pause = {.tv_usec = PAUSE_US};
+
+	/* Nothing tells when its queue is shorter. */
+	if (!auth_keeps_up(w) && !evtimer_pending(&w->accept_pause, NULL)) {
+		if (w->accepting)
+			log_warning("the authenticator does not keep up: accepting pauses");
+		evtimer_add(&w->accept_pause, &pause);
+	}
+
 	bool accepting = may_accept(w);
 	struct acceptor *a;
 

@@ -127,8 +127,10 @@ void limits_done(struct session *s)
 	if (!s->counted || s->worker->auth == NULL)
 		return;
 	auth_put_cancel(&out, s->id);
-	ipc_send_wire(s->worker->auth, IPC_ADMIT_DONE, &out);
 	s->counted = false;
+	/* An end that is not told would be counted for ever: over a new link all is counted anew. */
+	if (ipc_send_wire(s->worker->auth, IPC_ADMIT_DONE, &out) != 0)
+		ipc_reject(s->worker->auth, "it does not take what it is sent");
 }
 
 void limits_master_gone(struct worker *w)
@@ -144,8 +146,14 @@ void limits_master_gone(struct worker *w)
 void limits_master_new(struct worker *w)
 {
 	struct session *s;
+	unsigned untold = 0;
 
-	TAILQ_FOREACH (s, &w->sessions, next)
-		if (s->counted)
-			send_ask(s, true, s->user_counted);
+	TAILQ_FOREACH (s, &w->sessions, next) {
+		if (!s->counted || send_ask(s, true, s->user_counted) == 0)
+			continue;
+		s->counted = false; /* so that its end is not told, either */
+		untold++;
+	}
+	if (untold > 0)
+		log_error("%u sessions are not counted any more: there are too many to tell the authenticator at once", untold);
 }

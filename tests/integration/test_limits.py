@@ -179,6 +179,35 @@ def test_counts_survive_the_death_of_who_counts(gateway, echo):
     close(held)
 
 
+def test_no_end_is_lost_when_who_counts_is_slow(gateway, echo):
+    """What waits to be told is bounded: nobody new is accepted until it is told."""
+    g = gateway(workers=1, max_sessions=100, listener_max_sessions=3, handshake_timeout=600000)
+    auth = g.pids("auth")[0]
+    os.kill(auth, signal.SIGSTOP)
+    try:
+        for _ in range(100):
+            for _ in range(500):
+                g.client().abort()
+            if "the authenticator does not keep up" in g.log():
+                break
+        else:
+            raise AssertionError("all of 50000 are accepted")
+    finally:
+        os.kill(auth, signal.SIGCONT)
+
+    def served():
+        try:
+            sessions = several(g, echo, 3)
+        except (OSError, AssertionError):
+            return False
+        codes = [s.code for s in sessions]
+        close(sessions)
+        return codes == [socks.OK] * 3
+
+    wait.until(served, "three at a time")
+    assert "its link is cut" not in g.log()
+
+
 def test_a_dead_worker_gives_back_what_it_held(gateway, echo):
     g = gateway(workers=1, listener_max_sessions=2)
     held = several(g, echo, 2)
