@@ -20,7 +20,7 @@
 #include "gatewayd/worker/session.h"
 #include "gatewayd/worker/worker.h"
 
-/* Strangers that get a row of their own; the rest are only turned away. */
+/* Strangers that get a row of their own; the rest are only turned away, and counted in the record of the end. */
 #define STRANGERS_RECORDED 32
 
 /* ---- listening ----------------------------------------------------------------------------------------------------- */
@@ -115,7 +115,7 @@ static void record_stranger(struct session *s, const struct endpoint *peer, cons
 	const struct ruleset *rules = s->worker->rules;
 	static struct audit_event e;
 
-	if (s->setup->strangers++ >= STRANGERS_RECORDED)
+	if (s->strangers++ >= STRANGERS_RECORDED)
 		return;
 	session_event(s, AUDIT_DENIED, &e);
 	e.address = *peer;

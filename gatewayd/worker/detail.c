@@ -1,6 +1,6 @@
 /* What an event says beyond its columns:
  * {"candidates":[{"address":"..","rule":".."}],"groups":[".."],"monitors":[{"rule":"..","would":"deny"}]}
- * The end of an association tells what it did not carry: {"dropped":{"fragments":3,"strangers":1},"icmp_errors":2}.
+ * The end of an association, and of a BIND (its strangers), tells what it did not carry: {"dropped":{"fragments":3,"strangers":1},"icmp_errors":2}.
  * Only what is not empty is there. */
 #include "config.h"
 

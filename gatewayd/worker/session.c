@@ -379,6 +379,15 @@ static enum audit_kind refusal_kind(const struct session *s, enum reason reason)
 	return s->granted ? AUDIT_ENDED : is_login_failure(reason) ? AUDIT_LOGIN_FAILED : AUDIT_DENIED;
 }
 
+/* What an end tells besides its columns: what was not carried. */
+static void write_dropped(const struct session *s, struct audit_event *e)
+{
+	if (s->association != NULL)
+		detail_write_dropped(&s->association->counts, e);
+	else if (s->strangers > 0)
+		detail_write_dropped(&(struct udp_counts){.strangers = s->strangers}, e);
+}
+
 static void record_refusal(struct session *s, enum reason reason, const char *detail, const struct policy_image *image,
 			   const struct policy_decision *d)
 {
@@ -389,8 +398,10 @@ static void record_refusal(struct session *s, enum reason reason, const char *de
 	set_reason(&e, reason, detail);
 	if (d != NULL)
 		detail_write(s, image, d, &e);
-	if (s->granted)
+	if (s->granted) {
 		e.duration_us = clock_mono_us() - s->granted_us;
+		write_dropped(s, &e);
+	}
 	*(s->granted ? &w->counters.failed : is_login_failure(reason) ? &w->counters.login_failed : &w->counters.denied) += 1;
 	if (s->granted ? !s->unrecorded : !fold_take(w->fold, &e))
 		record_event(w->recording, &e, NULL);
@@ -500,8 +511,7 @@ void session_end(struct session *s, const char *reason, bool reset)
 
 	udp_end_flows(s);
 	session_event(s, AUDIT_ENDED, &e);
-	if (s->association != NULL)
-		detail_write_dropped(&s->association->counts, &e);
+	write_dropped(s, &e);
 	e.duration_us = clock_mono_us() - s->granted_us;
 	copy_text(e.reason, sizeof e.reason, reason);
 	s->worker->counters.bytes_up += s->up.bytes;

@@ -119,7 +119,6 @@ struct setup {
 	struct endpoint bound; /* what a reply tells: our end, or a BIND's peer */
 	struct name *aliases;  /* of the answer, for a BIND's second question; malloc'd */
 	size_t naliases;
-	unsigned strangers;    /* who came to a BIND and was not its peer */
 	struct record *record; /* the grant, until it is durable */
 };
 
@@ -153,6 +152,7 @@ struct session {
 	bool counted; /* by the auth master: its end is to be told */
 	bool user_counted;
 	bool granted; /* an OPEN record was made: an ENDED record is owed */
+	unsigned strangers; /* who came to a BIND and was not its peer */
 	bool unrecorded; /* granted without any record, as configured */
 	/* For the closing record. */
 	uint32_t revision;

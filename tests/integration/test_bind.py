@@ -145,8 +145,16 @@ def test_rows_of_strangers_are_bounded(gateway):
             assert turned_away(where, "127.0.0.2")
         with come(where):
             assert c.reply() == socks.OK
-    g.wait_rows(1, event="ended")
+    assert g.row(event="ended")["detail"] == {"dropped": {"strangers": 60}}
     assert len(g.rows("--limit", "1000", event="denied")) == 32
+
+
+def test_the_end_of_a_bind_that_failed_tells_of_strangers_too(gateway):
+    g = start(gateway, bind_timeout=1500)
+    with ask(g) as c:
+        assert turned_away(c.bound, "127.0.0.2")
+        assert c.reply() == socks.HOST_UNREACHABLE
+    assert g.row(event="ended")["detail"] == {"dropped": {"strangers": 1}}
 
 
 def test_only_one_peer(gateway):
