@@ -19,6 +19,7 @@
 static void on_ready(struct process *p, struct ipc_message *m)
 {
 	(void)m;
+	p->unanswered = 0;
 	if (!p->ready)
 		supervisor_child_ready(p);
 }

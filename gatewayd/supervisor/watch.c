@@ -1,5 +1,6 @@
 /* A worker that hangs serves nobody, while the kernel goes on queueing clients for it: each is asked for a sign of life, several
- * times within worker-timeout, and one that gives none is ended, and replaced as any that died. */
+ * times within worker-timeout, and one that gives none is ended, and replaced as any that died.  One that was just started has
+ * longer: it answers before it is ready, but not before it has come that far. */
 #include "config.h"
 
 #include <event2/event.h>
@@ -8,6 +9,7 @@
 #include "gatewayd/supervisor/internal.h"
 
 #define ASKS 4
+#define START_ASKS (4 * ASKS)
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
@@ -18,11 +20,13 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	if (s->phase != PHASE_RUNNING)
 		return;
 	TAILQ_FOREACH (p, &s->processes, next) {
-		if (p->role != ROLE_WORKER || !p->ready || p->link == NULL)
+		unsigned asks = p->ready ? ASKS : START_ASKS;
+
+		if (p->role != ROLE_WORKER || p->link == NULL)
 			continue;
-		if (p->unanswered >= ASKS) {
+		if (p->unanswered >= asks) {
 			log_error("worker/%u has given no sign of life for %u ms and is ended", (unsigned)p->slot,
-				  s->config->worker_timeout_ms);
+				  s->config->worker_timeout_ms / ASKS * asks);
 			process_kill(p);
 			continue;
 		}
