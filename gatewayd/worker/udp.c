@@ -248,21 +248,27 @@ static void take_datagram(struct association *a, const uint8_t *data, size_t len
 		flow_take(f, data + used, len - used);
 }
 
-static void take_client_datagram(struct association *a, uint8_t *data, size_t len)
+/* The client's address is that of the control connection, always; its port the one declared, or the first that speaks. */
+static bool may_be_client(const struct association *a, const struct endpoint *from)
 {
-	if (gss_protects(a->session) && gss_open_datagram(a->session, data, len, &data, &len) != 0)
-		a->counts.malformed++;
-	else
-		take_datagram(a, data, len);
+	return addr_equal(&a->client.addr, &from->addr) && (a->client.port == 0 || a->client.port == from->port);
 }
 
-/* The client's address is that of the control connection, always; its port the one declared, or the first that speaks. */
-static bool is_client(struct association *a, const struct endpoint *from)
+/* Only what the client sends is activity, and tells its port: a stranger must not keep an association, nor take it; where there is
+ * protection, also none who shares the client's address. */
+static void take_client_datagram(struct association *a, const struct endpoint *from, uint8_t *data, size_t len, int64_t now)
 {
-	if (!addr_equal(&a->client.addr, &from->addr) || (a->client.port != 0 && a->client.port != from->port))
-		return false;
+	if (!may_be_client(a, from)) {
+		a->counts.strangers++;
+		return;
+	}
+	if (gss_protects(a->session) && gss_open_datagram(a->session, data, len, &data, &len) != 0) {
+		a->counts.malformed++;
+		return;
+	}
 	a->client.port = from->port;
-	return true;
+	a->session->active_us = now;
+	take_datagram(a, data, len);
 }
 
 static void on_client_readable(evutil_socket_t fd, short what, void *arg)
@@ -275,13 +281,10 @@ static void on_client_readable(evutil_socket_t fd, short what, void *arg)
 	for (int i = 0; i < n; i++) {
 		struct endpoint from;
 
-		/* Only what the client sends is activity: a stranger must not keep an association. */
-		if (sender_of(i, &from) && is_client(a, &from)) {
-			a->session->active_us = now;
-			take_client_datagram(a, batch->data[i], batch->messages[i].msg_len);
-		} else {
+		if (sender_of(i, &from))
+			take_client_datagram(a, &from, batch->data[i], batch->messages[i].msg_len, now);
+		else
 			a->counts.strangers++;
-		}
 	}
 	udp_flush();
 }

@@ -594,6 +594,24 @@ def test_datagrams(gateway, realm, ann, server, level):
     assert (ended["bytes_up"], ended["bytes_down"]) == (31405, 31405)
 
 
+def test_datagram_of_a_neighbour_first(gateway, realm, ann, server):
+    """Who shares the client's address, and cannot make its messages, does not take its association."""
+    destination = server(servers.UdpEcho)
+    g = gssapi_gateway(gateway, realm)
+    with kdc.Client(g.address, ann) as c, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s, \
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as neighbour:
+        assert c.login(kdc.CONFIDENTIALITY) == kdc.CONFIDENTIALITY
+        assert c.request("0.0.0.0", 0, socks.UDP) == socks.OK
+        neighbour.bind(("127.0.0.1", 0))
+        for junk in (b"x", kdc.frame(b"x" * 60), socks.datagram("127.0.0.1", destination.port, b"plain")):
+            neighbour.sendto(junk, c.bound)
+        s.bind(("127.0.0.1", 0))
+        s.settimeout(10)
+        s.sendto(kdc.frame(c.wrap(socks.datagram("127.0.0.1", destination.port, b"hello"))), c.bound)
+        assert c.context.unwrap(s.recvfrom(65536)[0][4:]).message == socks.datagram("127.0.0.1", destination.port, b"hello")
+    assert g.row(event="ended")["detail"]["dropped"]["malformed"] == 3
+
+
 def test_bind(gateway, realm, ann):
     g = gssapi_gateway(gateway, realm)
     with kdc.Client(g.address, ann) as c:
