@@ -843,9 +843,13 @@ char *auth_master_status(const struct auth_master *m)
 /* ---- administrators ----------------------------------------------------------------------------------------------- */
 
 #define LISTED_MAX 200
+/* Of JSON, in a message of 48 KiB: names that clients have sent may be long, and are longer once they are escaped. */
+#define LISTED_BYTES_MAX 45000
+#define LISTED_RECORD_MAX 128 /* without the name */
 
 struct listing {
 	json_t *list;
+	size_t bytes;
 	size_t left_off;
 };
 
@@ -854,11 +858,12 @@ static void list_record(const struct prefix *network, const char *user, unsigned
 	struct listing *l = arg;
 	char client[PREFIX_TEXT_MAX], safe[4 * AUTH_TEXT_MAX + 1];
 
-	if (json_array_size(l->list) == LISTED_MAX) {
+	text_escape(user, strlen(user), safe, sizeof safe);
+	l->bytes += LISTED_RECORD_MAX + 2 * strlen(safe); /* JSON doubles backslashes */
+	if (json_array_size(l->list) == LISTED_MAX || l->bytes > LISTED_BYTES_MAX) {
 		l->left_off++;
 		return;
 	}
-	text_escape(user, strlen(user), safe, sizeof safe);
 	json_array_append_new(l->list, json_pack("{s:s,s:s,s:i,s:I}", "client", prefix_format(network, client), "user", safe,
 						 "failures", (int)failures, "wait_ms", (json_int_t)(wait_us / 1000)));
 }

@@ -47,6 +47,18 @@ def test_listed_and_unlocked(gateway):
     assert g.row(event="admin")["reason"] == "auth unlock: 127.0.0.0/8, user ann"
 
 
+def test_long_names_are_listed_as_far_as_they_fit(gateway):
+    """Each byte of such a name takes five in the answer."""
+    g = gateway(throttle_user_failures=2, throttle_client_failures=100, pam=FAST_PAM)
+    for i in range(60):
+        with g.client(source="127.0.0.2") as c:
+            assert c.greet(socks.PASSWORD) == socks.PASSWORD
+            c.send(b"\1\xff" + b"%02d" % i + b"\xff" * 253 + b"\1x")
+            assert c.receive_all() == b"\1\1"
+    listed = json.loads(g.ctl("auth", "list", "--format", "json").out)
+    assert len(listed["throttled"]) > 20 and len(listed["throttled"]) + listed["left_off"] == 61, listed
+
+
 def test_a_network_that_tries_many_names_waits(gateway):
     g = gateway(throttle_client_failures=5, throttle_first_wait=60000, throttle_prefix_ipv4=24)
     assert login(g, "bob", "bob-pass", source="127.0.5.9") == 0
