@@ -16,6 +16,7 @@
 #include "gatewayd/control/internal.h"
 
 #define CLIENTS_MAX 64
+#define UNREAD_MAX 8
 #define REQUEST_MAX (64 * 1024)
 #define REQUEST_DEADLINE_S 10
 
@@ -26,6 +27,7 @@ struct client {
 	int given_fd; /* that its request brought; -1: none */
 	struct event event;
 	struct author author;
+	bool lingers; /* it has its reply, and may not have read it */
 };
 
 struct control *admin_control(const struct client *client)
@@ -59,6 +61,8 @@ static void client_free(struct client *client)
 	close(client->fd);
 	if (client->given_fd >= 0)
 		close(client->given_fd);
+	if (client->lingers && --c->unread == 0)
+		revisions_all_read(c);
 	free(client);
 	if (c->nclients-- == CLIENTS_MAX)
 		event_add(&c->accept_event, NULL);
@@ -74,7 +78,7 @@ int admin_take_fd(struct client *client)
 
 /* ---- replies ---------------------------------------------------------------------------------------------------------- */
 
-void admin_reply(struct client *client, json_t *reply, int fd)
+static bool send_reply(struct client *client, json_t *reply, int fd)
 {
 	char *text = json_dumps(reply, JSON_COMPACT);
 	struct iovec iov = {.iov_base = text, .iov_len = text == NULL ? 0 : strlen(text)};
@@ -97,13 +101,50 @@ void admin_reply(struct client *client, json_t *reply, int fd)
 		memcpy(CMSG_DATA(c), &fd, sizeof fd);
 	}
 	/* The first and only reply into an empty buffer: it fits, or its reader is gone. */
-	if (text == NULL || sendmsg(client->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+	bool sent = text != NULL && sendmsg(client->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
+
+	if (!sent)
 		log_info("a reply to %s could not be delivered: %s", client->author.name,
 			 text == NULL ? "out of memory" : strerror(errno));
 	if (fd >= 0)
 		close(fd);
 	free(text);
+	return sent;
+}
+
+void admin_reply(struct client *client, json_t *reply, int fd)
+{
+	send_reply(client, reply, fd);
 	client_free(client);
+}
+
+static void on_lingering(evutil_socket_t fd, short what, void *arg)
+{
+	char ignored[64];
+	ssize_t n = recv(fd, ignored, sizeof ignored, MSG_DONTWAIT);
+
+	(void)what;
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+		client_free(arg);
+}
+
+bool admin_may_linger(const struct control *c)
+{
+	return c->unread < UNREAD_MAX;
+}
+
+void admin_reply_and_linger(struct client *client, json_t *reply, int fd)
+{
+	struct control *c = client->control;
+
+	if (!send_reply(client, reply, fd)) {
+		client_free(client);
+		return;
+	}
+	client->lingers = true;
+	c->unread++;
+	event_assign(&client->event, c->child->base, client->fd, EV_READ | EV_PERSIST, on_lingering, client);
+	event_add(&client->event, NULL);
 }
 
 void admin_refuse(struct client *client, const char *error)

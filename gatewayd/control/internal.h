@@ -77,6 +77,12 @@ struct policy_state {
 	uint32_t switch_us; /* the longest that a worker was kept from its clients by taking it */
 	int image_fd;      /* sealed; -1: none */
 	struct change *change; /* the one under way, or NULL */
+	/* The revision that was asked for last, while somebody may not have read it: they share it. */
+	struct fetched {
+		struct policy_revision revision;
+		char *checks;
+		int fd; /* its sealed bundle */
+	} * fetched;
 };
 
 typedef void tables_done(struct control *c, void *arg);
@@ -117,7 +123,7 @@ struct control {
 	gid_t group;     /* of administrators; (gid_t)-1: none */
 	struct event accept_event, accept_pause;
 	LIST_HEAD(, client) clients;
-	unsigned nclients;
+	unsigned nclients, unread;
 	LIST_HEAD(, peer) peers;
 	TAILQ_HEAD(, spawn) spawns;
 	struct recording *recording;
@@ -137,6 +143,9 @@ bool admin_is_client(const struct control *c, const struct client *client);
 /* Sends one JSON object (taken over) and at most one descriptor (taken over; -1: none), and ends the client. */
 void admin_reply(struct client *client, json_t *reply, int fd);
 void admin_refuse(struct client *client, const char *error);
+/* The same for what takes memory until it is read: the client counts until it closes its connection, and only so many may. */
+bool admin_may_linger(const struct control *c);
+void admin_reply_and_linger(struct client *client, json_t *reply, int fd);
 struct control *admin_control(const struct client *client);
 const struct author *admin_author(const struct client *client);
 /* The descriptor that the request brought; -1 if none.  The caller's from then on. */
@@ -204,6 +213,8 @@ void revisions_rollback(struct client *client, const json_t *request);
 void revisions_log(struct client *client, const json_t *request);
 void revisions_get(struct client *client, const json_t *request);
 void revisions_head(struct client *client, const json_t *request);
+/* Nobody has a revision to read any more. */
+void revisions_all_read(struct control *c);
 
 /* compile.c: a compiler of its own for each piece of work. */
 struct compiled {

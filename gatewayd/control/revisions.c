@@ -2,6 +2,7 @@
  * and what it names come as one sealed block that the caller has read with its own rights, and go out the same way. */
 #include "config.h"
 
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -179,31 +180,64 @@ void revisions_log(struct client *client, const json_t *request)
 	admin_reply(client, json_pack("{s:b,s:o,s:b}", "ok", 1, "revisions", page.revisions, "more", page.more), -1);
 }
 
+void revisions_all_read(struct control *c)
+{
+	struct fetched *f = c->policy.fetched;
+
+	c->policy.fetched = NULL;
+	if (f == NULL)
+		return;
+	close(f->fd);
+	free(f->checks);
+	free(f);
+}
+
+/* NULL with *why. */
+static const struct fetched *fetch(struct control *c, uint32_t id, struct err *why)
+{
+	struct fetched *f = c->policy.fetched;
+
+	if (f != NULL && f->revision.id == id)
+		return f;
+	f = calloc(1, sizeof *f);
+	if (f == NULL) {
+		err_set(why, "out of memory");
+		return NULL;
+	}
+	f->fd = policy_bundle_of(c->policy.store, id, &f->revision, &f->checks, why);
+	if (f->fd < 0) {
+		free(f);
+		return NULL;
+	}
+	revisions_all_read(c);
+	c->policy.fetched = f;
+	return f;
+}
+
 void revisions_get(struct client *client, const json_t *request)
 {
 	struct control *c = admin_control(client);
-	struct policy_revision *r = calloc(1, sizeof *r);
-	char *checks = NULL;
+	const struct fetched *f;
 	uint32_t id;
-	struct err why = {"out of memory"};
-	int fd = -1;
-	json_t *reply;
+	struct err why;
+	int fd;
 
-	if (!read_revision(client, request, &id)) {
-		free(r);
+	if (!read_revision(client, request, &id))
+		return;
+	if (!admin_may_linger(c)) {
+		admin_refuse(client, "too many have asked for a revision and not read it yet: try again later");
 		return;
 	}
-	if (r != NULL)
-		fd = policy_bundle_of(c->policy.store, id == 0 ? c->policy.revision : id, r, &checks, &why);
+	f = fetch(c, id == 0 ? c->policy.revision : id, &why);
+	fd = f == NULL ? -1 : fcntl(f->fd, F_DUPFD_CLOEXEC, 0);
 	if (fd < 0) {
-		admin_refuse(client, why.text);
-	} else {
-		reply = json_pack("{s:b,s:o,s:o}", "ok", 1, "revision", describe(r, c->policy.revision), "checks",
-				  note_text(checks, strnlen(checks, 8192)));
-		admin_reply(client, reply, fd);
+		admin_refuse(client, f == NULL ? why.text : "gatewayd is out of descriptors");
+		return;
 	}
-	free(checks);
-	free(r);
+	admin_reply_and_linger(client,
+			       json_pack("{s:b,s:o,s:o}", "ok", 1, "revision", describe(&f->revision, c->policy.revision), "checks",
+					 note_text(f->checks, strnlen(f->checks, 8192))),
+			       fd);
 }
 
 void revisions_head(struct client *client, const json_t *request)

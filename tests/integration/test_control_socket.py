@@ -1,5 +1,6 @@
 """What stands where the control socket is to be."""
 
+import json
 import os
 import socket
 
@@ -62,3 +63,30 @@ def test_descriptors_that_nobody_wants_are_closed(gateway, count):
     for fd in fds:
         os.close(fd)
     wait.until(lambda: held() <= before, lambda: f"control holds {held()} descriptors, not {before}")
+
+
+def test_unread_revisions_are_bounded_and_shared(gateway):
+    """Whoever asks and does not read pins memory: the same for all, and only so many may."""
+    g = gateway()
+    request = json.dumps({"command": "policy-get", "revision": 0}).encode()
+    asking = []
+    for _ in range(20):
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        s.connect(g.socket)
+        s.send(request)
+        asking.append(s)
+    done = g.ctl("policy", "show", check=False)
+    assert done.returncode == 1 and "not read it yet" in done.err, (done.out, done.err)
+    bundles, refused = set(), 0
+    for s in asking:
+        text, fds, _, _ = socket.recv_fds(s, 1 << 16, 1)
+        refused += not json.loads(text)["ok"]
+        for fd in fds:
+            bundles.add(os.fstat(fd).st_ino)
+            os.close(fd)
+    assert len(bundles) == 1 and refused == 12, (bundles, refused)
+    for s in asking:
+        s.close()
+    wait.until(lambda: g.ctl("policy", "show", check=False).returncode == 0, "revisions are given out again")
+    for _ in range(10):
+        assert "rule loopback" in g.ctl("policy", "export").out
