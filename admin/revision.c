@@ -347,16 +347,52 @@ static int read_which(const struct options *o, uint32_t *id)
 	return o->word == NULL || (revision_number(o->word, id) && *id > 0) ? 0 : -1;
 }
 
+/* The bytes of the character of UTF-8 that text begins with; 0 if it begins with none. */
+static size_t decode(const unsigned char *text, size_t len, uint32_t *c)
+{
+	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+	size_t n = text[0] < 0x80 ? 1 : text[0] >> 5 == 6 ? 2 : text[0] >> 4 == 14 ? 3 : text[0] >> 3 == 30 ? 4 : 0;
+
+	if (n == 0 || n > len)
+		return 0;
+	*c = n == 1 ? text[0] : text[0] & (0x7fu >> n);
+	for (size_t i = 1; i < n; i++) {
+		if (text[i] >> 6 != 2)
+			return 0;
+		*c = *c << 6 | (text[i] & 0x3f);
+	}
+	return *c < least[n] || *c > 0x10ffff || (*c >= 0xd800 && *c < 0xe000) ? 0 : n;
+}
+
+/* Controls move a terminal; what has no width, or turns the direction of writing, makes a rule look like another. */
+static bool is_shown(uint32_t c)
+{
+	static const struct {
+		uint32_t first, last;
+	} hidden[] = {{0, 8}, {0xb, 0x1f}, {0x7f, 0x9f}, {0xad, 0xad}, {0x61c, 0x61c}, {0x180e, 0x180e}, {0x200b, 0x200f},
+		      {0x2028, 0x202e}, {0x2060, 0x206f}, {0xfe00, 0xfe0f}, {0xfeff, 0xfeff}, {0xfff9, 0xfffb}, {0xe0000, 0xe0fff}};
+
+	for (size_t i = 0; i < sizeof hidden / sizeof *hidden; i++)
+		if (c >= hidden[i].first && c <= hidden[i].last)
+			return false;
+	return true;
+}
+
 /* What comes from a store may hold any bytes. */
 static void print_text(const char *text, size_t len)
 {
-	for (size_t i = 0; i < len; i++) {
-		unsigned char c = (unsigned char)text[i];
+	const unsigned char *at = (const unsigned char *)text;
+	uint32_t c = 0;
 
-		if (c == '\n' || c == '\t' || (c >= 0x20 && c != 0x7f))
-			putchar(c);
-		else
-			printf("\\x%02x", c);
+	for (size_t i = 0, n; i < len; i += n) {
+		n = decode(at + i, len - i, &c);
+		bool shown = n > 0 && is_shown(c);
+
+		n = n == 0 ? 1 : n;
+		if (shown)
+			fwrite(at + i, 1, n, stdout);
+		for (size_t k = 0; k < n && !shown; k++)
+			printf("\\x%02x", at[i + k]);
 	}
 	if (len > 0 && text[len - 1] != '\n')
 		putchar('\n');
@@ -450,8 +486,10 @@ static bool stays_inside(const char *path)
 
 	if (*path == '/')
 		return false;
-	while (path != NULL && *path != '\0') {
+	while (*path != '\0') {
 		path = next_part(path, part);
+		if (path == NULL)
+			return false;
 		if (strcmp(part, "..") == 0)
 			depth--;
 		else if (strcmp(part, ".") != 0)
@@ -459,7 +497,7 @@ static bool stays_inside(const char *path)
 		if (depth < 0)
 			return false;
 	}
-	return path != NULL && depth > 0;
+	return depth > 0;
 }
 
 /* Opens a new file below a directory, making the directories on the way; follows no link.  -1 with errno. */
@@ -470,6 +508,11 @@ static int create_below(int root, const char *path)
 
 	while (at >= 0) {
 		path = next_part(path, part);
+		if (path == NULL) {
+			close(at);
+			errno = ENAMETOOLONG;
+			return -1;
+		}
 		if (*path == '\0') {
 			next = openat(at, part, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
 			close(at);

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 import subprocess
 
 import pytest
@@ -380,6 +381,34 @@ def test_export_never_leaves_its_directory(gateway):
     os.makedirs(g.path("out2"))
     os.symlink("/tmp", g.path("out2", "outside"))
     assert g.ctl("policy", "export", "-o", g.path("out2"), check=False).returncode == 1
+
+
+def bundle(*files):
+    """As gatewayctl would hand it over (policy/bundle.h)."""
+    data = b"GWBUNDLE" + struct.pack("=II", 1, len(files))
+    data += b"".join(struct.pack("=IIQ", len(name), 0, len(text)) for name, text in files)
+    return admin.memory_file(data + b"".join(name + b"\0" for name, _ in files) + b"".join(text for _, text in files))
+
+
+@pytest.mark.parametrize("name", [b"n" * 256, b"n" * 300, b"d/" + b"n" * 300, b"n" * 300 + b"/f"])
+def test_export_of_names_that_no_file_can_have(gateway, name):
+    g = gateway(BASE)
+    for files in ((name, BASE.encode()), (b"f", b"")), ((b"p", f'set a domain file "{name.decode()}"\n{BASE}'.encode()), (name, b"x.example\n")):
+        fd = bundle(*files)
+        reply, _ = admin.ask(g.socket, {"command": "policy-apply"}, [fd])
+        os.close(fd)
+        assert reply["ok"], reply
+        done = g.ctl("policy", "export", "-o", g.path(f"out{reply['revision']}"), check=False)
+        assert done.returncode in (0, 1) and done.out == "", (done.returncode, done.out, done.err)
+
+
+def test_what_is_shown_moves_no_terminal(gateway):
+    g = gateway(BASE)
+    with open(g.path("p.policy"), "wb") as f:
+        f.write(BASE.encode() + b"# gr\xc3\xbcn \xc2\x9b31m \xe2\x80\xae \x9b \xe2\x80 \xf0\x9f\x94\x92 \xed\xa0\x80\n")
+    g.ctl("policy", "apply", g.path("p.policy"))
+    out = g.ctl("policy", "show").out
+    assert out.endswith("# gr\u00fcn \\xc2\\x9b31m \\xe2\\x80\\xae \\x9b \\xe2\\x80 \U0001f512 \\xed\\xa0\\x80\n"), out
 
 
 def test_explain_asks_the_policy_in_force(gateway):
