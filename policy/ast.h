@@ -33,6 +33,7 @@ struct ast_list {
 		uint32_t offset, len;
 	} * entries; /* owned by the tree */
 	size_t count;
+	bool faulty; /* not all that the file holds is here, and an error says so */
 };
 
 /* No entry of a list is longer. */

@@ -251,7 +251,7 @@ static void check_set(struct check *c, const struct ast_statement *s)
 	check_name(c, s, "set");
 	if (s->list != NULL)
 		ast_each_entry(s->list, check_entry, &(struct entries){c, s});
-	if (s->values.count == 0 && (s->list == NULL || s->list->count == 0))
+	if (s->values.count == 0 && (s->list == NULL || (s->list->count == 0 && !s->list->faulty)))
 		diag_warning(c->d, c->tree, "empty-set", &s->at, "this set is empty: nothing is ever in it");
 	for (const struct ast_value *v = s->values.first; v != NULL; v = v->next) {
 		if (v->set)

@@ -430,6 +430,7 @@ static void read_entry(struct parser *p, struct ast_list *list, size_t start, si
 	if (end - start > AST_ENTRY_MAX) {
 		diag_error(p->diagnostics, p->tree, "bad-value", &at, "an entry of a list has at most %d bytes",
 			   AST_ENTRY_MAX);
+		list->faulty = true;
 		return;
 	}
 	for (size_t i = start; i < end; i++) {
@@ -438,6 +439,7 @@ static void read_entry(struct parser *p, struct ast_list *list, size_t start, si
 		if (c < 0x20 || c == 0x7f) {
 			at.offset = i;
 			diag_error(p->diagnostics, p->tree, "control-byte", &at, "this line holds the control byte \\x%02x", c);
+			list->faulty = true;
 			return;
 		}
 	}
@@ -458,6 +460,7 @@ static struct ast_list *read_list(struct parser *p, const struct ast_value *path
 
 	list->path = path->text;
 	list->source = s;
+	list->faulty = s == NULL;
 	for (size_t at = 0; s != NULL && at < s->len;) {
 		const char *line_end = memchr(s->text + at, '\n', s->len - at);
 		size_t end = line_end == NULL ? s->len : (size_t)(line_end - s->text);

@@ -122,3 +122,12 @@ def test_a_compiler_that_takes_too_long_is_ended(gateway, echo):
     # And the next one is compiled.
     g.write_policy(BASE + "# mended\n")
     assert "revision 2" in g.reload().out
+
+
+@pytest.mark.parametrize("data", [None, b"a\x01b\n", b"x" * 5000 + b"\n"])
+def test_a_list_with_errors_is_not_told_to_be_empty(tmp_path, data):
+    if data is not None:
+        (tmp_path / "list").write_bytes(data)
+    (tmp_path / "p.policy").write_text('set a domain file "list"\nrule a deny to domain @a log alert\n')
+    code, out = check(str(tmp_path / "p.policy"))
+    assert code == 1 and "error" in out and "empty-set" not in out, (code, out)
