@@ -73,7 +73,7 @@ static void end(struct change *ch, const char *error)
 	char text[AUDIT_TEXT_MAX];
 
 	c->policy.change = NULL;
-	if (error == NULL)
+	if (error == NULL && !ch->order.dry_run)
 		tables_commit(c);
 	else
 		tables_discard(c);
@@ -616,7 +616,7 @@ void policy_change(struct control *c, const struct policy_order *order, policy_d
 	struct policy_result busy = {.error = "another change of the policy is under way: try again when it is done"};
 	struct change *ch;
 
-	if (order->kind == ORDER_RELOAD)
+	if (order->kind == ORDER_RELOAD && !order->dry_run)
 		auth_forget_all(c);
 	if (c->policy.change != NULL || c->policy.image_fd < 0) {
 		if (c->policy.change == NULL)

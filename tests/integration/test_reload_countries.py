@@ -1,6 +1,6 @@
 """Countries change with the policy, or not at all."""
 
-from harness import geo, servers, socks
+from harness import admin, geo, servers, socks
 
 POLICY = "rule german allow to country DE to cidr 127.0.0.0/16\ndefault deny\n"
 
@@ -44,3 +44,19 @@ def test_bad_database_with_a_new_policy(gateway, server):
     done = g.reload()
     assert file in done.out + done.err, (done.out, done.err)
     assert codes(g, s.port) == [socks.OK, socks.NOT_ALLOWED]
+
+
+def test_a_dry_reload_changes_no_countries(gateway, server):
+    s = server(servers.Echo, "0.0.0.0")
+    g = gateway(POLICY, start=False)
+    file = geo.build(g.path("country.mmdb"), {"127.0.1.0/24": "DE", "127.0.2.0/24": "KP"})
+    g.configure(geoip_database=file, database_check_interval=86400000)
+    g.start()
+    geo.build(file, {"127.0.1.0/24": "KP", "127.0.2.0/24": "DE", "198.51.100.0/24": "FR"})
+    for text in (POLICY, POLICY + "# news\n"):
+        g.write_policy(text)
+        reply, _ = admin.ask(g.socket, {"command": "reload", "dry_run": True})
+        assert reply["ok"] and reply["revision"] == 1, reply
+        assert codes(g, s.port) == [socks.OK, socks.NOT_ALLOWED]
+    g.reload()
+    assert codes(g, s.port) == [socks.NOT_ALLOWED, socks.OK]
