@@ -465,6 +465,30 @@ static struct conversation *equal_conversation(const struct auth_master *m, cons
 	return NULL;
 }
 
+/* A few bytes of the keyed hash. */
+static uint64_t tried(const struct remember_key *key)
+{
+	uint64_t bytes;
+
+	memcpy(&bytes, key->bytes, sizeof bytes);
+	return bytes;
+}
+
+/* True, and *answer says so, if the same password was denied a moment ago: programs with an old one try it again and again, and
+ * that is no guess, but would be a conversation each time. */
+static bool is_denied_again(struct auth_master *m, const struct auth_ask *ask, const struct remember_key *key, struct auth_answer *answer)
+{
+	uint32_t delay_us;
+
+	if (!throttle_denied_lately(m->throttle, &ask->client, ask->user, tried(key), clock_mono_us(), &delay_us))
+		return false;
+	memset(answer, 0, sizeof *answer);
+	memcpy(answer->user, ask->user, sizeof answer->user);
+	answer->delay_us = delay_us;
+	answer_without(answer, AUTH_DENIED, "the same password was denied a moment ago");
+	return true;
+}
+
 /* True if ask is answered, or will be by another's conversation. */
 static bool answer_cheaply(struct worker *w, struct gss_login *gss, const struct auth_ask *ask, struct remember_key *key)
 {
@@ -478,6 +502,11 @@ static bool answer_cheaply(struct worker *w, struct gss_login *gss, const struct
 		return true;
 	}
 	remembered_key(m->remembered, ask, key);
+	if (!ask->vouched && is_denied_again(m, ask, key, &answer)) {
+		answer.id = ask->id;
+		reply(w, &answer);
+		return true;
+	}
 	if (m->options.remember_ms == 0)
 		return false;
 	if (remembered_find(m->remembered, key, clock_mono_us(), &answer)) {
@@ -672,15 +701,6 @@ void auth_master_add_worker(struct auth_master *m, uint16_t slot, int fd)
 
 /* ---- children ---------------------------------------------------------------------------------------------------- */
 
-/* A few bytes of the keyed hash. */
-static uint64_t tried(const struct conversation *c)
-{
-	uint64_t bytes;
-
-	memcpy(&bytes, c->key.bytes, sizeof bytes);
-	return bytes;
-}
-
 /* What a verdict means for the next who asks: also when nobody waits for it any more, or guesses would be free. */
 static void learn(struct auth_master *m, const struct conversation *c, struct auth_answer *answer)
 {
@@ -692,8 +712,11 @@ static void learn(struct auth_master *m, const struct conversation *c, struct au
 		throttle_succeeded(m->throttle, &c->ask.client, c->ask.user, now);
 		if (m->options.remember_ms > 0 && c->generation == m->generation)
 			remembered_add(m->remembered, &c->key, c->ask.user, answer, now);
-	} else if (answer->verdict == AUTH_DENIED && !c->ask.vouched &&
-		   (wait = throttle_failed(m->throttle, &c->ask.client, c->ask.user, tried(c), now)) > 0) {
+	} else if (answer->verdict == AUTH_DENIED && !c->ask.vouched) {
+		wait = throttle_failed(m->throttle, &c->ask.client, c->ask.user, tried(&c->key), now);
+		throttle_note_denied(m->throttle, &c->ask.client, c->ask.user, tried(&c->key), answer->delay_us, now);
+		if (wait == 0)
+			return;
 		log_warning("log-ins of \"%s\" from %s are refused for %lld s: too many were denied", c->ask.user,
 			    prefix_format(&c->network, client), (long long)(wait / 1000000));
 		snprintf(answer->reason + len, sizeof answer->reason - len, "; the next from this client is judged in %lld s",

@@ -12,6 +12,7 @@
 #define KNOWN_US (24 * 60 * MINUTE_US)
 #define USER_MAX 255
 #define TRIED_MAX 4
+#define DENIED_US (30LL * 1000000) /* no longer: the password may have become the right one */
 /* Records that are looked at for one that may go. */
 #define EVICTION_LOOKS 16
 
@@ -20,6 +21,12 @@ enum kind { NETWORK, USER, KNOWN, KINDS };
 /* How long it takes to be forgiven one failure. */
 static const int64_t forgiven_us[KINDS] = {[NETWORK] = MINUTE_US, [USER] = 10 * MINUTE_US};
 
+struct tried {
+	uint64_t hash;
+	int64_t denied_us; /* last, and 0 for never */
+	uint32_t delay_us;
+};
+
 struct record {
 	LIST_ENTRY(record) by_key;
 	TAILQ_ENTRY(record) by_use; /* least recently used first */
@@ -27,7 +34,7 @@ struct record {
 	unsigned failures;
 	int64_t failed_us; /* when failures was right; KNOWN: when the log-in was */
 	int64_t until_us;  /* refused before */
-	uint64_t tried[TRIED_MAX]; /* USER: what was denied last */
+	struct tried tried[TRIED_MAX]; /* USER: what was denied last */
 	struct prefix network;
 	char user[]; /* ASCII letters in lower case; "" of a network */
 };
@@ -240,15 +247,15 @@ static int64_t count(struct throttle *t, enum kind kind, const struct prefix *ne
 	return wait;
 }
 
-/* True if it was among the last that were denied. */
-static bool tried_before(struct throttle *t, const struct prefix *network, const char *user, uint64_t tried, int64_t now_us)
+/* Among the last that were denied, or NULL. */
+static struct tried *tried_before(struct throttle *t, const struct prefix *network, const char *user, uint64_t tried, int64_t now_us)
 {
 	struct record *r = tried == 0 ? NULL : find(t, USER, network, user, now_us);
 
 	for (int i = 0; r != NULL && i < TRIED_MAX; i++)
-		if (r->tried[i] == tried)
-			return true;
-	return false;
+		if (r->tried[i].hash == tried)
+			return &r->tried[i];
+	return NULL;
 }
 
 static void note_tried(struct throttle *t, const struct prefix *network, const char *user, uint64_t tried, int64_t now_us)
@@ -258,7 +265,37 @@ static void note_tried(struct throttle *t, const struct prefix *network, const c
 	if (r == NULL)
 		return;
 	memmove(r->tried + 1, r->tried, sizeof r->tried - sizeof *r->tried);
-	r->tried[0] = tried;
+	r->tried[0] = (struct tried){.hash = tried};
+}
+
+void throttle_note_denied(struct throttle *t, const struct addr *client, const char *user, uint64_t tried, uint32_t delay_us,
+			  int64_t now_us)
+{
+	struct prefix network = throttle_network(t, client);
+	char folded[USER_MAX + 1];
+	struct tried *known;
+
+	fold(folded, user);
+	known = tried_before(t, &network, folded, tried, now_us);
+	if (known == NULL)
+		return;
+	known->denied_us = now_us;
+	known->delay_us = delay_us;
+}
+
+bool throttle_denied_lately(struct throttle *t, const struct addr *client, const char *user, uint64_t tried, int64_t now_us,
+			    uint32_t *delay_us)
+{
+	struct prefix network = throttle_network(t, client);
+	char folded[USER_MAX + 1];
+	const struct tried *known;
+
+	fold(folded, user);
+	known = tried_before(t, &network, folded, tried, now_us);
+	if (known == NULL || known->denied_us == 0 || now_us - known->denied_us >= DENIED_US)
+		return false;
+	*delay_us = known->delay_us;
+	return true;
 }
 
 int64_t throttle_failed(struct throttle *t, const struct addr *client, const char *user, uint64_t tried, int64_t now_us)
@@ -270,7 +307,7 @@ int64_t throttle_failed(struct throttle *t, const struct addr *client, const cha
 	if (user == NULL)
 		return count(t, NETWORK, &network, "", t->options.client_failures, now_us);
 	fold(folded, user);
-	if (tried_before(t, &network, folded, tried, now_us))
+	if (tried_before(t, &network, folded, tried, now_us) != NULL)
 		return 0;
 	of_user = count(t, USER, &network, folded, t->options.user_failures, now_us);
 	note_tried(t, &network, folded, tried, now_us);

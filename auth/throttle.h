@@ -34,6 +34,12 @@ int64_t throttle_wait_us(struct throttle *t, const struct addr *client, const ch
 /* A log-in was denied: for how long the next is refused (0: it is not).  tried: a keyed hash of the password, or 0; to try the
  * same again, as programs with an old password do, is no new guess. */
 int64_t throttle_failed(struct throttle *t, const struct addr *client, const char *user, uint64_t tried, int64_t now_us);
+/* It was denied: the same again is answered without being judged, for half a minute.  delay_us: what PAM wants a refusal to wait. */
+void throttle_note_denied(struct throttle *t, const struct addr *client, const char *user, uint64_t tried, uint32_t delay_us,
+			  int64_t now_us);
+/* True with the delay if it is to be answered so. */
+bool throttle_denied_lately(struct throttle *t, const struct addr *client, const char *user, uint64_t tried, int64_t now_us,
+			    uint32_t *delay_us);
 void throttle_succeeded(struct throttle *t, const struct addr *client, const char *user, int64_t now_us);
 bool throttle_knows(struct throttle *t, const struct addr *client, const char *user, int64_t now_us);
 

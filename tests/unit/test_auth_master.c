@@ -1211,6 +1211,38 @@ static void test_guesses_are_throttled(void **state)
 }
 
 /* Guesses side by side are bounded by what is free of charge, and who waits is looked at again when the turn comes. */
+/* A program with an old password: no guess, and not one conversation after the other. */
+static void test_same_password_again(void **state)
+{
+	struct gateway *g = throttling(1);
+	struct worker *w = worker_new(g, 0);
+	struct child *c = child_new(g, 0);
+
+	(void)state;
+	ask_with(w, 1, "ann", 1, "old");
+	wait_for(g, c->n == 1);
+	answer(c, c->asks[0].id, AUTH_DENIED, "ann");
+	wait_for(g, w->n == 1);
+	for (unsigned i = 1; i < 20; i++) {
+		ask_with(w, i + 1, "ann", 1, "old");
+		wait_for(g, w->n == i + 1);
+		assert_answer(w, i, i + 1, AUTH_DENIED, "the same password was denied a moment ago");
+	}
+	assert_int_equal(c->n, 1);
+	ask_with(w, 30, "ann", 1, "new");
+	wait_for(g, c->n == 2);
+	grant(c);
+	wait_for(g, w->n == 21);
+	assert_answer(w, 20, 30, AUTH_OK, "");
+	ask_with(w, 31, "ann", 1, "old"); /* a success ends it */
+	wait_for(g, c->n == 3);
+	answer(c, c->asks[2].id, AUTH_DENIED, "ann");
+	wait_for(g, w->n == 22);
+	worker_free(w);
+	child_free(c);
+	gateway_free(g);
+}
+
 static void test_guesses_side_by_side(void **state)
 {
 	struct gateway *g = throttling(1);
@@ -1410,6 +1442,7 @@ int main(void)
 		cmocka_unit_test(test_shared_conversation_is_bounded),
 		cmocka_unit_test(test_forgetting_reaches_what_is_under_way),
 		cmocka_unit_test(test_guesses_are_throttled),
+		cmocka_unit_test(test_same_password_again),
 		cmocka_unit_test(test_guesses_side_by_side),
 		cmocka_unit_test(test_known_user_passes_guesses),
 		cmocka_unit_test(test_commands),

@@ -261,9 +261,35 @@ static void test_listing_and_unlocking(void **state)
 	throttle_free(&t);
 }
 
+static void test_denied_lately(void **state)
+{
+	struct throttle *t = throttle_new(&plain);
+	struct addr a = v4(1), b = addr_v4(0xc0000301);
+	uint32_t delay = 0;
+
+	(void)state;
+	assert_false(throttle_denied_lately(t, &a, "ann", 7, S, &delay));
+	throttle_note_denied(t, &a, "ann", 7, 5, S); /* of what was never counted, nothing is kept */
+	assert_false(throttle_denied_lately(t, &a, "ann", 7, S, &delay));
+	throttle_failed(t, &a, "Ann", 7, S);
+	assert_false(throttle_denied_lately(t, &a, "ann", 7, S, &delay));
+	throttle_note_denied(t, &a, "ann", 7, 2000, S);
+	assert_true(throttle_denied_lately(t, &a, "aNN", 7, 31 * S - 1, &delay));
+	assert_int_equal(delay, 2000);
+	assert_false(throttle_denied_lately(t, &a, "ann", 8, S, &delay));
+	assert_false(throttle_denied_lately(t, &b, "ann", 7, S, &delay));
+	assert_false(throttle_denied_lately(t, &a, "bob", 7, S, &delay));
+	assert_false(throttle_denied_lately(t, &a, "ann", 7, 31 * S, &delay)); /* it may be right by now */
+	throttle_note_denied(t, &a, "ann", 7, 2000, 31 * S);
+	throttle_succeeded(t, &a, "ann", 32 * S);
+	assert_false(throttle_denied_lately(t, &a, "ann", 7, 32 * S, &delay));
+	throttle_free(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_denied_lately),
 		cmocka_unit_test(test_waits_double),
 		cmocka_unit_test(test_a_user_is_counted_from_one_network),
 		cmocka_unit_test(test_network_of_ipv6_is_a_64),
