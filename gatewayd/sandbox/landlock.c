@@ -60,6 +60,9 @@ int landlock_close(bool keep_cwd, const char *readable, const char *file, struct
 	struct landlock_ruleset_attr attr;
 	int ruleset;
 
+	if (abi < 1 && file != NULL)
+		return err_set(why, "this kernel has no Landlock, which keeps processes that read %s from other files: no listener can "
+				    "offer GSSAPI here", file);
 	if (abi < 1) {
 		log_warning("this kernel has no Landlock: files are guarded by permissions and system-call filters only");
 		return 0;

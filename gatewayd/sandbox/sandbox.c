@@ -77,8 +77,9 @@ static const int plugin_calls[] = {
 	SCMP_SYS(pipe2), SCMP_SYS(socketpair), SCMP_SYS(bind), SCMP_SYS(getsockname), SCMP_SYS(sendmmsg), SCMP_SYS(eventfd2),
 };
 
-/* To look at one file; Landlock says which. */
+/* To look at one file; Landlock says which.  It is opened to be read only. */
 static const int one_file_calls[] = {SCMP_SYS(openat), SCMP_SYS(open), SCMP_SYS(stat), SCMP_SYS(newfstatat)};
+static const int write_flags[] = {O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND, O_TMPFILE & ~O_DIRECTORY};
 
 /* Looks for a path, gets EACCES instead of a death: libraries try a file and go on without it. */
 static const int refused_calls[] = {
@@ -154,6 +155,24 @@ static bool is_one_of(int call, const int *calls, size_t n)
 	return false;
 }
 
+/* flags: the argument that has them. */
+static int add_open_rules(scmp_filter_ctx ctx, int call, unsigned flags)
+{
+	scmp_datum_t all = 0;
+	int rc = 0;
+
+	for (size_t i = 0; i < LENGTH(write_flags); i++) {
+		scmp_datum_t bit = (scmp_datum_t)write_flags[i];
+		struct scmp_arg_cmp has_it = SCMP_CMP(flags, SCMP_CMP_MASKED_EQ, bit, bit);
+
+		all |= bit;
+		rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO(EACCES), call, 1, &has_it);
+	}
+	struct scmp_arg_cmp has_none = SCMP_CMP(flags, SCMP_CMP_MASKED_EQ, all, 0);
+
+	return rc | seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, call, 1, &has_none);
+}
+
 /* Paths that are looked for in vain. */
 static int add_refusals(scmp_filter_ctx ctx, bool one_file)
 {
@@ -164,10 +183,12 @@ static int add_refusals(scmp_filter_ctx ctx, bool one_file)
 	for (size_t i = 0; i < LENGTH(refused_calls); i++)
 		if (!one_file || !is_one_of(refused_calls[i], one_file_calls, LENGTH(one_file_calls)))
 			rc |= seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), refused_calls[i], 0);
-	for (size_t i = 0; one_file && i < LENGTH(one_file_calls); i++)
-		rc |= seccomp_rule_add(ctx, SCMP_ACT_ALLOW, one_file_calls[i], 0);
-	if (one_file)
-		return rc;
+	if (one_file) {
+		rc |= seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(stat), 0);
+		rc |= seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 0);
+		rc |= add_open_rules(ctx, SCMP_SYS(open), 1);
+		return rc | add_open_rules(ctx, SCMP_SYS(openat), 2);
+	}
 	rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1, &empty_path);
 	return rc | seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(newfstatat), 1, &named_path);
 }

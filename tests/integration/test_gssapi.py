@@ -474,6 +474,50 @@ def test_who_may_what(gateway, realm, ann, echo):
                 assert not [d for d in processes.descriptors(pid) if realm.dir in d]
 
 
+NO_LANDLOCK = r"""
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_landlock_create_ruleset, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {sizeof code / sizeof *code, code};
+	if (argc < 2 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+		return 99;
+	execv(argv[1], argv + 1);
+	return 98;
+}
+"""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(sanitized(), reason="a build with sanitizers is not confined")
+def test_kernel_without_landlock(gateway, realm, tmp_path):
+    """There, nothing would keep a worker that reads one file from reading others."""
+    source, without = tmp_path / "without.c", tmp_path / "without"
+    source.write_text(NO_LANDLOCK)
+    subprocess.run(["cc", "-o", str(without), str(source)], check=True)
+    g = gateway(start=False)
+    g.prefix = [str(without)]
+    g.start()
+    g.close()
+    g = gssapi_gateway(gateway, realm, start=False)
+    g.prefix = [str(without)]
+    g.spawn()
+    assert g.process.wait(30) != 0
+    assert "this kernel has no Landlock" in g.log() and "no listener can offer GSSAPI" in g.log(), g.log()
+    g.process = None  # its end has been judged
+
+
 def test_krb5_conf_that_changes_under_way(gateway, echo):
     r = kdc.Realm({"ann": "x"})
     try:
