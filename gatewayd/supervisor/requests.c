@@ -145,6 +145,24 @@ static const unsigned may_end[ROLE_COUNT] = {
 	[ROLE_CONTROL] = BIT(WORKER) | BIT(COMPILER) | BIT(READER),
 };
 
+/* The GSSAPI process reads its files when it starts: what is no keytab must not cost us the one that works.  Only a look, and none
+ * into what it holds: we are root, and that is for a process that gives it up. */
+static bool successor_can_start(const struct config *config)
+{
+	uint8_t head[8] = {0};
+	int fd = open(config->gssapi_keytab, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof head);
+
+	if (fd >= 0)
+		close(fd);
+	if (n == sizeof head && head[0] == 5 && (head[1] == 1 || head[1] == 2) && access(config->gssapi_krb5_conf, R_OK) == 0)
+		return true;
+	log_error("gssapi-keytab %s is no keytab with keys, or gssapi-krb5-conf %s cannot be read: GSSAPI log-ins go on with what was "
+		  "read before; mend that and reload again",
+		  config->gssapi_keytab, config->gssapi_krb5_conf);
+	return false;
+}
+
 static void on_kill(struct process *asker, struct ipc_message *m)
 {
 	struct wire_reader r = wire_reader_on(m->body, m->len);
@@ -153,6 +171,8 @@ static void on_kill(struct process *asker, struct ipc_message *m)
 	struct process *p = wire_done(&r) && role < ROLE_COUNT ? process_find(asker->sup, (enum role)role, slot) : NULL;
 
 	if (p == NULL || !(may_end[asker->role] & 1u << role))
+		return;
+	if (p->role == ROLE_GSSAPI && p->ready && asker->role == ROLE_AUTH && !successor_can_start(asker->sup->config))
 		return;
 	log_warning("%s/%u is ended at the request of %s", role_name(p->role), slot, role_name(asker->role));
 	p->killed_on_request = p->role == ROLE_PAM || p->role == ROLE_GSSAPI; /* no fault of its own: no pause before the next */

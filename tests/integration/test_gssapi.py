@@ -277,6 +277,30 @@ def test_new_keys_are_read_at_reload(gateway, echo):
         r.close()
 
 
+@pytest.mark.parametrize("content", [None, b"", b"\5\2", b"no keytab at all"])
+def test_bad_keytab_at_reload_costs_nothing(gateway, echo, content):
+    r = kdc.Realm({"ann": "x"})
+    try:
+        g = gssapi_gateway(gateway, r)
+        ticket, before = r.kinit("ann", "x"), g.pids("gssapi")
+        with open(r.keytab, "rb") as f:
+            good = f.read()
+        os.unlink(r.keytab)
+        if content is not None:
+            with open(r.keytab, "wb") as f:
+                f.write(content)
+        g.reload()
+        wait.until(lambda: "is no keytab with keys" in g.log(), "it is told")
+        session(g, ticket, echo, kdc.INTEGRITY).close()
+        assert g.pids("gssapi") == before
+        with open(r.keytab, "wb") as f:
+            f.write(good)
+        g.reload()
+        wait.until(lambda: g.pids("gssapi") not in ([], before), "the mended one is read")
+    finally:
+        r.close()
+
+
 @pytest.fixture(scope="module")
 def strict():
     """Clocks that may differ by a few seconds (which a log-in on a busy machine may take), and rules for names."""
