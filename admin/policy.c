@@ -384,7 +384,14 @@ static int read_question(int argc, char **argv, struct question *q)
 
 static int answer(const struct question *q, const struct loaded *l)
 {
-	struct policy_context ctx = {.image = l->image, .geo = l->geo, .asn = l->asn, .now = clock_wall_us() / 1000000};
+	struct policy_context ctx = {.image = l->image,
+				     .geo = l->geo,
+				     .asn = l->asn,
+				     .now = clock_wall_us() / 1000000,
+				     .local = l->local,
+				     .nlocal = l->nlocal,
+				     .own_ports = l->own_ports,
+				     .nown_ports = l->nown_ports};
 	struct policy_decision d;
 	struct err why;
 

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <ifaddrs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 
 #include "admin/admin.h"
 #include "admin/client.h"
+#include "common/addr.h"
 #include "common/sealed.h"
 
 void loaded_clear(struct loaded *l)
@@ -25,6 +27,8 @@ void loaded_clear(struct loaded *l)
 	free(l->data);
 	free(l->geo_data);
 	free(l->asn_data);
+	free(l->local);
+	free(l->own_ports);
 	*l = (struct loaded){0};
 }
 
@@ -178,6 +182,28 @@ int load_file(const char *path, const char *geoip, const char *asn, struct loade
 	return load_tables(geoip, asn, l) == 0 ? make_image(l) : -1;
 }
 
+/* The gateway is on this host: whoever reaches its socket is, too. */
+static void learn_listeners(const struct fetched *f, struct loaded *l)
+{
+	const json_t *ports = json_object_get(f->reply, "own_ports");
+	struct ifaddrs *list = NULL;
+	struct endpoint ep;
+	size_t count = 0;
+
+	if (getifaddrs(&list) != 0)
+		list = NULL;
+	for (const struct ifaddrs *i = list; i != NULL; i = i->ifa_next)
+		count++;
+	l->local = calloc(count + 1, sizeof *l->local);
+	l->own_ports = calloc(json_array_size(ports) + 1, sizeof *l->own_ports);
+	for (const struct ifaddrs *i = list; i != NULL && l->local != NULL; i = i->ifa_next)
+		if (i->ifa_addr != NULL && endpoint_from_sockaddr(i->ifa_addr, sizeof(struct sockaddr_in6), &ep))
+			l->local[l->nlocal++] = ep.addr;
+	for (size_t i = 0; i < json_array_size(ports) && l->own_ports != NULL; i++)
+		l->own_ports[l->nown_ports++] = (uint16_t)json_integer_value(json_array_get(ports, i));
+	freeifaddrs(list);
+}
+
 int load_revision(uint32_t id, struct loaded *l)
 {
 	struct fetched f;
@@ -187,6 +213,7 @@ int load_revision(uint32_t id, struct loaded *l)
 	if (code != ADMIN_FINE)
 		return code;
 	l->tree = bundle_parse(&f.bundle, &l->diagnostics);
+	learn_listeners(&f, l);
 	fetched_clear(&f);
 	return make_image(l) == 0 ? ADMIN_FINE : ADMIN_REFUSED;
 }

@@ -15,6 +15,10 @@ struct loaded {
 	size_t len;
 	struct policy_image *image; /* NULL: there are errors */
 	struct policy_geo *geo, *asn;
+	/* Of a revision of the store: where its gateway listens.  malloc'd. */
+	struct addr *local;
+	uint16_t *own_ports;
+	size_t nlocal, nown_ports;
 };
 
 /* Parses and checks; if that finds no error, makes and opens the image.  geoip and asn may be NULL.  -1, with a line on standard

@@ -214,6 +214,17 @@ static const struct fetched *fetch(struct control *c, uint32_t id, struct err *w
 	return f;
 }
 
+/* What the gateway listens on: no policy opens that. */
+static json_t *own_ports(const struct config *config)
+{
+	json_t *ports = json_array();
+
+	for (size_t k = 0; k < config->nlisteners; k++)
+		for (size_t i = 0; i < config->listeners[k].naddresses; i++)
+			json_array_append_new(ports, json_integer(config->listeners[k].addresses[i].port));
+	return ports;
+}
+
 void revisions_get(struct client *client, const json_t *request)
 {
 	struct control *c = admin_control(client);
@@ -235,8 +246,8 @@ void revisions_get(struct client *client, const json_t *request)
 		return;
 	}
 	admin_reply_and_linger(client,
-			       json_pack("{s:b,s:o,s:o}", "ok", 1, "revision", describe(&f->revision, c->policy.revision), "checks",
-					 note_text(f->checks, strnlen(f->checks, 8192))),
+			       json_pack("{s:b,s:o,s:o,s:o}", "ok", 1, "revision", describe(&f->revision, c->policy.revision), "checks",
+					 note_text(f->checks, strnlen(f->checks, 8192)), "own_ports", own_ports(c->child->config)),
 			       fd);
 }
 

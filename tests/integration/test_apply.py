@@ -422,6 +422,16 @@ def test_explain_asks_the_policy_in_force(gateway):
 # ---- hostile orders -----------------------------------------------------------------------------------------------------
 
 
+def test_explain_knows_the_gateways_own_listeners(gateway, echo):
+    g = gateway(BASE, workers=1)
+    with g.session("127.0.0.1", g.port) as c:
+        assert c.code == socks.NOT_ALLOWED
+    done = g.ctl("policy", "explain", "--user", "ann", "--port", str(g.port), "127.0.0.1", check=False)
+    assert done.returncode == 1 and "a listener of this gateway" in done.out, done.out
+    g.ctl("policy", "explain", "--user", "ann", "--port", str(echo.port), "127.0.0.1")
+    g.ctl("policy", "explain", "--user", "ann", "--port", str(g.port), "127.0.0.77")
+
+
 def refused(g, request, fds=()):
     reply, fd = admin.ask(g.socket, request, fds)
     assert reply["ok"] is False and fd is None, reply
