@@ -3,6 +3,7 @@
 #include "auth/gss.h"
 
 #include <assert.h>
+#include <fcntl.h>
 #include <gssapi/gssapi_ext.h>
 #include <gssapi/gssapi_krb5.h>
 #include <krb5.h>
@@ -13,10 +14,13 @@
 #include <sys/queue.h>
 #include <unistd.h>
 
+#include "common/sealed.h"
 #include "common/text.h"
 
 #define BUCKETS 1024
 #define ROUNDS_MAX 8 /* Kerberos takes one or two */
+#define KRB5_CONF_MAX (1024 * 1024)
+#define KRB5_CONF_FD 64 /* free while a process starts */
 #define MEMORY_KEYTAB "MEMORY:gatewayd"
 
 struct context {
@@ -71,6 +75,37 @@ static int copy_entries(krb5_keytab from, const char *name, struct err *why)
 	return n > 0 ? 0 : err_set(why, "gssapi-keytab %s holds no key", name);
 }
 
+int gss_use_krb5_conf(const char *path, struct err *why)
+{
+	char *text = malloc(KRB5_CONF_MAX + 1), name[32];
+	int in = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), copy = -1;
+	ssize_t n = 0;
+	size_t len = 0;
+
+	while (text != NULL && in >= 0 && len <= KRB5_CONF_MAX && (n = read(in, text + len, KRB5_CONF_MAX + 1 - len)) > 0)
+		len += (size_t)n;
+	if (text == NULL || in < 0 || n < 0)
+		err_set_errno(why, "cannot read gssapi-krb5-conf %s", path);
+	else if (len > KRB5_CONF_MAX)
+		err_set(why, "gssapi-krb5-conf %s has more than %d bytes", path, KRB5_CONF_MAX);
+	else
+		copy = sealed_create("gatewayd-krb5.conf", text, len, why);
+	if (in >= 0)
+		close(in);
+	free(text);
+	if (copy < 0)
+		return -1;
+	/* Of one name in all processes: an exported context tells it, and is imported with it. */
+	if (dup3(copy, KRB5_CONF_FD, O_CLOEXEC) < 0) {
+		err_set_errno(why, "cannot keep gssapi-krb5-conf %s", path);
+		close(copy);
+		return -1;
+	}
+	close(copy);
+	snprintf(name, sizeof name, "/proc/self/fd/%d", KRB5_CONF_FD);
+	return setenv("KRB5_CONFIG", name, 1) == 0 ? 0 : err_set(why, "out of memory");
+}
+
 int gss_server_read_keytab(const char *keytab, const char *krb5_conf, struct err *why)
 {
 	krb5_keytab from = NULL;
@@ -78,9 +113,8 @@ int gss_server_read_keytab(const char *keytab, const char *krb5_conf, struct err
 	char name[4200];
 	int rc;
 
-	if (access(krb5_conf, R_OK) != 0)
-		return err_set_errno(why, "cannot read gssapi-krb5-conf %s", krb5_conf);
-	setenv("KRB5_CONFIG", krb5_conf, 1);
+	if (gss_use_krb5_conf(krb5_conf, why) != 0)
+		return -1;
 	code = krb5_init_context(&kerberos);
 	if (code != 0)
 		return err_set(why, "cannot use Kerberos: gssapi-krb5-conf %s is not valid (error %ld)", krb5_conf, (long)code);

@@ -18,6 +18,10 @@ struct gss_server_options {
 	bool fold_case; /* user names are lower-cased (ASCII) */
 };
 
+/* What libkrb5 takes for krb5.conf from now on: a copy in memory.  It looks whether its file has changed each time it is used, and
+ * that under another inode, as editors and packages leave it, is none that our sandbox lets us open. */
+int gss_use_krb5_conf(const char *path, struct err *why);
+
 /* Copies the keytab into the memory of this process, with the rights that it has now: call it before they are dropped. */
 int gss_server_read_keytab(const char *keytab, const char *krb5_conf, struct err *why);
 /* Needs the keytab; touches what the libraries will want to have seen before the sandbox closes. */

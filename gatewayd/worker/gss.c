@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "auth/gss.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/text.h"
@@ -48,8 +49,11 @@ void gss_prepare(const char *krb5_conf)
 	gss_OID_set mechs = GSS_C_NO_OID_SET;
 	OM_uint32 minor;
 
-	setenv("KRB5_CONFIG", krb5_conf, 1);
-	if (krb5_init_context(&kept) != 0)
+	struct err why;
+
+	if (gss_use_krb5_conf(krb5_conf, &why) != 0)
+		log_error("%s: GSSAPI log-ins will fail", why.text);
+	else if (krb5_init_context(&kept) != 0)
 		log_error("%s is not readable, or not valid: GSSAPI log-ins will fail", krb5_conf);
 	gss_indicate_mechs(&minor, &mechs);
 	gss_release_oid_set(&minor, &mechs);

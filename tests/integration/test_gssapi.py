@@ -557,6 +557,39 @@ def test_krb5_conf_that_changes_under_way(gateway, echo):
         r.close()
 
 
+def test_krb5_conf_that_is_replaced(gateway, echo):
+    """As editors and packages do it: nothing changes before a reload, and afterwards the new rules hold."""
+    r = kdc.Realm(USERS)
+    try:
+        g = gssapi_gateway(gateway, r)
+        environment = r.kinit("ann", USERS["ann"])
+        session(g, environment, echo, kdc.INTEGRITY).close()
+        with open(r.conf, encoding="utf-8") as f:
+            text = f.read()
+        with open(r.conf + ".new", "w", encoding="utf-8") as f:
+            f.write(text.replace("        kdc = ", "        auth_to_local = RULE:[1:$1](ann)s/ann/bob/\n        kdc = ", 1))
+        os.chmod(r.conf + ".new", 0o644)
+        os.utime(r.conf + ".new", (1, 1))
+        os.rename(r.conf + ".new", r.conf)
+        replaced = time.time()
+        wait.until(lambda: time.time() > replaced + 2, "libkrb5 looks once in a second")
+        for _ in range(4):  # of every worker
+            session(g, environment, echo, kdc.CONFIDENTIALITY).close()
+        assert {row["user"] for row in g.wait_rows(5, event="open")} == {"ann"}
+        g.reload()
+
+        def maps_anew():
+            try:
+                session(g, environment, echo, kdc.INTEGRITY).close()
+            except AssertionError:
+                return False  # the GSSAPI process is being replaced
+            return any(row["user"] == "bob" for row in g.rows(event="open"))
+
+        wait.until(maps_anew, "the new rules")
+    finally:
+        r.close()
+
+
 # ---- what passes -----------------------------------------------------------------------------------------------------
 
 
