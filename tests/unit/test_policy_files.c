@@ -111,12 +111,31 @@ static void test_bad_policies_are_faulted_where_they_are(void **unused)
 	each_file(POLICY_SOURCE_DIR "/tests/policy/bad/*.policy", 3, run_bad);
 }
 
+static void check_seed(const char *path)
+{
+	size_t len;
+	char *bytes = fixture_read(path, &len);
+	struct err why;
+
+	if (policy_image_verify((const uint8_t *)bytes, len, &why) != 0)
+		fail_msg("%s: %s; make the fuzzer's images anew with POLICY_IMAGES", path, why.text);
+	free(bytes);
+}
+
+/* Images of another version would teach the fuzzer nothing. */
+static void test_images_of_the_fuzzer_are_of_this_version(void **unused)
+{
+	(void)unused;
+	each_file(POLICY_SOURCE_DIR "/tests/fuzz/corpus/fuzz_policy_image/*", 15, check_seed);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_good_policies_hold_their_expectations),
 		cmocka_unit_test(test_examples_hold_their_expectations),
 		cmocka_unit_test(test_bad_policies_are_faulted_where_they_are),
+		cmocka_unit_test(test_images_of_the_fuzzer_are_of_this_version),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
