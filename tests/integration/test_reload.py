@@ -1,6 +1,8 @@
 """A new policy swaps in whole, or nothing changes and the answer says where the mistake is."""
 
+import json
 import os
+import pwd
 import re
 import signal
 import threading
@@ -141,3 +143,15 @@ def test_no_request_fails_while_policies_swap(gateway, server):
     for t in threads:
         t.join()
     assert set(codes) == {socks.OK}
+
+
+@pytest.mark.root
+def test_starts_and_signals_are_the_owners(gateway):
+    """What nobody asks for over the socket is recorded under who started the gateway."""
+    g = gateway(as_user="nobody")
+    g.write_policy("rule loopback allow to cidr 127.0.0.0/8\n# news\n")
+    g.process.send_signal(signal.SIGHUP)
+    g.wait_rows(1, event="policy", revision=2)
+    revisions = json.loads(g.ctl("policy", "log", "--json").out)
+    uid = pwd.getpwnam("nobody").pw_uid
+    assert [(r["author"], r["author_uid"]) for r in revisions] == [("SIGHUP", uid), ("start", uid)], revisions
