@@ -281,7 +281,7 @@ static bool moment_within(const struct findings *f, const struct img_pred *in, c
 	int64_t a = *IMAGE_AT(f->image, SEC_INSTANT, int64_t, in->a.first);
 	int64_t b = *IMAGE_AT(f->image, SEC_INSTANT, int64_t, out->a.first);
 
-	return in->kind == out->kind && (in->kind == PRED_FROM ? a >= b : a <= b);
+	return in->kind == PRED_FROM ? a >= b : a <= b;
 }
 
 static bool is_deny(const struct img_rule *r)
@@ -302,7 +302,7 @@ static bool implies(const struct findings *f, const struct img_rule *b, const st
 	bool negated = (in->flags & COND_NEGATED) != 0;
 
 	if (p->kind == PRED_FROM || p->kind == PRED_UNTIL)
-		return moment_within(f, p, q);
+		return p->kind == q->kind && moment_within(f, p, q);
 	if (p->kind == PRED_PORT && q->kind == PRED_PORT && !negated && (out->flags & COND_NEGATED) != 0)
 		return ports_apart(f->image, p, q);
 	if (p->kind != q->kind || negated != ((out->flags & COND_NEGATED) != 0))
