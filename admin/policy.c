@@ -466,7 +466,7 @@ static int compare(const char *at, bool json, const struct loaded *before, const
 	fputs(text, stdout);
 	free(text);
 	if (!json)
-		printf("%zu differences found\n", count);
+		printf("%zu difference%s found\n", count, count == 1 ? "" : "s");
 	return count == 0 ? EXIT_FINE : EXIT_REFUSED;
 }
 
