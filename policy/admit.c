@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "policy/image.h"
+#include "policy/ranges.h"
 
 /* When so many conditions and sets have been looked at, the answer is yes: this is asked for every client, and a
  * connection costs less than a long search. */
@@ -16,38 +16,9 @@ struct client {
 	unsigned looks;
 };
 
-static bool in_ranges4(const struct policy_image *i, struct img_span span, const struct addr *a)
+static uint32_t v4_number(const struct addr *a)
 {
-	const struct img_range4 *r = IMAGE_AT(i, SEC_RANGE4, struct img_range4, span.first);
-	uint32_t address =
-		(uint32_t)a->bytes[0] << 24 | (uint32_t)a->bytes[1] << 16 | (uint32_t)a->bytes[2] << 8 | a->bytes[3];
-	uint32_t lo = 0, hi = span.count;
-
-	while (lo < hi) {
-		uint32_t mid = lo + (hi - lo) / 2;
-
-		if (address > r[mid].hi)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo < span.count && r[lo].lo <= address;
-}
-
-static bool in_ranges6(const struct policy_image *i, struct img_span span, const struct addr *a)
-{
-	const struct img_range6 *r = IMAGE_AT(i, SEC_RANGE6, struct img_range6, span.first);
-	uint32_t lo = 0, hi = span.count;
-
-	while (lo < hi) {
-		uint32_t mid = lo + (hi - lo) / 2;
-
-		if (memcmp(a->bytes, r[mid].hi, 16) > 0)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo < span.count && memcmp(r[lo].lo, a->bytes, 16) <= 0;
+	return (uint32_t)a->bytes[0] << 24 | (uint32_t)a->bytes[1] << 16 | (uint32_t)a->bytes[2] << 8 | a->bytes[3];
 }
 
 /* Names of listeners are few: no need to know how a table of them is hashed. */
@@ -66,7 +37,8 @@ static bool holds_itself(const struct policy_image *i, const struct img_pred *p,
 {
 	if (p->kind == PRED_LISTENER)
 		return in_words(i, p->a, c->listener);
-	return c->address->family == ADDR_V4 ? in_ranges4(i, p->a, c->address) : in_ranges6(i, p->b, c->address);
+	return c->address->family == ADDR_V4 ? in_ranges4(i, p->a, p->aid, v4_number(c->address))
+					     : in_ranges6(i, p->b, c->address->bytes);
 }
 
 static bool holds(const struct policy_image *i, const struct img_pred *p, struct client *c)

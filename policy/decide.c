@@ -14,10 +14,10 @@
 #include "policy/filter.h"
 #include "policy/geo_priv.h"
 #include "policy/guard.h"
-#include "policy/guide.h"
 #include "policy/hash.h"
 #include "policy/index.h"
 #include "policy/literal.h"
+#include "policy/ranges.h"
 #include "policy/value.h"
 #include "policy/window.h"
 
@@ -130,44 +130,6 @@ static bool in_domains(const struct policy_image *i, const struct img_pred *p, c
 static uint32_t v4_number(const struct addr *a)
 {
 	return (uint32_t)a->bytes[0] << 24 | (uint32_t)a->bytes[1] << 16 | (uint32_t)a->bytes[2] << 8 | a->bytes[3];
-}
-
-/* guide: of many ranges. */
-static bool in_ranges4(const struct policy_image *i, struct img_span span, struct img_span guide, uint32_t address)
-{
-	const struct img_range4 *r = IMAGE_AT(i, SEC_RANGE4, struct img_range4, span.first);
-	uint32_t lo = 0, hi = span.count;
-
-	if (guide.count > 0) {
-		lo = guide_find(IMAGE_AT(i, SEC_GUIDE, uint32_t, guide.first), span.count, address);
-		hi = span.count - lo < GUIDE_STEP ? span.count : lo + GUIDE_STEP;
-	}
-
-	while (lo < hi) {
-		uint32_t mid = lo + (hi - lo) / 2;
-
-		if (address > r[mid].hi)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo < span.count && r[lo].lo <= address;
-}
-
-static bool in_ranges6(const struct policy_image *i, struct img_span span, const uint8_t address[16])
-{
-	const struct img_range6 *r = IMAGE_AT(i, SEC_RANGE6, struct img_range6, span.first);
-	uint32_t lo = 0, hi = span.count;
-
-	while (lo < hi) {
-		uint32_t mid = lo + (hi - lo) / 2;
-
-		if (memcmp(address, r[mid].hi, 16) > 0)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo < span.count && memcmp(r[lo].lo, address, 16) <= 0;
 }
 
 static bool in_ranges(const struct policy_image *i, const struct img_pred *p, const struct addr *a)

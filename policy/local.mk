@@ -6,7 +6,7 @@ policy_libpolicy_a_SOURCES = \
 	policy/value.c policy/value.h policy/check.c policy/check.h \
 	policy/zone.c policy/zone.h \
 	policy/compile.c policy/blob.c policy/blob.h policy/index_build.c policy/index_build.h \
-	policy/image.c policy/image.h policy/index.c policy/index.h policy/hash.h policy/filter.h policy/guide.h \
+	policy/image.c policy/image.h policy/index.c policy/index.h policy/hash.h policy/filter.h policy/guide.h policy/ranges.h \
 	policy/literal.c policy/literal.h policy/literal_build.c policy/literal_build.h \
 	policy/admit.c policy/window.c policy/window.h policy/guard.c policy/guard.h policy/geo.c policy/geo_priv.h \
 	policy/decide.c policy/decide.h policy/explain.c policy/expect.c \
