@@ -10,12 +10,17 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "gatewayd/supervisor/internal.h"
 
 #define BACKLOG 4096
+/* How long an address of ours may still be held: processes of a killed gateway take a moment to go. */
+#define HELD_SECONDS 5
+#define HELD_PAUSE_MS 50
 
 static int bind_socket(const struct endpoint *ep, bool shared)
 {
@@ -57,14 +62,31 @@ static int check_free(const struct endpoint *ep)
 	return 0;
 }
 
-static int open_address(struct supervisor *s, uint16_t listener, uint16_t address, struct err *why)
+/* Nothing runs yet that could be kept waiting; a signal ends us here as it would anywhere before we are ready. */
+static int wait_until_free(const struct endpoint *ep, const char *text, int64_t deadline_us)
+{
+	const struct timespec pause = {.tv_nsec = HELD_PAUSE_MS * 1000000L};
+	bool said = false;
+
+	while (check_free(ep) != 0) {
+		if (errno != EADDRINUSE || clock_mono_us() >= deadline_us)
+			return -1;
+		if (!said)
+			log_info("%s is held by another program: waiting up to %d s for it", text, HELD_SECONDS);
+		said = true;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+static int open_address(struct supervisor *s, uint16_t listener, uint16_t address, int64_t deadline_us, struct err *why)
 {
 	const struct config_listener *l = &s->config->listeners[listener];
 	const struct endpoint *ep = &l->addresses[address];
 	char text[ENDPOINT_TEXT_MAX];
 
 	endpoint_format(ep, text);
-	if (check_free(ep) != 0)
+	if (wait_until_free(ep, text, deadline_us) != 0)
 		return err_set_errno(why, "cannot listen on %s (listener '%s')%s", text, l->name,
 				     errno == EADDRINUSE ? ", another program holds it" : "");
 	for (uint16_t slot = 0; slot < s->config->workers; slot++) {
@@ -80,6 +102,7 @@ static int open_address(struct supervisor *s, uint16_t listener, uint16_t addres
 
 int listen_open(struct supervisor *s, struct err *why)
 {
+	int64_t deadline_us = clock_mono_us() + HELD_SECONDS * 1000000LL;
 	size_t addresses = 0;
 
 	for (size_t i = 0; i < s->config->nlisteners; i++)
@@ -89,13 +112,13 @@ int listen_open(struct supervisor *s, struct err *why)
 		return err_set(why, "out of memory for the listeners");
 	for (size_t i = 0; i < s->config->nlisteners; i++)
 		for (size_t k = 0; k < s->config->listeners[i].naddresses; k++)
-			if (open_address(s, (uint16_t)i, (uint16_t)k, why) != 0)
+			if (open_address(s, (uint16_t)i, (uint16_t)k, deadline_us, why) != 0)
 				return -1;
 	return 0;
 }
 
 /* A socket file that nobody answers is left over from a run that was killed. */
-static bool somebody_answers(const struct sockaddr_un *sun)
+static bool answers_now(const struct sockaddr_un *sun)
 {
 	/* Not blocking: one that hangs with a full queue is there all the same. */
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -104,6 +127,20 @@ static bool somebody_answers(const struct sockaddr_un *sun)
 	if (fd >= 0)
 		close(fd);
 	return answers;
+}
+
+/* Listening outlives a killed gateway as long as one of its processes is on its way out. */
+static bool somebody_answers(const struct sockaddr_un *sun)
+{
+	const struct timespec pause = {.tv_nsec = HELD_PAUSE_MS * 1000000L};
+	int64_t deadline_us = clock_mono_us() + HELD_SECONDS * 1000000LL;
+
+	while (answers_now(sun)) {
+		if (clock_mono_us() >= deadline_us)
+			return true;
+		nanosleep(&pause, NULL);
+	}
+	return false;
 }
 
 static int give_to_group(const struct config *c, struct err *why)

@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from harness import wait
 from harness.gateway import BUILD
 from harness.starts import refused
 
@@ -19,6 +20,14 @@ def test_port_in_use(unstarted):
     g = unstarted()
     with socket.create_server(g.address):
         refused(g, str(g.port))
+
+
+def test_port_that_a_killed_gateways_last_process_still_holds(unstarted):
+    g = unstarted()
+    with socket.create_server(g.address):
+        g.spawn()
+        wait.until(lambda: "is held by another program: waiting" in g.log(), "gatewayd waits")
+    wait.until(g._ready, "gatewayd is ready")
 
 
 def test_second_gateway_on_the_same_port(gateway):
