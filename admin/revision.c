@@ -36,12 +36,13 @@ static int usage(void)
 }
 
 struct options {
-	bool json, strict, dry_run, has_if;
-	uint32_t if_revision, limit;
-	const char *comment, *directory, *word;
+	struct revision_options change;
+	bool json;
+	uint32_t limit;
+	const char *directory, *word;
 };
 
-static bool take(struct options *o, int c)
+bool revision_option(struct revision_options *o, int c)
 {
 	switch (c) {
 	case 'j':
@@ -56,28 +57,33 @@ static bool take(struct options *o, int c)
 	case 'i':
 		o->has_if = true;
 		return revision_number(optarg, &o->if_revision);
-	case 'l':
-		return revision_number(optarg, &o->limit);
 	case 'c':
 		o->comment = optarg;
 		return strlen(optarg) <= COMMENT_MAX;
+	default:
+		return false;
+	}
+}
+
+static bool take(struct options *o, int c)
+{
+	switch (c) {
+	case 'l':
+		return revision_number(optarg, &o->limit);
 	case 'o':
 		o->directory = optarg;
 		return true;
 	default:
-		return false;
+		o->json |= c == 'j';
+		return revision_option(&o->change, c);
 	}
 }
 
 /* allowed: letters of take().  words: how many stand besides, at least and at most. */
 static int read_options(int argc, char **argv, const char *allowed, int at_least, struct options *o)
 {
-	static const struct option options[] = {{"json", no_argument, NULL, 'j'},
-						{"strict", no_argument, NULL, 's'},
-						{"dry-run", no_argument, NULL, 'd'},
-						{"if-revision", required_argument, NULL, 'i'},
+	static const struct option options[] = {REVISION_OPTIONS,
 						{"limit", required_argument, NULL, 'l'},
-						{"comment", required_argument, NULL, 'c'},
 						{"output", required_argument, NULL, 'o'},
 						{NULL, 0, NULL, 0}};
 	int c;
@@ -96,7 +102,7 @@ static int read_options(int argc, char **argv, const char *allowed, int at_least
 /* ---- putting into force -------------------------------------------------------------------------------------------------
  */
 
-static json_t *order(const char *command, const struct options *o)
+static json_t *order(const char *command, const struct revision_options *o)
 {
 	json_t *request = json_pack("{s:s, s:b, s:b}", "command", command, "strict", (int)o->strict, "dry_run", (int)o->dry_run);
 
@@ -114,7 +120,7 @@ static void print_json(json_t *value)
 }
 
 /* Tells what the gateway said to an order (taken over), and what was found here besides. */
-static int finish(json_t *reply, const struct options *o, const struct policy_diagnostics *here)
+static int finish(json_t *reply, const struct revision_options *o, const struct policy_diagnostics *here)
 {
 	bool ok = json_is_true(json_object_get(reply, "ok"));
 
@@ -144,7 +150,7 @@ static int finish(json_t *reply, const struct options *o, const struct policy_di
 }
 
 /* What is found here, in the form of what the gateway says. */
-static int refuse_here(const struct options *o, const char *why, const struct policy_diagnostics *a,
+static int refuse_here(const struct revision_options *o, const char *why, const struct policy_diagnostics *a,
 		       const struct policy_diagnostics *b)
 {
 	json_t *notes = diagnostics_json(a), *more = diagnostics_json(b);
@@ -166,7 +172,7 @@ static int refuse_here(const struct options *o, const char *why, const struct po
 	return admin_fail(ADMIN_REFUSED, "refused: %s", why);
 }
 
-static int apply(struct gathered *g, const struct options *o, struct policy_diagnostics *groups)
+static int put(struct gathered *g, const struct revision_options *o, struct policy_diagnostics *groups)
 {
 	json_t *head, *reply;
 	struct err why;
@@ -191,9 +197,17 @@ static int apply(struct gathered *g, const struct options *o, struct policy_diag
 	return reply == NULL ? code : finish(reply, o, groups);
 }
 
-int revision_apply(int argc, char **argv)
+int revision_put(struct gathered *g, const struct revision_options *o)
 {
 	struct policy_diagnostics groups = {0};
+	int code = put(g, o, &groups);
+
+	policy_diagnostics_free(&groups);
+	return code;
+}
+
+int revision_apply(int argc, char **argv)
+{
 	struct options o;
 	struct gathered *g;
 	int code;
@@ -203,8 +217,7 @@ int revision_apply(int argc, char **argv)
 	g = gather(o.word);
 	if (g == NULL)
 		return ADMIN_REFUSED;
-	code = apply(g, &o, &groups);
-	policy_diagnostics_free(&groups);
+	code = revision_put(g, &o.change);
 	gathered_free(&g);
 	return code;
 }
@@ -218,10 +231,10 @@ int revision_rollback(int argc, char **argv)
 
 	if (read_options(argc, argv, "jsdic", 1, &o) != 0 || !revision_number(o.word, &id) || id == 0)
 		return usage();
-	request = order("policy-rollback", &o);
+	request = order("policy-rollback", &o.change);
 	json_object_set_new(request, "revision", json_integer(id));
 	reply = client_order(request, -1, &code);
-	return reply == NULL ? code : finish(reply, &o, NULL);
+	return reply == NULL ? code : finish(reply, &o.change, NULL);
 }
 
 /* ---- looking ------------------------------------------------------------------------------------------------------------

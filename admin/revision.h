@@ -1,9 +1,31 @@
 /* gatewayctl policy apply | rollback | log | show | export: what is done with a running gateway's store of policies. */
 #pragma once
 
+#include <stdbool.h>
+#include <stdint.h>
+
 /* argv[0] is the verb.  Each returns an exit code. */
 int revision_apply(int argc, char **argv);
 int revision_rollback(int argc, char **argv);
 int revision_log(int argc, char **argv);
 int revision_show(int argc, char **argv);
 int revision_export(int argc, char **argv);
+
+/* What every verb that changes the policy in force can be told. */
+struct revision_options {
+	bool json, strict, dry_run, has_if;
+	uint32_t if_revision;
+	const char *comment;
+};
+
+/* For getopt_long(); letters are those of revision_option(), so a verb gives its own options other values. */
+#define REVISION_OPTIONS                                                                                               \
+	{"json", no_argument, NULL, 'j'}, {"strict", no_argument, NULL, 's'}, {"dry-run", no_argument, NULL, 'd'},     \
+		{"if-revision", required_argument, NULL, 'i'}, {"comment", required_argument, NULL, 'c'}
+
+/* False if c is none of them, or optarg does not fit it. */
+bool revision_option(struct revision_options *o, int c);
+
+/* Puts a policy and its files into force, and tells what came of it.  Every change goes this way.  Returns the exit code. */
+struct gathered;
+int revision_put(struct gathered *g, const struct revision_options *o);
