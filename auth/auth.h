@@ -139,8 +139,11 @@ struct auth_master_options {
 	unsigned children_min, idle_ms; /* with resize: at least, and how long one more is kept that nobody needs */
 	unsigned queue_max;   /* conversations waiting; a quarter of them, but one at least, of one user or client */
 	unsigned deadline_ms; /* of a conversation, from its start in a child; of one that waits, from its arrival */
-	/* Asks the supervisor to kill and replace the GSSAPI child: a step took longer than deadline_ms.  NULL: there is none. */
-	void (*kill_gssapi)(void *arg);
+	/* Asks the supervisor to end a GSSAPI child: a step took longer than gss_step_ms, or another serves in its place and it has
+	 * finished what it had begun.  NULL: there is none. */
+	void (*kill_gssapi)(uint16_t slot, void *arg);
+	unsigned gss_step_ms;	   /* of a step, from the question to its answer */
+	unsigned gss_client_ms;	   /* for how long a context waits for its client's next token */
 	unsigned gss_contexts_max; /* unfinished ones; a quarter of them of one client network */
 	/* Asks the supervisor to kill and replace the child in a slot: it missed its deadline or takes no question. Its
 	 * link is closed before the call, and nothing that it still says is heard.  Whoever breaks the protocol, child
@@ -164,8 +167,8 @@ void auth_master_free(struct auth_master **master);
 void auth_master_add_worker(struct auth_master *m, uint16_t slot, int fd);
 /* A conversation child's link (again after its restart): takes over fd. */
 void auth_master_add_child(struct auth_master *m, uint16_t slot, int fd);
-/* The GSSAPI child's link. */
-void auth_master_add_gssapi(struct auth_master *m, int fd);
+/* The GSSAPI child's link: it gets what begins from now on.  One that is there already keeps what it has begun. */
+void auth_master_add_gssapi(struct auth_master *m, uint16_t slot, int fd);
 /* Counters as a JSON object text, malloc'd, caller frees: children (alive), busy, queued, asked, ok, denied, failed,
  * throttled, cancelled (or their worker died), killed, conversations (that a child was given), joined (another's
  * conversation), recalled (answered from memory), remembered (entries). */

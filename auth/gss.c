@@ -7,6 +7,7 @@
 #include <gssapi/gssapi_ext.h>
 #include <gssapi/gssapi_krb5.h>
 #include <krb5.h>
+#include <profile.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,16 +54,54 @@ static int krb5_failed(struct err *why, krb5_error_code code, const char *what, 
 	return -1;
 }
 
+/* What krb5.conf says of realms. */
+struct realms {
+	profile_t profile;
+	char *preset, **named;
+};
+
+static void realms_read(struct realms *r)
+{
+	static const char *const section[] = {"realms", NULL};
+
+	*r = (struct realms){0};
+	if (krb5_get_profile(kerberos, &r->profile) != 0)
+		return;
+	profile_get_string(r->profile, "libdefaults", "default_realm", NULL, NULL, &r->preset);
+	if (profile_get_subsection_names(r->profile, (const char **)(uintptr_t)section, &r->named) != 0)
+		r->named = NULL;
+}
+
+static void realms_clear(struct realms *r)
+{
+	profile_free_list(r->named);
+	profile_release_string(r->preset);
+	if (r->profile != NULL)
+		profile_release(r->profile);
+}
+
+static bool realms_know(const struct realms *r, const krb5_data *realm)
+{
+	bool known = r->preset == NULL || (strlen(r->preset) == realm->length && memcmp(r->preset, realm->data, realm->length) == 0);
+
+	for (size_t i = 0; !known && r->named != NULL && r->named[i] != NULL; i++)
+		known = strlen(r->named[i]) == realm->length && memcmp(r->named[i], realm->data, realm->length) == 0;
+	return known;
+}
+
 static int copy_entries(krb5_keytab from, const char *name, struct err *why)
 {
 	krb5_kt_cursor cursor;
 	krb5_keytab_entry entry;
-	unsigned n = 0;
+	unsigned n = 0, usable = 0;
+	struct realms realms;
 	krb5_error_code code = krb5_kt_start_seq_get(kerberos, from, &cursor);
 
 	if (code != 0)
 		return krb5_failed(why, code, "cannot read gssapi-keytab", name);
+	realms_read(&realms);
 	while ((code = krb5_kt_next_entry(kerberos, from, &entry, &cursor)) == 0) {
+		usable += realms_know(&realms, krb5_princ_realm(kerberos, entry.principal));
 		code = krb5_kt_add_entry(kerberos, in_memory, &entry);
 		krb5_free_keytab_entry_contents(kerberos, &entry);
 		if (code != 0)
@@ -70,9 +109,15 @@ static int copy_entries(krb5_keytab from, const char *name, struct err *why)
 		n++;
 	}
 	krb5_kt_end_seq_get(kerberos, from, &cursor);
+	realms_clear(&realms);
 	if (code != KRB5_KT_END)
 		return krb5_failed(why, code, "cannot read gssapi-keytab", name);
-	return n > 0 ? 0 : err_set(why, "gssapi-keytab %s holds no key", name);
+	if (n == 0)
+		return err_set(why, "gssapi-keytab %s holds no key", name);
+	if (usable == 0)
+		return err_set(why, "gssapi-keytab %s holds keys of realms only that krb5.conf does not know: it is another host's, or "
+				    "[realms] there lacks its realm", name);
+	return 0;
 }
 
 int gss_use_krb5_conf(const char *path, struct err *why)

@@ -2,7 +2,10 @@
  * is asked for the account and the groups of the user.  Nothing here waits for anybody.
  *
  *      token -> STEPPING -> (more) -> AT_CLIENT -> token ...
- *                  \-> (established) -> JUDGING -> answer */
+ *                  \-> (established) -> JUDGING -> answer
+ *
+ * A context lives in one GSSAPI child.  When another child takes over (with a new keytab), the one before it gets no new log-in, and
+ * is ended when the last of those that it has begun is over. */
 #include "config.h"
 
 #include <event2/event.h>
@@ -24,7 +27,8 @@ struct gss_login {
 	uint64_t id, child_id; /* the worker's; and what the child knows it by, random */
 	enum state state;
 	struct prefix network;
-	struct event deadline; /* of a step */
+	struct gss_child *child; /* who has its context; NULL when nobody has any more */
+	struct event deadline;	 /* of a step, and of the client's next token */
 	struct asker *asker;   /* JUDGING, unless it is answered at once */
 	struct auth_ask ask;   /* service, listener, client */
 	/* JUDGING: what the child said, to be handed on. */
@@ -33,18 +37,66 @@ struct gss_login {
 	size_t bytes_len;
 };
 
-static void send_drop(struct auth_master *m, uint64_t child_id)
+struct gss_child {
+	LIST_ENTRY(gss_child) next;
+	struct auth_master *master;
+	struct ipc *link;
+	unsigned logins; /* whose context it has */
+};
+
+/* ---- who has a context --------------------------------------------------------------------------------------------------- */
+
+/* Nothing that it still says is heard. */
+static void child_free(struct gss_child *c)
+{
+	struct gss_desk *desk = &c->master->gss;
+
+	if (desk->serving == c)
+		desk->serving = NULL;
+	LIST_REMOVE(c, next);
+	ipc_free(&c->link);
+	free(c);
+}
+
+static void child_kill(struct gss_child *c)
+{
+	struct auth_master *m = c->master;
+	uint16_t slot = ipc_peer_slot(c->link);
+
+	child_free(c);
+	m->options.kill_gssapi(slot, m->options.arg);
+}
+
+static void attach(struct gss_login *l, struct gss_child *c)
+{
+	l->child = c;
+	if (c != NULL)
+		c->logins++;
+}
+
+/* Its context is gone, or not needed any more. */
+static void detach(struct gss_login *l)
+{
+	struct gss_child *c = l->child;
+
+	l->child = NULL;
+	if (c != NULL && --c->logins == 0 && c != c->master->gss.serving)
+		child_kill(c);
+}
+
+static void send_drop(const struct gss_login *l)
 {
 	uint8_t body[16];
 	struct wire_writer w = wire_writer_on(body, sizeof body);
 
-	auth_put_cancel(&w, child_id);
-	if (m->gss.link != NULL)
-		ipc_send_wire(m->gss.link, IPC_GSS_DROP, &w);
+	auth_put_cancel(&w, l->child_id);
+	if (l->child != NULL)
+		ipc_send_wire(l->child->link, IPC_GSS_DROP, &w);
 }
 
 static void login_free(struct gss_login *l)
 {
+	detach(l);
 	LIST_REMOVE(l, next);
 	LIST_REMOVE(l, of_worker);
 	l->worker->master->gss.count--;
@@ -97,34 +149,69 @@ static struct gss_login *login_of(const struct worker *w, uint64_t id)
 	return NULL;
 }
 
+/* The process is gone, or not worth waiting for: what it has begun is refused. */
+static void child_lost(struct gss_child *c, const char *reason)
+{
+	struct auth_master *m = c->master;
+	struct gss_login *l, *following;
+
+	for (l = LIST_FIRST(&m->gss.logins); l != NULL; l = following) {
+		following = LIST_NEXT(l, next);
+		if (l->child != c)
+			continue;
+		l->child = NULL;
+		refuse(l, AUTH_FAILED, reason);
+	}
+	child_free(c);
+}
+
+static void on_step_late(struct gss_child *c)
+{
+	struct auth_master *m = c->master;
+	uint16_t slot = ipc_peer_slot(c->link);
+
+	log_warning("the GSSAPI process did not answer within %u ms: it is killed", m->options.gss_step_ms);
+	child_lost(c, "the GSSAPI process did not answer in time");
+	m->killed++;
+	m->options.kill_gssapi(slot, m->options.arg);
+}
+
 static void on_deadline(evutil_socket_t fd, short what, void *arg)
 {
 	struct gss_login *l = arg;
-	struct auth_master *m = l->worker->master;
 
 	(void)fd, (void)what;
-	log_warning("the GSSAPI process did not answer within %u ms: it is killed", m->options.deadline_ms);
-	ipc_free(&m->gss.link);
-	gss_end_all(m, "the GSSAPI process did not answer in time");
-	m->killed++;
-	m->options.kill_gssapi(m->options.arg);
+	if (l->state == STEPPING) {
+		on_step_late(l->child);
+		return;
+	}
+	/* Its worker waits for the client, and says when that has left; this is for one that does neither. */
+	log_warning("worker/%u did not bring the next token of a GSSAPI log-in within %u ms", ipc_peer_slot(l->worker->link),
+		    l->worker->master->options.gss_client_ms);
+	send_drop(l);
+	refuse(l, AUTH_FAILED, "the next token did not come in time");
+}
+
+static void set_deadline(struct gss_login *l, unsigned ms)
+{
+	struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+
+	evtimer_add(&l->deadline, &tv);
 }
 
 static void send_step(struct gss_login *l, const struct gss_ask *ask)
 {
 	static uint8_t body[66560];
 	struct wire_writer w = wire_writer_on(body, sizeof body);
-	struct auth_master *m = l->worker->master;
 	struct gss_step step = {.id = l->child_id, .token = ask->token, .token_len = ask->token_len};
-	struct timeval deadline = {.tv_sec = m->options.deadline_ms / 1000, .tv_usec = m->options.deadline_ms % 1000 * 1000};
 
 	gss_put_step(&w, &step);
 	l->state = STEPPING;
-	if (m->gss.link == NULL || ipc_send_wire(m->gss.link, IPC_GSS_STEP, &w) < 0) {
+	if (l->child == NULL || ipc_send_wire(l->child->link, IPC_GSS_STEP, &w) < 0) {
 		refuse(l, AUTH_FAILED, "the GSSAPI process is not running");
 		return;
 	}
-	evtimer_add(&l->deadline, &deadline);
+	set_deadline(l, l->worker->master->options.gss_step_ms);
 }
 
 /* Why one more of this network may not begin, or NULL. */
@@ -162,10 +249,12 @@ static void begin(struct worker *w, const struct gss_ask *ask)
 	LIST_INSERT_HEAD(&w->gss_logins, l, of_worker);
 	m->gss.count++;
 	m->gss.asked++;
-	if (full != NULL)
+	if (full != NULL) {
 		refuse(l, AUTH_FAILED, full);
-	else
-		send_step(l, ask);
+		return;
+	}
+	attach(l, m->gss.serving);
+	send_step(l, ask);
 }
 
 bool gss_on_ask(struct worker *w, const struct ipc_message *message)
@@ -192,7 +281,7 @@ static void drop(struct gss_login *l)
 
 	m->cancelled++;
 	if (l->state != JUDGING)
-		send_drop(m, l->child_id);
+		send_drop(l);
 	else if (l->asker != NULL)
 		master_cancel_asker(l->asker);
 	login_free(l);
@@ -215,25 +304,14 @@ void gss_drop_worker(struct worker *w)
 		drop(l);
 }
 
-void gss_end_all(struct auth_master *m, const char *reason)
-{
-	struct gss_login *l, *following;
-
-	for (l = LIST_FIRST(&m->gss.logins); l != NULL; l = following) {
-		following = LIST_NEXT(l, next);
-		if (l->state != JUDGING)
-			refuse(l, AUTH_FAILED, reason);
-	}
-}
-
 /* ---- the child's side --------------------------------------------------------------------------------------------------- */
 
-static struct gss_login *stepping(const struct auth_master *m, uint64_t child_id)
+static struct gss_login *stepping(const struct gss_child *c, uint64_t child_id)
 {
 	struct gss_login *l;
 
-	LIST_FOREACH (l, &m->gss.logins, next)
-		if (l->child_id == child_id && l->state == STEPPING)
+	LIST_FOREACH (l, &c->master->gss.logins, next)
+		if (l->child == c && l->child_id == child_id && l->state == STEPPING)
 			return l;
 	return NULL;
 }
@@ -259,14 +337,17 @@ static void on_answer(struct gss_login *l, struct gss_answer *a)
 	event_del(&l->deadline);
 	if (a->more) {
 		l->state = AT_CLIENT;
+		set_deadline(l, l->worker->master->options.gss_client_ms);
 		send_answer(l, a);
 	} else if (a->answer.verdict == AUTH_OK) {
 		l->state = JUDGING;
 		memcpy(l->ask.user, a->answer.user, sizeof l->ask.user);
-		if (hold(l, a))
-			master_ask_account(l->worker, l, &l->ask);
-		else
+		if (!hold(l, a)) {
 			refuse(l, AUTH_FAILED, "out of memory");
+			return;
+		}
+		detach(l);
+		master_ask_account(l->worker, l, &l->ask);
 	} else {
 		/* Not counted as passwords are: a ticket cannot be guessed, and whoever sends garbage would lock his neighbours out. */
 		finish(l, a);
@@ -294,7 +375,6 @@ void gss_login_judged(struct gss_login *l, const struct auth_answer *answer)
 static void on_child_message(struct ipc *link, struct ipc_message *message, void *arg)
 {
 	static struct gss_answer answer;
-	struct auth_master *m = arg;
 	struct wire_reader r = wire_reader_on(message->body, message->len);
 	struct gss_login *l;
 
@@ -303,24 +383,40 @@ static void on_child_message(struct ipc *link, struct ipc_message *message, void
 		ipc_reject(link, "a malformed answer");
 		return;
 	}
-	l = stepping(m, answer.id);
+	l = stepping(arg, answer.id);
 	if (l != NULL) /* else its client has left */
 		on_answer(l, &answer);
 }
 
 static void on_child_gone(struct ipc *link, void *arg)
 {
-	struct auth_master *m = arg;
-
 	(void)link;
-	ipc_free(&m->gss.link);
-	gss_end_all(m, "the GSSAPI process ended during the log-in");
+	child_lost(arg, "the GSSAPI process ended during the log-in");
 }
 
-void auth_master_add_gssapi(struct auth_master *m, int fd)
+void auth_master_add_gssapi(struct auth_master *m, uint16_t slot, int fd)
 {
-	if (m->gss.link != NULL)
-		on_child_gone(m->gss.link, m);
-	m->gss.link = ipc_new(fd, ROLE_AUTH, ROLE_GSSAPI, 0);
-	ipc_attach(m->gss.link, m->base, on_child_message, on_child_gone, m);
+	struct gss_child *c = calloc(1, sizeof *c), *before = m->gss.serving;
+
+	if (c == NULL)
+		log_fatal("out of memory for a GSSAPI process");
+	if (before != NULL && ipc_peer_slot(before->link) == slot) { /* restarted before its end was seen */
+		child_lost(before, "the GSSAPI process ended during the log-in");
+		before = NULL;
+	}
+	c->master = m;
+	c->link = ipc_new(fd, ROLE_AUTH, ROLE_GSSAPI, slot);
+	LIST_INSERT_HEAD(&m->gss.children, c, next);
+	m->gss.serving = c;
+	if (before != NULL && before->logins == 0)
+		child_kill(before);
+	ipc_attach(c->link, m->base, on_child_message, on_child_gone, c);
+}
+
+void gss_close(struct auth_master *m)
+{
+	struct gss_child *c;
+
+	while ((c = LIST_FIRST(&m->gss.children)) != NULL)
+		child_free(c);
 }

@@ -814,7 +814,7 @@ void auth_master_free(struct auth_master **master)
 		worker_drop(w);
 	for (unsigned i = 0; i < m->options.children; i++)
 		child_drop(&m->children[i], "the gateway ends");
-	ipc_free(&m->gss.link);
+	gss_close(m);
 	event_del(&m->pool_timer);
 	free(m->children);
 	limits_free(&m->limits);
@@ -920,9 +920,6 @@ char *auth_master_command(struct auth_master *m, const struct auth_command *c)
 		o = json_pack("{s:I}", "unlocked", (json_int_t)throttle_unlock(m->throttle, clients, user));
 		break;
 	case AUTH_COMMAND_FORGET:
-		/* A keytab may have changed: it is read at the start. */
-		if (user == NULL && m->gss.link != NULL)
-			m->options.kill_gssapi(m->options.arg);
 		m->generation++; /* nor is remembered what is being judged now */
 		o = json_pack("{s:I}", "forgotten", (json_int_t)remembered_forget(m->remembered, user));
 		break;

@@ -35,7 +35,8 @@ struct child {
 
 /* GSSAPI log-ins that are under way (gss_master.c). */
 struct gss_desk {
-	struct ipc *link; /* to the GSSAPI child; NULL while there is none */
+	struct gss_child *serving;      /* who gets the next log-in; NULL while there is none */
+	LIST_HEAD(, gss_child) children; /* it, and those before it that finish what they have begun */
 	LIST_HEAD(, gss_login) logins;
 	unsigned count;
 	uint64_t asked, granted, denied;
@@ -72,5 +73,5 @@ bool gss_cancel(struct worker *w, uint64_t id);
 void gss_drop_worker(struct worker *w);
 void gss_login_set_asker(struct gss_login *login, struct asker *asker);
 void gss_login_judged(struct gss_login *login, const struct auth_answer *answer);
-/* All that is under way is refused. */
-void gss_end_all(struct auth_master *m, const char *reason);
+/* At the end of the master: nobody is told any more. */
+void gss_close(struct auth_master *m);

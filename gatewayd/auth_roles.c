@@ -56,11 +56,11 @@ static void on_command(struct master *m, const struct ipc_message *message)
 	free(text);
 }
 
-static void kill_gssapi(void *arg)
+static void kill_gssapi(uint16_t slot, void *arg)
 {
 	struct master *m = arg;
 
-	child_ask_end(m->child, ROLE_GSSAPI, 0);
+	child_ask_end(m->child, ROLE_GSSAPI, slot);
 }
 
 static void on_control_message(struct ipc *link, struct ipc_message *message, void *arg)
@@ -98,7 +98,7 @@ static void on_peer(struct child *c, enum role peer, uint16_t slot, int fd)
 		auth_master_add_child(m->auth, slot, fd);
 		return;
 	case ROLE_GSSAPI:
-		auth_master_add_gssapi(m->auth, fd);
+		auth_master_add_gssapi(m->auth, slot, fd);
 		return;
 	case ROLE_CONTROL:
 		ipc_free(&m->control);
@@ -148,6 +148,9 @@ int auth_main(struct child *c)
 						  .children_min = c->config->pam_processes_min,
 						  .idle_ms = c->config->pam_idle_timeout_ms,
 						  .kill_gssapi = kill_gssapi,
+						  .gss_step_ms = c->config->gssapi_timeout_ms,
+						  /* Its worker ends it first, unless that is no more what it was. */
+						  .gss_client_ms = c->config->handshake_timeout_ms + 5000,
 						  .gss_contexts_max =
 							  config_has_gssapi(c->config) ? c->config->gssapi_contexts : 0,
 						  .limits = limits,
@@ -277,7 +280,7 @@ int gssapi_main(struct child *c)
 
 	g.server = gss_server_new(&options, &why);
 	if (g.server == NULL)
-		log_fatal("%s", why.text);
+		child_unusable(c, why.text);
 	c->state = &g;
 	c->on_peer = on_gssapi_peer;
 	return child_run(c);

@@ -99,8 +99,9 @@ int child_main(enum role role, uint16_t slot)
 	/* Programs that PAM modules run get nothing of ours. */
 	fcntl(CHILD_FD_SUPERVISOR, F_SETFD, FD_CLOEXEC);
 	fcntl(CHILD_FD_CLOCK, F_SETFD, FD_CLOEXEC);
+	c.supervisor = ipc_new(CHILD_FD_SUPERVISOR, role, ROLE_SUPERVISOR, 0);
 	if (role == ROLE_GSSAPI && gssapi_prepare(c.config, &why) != 0)
-		log_fatal("%s", why.text);
+		child_unusable(&c, why.text);
 	if (privileges_drop(user_of(c.config, role), &why) != 0)
 		log_fatal("%s", why.text);
 	set_limits();
@@ -110,7 +111,6 @@ int child_main(enum role role, uint16_t slot)
 	c.base = event_base_new();
 	if (c.base == NULL)
 		log_fatal("cannot make an event loop");
-	c.supervisor = ipc_new(CHILD_FD_SUPERVISOR, role, ROLE_SUPERVISOR, 0);
 	return entries[role](&c);
 }
 

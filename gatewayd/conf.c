@@ -61,6 +61,7 @@ static const struct option options[] = {
 	OPTION("pam-timeout", NUMBER, pam_timeout_ms, .min = 1000, .max = 600000, .number = 60000),
 	OPTION("gssapi-keytab", PATH, gssapi_keytab, .text = ""),
 	OPTION("gssapi-krb5-conf", PATH, gssapi_krb5_conf, .text = "/etc/krb5.conf"),
+	OPTION("gssapi-timeout", NUMBER, gssapi_timeout_ms, .min = 1000, .max = 600000, .number = 10000),
 	OPTION("gssapi-contexts", NUMBER, gssapi_contexts, .min = 4, .max = 65536, .number = 1024),
 	OPTION("remember-logins", NUMBER, remember_logins_ms, .min = 0, .max = 86400000, .number = 60000),
 	OPTION("throttle-user-failures", NUMBER, throttle_user_failures, .min = 0, .max = 1000000, .number = 5),

@@ -65,6 +65,7 @@ struct config {
 	char gssapi_keytab[4096]; /* "": no GSSAPI */
 	char gssapi_krb5_conf[4096];
 	unsigned gssapi_contexts; /* unfinished ones */
+	unsigned gssapi_timeout_ms; /* of a step, and of a new process' start at a reload */
 	unsigned pam_processes_min, pam_idle_timeout_ms; /* at least, and how long more of them wait in vain */
 	unsigned pam_processes, pam_queue, pam_timeout_ms;
 	unsigned remember_logins_ms; /* 0: off */

@@ -9,6 +9,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/supervisor/listen.c \
 	gatewayd/supervisor/files.c \
 	gatewayd/supervisor/requests.c gatewayd/supervisor/watch.c gatewayd/supervisor/groups.c \
+	gatewayd/supervisor/gssapi.c \
 	gatewayd/child.c gatewayd/child.h \
 	gatewayd/privileges.c gatewayd/privileges.h \
 	gatewayd/sandbox/sandbox.c gatewayd/sandbox/sandbox.h \

@@ -143,6 +143,12 @@ void auth_client_gone(struct control *c, struct client *client)
 			job->client = NULL;
 }
 
+static void forgotten(struct control *c)
+{
+	c->forget_awaited = 0;
+	policy_forgotten(c);
+}
+
 void auth_answered(struct peer *p, struct ipc_message *m)
 {
 	struct wire_reader r = wire_reader_on(m->body, m->len);
@@ -155,6 +161,8 @@ void auth_answered(struct peer *p, struct ipc_message *m)
 		ipc_reject(p->link, "a malformed answer");
 		return;
 	}
+	if (id == p->control->forget_awaited)
+		forgotten(p->control);
 	LIST_FOREACH (job, &p->control->auth_jobs, next)
 		if (job->id == id) {
 			json_t *reply = json_loadb((const char *)text, len, 0, NULL);
@@ -172,6 +180,7 @@ void auth_peer_gone(struct peer *p)
 
 	if (p->role != ROLE_AUTH)
 		return;
+	forgotten(p->control); /* with it */
 	while ((job = LIST_FIRST(&p->control->auth_jobs)) != NULL)
 		job_end(job, NULL, "the authenticator ended");
 }
@@ -181,5 +190,6 @@ void auth_forget_all(struct control *c)
 	struct auth_command command = {.id = ++c->auth_job_id, .kind = AUTH_COMMAND_FORGET};
 
 	/* An authenticator that is away remembers nothing. */
-	send_command(c, &command);
+	if (send_command(c, &command) == 0)
+		c->forget_awaited = command.id;
 }

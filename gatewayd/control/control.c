@@ -219,6 +219,9 @@ static void on_message(struct child *child, struct ipc_message *m)
 		if (m->nfds == 1 && tables_kept(c, wire_get_u8(&r), m->fds[0]))
 			m->fds[0] = -1;
 		break;
+	case IPC_GSSAPI_RENEWED:
+		policy_gssapi_renewed(c, m);
+		break;
 	case IPC_PROCESSES:
 		status_processes(c, m);
 		break;

@@ -132,6 +132,7 @@ struct control {
 	struct status_job *status_job;
 	LIST_HEAD(, auth_job) auth_jobs;
 	uint64_t auth_job_id;
+	uint64_t forget_awaited; /* the last order to forget all, until the authenticator has done it; 0: none */
 	bool stopping;
 };
 
@@ -181,8 +182,12 @@ void policy_start(struct control *c, bool first);
 void policy_change(struct control *c, const struct policy_order *order, policy_done *done, void *arg);
 /* A worker has taken the policy, or is gone. */
 void policy_taken(struct peer *worker);
+/* The authenticator has forgotten what it remembered. */
+void policy_forgotten(struct control *c);
 /* A worker cannot take a revision, and is ended: nobody decides by what is no longer in force. */
 void policy_not_taken(struct peer *worker, uint32_t revision, const char *why);
+/* From the supervisor: whether another GSSAPI process serves. */
+void policy_gssapi_renewed(struct control *c, struct ipc_message *m);
 /* From the supervisor: FILE_OPENED, FILE_REFUSED. */
 void policy_file_message(struct control *c, struct ipc_message *m);
 /* A worker that has just been linked gets what is in force. */
@@ -239,7 +244,7 @@ void auth_command_ask(struct client *client, const json_t *request);
 void auth_client_gone(struct control *c, struct client *client);
 void auth_answered(struct peer *p, struct ipc_message *m);
 void auth_peer_gone(struct peer *p);
-/* Nothing that was remembered before a reload is believed after it. */
+/* Nothing that was remembered before a change is believed after it. */
 void auth_forget_all(struct control *c);
 
 /* query.c */

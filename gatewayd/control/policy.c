@@ -30,6 +30,7 @@ struct change {
 	policy_done *done;
 	void *arg;
 	bool file_awaited;    /* of the supervisor */
+	bool renewal_awaited; /* of the GSSAPI process */
 	struct sealed bytes;  /* what is compiled, and what bundle points into */
 	struct bundle bundle;
 	bool imported;        /* it is the policy file's text */
@@ -199,7 +200,7 @@ static bool any_awaited(const struct control *c)
 
 static bool is_settled(const struct change *ch)
 {
-	return ch->record == NULL && !any_awaited(ch->control);
+	return ch->record == NULL && ch->control->forget_awaited == 0 && !any_awaited(ch->control);
 }
 
 static void on_late(evutil_socket_t fd, short what, void *arg)
@@ -214,6 +215,8 @@ static void on_late(evutil_socket_t fd, short what, void *arg)
 				 ch->control->policy.revision);
 			p->awaited = false;
 		}
+	if (ch->control->forget_awaited != 0)
+		note_add(ch->notes, "authenticator-late", "the authenticator has not forgotten yet which log-ins it remembers");
 	if (ch->record != NULL)
 		note_add(ch->notes, "unrecorded", "the audit does not hold yet that revision %u is in force",
 			 ch->control->policy.revision);
@@ -245,6 +248,11 @@ void policy_taken(struct peer *worker)
 {
 	worker->awaited = false;
 	settle_more(worker->control->policy.change);
+}
+
+void policy_forgotten(struct control *c)
+{
+	settle_more(c->policy.change);
 }
 
 static void on_recorded(struct waiter *waiter)
@@ -322,6 +330,9 @@ static void on_policy_compiled(struct control *c, struct compiled *result, void 
 	}
 	if (news && store_revision(ch) != 0)
 		return;
+	/* Whoever changes rules may have changed who is in which group, too. */
+	if (ch->order.kind != ORDER_START)
+		auth_forget_all(c);
 	take_image(ch, result);
 	record_in_force(ch, !news);
 	if (ch->order.kind == ORDER_START)
@@ -477,7 +488,7 @@ static void compare_with_store(struct change *ch, const char *text, size_t len)
 		note_add(ch->notes, "unchanged", runs ? "%s is what runs already, as revision %u"
 						      : "%s has not changed since it was imported as revision %u",
 			 file, runs ? k.active : k.last.revision);
-		end(ch, NULL);
+		settle(ch);
 	} else if (k.active != k.last.revision && k.active != 0 && !ch->order.force) {
 		fail(ch,
 		     "the store has moved on: revision %u is in force, the file was last imported as revision %u; --force "
@@ -585,6 +596,30 @@ static void on_tables(struct control *c, void *arg)
 	ipc_send(c->child->supervisor, IPC_FILE_OPEN, &file, sizeof file, NULL, 0);
 }
 
+/* Whatever keytab and krb5.conf hold now counts from here on; if that cannot be used, what they held before. */
+static void renew_gssapi(struct change *ch)
+{
+	ch->renewal_awaited = ipc_send(ch->control->child->supervisor, IPC_GSSAPI_RENEW, NULL, 0, NULL, 0) == 0;
+	if (!ch->renewal_awaited)
+		tables_refresh(ch->control, on_tables, ch);
+}
+
+void policy_gssapi_renewed(struct control *c, struct ipc_message *m)
+{
+	struct change *ch = c->policy.change;
+	struct wire_reader in = wire_reader_on(m->body, m->len);
+	char fault[620];
+
+	wire_get_text(&in, fault, sizeof fault);
+	if (!wire_done(&in) || ch == NULL || !ch->renewal_awaited)
+		return;
+	ch->renewal_awaited = false;
+	if (fault[0] != '\0')
+		note_add(ch->notes, "gssapi-unchanged", "%s: GSSAPI log-ins go on with what was read before; mend that and reload again",
+			 fault);
+	tables_refresh(c, on_tables, ch);
+}
+
 static void begin(struct change *ch)
 {
 	struct control *c = ch->control;
@@ -595,8 +630,14 @@ static void begin(struct change *ch)
 		return;
 	}
 	switch (ch->order.kind) {
-	case ORDER_START:
 	case ORDER_RELOAD:
+		if (config_has_gssapi(c->child->config) && !ch->order.dry_run) {
+			renew_gssapi(ch);
+			break;
+		}
+		tables_refresh(c, on_tables, ch);
+		break;
+	case ORDER_START:
 		tables_refresh(c, on_tables, ch);
 		break;
 	case ORDER_APPLY:

@@ -19,6 +19,7 @@ struct process {
 	enum role role;
 	uint16_t slot;
 	bool temporary; /* a compiler or reader: ends by itself, gone then */
+	enum { SERVES, ON_TRIAL, RETIRED } part; /* of GSSAPI processes, see gssapi.c; all others serve */
 	pid_t pid;      /* 0: not running, waiting for its restart */
 	struct ipc *link;
 	bool ready;
@@ -48,7 +49,8 @@ struct supervisor {
 	enum phase phase;
 	int exit_code;
 	int64_t started_us; /* monotonic */
-	uint16_t next_temporary_slot;
+	uint16_t next_temporary_slot, next_gssapi_slot;
+	char gssapi_fault[600]; /* what the GSSAPI process on trial has said about its start */
 	unsigned pam_wanted; /* conversation children, between the configured bounds */
 	int config_fd, clock_fd, control_fd;
 	int tables[CONFIG_FILES]; /* sealed, by enum config_file; -1: none.  Held for control, in case it is restarted */
@@ -66,6 +68,8 @@ void process_start(struct process *p);
 /* After waitpid(2): notes how it ended, and restarts it or forgets it. */
 void process_ended(struct process *p, int status);
 void process_kill(struct process *p);
+/* Forgets one that does not run. */
+void process_remove(struct process *p);
 /* False of a conversation child that is not needed now. */
 bool process_wanted(const struct process *p);
 struct process *process_find(struct supervisor *s, enum role role, uint16_t slot);
@@ -97,6 +101,15 @@ void watch_start(struct supervisor *s);
 
 /* groups.c: has the auth master forget what it remembers when groups may have changed. */
 void groups_watch(struct supervisor *s);
+
+/* gssapi.c: another GSSAPI process, with what keytab and krb5.conf hold now, in the place of the one that serves. */
+/* Control asks for it; the answer goes to it when it is known whether there is one. */
+void gssapi_renew(struct supervisor *s);
+/* The one on trial is ready, or has ended. */
+void gssapi_promote(struct process *successor);
+void gssapi_failed(struct process *successor);
+/* A new auth master knows nothing of what those before had begun. */
+void gssapi_end_retired(struct supervisor *s);
 
 /* requests.c: what children ask for. */
 /* A control that has just been started gets what the one before had in force. */

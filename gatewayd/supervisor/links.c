@@ -51,8 +51,12 @@ void links_connect(struct process *p)
 {
 	struct process *other;
 
+	if (p->role == ROLE_AUTH)
+		gssapi_end_retired(p->sup);
+	if (p->part != SERVES)
+		return;
 	TAILQ_FOREACH (other, &p->sup->processes, next)
-		if (other != p && other->link != NULL && talk(p->role, other->role) && links_pair(p, other) != 0) {
+		if (other != p && other->part == SERVES && other->link != NULL && talk(p->role, other->role) && links_pair(p, other) != 0) {
 			/* Without its links it cannot work: start over, with back-off. */
 			process_kill(p);
 			return;

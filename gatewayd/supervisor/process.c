@@ -147,6 +147,13 @@ struct process *process_add(struct supervisor *s, enum role role, uint16_t slot,
 	return p;
 }
 
+void process_remove(struct process *p)
+{
+	event_del(&p->timer);
+	TAILQ_REMOVE(&p->sup->processes, p, next);
+	free(p);
+}
+
 static void start_deadline(struct process *p)
 {
 	unsigned ms = p->role == ROLE_READER ? READER_LIFE_MS : p->sup->config->compile_timeout_ms;
@@ -242,11 +249,12 @@ void process_ended(struct process *p, int status)
 			break;
 	ipc_free(&p->link);
 	evtimer_del(&p->timer);
-	if (p->temporary) {
-		if (status != 0 && s->phase <= PHASE_RUNNING)
+	if (p->temporary || p->part != SERVES) {
+		if (p->temporary && status != 0 && s->phase <= PHASE_RUNNING)
 			log_warning("%s (pid %d) ended: %s", role_name(p->role), (int)pid, p->last_end);
-		TAILQ_REMOVE(&s->processes, p, next);
-		free(p);
+		if (p->part == ON_TRIAL && s->phase <= PHASE_RUNNING)
+			gssapi_failed(p);
+		process_remove(p);
 		supervisor_check_phase(s);
 		return;
 	}

@@ -35,7 +35,10 @@ static void on_unusable(struct process *p, struct ipc_message *m)
 	char why[600];
 
 	text_escape(m->body, m->len, why, sizeof why);
-	supervisor_give_up(p->sup, p, why);
+	if (p->part == ON_TRIAL)
+		memcpy(p->sup->gssapi_fault, why, sizeof why);
+	else
+		supervisor_give_up(p->sup, p, why);
 }
 
 static unsigned count_running(const struct supervisor *s, unsigned role)
@@ -73,9 +76,7 @@ static void on_spawn(struct process *control, struct ipc_message *m)
 		process_kill(p); /* and forgotten when it is reaped */
 		return;
 	}
-	event_del(&p->timer);
-	TAILQ_REMOVE(&s->processes, p, next);
-	free(p);
+	process_remove(p);
 }
 
 /* A link between two that both live can end by a fault of the moment: they get another. */
@@ -145,24 +146,6 @@ static const unsigned may_end[ROLE_COUNT] = {
 	[ROLE_CONTROL] = BIT(WORKER) | BIT(COMPILER) | BIT(READER),
 };
 
-/* The GSSAPI process reads its files when it starts: what is no keytab must not cost us the one that works.  Only a look, and none
- * into what it holds: we are root, and that is for a process that gives it up. */
-static bool successor_can_start(const struct config *config)
-{
-	uint8_t head[8] = {0};
-	int fd = open(config->gssapi_keytab, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof head);
-
-	if (fd >= 0)
-		close(fd);
-	if (n == sizeof head && head[0] == 5 && (head[1] == 1 || head[1] == 2) && access(config->gssapi_krb5_conf, R_OK) == 0)
-		return true;
-	log_error("gssapi-keytab %s is no keytab with keys, or gssapi-krb5-conf %s cannot be read: GSSAPI log-ins go on with what was "
-		  "read before; mend that and reload again",
-		  config->gssapi_keytab, config->gssapi_krb5_conf);
-	return false;
-}
-
 static void on_kill(struct process *asker, struct ipc_message *m)
 {
 	struct wire_reader r = wire_reader_on(m->body, m->len);
@@ -172,11 +155,20 @@ static void on_kill(struct process *asker, struct ipc_message *m)
 
 	if (p == NULL || !(may_end[asker->role] & 1u << role))
 		return;
-	if (p->role == ROLE_GSSAPI && p->ready && asker->role == ROLE_AUTH && !successor_can_start(asker->sup->config))
+	if (p->part == RETIRED) {
+		log_debug("%s/%u has finished what it had begun", role_name(p->role), slot);
+		process_kill(p);
 		return;
+	}
 	log_warning("%s/%u is ended at the request of %s", role_name(p->role), slot, role_name(asker->role));
 	p->killed_on_request = p->role == ROLE_PAM || p->role == ROLE_GSSAPI; /* no fault of its own: no pause before the next */
 	process_kill(p);
+}
+
+static void on_renew(struct process *control, struct ipc_message *m)
+{
+	(void)m;
+	gssapi_renew(control->sup);
 }
 
 /* The auth master knows how many log-ins wait; we know what is allowed. */
@@ -238,7 +230,7 @@ static void (*const handlers[IPC_TYPE_COUNT])(struct process *, struct ipc_messa
 	[IPC_READY] = on_ready,         [IPC_UNUSABLE] = on_unusable, [IPC_SPAWN] = on_spawn,
 	[IPC_RELINK] = on_relink,       [IPC_PONG] = on_pong,
 	[IPC_FILE_OPEN] = on_file_open, [IPC_KILL] = on_kill,         [IPC_PROCESSES_ASK] = on_processes_ask,
-	[IPC_POOL] = on_pool,
+	[IPC_POOL] = on_pool,           [IPC_GSSAPI_RENEW] = on_renew,
 	[IPC_TABLE_KEEP] = on_table_keep,
 };
 

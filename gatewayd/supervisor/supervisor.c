@@ -58,7 +58,7 @@ static void send_stop(struct supervisor *s)
 			continue;
 		/* A conversation may block for as long as its module likes, and holds nothing worth waiting for.  Without a
 		 * recorder, the others would wait in vain for somebody to take their records. */
-		if (p->role == ROLE_PAM || p->temporary || p->link == NULL || !recorded)
+		if (p->role == ROLE_PAM || p->temporary || p->part != SERVES || p->link == NULL || !recorded)
 			process_kill(p);
 		else
 			ipc_send(p->link, IPC_STOP, NULL, 0, NULL, 0);
@@ -140,6 +140,10 @@ void supervisor_child_ready(struct process *p)
 	struct process *other;
 
 	p->ready = true;
+	if (p->part == ON_TRIAL) {
+		gssapi_promote(p);
+		return;
+	}
 	if (p->role == ROLE_WORKER)
 		listen_rebalance(s);
 	if (s->phase != PHASE_STARTING)

@@ -12,20 +12,18 @@
 
 static void stop_waiting(struct setup *setup)
 {
-	setup->asked = false;
+	setup->asked = setup->gss_under_way = false;
 	LIST_REMOVE(setup, asking);
 }
 
 /* The list is as long as the authenticator's queue. */
-static struct session *take_waiting(struct worker *w, uint64_t id)
+static struct setup *find_waiting(struct worker *w, uint64_t id)
 {
 	struct setup *setup;
 
 	LIST_FOREACH (setup, &w->asking, asking)
-		if (setup->session->id == id) {
-			stop_waiting(setup);
-			return setup->session;
-		}
+		if (setup->session->id == id)
+			return setup;
 	return NULL;
 }
 
@@ -33,24 +31,32 @@ static void on_gss_answer(struct worker *w, const struct ipc_message *m)
 {
 	static struct gss_answer answer;
 	struct wire_reader r = wire_reader_on(m->body, m->len);
-	struct session *s;
+	struct setup *setup;
+	bool refused;
 
 	if (!gss_get_answer(&r, &answer)) {
 		log_error("the authenticator sent a malformed answer");
 		return;
 	}
-	s = take_waiting(w, answer.id);
-	if (s == NULL)
+	setup = find_waiting(w, answer.id);
+	refused = !answer.more && answer.answer.verdict != AUTH_OK;
+	/* A refusal may come also while the client's next token is awaited: the context has been lost. */
+	if (setup == NULL || !setup->gss_under_way || (!setup->asked && !refused))
 		return;
-	s->setup->gss_under_way = answer.more;
-	gss_answered(s, &answer);
+	if (answer.more)
+		setup->asked = false;
+	else
+		stop_waiting(setup);
+	if (refused)
+		handshake_stop_reading(setup->session);
+	gss_answered(setup->session, &answer);
 }
 
 static void on_message(struct ipc *link, struct ipc_message *m, void *arg)
 {
 	static struct auth_answer answer;
 	struct wire_reader r = wire_reader_on(m->body, m->len);
-	struct session *s;
+	struct setup *setup;
 
 	(void)link;
 	if (m->type == IPC_ADMIT_ANSWER)
@@ -63,9 +69,11 @@ static void on_message(struct ipc *link, struct ipc_message *m, void *arg)
 		log_error("the authenticator sent a malformed answer");
 		return;
 	}
-	s = take_waiting(arg, answer.id);
-	if (s != NULL) /* else its client has left */
-		handshake_login_done(s, &answer);
+	setup = find_waiting(arg, answer.id);
+	if (setup == NULL || setup->gss_under_way)
+		return; /* its client has left */
+	stop_waiting(setup);
+	handshake_login_done(setup->session, &answer);
 }
 
 /* What it owed is denied, never waved through. */
@@ -123,8 +131,9 @@ int authenticate_ask_gss(struct session *s, struct gss_ask *ask)
 	gss_put_ask(&out, ask);
 	if (ipc_send_wire(s->worker->auth, IPC_GSS_ASK, &out) != 0)
 		return -1;
+	if (!s->setup->gss_under_way)
+		LIST_INSERT_HEAD(&s->worker->asking, s->setup, asking);
 	s->setup->asked = s->setup->gss_under_way = true;
-	LIST_INSERT_HEAD(&s->worker->asking, s->setup, asking);
 	return 0;
 }
 
@@ -135,8 +144,7 @@ void authenticate_cancel(struct session *s)
 
 	if (!s->setup->asked && !s->setup->gss_under_way)
 		return;
-	if (s->setup->asked)
-		stop_waiting(s->setup);
+	stop_waiting(s->setup);
 	auth_put_cancel(&out, s->id);
 	if (s->worker->auth != NULL)
 		ipc_send_wire(s->worker->auth, IPC_AUTH_CANCEL, &out);

@@ -561,7 +561,7 @@ static void token(struct session *s)
 	if (s->gss->len == 0)
 		give_back(s);
 	/* The master bounds each step; this only guards against its own end. */
-	session_arm(s, ((int64_t)s->worker->config->pam_timeout_ms * 2 + 5000) * 1000);
+	session_arm(s, ((int64_t)s->worker->config->gssapi_timeout_ms + (int64_t)s->worker->config->pam_timeout_ms * 2 + 5000) * 1000);
 }
 
 static bool send_token(struct session *s, const uint8_t *data, size_t len)

@@ -7,7 +7,7 @@
  *   AUTHENTICATING -> DELAYING -> CLOSING is a refused log-in that waits as long as PAM asked for.
  *
  * GSSAPI: GREETING -> NEGOTIATING (a token of the client) -> AUTHENTICATING (at the authenticator) -> NEGOTIATING ... until the
- * context is established, then PROTECTING (the word about protection) -> REQUEST.
+ * context is established, then PROTECTING (the word about protection) -> REQUEST.  NEGOTIATING -> DELAYING: it has been lost.
  *
  * BIND: GRANTING -> BINDING (first reply; waits for the peer) -> ACCEPTING (the peer's record) -> RELAYING.
  *
@@ -93,7 +93,7 @@ struct setup {
 	int64_t deadline_us;   /* of the handshake as a whole; time spent in authentication does not count */
 	int64_t waiting_since_us;
 	uint8_t method;        /* SOCKS5 code chosen */
-	LIST_ENTRY(setup) asking; /* among those that wait for the authenticator */
+	LIST_ENTRY(setup) asking; /* among those whose log-in is under way at the authenticator */
 	bool asked;
 	TAILQ_ENTRY(setup) shaking; /* among those who have not yet shown who they are or what they want */
 	bool in_shaking;

@@ -65,7 +65,7 @@ struct worker {
 	TAILQ_HEAD(, setup) shaking;   /* in the handshake, for longest first: who gives way when the worker, or a listener, is full */
 	unsigned shakers[SHAKERS];     /* how many of them a client has; clients may share one */
 	TAILQ_HEAD(, setup) admitting; /* that wait for a word about limits, for longest first */
-	LIST_HEAD(, setup) asking; /* log-ins that wait for the authenticator */
+	LIST_HEAD(, setup) asking; /* log-ins under way at the authenticator */
 	struct resolver *resolver;
 	struct recording *recording;
 	struct fold *fold; /* of floods of denials */

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.skipif(not kdc.available(), reason="needs krb5-kdc, krb
 
 USERS = {"ann": "ann-secret", "bob": "bob-secret"}
 SKEW = 4
+DCE = 0x1000 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20  # a third token of the client is needed
 
 
 @pytest.fixture(scope="module")
@@ -277,8 +279,19 @@ def test_new_keys_are_read_at_reload(gateway, echo):
         r.close()
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\5\2", b"no keytab at all"])
-def test_bad_keytab_at_reload_costs_nothing(gateway, echo, content):
+def keytab_of(realm):
+    """One key of socks/localhost in that realm, as the file format has it."""
+    parts = [realm, b"socks", b"localhost"]
+    entry = struct.pack(">H", 2) + b"".join(struct.pack(">H", len(p)) + p for p in parts) + struct.pack(">IIB", 1, 1, 1)
+    entry += struct.pack(">HH", 18, 32) + b"k" * 32
+    return b"\5\2" + struct.pack(">i", len(entry)) + entry
+
+
+@pytest.mark.parametrize("content, words", [
+    (None, "not found"), (b"", "cannot read gssapi-keytab"), (b"\5\2", "holds no key"), (b"no keytab at all", "cannot read gssapi-keytab"),
+    (b"\5\2\0\0\0\x20" + b"x" * 32, "gssapi-keytab"), (keytab_of(b"ELSEWHERE.TEST"), "realms only that krb5.conf does not know")])
+def test_bad_keytab_at_reload_costs_nothing(gateway, echo, content, words):
+    """The answer says what is wrong with it, and log-ins go on with the keys of before; nothing that was restarted waits."""
     r = kdc.Realm({"ann": "x"})
     try:
         g = gssapi_gateway(gateway, r)
@@ -289,16 +302,106 @@ def test_bad_keytab_at_reload_costs_nothing(gateway, echo, content):
         if content is not None:
             with open(r.keytab, "wb") as f:
                 f.write(content)
-        g.reload()
-        wait.until(lambda: "is no keytab with keys" in g.log(), "it is told")
+        told = g.ctl("reload", check=False)
+        assert words in told.out + told.err and "go on with what was read before" in told.out + told.err, (told.out, told.err)
         session(g, ticket, echo, kdc.INTEGRITY).close()
         assert g.pids("gssapi") == before
         with open(r.keytab, "wb") as f:
             f.write(good)
-        g.reload()
-        wait.until(lambda: g.pids("gssapi") not in ([], before), "the mended one is read")
+        assert "gssapi" not in g.ctl("reload").out
+        wait.until(lambda: g.pids("gssapi") not in ([], before) and len(g.pids("gssapi")) == 1, "the mended one is read")
+        session(g, ticket, echo, kdc.INTEGRITY).close()
     finally:
         r.close()
+
+
+def test_bad_krb5_conf_at_reload_costs_nothing(gateway, echo):
+    r = kdc.Realm({"ann": "x"})
+    try:
+        g = gssapi_gateway(gateway, r)
+        ticket, before = r.kinit("ann", "x"), g.pids("gssapi")
+        with open(r.conf, encoding="utf-8") as f:
+            good = f.read()
+        for bad, words in (("[libdefaults\nx", "is not valid"), (None, "cannot read gssapi-krb5-conf")):
+            os.unlink(r.conf)
+            if bad is not None:
+                with open(r.conf, "w", encoding="utf-8") as f:
+                    f.write(bad)
+            told = g.ctl("reload", check=False)
+            assert words in told.out + told.err, (told.out, told.err)
+            assert g.pids("gssapi") == before
+            with open(r.conf, "w", encoding="utf-8") as f:
+                f.write(good)
+            session(g, ticket, echo, kdc.INTEGRITY).close()
+    finally:
+        r.close()
+
+
+def test_a_new_process_that_does_not_start(gateway, realm, ann, echo):
+    """It is given its time, ended, and told of; the one that serves is asked all the while."""
+    g = gssapi_gateway(gateway, realm, gssapi_timeout=1000)
+    before = g.pids("gssapi")
+    with open(realm.keytab, "rb") as f:
+        good = f.read()
+    os.unlink(realm.keytab)
+    os.mkfifo(realm.keytab)  # who opens it waits for a writer
+    try:
+        told = g.ctl("reload", check=False)
+        assert "ended: signal 9" in told.out + told.err, (told.out, told.err)
+        session(g, ann, echo, kdc.INTEGRITY).close()
+        assert g.pids("gssapi") == before
+    finally:
+        os.unlink(realm.keytab)
+        with open(realm.keytab, "wb") as f:
+            f.write(good)
+
+
+def test_log_in_under_way_at_a_reload(gateway, realm, ann, echo):
+    """Its context stays where it is until it is done; then the process that had it goes."""
+    g = gssapi_gateway(gateway, realm)
+    before = g.pids("gssapi")
+    with kdc.Client(g.address, ann, flags=DCE) as c:
+        assert c.greet(socks.GSSAPI) == socks.GSSAPI
+        c.send_message(kdc.TOKEN, c.first)
+        kind, token = c.receive_message()
+        assert kind == kdc.TOKEN
+        g.reload()
+        wait.until(lambda: len(g.pids("gssapi")) == 2, "both are there")
+        session(g, ann, echo, kdc.INTEGRITY).close()
+        assert set(before) < set(g.pids("gssapi"))
+        c.send_message(kdc.TOKEN, c.context.step(token))
+        assert c.protect(kdc.INTEGRITY) == kdc.INTEGRITY
+        assert c.request("127.0.0.1", echo.port) == socks.OK
+        wait.until(lambda: len(g.pids("gssapi")) == 1 and g.pids("gssapi") != before, "the old one is gone")
+        c.echo(b"x")
+
+
+@pytest.mark.parametrize("role", ["gssapi", "auth"])
+def test_context_that_is_lost_between_two_tokens(gateway, realm, ann, role):
+    """The client is told at once, and need not try its luck with the next token."""
+    g = gssapi_gateway(gateway, realm)
+    with kdc.Client(g.address, ann, flags=DCE) as c:
+        assert c.greet(socks.GSSAPI) == socks.GSSAPI
+        c.send_message(kdc.TOKEN, c.first)
+        assert c.receive_message()[0] == kdc.TOKEN
+        processes.kill(processes.of_role(g, role)[0])
+        assert c.receive_all() == b"\1\xff"
+    assert refusal(g) == {"gssapi": "log-in could not be judged: the GSSAPI process ended during the log-in",
+                          "auth": "log-in could not be judged: the authenticator ended"}[role]
+
+
+def test_reload_beside_log_ins(gateway, realm, ann, echo):
+    """Not one of them is lost."""
+    g = gssapi_gateway(gateway, realm)
+    reloads = threading.Thread(target=lambda: [g.ctl("reload") for _ in range(4)])
+    reloads.start()
+    n = 0
+    while reloads.is_alive() or n < 20:
+        session(g, ann, echo, kdc.INTEGRITY).close()
+        n += 1
+    reloads.join()
+    wait.until(lambda: len(g.pids("gssapi")) == 1, "one is left")
+    assert g.rows(event="login-failed") == []
 
 
 @pytest.fixture(scope="module")
@@ -380,7 +483,7 @@ def test_an_account_that_takes_long_delays_nobody_else(gateway, realm, ann, echo
 def test_several_tokens(gateway, realm, ann, echo):
     """DCE style takes a third token of the client: the context waits in the GSSAPI child meanwhile."""
     g = gssapi_gateway(gateway, realm)
-    with kdc.Client(g.address, ann, flags=0x1000 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20) as c:
+    with kdc.Client(g.address, ann, flags=DCE) as c:
         assert c.greet(socks.GSSAPI) == socks.GSSAPI
         c.send_message(kdc.TOKEN, c.first)
         kind, token = c.receive_message()
@@ -435,7 +538,7 @@ def test_death_of_the_gssapi_process(gateway, realm, ann, echo):
 
 
 def test_a_process_that_does_not_answer(gateway, realm, ann, echo):
-    g = gssapi_gateway(gateway, realm, pam_timeout=1000)
+    g = gssapi_gateway(gateway, realm, gssapi_timeout=1000)
     os.kill(processes.of_role(g, "gssapi")[0], signal.SIGSTOP)
     with kdc.Client(g.address, ann) as c:
         assert c.greet(socks.GSSAPI) == socks.GSSAPI

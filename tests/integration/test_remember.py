@@ -3,7 +3,7 @@
 import os
 
 from harness import socks, wait
-from harness.gateway import crypt
+from harness.gateway import POLICY, crypt
 
 COUNTED = """\
 auth required pam_exec.so quiet {dir}/count.sh
@@ -95,6 +95,18 @@ def test_forgotten_at_reload(gateway):
     g.reload()
     login(g)
     assert len(calls(g)) == 2
+
+
+def test_forgotten_when_the_policy_changes(gateway):
+    """Applied or rolled back: once that is answered, nothing of before is believed."""
+    g = counting(gateway)
+    g.write("other", POLICY + "# another\n")
+    for n, change in enumerate((["apply", g.path("other")], ["rollback", "1"], ["apply", "--dry-run", g.path("other")]), 1):
+        login(g), login(g)
+        assert len(calls(g)) == n
+        g.ctl("policy", *change)
+    login(g)
+    assert len(calls(g)) == 3  # nothing changed
 
 
 def test_forgotten_when_groups_change(gateway, echo):

@@ -41,6 +41,7 @@ struct world {
 	unsigned ndropped;
 	struct auth_ask asks[KEPT];
 	unsigned kills, violations;
+	uint16_t killed; /* the slot, last */
 	bool impatient;
 };
 
@@ -109,9 +110,10 @@ static void on_pam_gone(struct ipc *link, void *arg)
 	((struct world *)arg)->pam.gone = true;
 }
 
-static void on_kill_gssapi(void *arg)
+static void on_kill_gssapi(uint16_t slot, void *arg)
 {
 	((struct world *)arg)->kills++;
+	((struct world *)arg)->killed = slot;
 }
 
 static void on_kill(uint16_t slot, void *arg)
@@ -125,7 +127,7 @@ static void on_violation(enum role role, uint16_t slot, void *arg)
 	((struct world *)arg)->violations++;
 }
 
-static void join(struct world *w, struct peer *p, enum role role, ipc_handler *handler, ipc_gone *gone)
+static void join_slot(struct world *w, struct peer *p, enum role role, uint16_t slot, ipc_handler *handler, ipc_gone *gone)
 {
 	int fds[2];
 
@@ -133,7 +135,7 @@ static void join(struct world *w, struct peer *p, enum role role, ipc_handler *h
 	if (role == ROLE_WORKER)
 		auth_master_add_worker(w->master, 0, fds[0]);
 	else if (role == ROLE_GSSAPI)
-		auth_master_add_gssapi(w->master, fds[0]);
+		auth_master_add_gssapi(w->master, slot, fds[0]);
 	else
 		auth_master_add_child(w->master, 0, fds[0]);
 	ipc_free(&p->link);
@@ -142,7 +144,12 @@ static void join(struct world *w, struct peer *p, enum role role, ipc_handler *h
 	ipc_attach(p->link, w->base, handler, gone, w);
 }
 
-static struct world *world_new(unsigned deadline_ms, unsigned contexts)
+static void join(struct world *w, struct peer *p, enum role role, ipc_handler *handler, ipc_gone *gone)
+{
+	join_slot(w, p, role, 0, handler, gone);
+}
+
+static struct world *world_patient(unsigned step_ms, unsigned client_ms, unsigned contexts)
 {
 	struct world *w = calloc(1, sizeof *w);
 
@@ -152,7 +159,9 @@ static struct world *world_new(unsigned deadline_ms, unsigned contexts)
 	w->master = auth_master_new(w->base, &(struct auth_master_options){
 						     .children = 1,
 						     .queue_max = 8,
-						     .deadline_ms = deadline_ms,
+						     .deadline_ms = 60000,
+						     .gss_step_ms = step_ms,
+						     .gss_client_ms = client_ms,
 						     .kill_child = on_kill,
 						     .kill_gssapi = on_kill_gssapi,
 						     .gss_contexts_max = contexts,
@@ -163,6 +172,11 @@ static struct world *world_new(unsigned deadline_ms, unsigned contexts)
 	join(w, &w->gssapi, ROLE_GSSAPI, on_gssapi_message, on_gssapi_gone);
 	join(w, &w->pam, ROLE_PAM, on_pam_message, on_pam_gone);
 	return w;
+}
+
+static struct world *world_new(unsigned step_ms, unsigned contexts)
+{
+	return world_patient(step_ms, 60000, contexts);
 }
 
 static void world_free(struct world *w)
@@ -436,6 +450,117 @@ static void test_child_that_is_silent(void **state)
 	world_free(w);
 }
 
+/* Tokens of a context go where it is, and new ones to the new child; the old one is ended when it has nothing left. */
+static void test_another_takes_over(void **state)
+{
+	struct world *w = world_new(60000, 16);
+	struct peer old;
+	uint64_t at_client, at_child;
+
+	(void)state;
+	ask(w, 1, 1);
+	ask(w, 2, 2);
+	wait_for(w, w->gssapi.n == 2);
+	at_client = w->steps[0];
+	at_child = w->steps[1];
+	more(w, at_client);
+	wait_for(w, w->worker.n == 1);
+	old = w->gssapi;
+	w->gssapi.link = NULL;
+	join_slot(w, &w->gssapi, ROLE_GSSAPI, 1, on_gssapi_message, on_gssapi_gone);
+	assert_int_equal(w->kills, 0);
+	ask(w, 3, 3);
+	wait_for(w, w->gssapi.n == 3);
+	/* What the new one says of contexts that are not its own is nobody's. */
+	deny(w, at_client);
+	deny(w, at_child);
+	deny(w, w->steps[2]);
+	wait_for(w, w->worker.n == 2);
+	assert_int_equal(w->answers[1].id, 3);
+	ask(w, 1, 1); /* the second token, to the old one */
+	wait_for(w, w->gssapi.n == 4);
+	assert_true(w->steps[3] == at_client);
+	struct ipc *new = w->gssapi.link;
+
+	w->gssapi.link = old.link;
+	establish(w, at_client);
+	wait_for(w, w->pam.n == 1);
+	assert_int_equal(w->kills, 0);
+	deny(w, at_child);
+	wait_for(w, w->worker.n == 3);
+	assert_int_equal(w->answers[2].id, 2);
+	assert_int_equal(w->kills, 1);
+	assert_int_equal(w->killed, 0);
+	wait_for(w, w->gssapi.gone);
+	account(w, AUTH_OK); /* who was established there is not concerned */
+	wait_for(w, w->worker.n == 4);
+	assert_int_equal(w->answers[3].verdict, AUTH_OK);
+	ipc_free(&w->gssapi.link);
+	w->gssapi.link = new;
+	ask(w, 4, 4);
+	wait_for(w, w->gssapi.n == 5);
+	world_free(w);
+}
+
+static void test_another_takes_over_from_an_idle_one(void **state)
+{
+	struct world *w = world_new(60000, 8);
+
+	(void)state;
+	join_slot(w, &w->gssapi, ROLE_GSSAPI, 1, on_gssapi_message, on_gssapi_gone);
+	assert_int_equal(w->kills, 1);
+	assert_int_equal(w->killed, 0);
+	ask(w, 1, 1);
+	wait_for(w, w->gssapi.n == 1);
+	world_free(w);
+}
+
+/* The old one dies, or hangs, with log-ins of its own: they are refused, and those of the new one go on. */
+static void test_the_old_one_is_lost(void **state)
+{
+	(void)state;
+	for (unsigned hangs = 0; hangs < 2; hangs++) {
+		struct world *w = world_new(hangs ? 300 : 60000, 8);
+		struct ipc *old;
+
+		ask(w, 1, 1);
+		wait_for(w, w->gssapi.n == 1);
+		old = w->gssapi.link;
+		w->gssapi.link = NULL;
+		join_slot(w, &w->gssapi, ROLE_GSSAPI, 1, on_gssapi_message, on_gssapi_gone);
+		if (!hangs)
+			ipc_free(&old);
+		wait_for(w, w->worker.n == 1);
+		assert_int_equal(w->answers[0].verdict, AUTH_FAILED);
+		assert_int_equal(w->kills, hangs);
+		ask(w, 2, 2);
+		wait_for(w, w->gssapi.n == 2);
+		assert_int_equal(w->killed, 0);
+		ipc_free(&old);
+		world_free(w);
+	}
+}
+
+/* A worker that neither brings the next token nor says that its client has left. */
+static void test_context_that_nobody_comes_back_for(void **state)
+{
+	struct world *w = world_patient(60000, 50, 8);
+
+	(void)state;
+	ask(w, 1, 1);
+	wait_for(w, w->gssapi.n == 1);
+	more(w, w->steps[0]);
+	wait_for(w, w->worker.n == 2);
+	assert_true(w->answers[0].more);
+	assert_int_equal(w->answers[1].verdict, AUTH_FAILED);
+	assert_string_equal(w->answers[1].reason, "the next token did not come in time");
+	wait_for(w, w->ndropped == 1);
+	assert_true(w->dropped[0] == w->steps[0]);
+	assert_int_equal(under_way(w), 0);
+	assert_int_equal(w->kills, 0);
+	world_free(w);
+}
+
 static void test_hostile_child(void **state)
 {
 	(void)state;
@@ -499,7 +624,9 @@ int main(void)
 		cmocka_unit_test(test_denials_slow_nobody_down), cmocka_unit_test(test_leaving),
 		cmocka_unit_test(test_share_of_a_client), cmocka_unit_test(test_child_dies_and_comes_back),
 		cmocka_unit_test(test_child_that_is_silent), cmocka_unit_test(test_hostile_child),
-		cmocka_unit_test(test_hostile_worker),
+		cmocka_unit_test(test_hostile_worker), cmocka_unit_test(test_another_takes_over),
+		cmocka_unit_test(test_another_takes_over_from_an_idle_one), cmocka_unit_test(test_the_old_one_is_lost),
+		cmocka_unit_test(test_context_that_nobody_comes_back_for),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
