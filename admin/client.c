@@ -40,7 +40,7 @@ static const char *advice(int error)
 	switch (error) {
 	case EACCES:
 	case EPERM:
-		return "you may not; run it as root or as a member of the control group";
+		return "you may not; run it as root or as a member of a group that has a role there (see gatewayd.conf(5))";
 	case ENOENT:
 	case ECONNREFUSED:
 		return "gatewayd is not running there; --socket PATH names another";
@@ -151,7 +151,8 @@ static json_t *exchange(int socket, const char *request, int given, int *fd)
 		memcpy(CMSG_DATA(c), &given, sizeof given);
 	}
 	*fd = -1;
-	if (sendmsg(socket, &msg, MSG_NOSIGNAL) < 0) {
+	/* Whoever is refused before asking finds out why by reading. */
+	if (sendmsg(socket, &msg, MSG_NOSIGNAL) < 0 && errno != EPIPE) {
 		admin_fail(0, "cannot send to gatewayd: %s", strerror(errno));
 		return NULL;
 	}

@@ -52,7 +52,8 @@ struct config {
 	char pam_user[64];     /* of the conversation children when started as root */
 	char state_dir[4096];
 	char control_socket[104];
-	char control_group[64];
+	char control_group[64]; /* of administrators */
+	char viewer_group[64], auditor_group[64], operator_group[64];
 	char policy_file[4096];
 	char geoip_database[4096], asn_database[4096];
 	unsigned database_check_ms; /* between looks at them; 0: none */

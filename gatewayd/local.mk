@@ -46,7 +46,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/reader/reader.c \
 	gatewayd/reader/answer.c gatewayd/reader/answer.h \
 	gatewayd/control/control.c gatewayd/control/internal.h \
-	gatewayd/control/admin.c \
+	gatewayd/control/admin.c gatewayd/control/roles.c \
 	gatewayd/control/policy.c \
 	gatewayd/control/compile.c \
 	gatewayd/control/tables.c \

@@ -16,7 +16,10 @@
 #include "gatewayd/control/internal.h"
 
 #define CLIENTS_MAX 64
+#define CLIENTS_LESSER_MAX 48
+#define CLIENTS_OF_USER_MAX 16
 #define UNREAD_MAX 8
+#define UNREAD_LESSER_MAX 6
 #define REQUEST_MAX (64 * 1024)
 #define REQUEST_DEADLINE_S 10
 
@@ -128,9 +131,10 @@ static void on_lingering(evutil_socket_t fd, short what, void *arg)
 		client_free(arg);
 }
 
-bool admin_may_linger(const struct control *c)
+bool admin_may_linger(const struct client *client)
 {
-	return c->unread < UNREAD_MAX;
+	/* The last of them are for administrators. */
+	return client->control->unread < (client->author.rights & RIGHT_ADMINISTER ? UNREAD_MAX : UNREAD_LESSER_MAX);
 }
 
 void admin_reply_and_linger(struct client *client, json_t *reply, int fd)
@@ -165,35 +169,68 @@ static void command_audit_query(struct client *client, const json_t *request)
 	query_start(client, json_object_get(request, "filter"));
 }
 
-static const struct {
+/* Each with the least that its caller must be allowed.  The first row that fits holds: a row with a verb is for requests with
+ * that verb, one with a flag for those in which it is true. */
+static const struct command {
 	const char *name;
 	void (*run)(struct client *client, const json_t *request);
+	enum right right;
+	const char *verb, *flag;
 } commands[] = {
-	{"status", command_status},
-	{"reload", revisions_reload},
-	{"policy-head", revisions_head},
-	{"policy-apply", revisions_apply},
-	{"policy-rollback", revisions_rollback},
-	{"policy-log", revisions_log},
-	{"policy-get", revisions_get},
-	{"audit-query", command_audit_query},
-	{"auth", auth_command_ask},
+	{"status", command_status, RIGHT_VIEW, NULL, NULL},
+	{"reload", revisions_reload, RIGHT_ADMINISTER, NULL, "force"},
+	{"reload", revisions_reload, RIGHT_OPERATE, NULL, NULL},
+	{"policy-head", revisions_head, RIGHT_VIEW, NULL, NULL},
+	{"policy-apply", revisions_apply, RIGHT_ADMINISTER, NULL, NULL},
+	{"policy-rollback", revisions_rollback, RIGHT_ADMINISTER, NULL, NULL},
+	{"policy-log", revisions_log, RIGHT_VIEW, NULL, NULL},
+	{"policy-get", revisions_get, RIGHT_VIEW, NULL, NULL},
+	{"audit-query", command_audit_query, RIGHT_AUDIT, NULL, NULL},
+	{"auth", auth_command_ask, RIGHT_VIEW, "list", NULL},
+	{"auth", auth_command_ask, RIGHT_OPERATE, NULL, NULL},
 };
+
+static const struct command *find_command(const json_t *request)
+{
+	const char *name = json_string_value(json_object_get(request, "command"));
+	const char *verb = json_string_value(json_object_get(request, "verb"));
+
+	for (size_t i = 0; name != NULL && i < sizeof commands / sizeof *commands; i++) {
+		const struct command *c = &commands[i];
+
+		if (strcmp(c->name, name) == 0 && (c->verb == NULL || (verb != NULL && strcmp(c->verb, verb) == 0)) &&
+		    (c->flag == NULL || json_is_true(json_object_get(request, c->flag))))
+			return c;
+	}
+	return NULL;
+}
+
+static void refuse_command(struct client *client, const struct command *command)
+{
+	char text[256], role[ROLES_TEXT_MAX], what[96];
+
+	snprintf(what, sizeof what, "%s%s%s", command->name, command->flag == NULL ? "" : " with ",
+		 command->flag == NULL ? "" : command->flag);
+	roles_record_refused(client->control, &client->author, what);
+	snprintf(text, sizeof text, "%s takes %s, and you are %s: ask one, or have yourself added to that group", what,
+		 roles_needed(command->right), roles_text(&client->author, role));
+	admin_refuse(client, text);
+}
 
 static void run(struct client *client, const char *text, size_t len)
 {
 	json_t *request = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
-	const char *name = json_string_value(json_object_get(request, "command"));
+	const struct command *command = find_command(request);
 
 	/* One request a connection. */
 	event_del(&client->event);
-	for (size_t i = 0; name != NULL && i < sizeof commands / sizeof *commands; i++)
-		if (strcmp(commands[i].name, name) == 0) {
-			commands[i].run(client, request);
-			json_decref(request);
-			return;
-		}
-	admin_refuse(client, name == NULL ? "the request is no JSON object with a command" : "there is no such command");
+	if (command == NULL)
+		admin_refuse(client, json_is_string(json_object_get(request, "command")) ? "there is no such command"
+										       : "the request is no JSON object with a command");
+	else if (!(client->author.rights & command->right))
+		refuse_command(client, command);
+	else
+		command->run(client, request);
 	json_decref(request);
 }
 
@@ -237,33 +274,30 @@ static void on_client(evutil_socket_t fd, short what, void *arg)
 
 /* ---- who may ---------------------------------------------------------------------------------------------------------- */
 
-static bool in_group(int fd, gid_t primary, gid_t group)
+/* Whoever may less than all cannot keep those out who may more: so many at once, of one user and in all. */
+static bool too_many(const struct control *c, const struct author *author)
 {
-	gid_t groups[1024];
-	socklen_t len = sizeof groups;
+	const struct client *each;
+	unsigned same = 0, lesser = 0;
 
-	if (group == (gid_t)-1)
+	if (author->rights & RIGHT_ADMINISTER)
 		return false;
-	if (primary == group)
-		return true;
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &len) != 0)
-		return false;
-	for (size_t i = 0; i < len / sizeof *groups; i++)
-		if (groups[i] == group)
-			return true;
-	return false;
+	LIST_FOREACH (each, &c->clients, next) {
+		same += each->author.uid == author->uid;
+		lesser += !(each->author.rights & RIGHT_ADMINISTER);
+	}
+	return same > CLIENTS_OF_USER_MAX || lesser > CLIENTS_LESSER_MAX;
 }
 
-static bool may_ask(const struct control *c, int fd, struct author *author)
+/* Before its request is read.  What it has sent, or is about to, must not turn the reply into a reset connection. */
+static void refuse_unheard(struct client *client, const char *error)
 {
-	struct ucred cred;
-	socklen_t len = sizeof cred;
+	char ignored[64];
 
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) != 0)
-		return false;
-	author->uid = cred.uid;
-	snprintf(author->name, sizeof author->name, "uid %u", (unsigned)cred.uid);
-	return cred.uid == 0 || cred.uid == c->owner || in_group(fd, cred.gid, c->group);
+	shutdown(client->fd, SHUT_RD);
+	while (recv(client->fd, ignored, sizeof ignored, MSG_DONTWAIT) > 0)
+		;
+	admin_refuse(client, error);
 }
 
 static void on_connect(evutil_socket_t listen_fd, short what, void *arg)
@@ -291,9 +325,14 @@ static void on_connect(evutil_socket_t listen_fd, short what, void *arg)
 	LIST_INSERT_HEAD(&c->clients, client, next);
 	if (++c->nclients == CLIENTS_MAX)
 		event_del(&c->accept_event); /* the others wait in the socket's queue */
-	if (!may_ask(c, fd, &client->author)) {
-		log_warning("%s is no administrator and is refused", client->author.name);
-		admin_refuse(client, "you are no administrator of this gateway (root, its owner, or its control-group)");
+	if (!roles_identify(c, fd, &client->author)) {
+		roles_record_refused(c, &client->author, "a connection of somebody without a role");
+		refuse_unheard(client, "you have no role at this gateway: roles are given by membership in its viewer-group, "
+				       "auditor-group, operator-group or control-group");
+		return;
+	}
+	if (too_many(c, &client->author)) {
+		refuse_unheard(client, "too many connections like yours are open: close some, or try again later");
 		return;
 	}
 	event_add(&client->event, &deadline);

@@ -1,7 +1,6 @@
 #include "config.h"
 
 #include <event2/event.h>
-#include <grp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -242,6 +241,7 @@ static void on_stop(struct child *child)
 	if (c->stopping)
 		return;
 	c->stopping = true;
+	roles_forget_refused(c);
 	control_record(c, AUDIT_STOP, NULL, c->policy.revision, "gatewayd " PACKAGE_VERSION);
 	recording_drain(c->recording, on_drained, child);
 }
@@ -251,18 +251,6 @@ static void on_recorder_message(struct ipc_message *m, void *arg)
 {
 	if (m->type == IPC_STATUS)
 		status_recorder_answered(arg, m);
-}
-
-static void find_group(struct control *c)
-{
-	struct group *gr;
-
-	c->group = (gid_t)-1;
-	if (c->child->config->control_group[0] == '\0')
-		return;
-	gr = getgrnam(c->child->config->control_group);
-	if (gr != NULL)
-		c->group = gr->gr_gid;
 }
 
 int control_main(struct child *child)
@@ -279,7 +267,7 @@ int control_main(struct child *child)
 	LIST_INIT(&c->clients);
 	LIST_INIT(&c->peers);
 	TAILQ_INIT(&c->spawns);
-	find_group(c);
+	roles_init(c);
 	tables_init(c);
 	c->recording = recording_new(
 		child->base, ROLE_CONTROL,

@@ -35,10 +35,36 @@ struct spawn {
 	void *arg;
 };
 
+/* What a caller may do. */
+enum right { RIGHT_VIEW = 1, RIGHT_AUDIT = 2, RIGHT_OPERATE = 4, RIGHT_ADMINISTER = 8 };
+
+/* Each has a group of the host; root and the gateway's owner are administrators without one. */
+enum control_role {
+	CONTROL_ROLE_VIEWER,
+	CONTROL_ROLE_AUDITOR,
+	CONTROL_ROLE_OPERATOR,
+	CONTROL_ROLE_ADMINISTRATOR,
+	CONTROL_ROLES
+};
+
 /* Who gave a command. */
 struct author {
 	uid_t uid;
 	char name[64];
+	unsigned rights; /* enum right */
+};
+
+/* Commands refused lately, counted. */
+#define REFUSED_MAX 32
+
+struct refused {
+	struct refused_one {
+		struct author author;
+		char command[96];
+		unsigned count;
+	} each[REFUSED_MAX];
+	size_t n;
+	struct event timer; /* runs while there is one */
 };
 
 /* A change of the policy, as it is ordered. */
@@ -120,7 +146,8 @@ struct control {
 	struct child *child;
 	int socket_fd;
 	uid_t owner;
-	gid_t group;     /* of administrators; (gid_t)-1: none */
+	gid_t groups[CONTROL_ROLES]; /* (gid_t)-1: none */
+	struct refused refused;
 	struct event accept_event, accept_pause;
 	LIST_HEAD(, client) clients;
 	unsigned nclients, unread;
@@ -145,12 +172,25 @@ bool admin_is_client(const struct control *c, const struct client *client);
 void admin_reply(struct client *client, json_t *reply, int fd);
 void admin_refuse(struct client *client, const char *error);
 /* The same for what takes memory until it is read: the client counts until it closes its connection, and only so many may. */
-bool admin_may_linger(const struct control *c);
+bool admin_may_linger(const struct client *client);
 void admin_reply_and_linger(struct client *client, json_t *reply, int fd);
 struct control *admin_control(const struct client *client);
 const struct author *admin_author(const struct client *client);
 /* The descriptor that the request brought; -1 if none.  The caller's from then on. */
 int admin_take_fd(struct client *client);
+
+/* roles.c */
+void roles_init(struct control *c);
+/* Who is at the other end, and what that one may; false: nothing at all. */
+bool roles_identify(const struct control *c, int fd, struct author *author);
+/* "an operator": the least role that has this right. */
+const char *roles_needed(unsigned right);
+/* "viewer", "auditor and operator" ... */
+#define ROLES_TEXT_MAX 64
+const char *roles_text(const struct author *author, char buf[ROLES_TEXT_MAX]);
+/* A command that its caller may not give; and, at the end, what was only counted. */
+void roles_record_refused(struct control *c, const struct author *author, const char *command);
+void roles_forget_refused(struct control *c);
 
 /* control.c */
 /* Has the supervisor end a worker; another takes its place, and is linked with what is in force. */

@@ -235,7 +235,7 @@ void revisions_get(struct client *client, const json_t *request)
 
 	if (!read_revision(client, request, &id))
 		return;
-	if (!admin_may_linger(c)) {
+	if (!admin_may_linger(client)) {
 		admin_refuse(client, "too many have asked for a revision and not read it yet: try again later");
 		return;
 	}

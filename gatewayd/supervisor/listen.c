@@ -143,17 +143,31 @@ static bool somebody_answers(const struct sockaddr_un *sun)
 	return false;
 }
 
-static int give_to_group(const struct config *c, struct err *why)
+/* With groups for several roles everybody reaches the socket, and control tells by the peer's credentials who may what: a file
+ * belongs to one group only. */
+static int give_to_groups(const struct config *c, struct err *why)
 {
-	struct group *gr;
+	const struct {
+		const char *option, *name;
+	} groups[] = {{"control-group", c->control_group},
+		      {"viewer-group", c->viewer_group},
+		      {"auditor-group", c->auditor_group},
+		      {"operator-group", c->operator_group}};
+	bool others = false;
 
-	if (c->control_group[0] == '\0')
-		return 0;
-	gr = getgrnam(c->control_group);
-	if (gr == NULL)
-		return err_set(why, "control-group '%s' does not exist", c->control_group);
-	if (chown(c->control_socket, (uid_t)-1, gr->gr_gid) != 0 || chmod(c->control_socket, 0660) != 0)
-		return err_set_errno(why, "cannot give %s to group '%s'", c->control_socket, c->control_group);
+	for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
+		const struct group *gr = groups[i].name[0] == '\0' ? NULL : getgrnam(groups[i].name);
+
+		if (groups[i].name[0] == '\0')
+			continue;
+		if (gr == NULL)
+			return err_set(why, "%s '%s' does not exist", groups[i].option, groups[i].name);
+		others |= i > 0;
+		if (i == 0 && chown(c->control_socket, (uid_t)-1, gr->gr_gid) != 0)
+			return err_set_errno(why, "cannot give %s to group '%s'", c->control_socket, groups[i].name);
+	}
+	if ((others || c->control_group[0] != '\0') && chmod(c->control_socket, others ? 0666 : 0660) != 0)
+		return err_set_errno(why, "cannot let the roles' groups reach %s", c->control_socket);
 	return 0;
 }
 
@@ -183,7 +197,7 @@ int listen_open_control(struct supervisor *s, struct err *why)
 		return -1;
 	}
 	s->control_fd = fd;
-	return give_to_group(s->config, why);
+	return give_to_groups(s->config, why);
 }
 
 static void send_listening(struct process *worker, const struct listening *l, bool drop)

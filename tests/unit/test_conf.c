@@ -126,7 +126,7 @@ static void every_option_is_taken(void **state)
 
 	(void)state;
 	accepted("workers = 4\nmax-sessions = 100\nuser = \"u\"\npam-user = \"p\"\nstate-dir = \"/s\"\n"
-		 "control-socket = \"/c\"\ncontrol-group = \"adm\"\npolicy-file = \"/p\"\ngeoip-database = \"/g\"\n"
+		 "control-socket = \"/c\"\ncontrol-group = \"adm\"\nviewer-group = \"v\"\npolicy-file = \"/p\"\ngeoip-database = \"/g\"\n"
 		 "resolver = {\"192.0.2.53:53\", \"[::1]:5353\"}\nresolver-timeout = 100\nresolver-tries = 1\n"
 		 "search-domain = \"example.com\"\npam-config-dir = \"/d\"\npam-groups-file = \"/gr\"\n"
 		 "pam-processes = 3\npam-queue = 5\npam-timeout = 1000\nfold-user-case = true\n"
@@ -154,6 +154,7 @@ static void every_option_is_taken(void **state)
 	assert_string_equal(config->state_dir, "/s");
 	assert_string_equal(config->control_socket, "/c");
 	assert_string_equal(config->control_group, "adm");
+	assert_string_equal(config->viewer_group, "v");
 	assert_string_equal(config->policy_file, "/p");
 	assert_string_equal(config->geoip_database, "/g");
 	assert_int_equal(config->nresolvers, 2);
@@ -254,7 +255,7 @@ static void every_text_at_its_bound(void **state)
 	static const struct {
 		const char *name;
 		size_t max;
-	} texts[] = {{"user", 63},	     {"pam-user", 63},	       {"control-group", 63}, {"control-socket", 103},
+	} texts[] = {{"user", 63},	     {"pam-user", 63},	       {"control-group", 63}, {"operator-group", 63}, {"control-socket", 103},
 		     {"state-dir", 4095},    {"policy-file", 4095},    {"geoip-database", 4095},
 		     {"pam-config-dir", 4095}, {"pam-groups-file", 4095}};
 	char text[5000], value[4200], want[256];

@@ -1,0 +1,141 @@
+"""Roles on the control socket: who may what, by the kernel's word about the peer."""
+
+import os
+import re
+import stat
+
+import pytest
+
+from harness import admin, people, wait
+from harness.gateway import ROOT
+from harness.starts import refused
+
+pytestmark = pytest.mark.root
+
+RIGHTS = {
+    "viewer": {"VIEW"},
+    "auditor": {"VIEW", "AUDIT"},
+    "operator": {"VIEW", "OPERATE"},
+    "administrator": {"VIEW", "AUDIT", "OPERATE", "ADMINISTER"},
+    "both": {"VIEW", "AUDIT", "OPERATE"},
+    "stranger": set(),
+}
+# What people rely on, whatever the table says.
+LEAST = {"status": "VIEW", "policy-log": "VIEW", "audit-query": "AUDIT", "reload": "OPERATE", "policy-apply": "ADMINISTER",
+         "policy-rollback": "ADMINISTER"}
+
+
+def commands():
+    """The table in admin.c: (request, right)."""
+    with open(os.path.join(ROOT, "gatewayd", "control", "admin.c"), encoding="utf-8") as f:
+        rows = re.findall(r'^\t\{"([a-z-]+)", \w+,\s+RIGHT_(\w+), (?:NULL|"(\w+)"), (?:NULL|"(\w+)")\},$', f.read(), re.MULTILINE)
+    assert len(rows) >= 10, rows
+    found = []
+    for name, right, verb, flag in rows:
+        found.append(({"command": name, **({"verb": verb} if verb else {}), **({flag: True} if flag else {})}, right))
+    return found
+
+
+@pytest.fixture
+def peopled(gateway):
+    g = gateway(**people.OPTIONS)
+    people.let_in(g)
+    return g
+
+
+def test_every_command_by_every_role(peopled):
+    table = commands()
+    for name, right in LEAST.items():
+        assert ({"command": name}, right) in table, (name, table)
+    for who, rights in RIGHTS.items():
+        for (request, right), reply in zip(table, people.ask(peopled, who, [r for r, _ in table])):
+            wrong_role = not reply["ok"] and ("you are" in reply["error"] or "no role" in reply["error"])
+            assert wrong_role == (right not in rights), (who, request, right, reply)
+    assert peopled.status()["policy"]["rules"] == 1
+
+
+def test_refusals_say_what_it_takes_and_are_on_record(peopled):
+    reply, = people.ask(peopled, "viewer", [{"command": "policy-rollback", "revision": 1}])
+    assert reply["error"].startswith("policy-rollback takes an administrator, and you are viewer"), reply
+    reply, = people.ask(peopled, "both", [{"command": "reload", "force": True}])
+    assert "reload with force takes an administrator, and you are operator and auditor" in reply["error"], reply
+    reply, = people.ask(peopled, "stranger", [{"command": "status"}])
+    assert "you have no role" in reply["error"], reply
+    for who, reason in (("viewer", "refused: policy-rollback"), ("both", "refused: reload with force"),
+                        ("stranger", "refused: a connection of somebody without a role")):
+        peopled.row(event="admin", user=f"uid {people.UIDS[who]}", reason=reason)
+
+
+def test_a_flood_of_refused_commands_is_counted(peopled):
+    n = 300
+    people.ask(peopled, "viewer", [{"command": "policy-apply"}] * n)
+    peopled.stop()
+    peopled.start()  # what was only counted was told at the end
+    rows = peopled.rows("--limit", "0", event="admin", user=f"uid {people.UIDS['viewer']}")
+    counted = [int(m.group(1)) for m in (re.fullmatch(r"refused: policy-apply, (\d+) more times within 10 s", r["reason"]) for r in rows) if m]
+    single = sum(r["reason"] == "refused: policy-apply" for r in rows)
+    assert single + sum(counted) == n and counted, rows
+    assert len(rows) < n / 5, len(rows)
+
+
+def test_who_may_less_does_not_keep_administrators_out(peopled):
+    """Connections that say nothing, as many as one user gets, and then as many as all of them get."""
+    script = """
+import socket, sys
+path, n = sys.argv[1], int(sys.argv[2])
+held, refused = [], 0
+for _ in range(n):
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    s.settimeout(60)
+    s.connect(path)
+    held.append(s)
+print("held", flush=True)
+sys.stdin.read()
+"""
+    import subprocess
+    import sys
+
+    holders = []
+    try:
+        for who in ("viewer", "auditor", "operator", "both"):
+            p = subprocess.Popen([sys.executable, "-I", "-c", script, peopled.socket, "40"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                 cwd="/", **people.identity(who))
+            holders.append(p)
+            assert p.stdout.readline() == b"held\n"
+        assert peopled.status()["revision"] == 1
+        reply, = people.ask(peopled, "administrator", [{"command": "policy-head"}])
+        assert reply["ok"], reply
+        reply, = people.ask(peopled, "viewer", [{"command": "policy-head"}])
+        assert not reply["ok"] and "too many connections" in reply["error"], reply
+    finally:
+        for p in holders:
+            p.communicate()
+    wait.until(lambda: people.ask(peopled, "viewer", [{"command": "policy-head"}])[0]["ok"], "places are free again")
+
+
+def test_socket_is_as_open_as_it_has_to_be(gateway):
+    for options, mode in (({}, 0o600), ({"control_group": "proxy"}, 0o660), ({"viewer_group": "games"}, 0o666)):
+        g = gateway(**options)
+        assert stat.S_IMODE(os.stat(g.socket).st_mode) == mode, options
+        g.stop()
+
+
+@pytest.mark.parametrize("option", ["viewer_group", "auditor_group", "operator_group"])
+def test_a_group_that_is_not_there(gateway, option):
+    g = gateway(start=False, **{option: "nosuchgroup"})
+    refused(g, option.replace("_", "-"))
+
+
+def test_a_group_by_its_primary_group(peopled):
+    """Primary and supplementary groups count alike."""
+    import grp
+    import json
+    import subprocess
+    import sys
+
+    gid = grp.getgrnam(people.GROUPS["operator"]).gr_gid
+    done = subprocess.run([sys.executable, "-I", "-c", people._ASK, peopled.socket], input=b'[{"command": "reload"}, {"command": "audit-query"}]',
+                          stdout=subprocess.PIPE, cwd="/", timeout=60, check=True, user=61010, group=gid, extra_groups=[])
+    reload, query = json.loads(done.stdout)
+    assert reload["ok"] and not query["ok"], (reload, query)
+    assert admin.ask(peopled.socket, {"command": "status"})[0]["ok"]
