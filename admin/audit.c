@@ -11,7 +11,7 @@
 
 #include "admin/admin.h"
 #include "admin/audit.h"
-#include "admin/client.h"
+#include "admin/audit_ask.h"
 #include "admin/format.h"
 #include "admin/rows.h"
 #include "admin/times.h"
@@ -23,7 +23,6 @@
 #define TABLE_LIMIT 100
 #define TAIL_ROWS 10
 #define STATS_ROWS 20
-#define LINE_MAX_BYTES (1024 * 1024)
 
 static const char usage[] =
 	"usage: gatewayctl audit query [OPTION ...]\n"
@@ -58,7 +57,7 @@ struct query {
 	json_t *filter;
 	enum rows_format format;
 	bool limited; /* --limit was given */
-	bool tail, follow, stats;
+	bool tail, follow, following, stats;
 	const char *by; /* what sums are made by */
 	int64_t newest; /* the id that the answer's end told of */
 	const char *dir;
@@ -183,8 +182,6 @@ static int check_stats(struct query *q)
 
 	if (q->by == NULL)
 		return admin_fail(ADMIN_USAGE, "--by is missing: " AUDIT_STATS_BY);
-	if (q->dir != NULL)
-		return admin_fail(ADMIN_USAGE, "stats asks a running gatewayd: there is no --dir");
 	stats = audit_stats_new(q->by, &why);
 	if (stats == NULL)
 		return admin_fail(ADMIN_USAGE, "--by: %s", why.text);
@@ -209,8 +206,6 @@ static int parse(struct query *q, int argc, char **argv)
 		return admin_fail(ADMIN_USAGE, "\"%s\" is one word too many; see gatewayctl audit query --help",
 				  argv[optind]);
 	if (q->tail) {
-		if (q->dir != NULL)
-			return admin_fail(ADMIN_USAGE, "tail asks a running gatewayd: there is no --dir");
 		if (!q->limited)
 			json_object_set_new(q->filter, "limit", json_integer(TAIL_ROWS));
 		json_object_set_new(q->filter, "order", json_string("newest"));
@@ -231,102 +226,25 @@ static void note_cut(const struct query *q, int64_t rows)
 		fprintf(stderr, "%" PRId64 " rows shown; there may be more (--limit N, --limit 0 for all)\n", rows);
 }
 
-static int say_damage(const char *damage)
+static int take_row(const json_t *row, void *arg)
 {
-	return admin_fail(ADMIN_REFUSED, "the answer is not complete, the rest of the audit was read: %s", damage);
+	rows_add(arg, row);
+	return -1;
 }
 
-/* One line of the answer: -1 go on, otherwise the exit code. */
-static int take_line(struct query *q, struct rows *rows, const char *line, size_t len)
+static int ask(struct query *q, struct rows *rows)
 {
-	json_t *row = json_loadb(line, len, JSON_REJECT_DUPLICATES, NULL);
-	const char *error = json_string_value(json_object_get(row, "error"));
-	int code = -1;
+	/* Rows that are printed as they come would be written over. */
+	const bool prints = q->format != ROWS_TABLE && isatty(STDOUT_FILENO);
+	struct audit_question question = {
+		.request = q->filter, .dir = q->dir, .quiet = prints || q->following, .take = take_row, .arg = rows};
+	struct audit_end end;
+	int code = audit_ask(&question, &end);
 
-	if (!json_is_object(row))
-		code = admin_fail(ADMIN_REFUSED, "gatewayd sent a row that is no JSON");
-	else if (error != NULL)
-		code = admin_fail(ADMIN_REFUSED, "the answer is not complete: %s", error);
-	else if (!json_is_true(json_object_get(row, "end")))
-		rows_add(rows, row);
-	else if (json_object_get(row, "damage") != NULL)
-		code = say_damage(json_string_value(json_object_get(row, "damage")));
-	else
-		code = ADMIN_FINE;
-	if (json_is_true(json_object_get(row, "end")))
-		q->newest = format_number(row, "newest");
-	if (code == ADMIN_FINE && json_is_true(json_object_get(row, "more")))
-		note_cut(q, format_number(row, "rows"));
-	json_decref(row);
-	return code;
-}
-
-static int ask_gatewayd(struct query *q, struct rows *rows)
-{
-	char *line = NULL;
-	size_t size = 0;
-	ssize_t n;
-	int fd, code;
-	json_t *reply = client_ask(json_pack("{s:s, s:O}", "command", "audit-query", "filter", q->filter), &fd, &code);
-
-	if (reply == NULL)
-		return code;
-	json_decref(reply);
-	FILE *pipe = fd < 0 ? NULL : fdopen(fd, "r");
-
-	if (pipe == NULL)
-		return admin_fail(ADMIN_REFUSED, "gatewayd agreed, but sent no rows");
-	code = -1;
-	while (code < 0 && (n = getline(&line, &size, pipe)) > 0 && n <= LINE_MAX_BYTES)
-		code = take_line(q, rows, line, (size_t)n);
-	if (code < 0)
-		code = admin_fail(ADMIN_REFUSED, "the answer ended early: it is not complete");
-	free(line);
-	fclose(pipe);
-	return code;
-}
-
-static bool on_row(uint64_t id, const struct audit_event *e, void *arg)
-{
-	json_t *row = audit_event_json(id, e);
-
-	if (row != NULL)
-		rows_add(arg, row);
-	json_decref(row);
-	return row != NULL;
-}
-
-static int read_pages(struct query *q, const struct audit_archive *archive, struct audit_query *query,
-		      struct rows *rows)
-{
-	while (audit_query_page(query, 1000, 200000, on_row, rows) == 1)
-		;
-	if (audit_archive_damage(archive)[0] != '\0')
-		return say_damage(audit_archive_damage(archive));
-	if (audit_query_cut(query))
-		note_cut(q, (int64_t)audit_query_rows(query));
-	return ADMIN_FINE;
-}
-
-static int read_store(struct query *q, struct rows *rows)
-{
-	struct audit_filter filter;
-	struct audit_archive *archive = NULL;
-	struct audit_query *query = NULL;
-	struct err why;
-	int code;
-
-	/* The store's files are opened in the current directory; see schema/db_vfs.h. */
-	if (chdir(q->dir) != 0)
-		return admin_fail(ADMIN_REFUSED, "cannot enter %s: %s", q->dir, strerror(errno));
-	if (audit_filter_json(q->filter, &filter, &why) == 0)
-		archive = audit_archive_open(&why);
-	if (archive != NULL)
-		query = audit_query_new(archive, &filter, &why);
-	code = query == NULL ? admin_fail(ADMIN_REFUSED, "%s: %s", q->dir, why.text)
-			     : read_pages(q, archive, query, rows);
-	audit_query_free(&query);
-	audit_archive_close(&archive);
+	if (end.came)
+		q->newest = end.newest;
+	if (code == ADMIN_FINE && end.more)
+		note_cut(q, end.rows);
 	return code;
 }
 
@@ -337,12 +255,13 @@ static int follow(struct query *q, struct rows *rows)
 
 	json_object_del(q->filter, "limit");
 	json_object_del(q->filter, "order");
+	q->following = true;
 	while (code == ADMIN_FINE) {
 		if (fflush(stdout) != 0)
 			return admin_fail(ADMIN_REFUSED, "cannot write all of the output");
 		sleep(1);
 		json_object_set_new(q->filter, "after", json_integer((json_int_t)q->newest));
-		code = ask_gatewayd(q, rows);
+		code = ask(q, rows);
 	}
 	return code;
 }
@@ -356,7 +275,7 @@ static int run_tail(struct query *q)
 	if (rows == NULL)
 		return admin_fail(ADMIN_REFUSED, "out of memory");
 	rows_reverse(rows, true);
-	code = ask_gatewayd(q, rows);
+	code = ask(q, rows);
 	rows_reverse(rows, false);
 	if (code == ADMIN_FINE && q->follow)
 		code = follow(q, rows);
@@ -384,7 +303,7 @@ static int run_query(int argc, char **argv)
 		if (rows == NULL)
 			code = admin_fail(ADMIN_REFUSED, "out of memory");
 		else
-			code = q.dir != NULL ? read_store(&q, rows) : ask_gatewayd(&q, rows);
+			code = ask(&q, rows);
 	}
 	if (rows != NULL && code != ADMIN_UNREACHABLE)
 		rows_end(rows);

@@ -10,6 +10,7 @@ admin_libadmin_a_SOURCES = \
 	admin/reload.c \
 	admin/auth.c \
 	admin/audit.c admin/audit.h \
+	admin/audit_ask.c admin/audit_ask.h \
 	admin/audit_verify.c
 admin_libadmin_a_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS) $(SODIUM_CFLAGS)
 

@@ -625,6 +625,38 @@ uint64_t audit_query_rows(const struct audit_query *q)
 	return q->rows;
 }
 
+/* By the time (or the id) of what was looked at last, in each segment, as if rows were spread evenly in it. */
+static double way_gone(const struct audit_query *q, const struct cursor *c)
+{
+	const struct part *p = c->part;
+	const bool up = q->filter.oldest_first, by_id = q->filter.after != 0;
+	int64_t low = by_id ? p->first_id : p->oldest_us, high = by_id ? p->last_id : p->newest_us;
+	int64_t from = up ? q->begin : q->far, to = up ? q->far : q->begin, at = by_id ? c->id : c->time;
+
+	if (c->over)
+		return 1;
+	if (!by_id && from > low)
+		low = from;
+	if (!by_id && to < high)
+		high = to;
+	if (high <= low || at <= low || at >= high)
+		return up == (at >= high) ? 1 : 0;
+	return (double)(up ? at - low : high - at) / (double)(high - low);
+}
+
+unsigned audit_query_progress(const struct audit_query *q)
+{
+	double gone = 0, all = 0;
+
+	for (size_t i = 0; i < q->ncursors; i++) {
+		double rows = (double)(q->cursors[i].part->last_id - q->cursors[i].part->first_id) + 1;
+
+		gone += q->cursors[i].opened ? rows * way_gone(q, &q->cursors[i]) : 0;
+		all += rows;
+	}
+	return q->ended || all <= 0 ? 1000 : (unsigned)(1000 * gone / all);
+}
+
 uint64_t audit_query_newest(const struct audit_query *q)
 {
 	return (uint64_t)q->newest_id;

@@ -71,6 +71,8 @@ void audit_query_free(struct audit_query **q);
 int audit_query_page(struct audit_query *q, uint64_t max_rows, int64_t max_us, audit_row *row, void *arg);
 /* Rows given so far. */
 uint64_t audit_query_rows(const struct audit_query *q);
+/* About how much of the way it has gone, in per mille. */
+unsigned audit_query_progress(const struct audit_query *q);
 /* The id of the newest row when the query began, whether it matches or not. */
 uint64_t audit_query_newest(const struct audit_query *q);
 /* True if the filter's limit ended the query: there may be more. */

@@ -7,10 +7,12 @@
 #include <string.h>
 
 #include "common/text.h"
+#include "schema/audit_detail.h"
 #include "schema/audit_json.h"
 
-#define GROUPS_MAX 100000
 #define GIVEN_MAX 10000
+/* What is no session and no refusal of one has nothing to be summed. */
+#define SUMMED (1u << AUDIT_OPEN | 1u << AUDIT_DENIED | 1u << AUDIT_LOGIN_FAILED | 1u << AUDIT_ENDED)
 #define KEY_MAX (4 * AUDIT_TEXT_MAX + 8)
 
 struct group {
@@ -24,6 +26,8 @@ typedef void make_key(const struct audit_event *e, char key[KEY_MAX]);
 struct audit_stats {
 	make_key *make;
 	bool in_order; /* of the keys */
+	size_t groups_max;
+	uint32_t kinds; /* that are summed up */
 	json_t *index; /* key -> number of its group */
 	struct group *groups;
 	size_t ngroups, room;
@@ -84,6 +88,42 @@ static void by_event(const struct audit_event *e, char key[KEY_MAX])
 	text(audit_kind_name(e->kind), key);
 }
 
+static void by_command(const struct audit_event *e, char key[KEY_MAX])
+{
+	text(e->command, key);
+}
+
+static void by_reason(const struct audit_event *e, char key[KEY_MAX])
+{
+	text(e->reason, key);
+}
+
+static void by_revision(const struct audit_event *e, char key[KEY_MAX])
+{
+	snprintf(key, KEY_MAX, e->revision == 0 ? "" : "%u", (unsigned)e->revision);
+}
+
+static void by_country(const struct audit_event *e, char key[KEY_MAX])
+{
+	audit_detail_country(e->detail, strlen(e->detail), key);
+}
+
+/* Of the groups that the policy names; a user in several counts for each of them, see audit_stats_add(). */
+static void by_group(const struct audit_event *e, char key[KEY_MAX])
+{
+	(void)e;
+	key[0] = '\0';
+}
+
+static void by_weekday(const struct audit_event *e, char key[KEY_MAX])
+{
+	static const char *const days[] = {"1 Monday", "2 Tuesday", "3 Wednesday", "4 Thursday",
+					   "5 Friday", "6 Saturday", "7 Sunday"};
+
+	/* The epoch began on a Thursday. */
+	snprintf(key, KEY_MAX, "%s", days[(e->time_us / 86400000000 + 3) % 7]);
+}
+
 /* "2026-11-20T19" and "2026-11-20", in UTC as all times of rows. */
 static void by_hour(const struct audit_event *e, char key[KEY_MAX])
 {
@@ -102,10 +142,12 @@ static const struct {
 	make_key *make;
 	bool in_order;
 } keys[] = {
-	{"user", by_user, false},     {"client", by_client, false}, {"dest", by_dest, false},
-	{"port", by_port, false},     {"rule", by_rule, false},	    {"listener", by_listener, false},
-	{"method", by_method, false}, {"event", by_event, false},   {"hour", by_hour, true},
-	{"day", by_day, true},
+	{"user", by_user, false},	  {"group", by_group, false},	{"client", by_client, false},
+	{"dest", by_dest, false},	  {"port", by_port, false},	{"country", by_country, false},
+	{"rule", by_rule, false},	  {"revision", by_revision, false},
+	{"listener", by_listener, false}, {"method", by_method, false}, {"command", by_command, false},
+	{"reason", by_reason, false},	  {"event", by_event, false},	{"hour", by_hour, true},
+	{"weekday", by_weekday, true},	  {"day", by_day, true},
 };
 
 /* ---- groups
@@ -126,10 +168,18 @@ struct audit_stats *audit_stats_new(const char *by, struct err *why)
 		}
 		s->make = keys[i].make;
 		s->in_order = keys[i].in_order;
+		s->groups_max = AUDIT_STATS_GROUPS_MAX;
+		s->kinds = SUMMED;
 		return s;
 	}
 	err_set(why, "sums are made by " AUDIT_STATS_BY);
 	return NULL;
+}
+
+void audit_stats_narrow(struct audit_stats *s, size_t groups_max, uint32_t kinds)
+{
+	s->groups_max = groups_max;
+	s->kinds = kinds & SUMMED;
 }
 
 void audit_stats_free(struct audit_stats **stats)
@@ -150,7 +200,7 @@ static struct group *group_of(struct audit_stats *s, const char *key)
 {
 	const json_t *number;
 
-	if (s->ngroups >= GROUPS_MAX && json_object_get(s->index, key) == NULL)
+	if (s->ngroups >= s->groups_max && json_object_get(s->index, key) == NULL)
 		key = "(others)";
 	number = json_object_get(s->index, key);
 	if (number != NULL)
@@ -175,8 +225,7 @@ static struct group *group_of(struct audit_stats *s, const char *key)
 	return g;
 }
 
-/* A row of a flood stands for as many as it counts. */
-static uint64_t weight(const struct audit_event *e)
+uint64_t audit_stats_weight(const struct audit_event *e)
 {
 	static const char folded[] = "{\"folded\":";
 
@@ -184,26 +233,47 @@ static uint64_t weight(const struct audit_event *e)
 								  : 1;
 }
 
-void audit_stats_add(struct audit_stats *s, const struct audit_event *e)
+static void add_to(struct audit_stats *s, const char *key, const struct audit_event *e)
 {
-	char key[KEY_MAX];
-	struct group *g;
+	struct group *g = group_of(s, key[0] == '\0' ? "-" : key);
 
-	/* What is no session and no refusal of one has nothing to be summed. */
-	if (e->kind != AUDIT_OPEN && e->kind != AUDIT_DENIED && e->kind != AUDIT_LOGIN_FAILED && e->kind != AUDIT_ENDED)
-		return;
-	s->make(e, key);
-	g = group_of(s, key[0] == '\0' ? "-" : key);
 	if (g == NULL)
 		return;
 	g->sessions += e->kind == AUDIT_OPEN;
 	if (e->kind == AUDIT_DENIED || e->kind == AUDIT_LOGIN_FAILED)
-		g->denied += weight(e);
+		g->denied += audit_stats_weight(e);
 	if (e->kind != AUDIT_ENDED)
 		return;
 	g->up += e->bytes_up;
 	g->down += e->bytes_down;
 	g->duration_us += e->duration_us;
+}
+
+/* Texts of the detail are escaped already. */
+static void add_to_groups(struct audit_stats *s, const struct audit_event *e)
+{
+	json_t *detail = strstr(e->detail, "\"groups\"") == NULL ? NULL : json_loads(e->detail, 0, NULL), *one;
+	const json_t *groups = json_object_get(detail, "groups");
+	size_t i;
+
+	json_array_foreach(groups, i, one) if (json_is_string(one)) add_to(s, json_string_value(one), e);
+	if (json_array_size(groups) == 0)
+		add_to(s, "", e);
+	json_decref(detail);
+}
+
+void audit_stats_add(struct audit_stats *s, const struct audit_event *e)
+{
+	char key[KEY_MAX];
+
+	if ((s->kinds & 1u << e->kind) == 0)
+		return;
+	if (s->make == by_group) {
+		add_to_groups(s, e);
+		return;
+	}
+	s->make(e, key);
+	add_to(s, key, e);
 }
 
 static int by_key(const void *a, const void *b)

@@ -14,27 +14,19 @@
 
 #include "common/clock.h"
 #include "common/log.h"
-#include "schema/audit_json.h"
-#include "schema/audit_stats.h"
+#include "schema/audit_answer.h"
 
 /* Of one read transaction. */
-#define PAGE_ROWS 1000
 #define PAGE_US 200000
-/* Rows that are only summed up need no room. */
-#define SUMMED_ROWS 1000000
 /* A page also ends when its lines have this many bytes. */
 #define BUFFER_BYTES (2 * 1024 * 1024)
-/* Sums that are given at most: of the longest keys they fill a buffer. */
-#define GROUPS_MAX 1500
-/* A line: an event whose every byte is escaped twice. */
+/* A line: an event whose every byte is escaped twice, or the series of a report. */
 #define LINE_BYTES (256 * 1024)
 
 struct reader {
 	struct audit_archive *archive; /* NULL: why says why not */
 	struct err why;
-	struct audit_query *query;
-	struct audit_stats *stats; /* NULL: rows themselves are asked for */
-	uint64_t groups_max;
+	struct audit_answer *answer;
 	int64_t deadline_us;
 	uint64_t rows_max;
 	int fd; /* the pipe; -1 before a query came */
@@ -63,17 +55,6 @@ static bool put_line(struct reader *r, json_t *value)
 	return true;
 }
 
-static void put_end(struct reader *r)
-{
-	json_t *line = json_pack("{s:b, s:I, s:b, s:I}", "end", 1, "rows", (json_int_t)audit_query_rows(r->query), "more",
-				 audit_query_cut(r->query), "newest", (json_int_t)audit_query_newest(r->query));
-
-	if (audit_archive_damage(r->archive)[0] != '\0')
-		json_object_set_new(line, "damage", json_string(audit_archive_damage(r->archive)));
-	put_line(r, line);
-	r->ended = true;
-}
-
 static void put_error(struct reader *r, const char *text)
 {
 	json_t *line = json_object();
@@ -84,29 +65,13 @@ static void put_error(struct reader *r, const char *text)
 	r->ended = true;
 }
 
-static bool on_row(uint64_t id, const struct audit_event *e, void *arg)
+static bool on_line(json_t *line, void *arg)
 {
 	struct reader *r = arg;
 
-	if (!put_line(r, audit_event_json(id, e)))
-		log_warning("row %llu of the audit is too long to be shown", (unsigned long long)id);
+	if (!put_line(r, line))
+		log_warning("a line of an answer is too long to be told");
 	return r->len < BUFFER_BYTES;
-}
-
-static bool on_summed_row(uint64_t id, const struct audit_event *e, void *arg)
-{
-	struct reader *r = arg;
-
-	(void)id;
-	audit_stats_add(r->stats, e);
-	return true;
-}
-
-/* They fit: so many groups of a bounded key are less than a page of the largest rows. */
-static void give_group(json_t *group, void *arg)
-{
-	if (!put_line(arg, group))
-		log_warning("a sum of the audit is too long to be shown");
 }
 
 static void next_page(struct reader *r)
@@ -116,16 +81,11 @@ static void next_page(struct reader *r)
 		put_error(r, "the query took too long: ask for a shorter time (--since, --until)");
 		return;
 	}
-	if (r->stats == NULL && audit_query_rows(r->query) >= r->rows_max) {
+	if (audit_answer_rows(r->answer) >= r->rows_max) {
 		put_error(r, "the answer has too many rows: ask for a shorter time (--since, --until)");
 		return;
 	}
-	if (audit_query_page(r->query, r->stats == NULL ? PAGE_ROWS : SUMMED_ROWS, PAGE_US, r->stats == NULL ? on_row : on_summed_row,
-			     r) != 0)
-		return;
-	if (r->stats != NULL)
-		audit_stats_each(r->stats, r->groups_max, give_group, r);
-	put_end(r);
+	r->ended = audit_answer_page(r->answer, PAGE_US, on_line, r) == 0;
 }
 
 /* ---- the pipe ------------------------------------------------------------------------------------------------------
@@ -137,8 +97,7 @@ static void finish(struct reader *r)
 	if (r->fd >= 0)
 		close(r->fd);
 	r->fd = -1;
-	audit_query_free(&r->query);
-	audit_stats_free(&r->stats);
+	audit_answer_free(&r->answer);
 	r->done(r->arg);
 }
 
@@ -193,32 +152,15 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 /* ---- the query -----------------------------------------------------------------------------------------------------
  */
 
-/* With sums it bounds the groups that are told, not the rows that are read. */
-static void take_limit(struct reader *r, struct audit_filter *filter)
-{
-	if (r->stats == NULL)
-		return;
-	r->groups_max = filter->limit == 0 || filter->limit > GROUPS_MAX ? GROUPS_MAX : filter->limit;
-	filter->limit = 0;
-}
-
 static void start_query(struct reader *r, const void *body, size_t len)
 {
 	json_t *object = json_loadb(body, len, JSON_REJECT_DUPLICATES, NULL);
-	json_t *by = json_incref(json_object_get(object, "stats"));
-	struct audit_filter filter;
 	struct err why;
 
-	json_object_del(object, "stats");
 	if (r->archive == NULL)
 		put_error(r, r->why.text);
-	else if (by != NULL && (r->stats = audit_stats_new(json_is_string(by) ? json_string_value(by) : "", &why)) == NULL)
+	else if ((r->answer = audit_answer_new(r->archive, object, &why)) == NULL)
 		put_error(r, why.text);
-	else if (audit_filter_json(object, &filter, &why) != 0)
-		put_error(r, why.text);
-	else if (take_limit(r, &filter), (r->query = audit_query_new(r->archive, &filter, &why)) == NULL)
-		put_error(r, why.text);
-	json_decref(by);
 	json_decref(object);
 }
 
@@ -264,8 +206,7 @@ void reader_free(struct reader **rp)
 		event_del(&r->event);
 		close(r->fd);
 	}
-	audit_query_free(&r->query);
-	audit_stats_free(&r->stats);
+	audit_answer_free(&r->answer);
 	audit_archive_close(&r->archive);
 	free(r->buffer);
 	free(r);

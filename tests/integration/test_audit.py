@@ -194,7 +194,11 @@ def test_tail_follows(gateway, echo):
                 assert json.loads(tail.stdout.readline())["port"] == n
         finally:
             tail.terminate()
-    assert g.ctl("audit", "tail", "--dir", "/", check=False).returncode == 2
+    # The same without a gateway.
+    g.stop()
+    offline = g.ctl("audit", "tail", "--event", "denied", "--format", "json", "--dir", os.path.join(g.state, "audit")).out.splitlines()
+    assert [json.loads(line)["port"] for line in offline] == [1, 2, 3]
+    assert g.ctl("audit", "tail", "--dir", "/", check=False).returncode == 1
 
 
 def test_stats(gateway, echo):
@@ -222,5 +226,7 @@ def test_stats(gateway, echo):
     assert "SESSIONS" in table and "ann" in table
     csv_rows = list(csv.DictReader(io.StringIO(g.ctl("audit", "stats", "--by", "port", "--format", "csv").out)))
     assert {r["key"] for r in csv_rows} == {"25", str(echo.port)}
-    for wrong in (["--by", "colour"], [], ["--by", "user", "--dir", "/"]):
+    assert stats("group")[0]["key"] == "staff" and stats("reason", "--verdict", "deny")[0]["denied"] == 30
+    assert stats("user", "--dir", os.path.join(g.state, "audit")) == rows
+    for wrong in (["--by", "colour"], []):
         assert g.ctl("audit", "stats", *wrong, check=False).returncode == 2

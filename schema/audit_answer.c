@@ -1,0 +1,186 @@
+#include "config.h"
+
+#include "schema/audit_answer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "schema/audit_json.h"
+#include "schema/audit_stats.h"
+#include "schema/audit_summary.h"
+
+#define PAGE_ROWS 1000
+/* Rows that are only summed up need no room. */
+#define SUMMED_ROWS 1000000
+/* Sums that are given at most. */
+#define GROUPS_MAX 10000
+#define PROGRESS_US 200000
+
+struct audit_answer {
+	struct audit_archive *archive;
+	struct audit_query *query;
+	struct audit_stats *stats;
+	struct audit_summary *summary;
+	uint64_t groups_max;
+	bool tells_progress;
+	int64_t told_us; /* when progress was told last */
+	json_t *waiting; /* lines to be given when all rows have been read; NULL before that */
+	size_t given;	 /* of them */
+	audit_line *line;
+	void *arg;
+};
+
+static int begin_sums(struct audit_answer *a, const json_t *by, struct audit_filter *f, struct err *why)
+{
+	if (!json_is_string(by))
+		return err_set(why, "sums are made by " AUDIT_STATS_BY);
+	a->groups_max = f->limit == 0 || f->limit > GROUPS_MAX ? GROUPS_MAX : f->limit;
+	f->limit = 0;
+	a->stats = audit_stats_new(json_string_value(by), why);
+	return a->stats == NULL ? -1 : 0;
+}
+
+static int begin_report(struct audit_answer *a, const json_t *step, struct audit_filter *f, struct err *why)
+{
+	if (!json_is_integer(step))
+		return err_set(why, "a report is made in steps of microseconds");
+	f->limit = 0;
+	f->oldest_first = false;
+	a->summary = audit_summary_new(f->since_us, f->until_us, json_integer_value(step), why);
+	return a->summary == NULL ? -1 : 0;
+}
+
+static int begin(struct audit_answer *a, const json_t *request, struct err *why)
+{
+	json_t *filter = json_copy((json_t *)(uintptr_t)request);
+	const json_t *by = json_object_get(request, "stats"), *step = json_object_get(request, "report");
+	struct audit_filter f;
+	int rc;
+
+	json_object_del(filter, "stats");
+	json_object_del(filter, "report");
+	json_object_del(filter, "progress");
+	a->tells_progress = json_is_true(json_object_get(request, "progress"));
+	rc = audit_filter_json(filter, &f, why);
+	json_decref(filter);
+	if (rc == 0 && by != NULL && step != NULL)
+		rc = err_set(why, "sums and a report are two requests");
+	else if (rc == 0 && by != NULL)
+		rc = begin_sums(a, by, &f, why);
+	else if (rc == 0 && step != NULL)
+		rc = begin_report(a, step, &f, why);
+	if (rc != 0)
+		return rc;
+	a->query = audit_query_new(a->archive, &f, why);
+	return a->query == NULL ? -1 : 0;
+}
+
+struct audit_answer *audit_answer_new(struct audit_archive *archive, const json_t *request, struct err *why)
+{
+	struct audit_answer *a = calloc(1, sizeof *a);
+
+	if (a == NULL) {
+		err_set(why, "out of memory");
+		return NULL;
+	}
+	a->archive = archive;
+	a->told_us = clock_mono_us();
+	if (begin(a, request, why) != 0)
+		audit_answer_free(&a);
+	return a;
+}
+
+void audit_answer_free(struct audit_answer **answer)
+{
+	struct audit_answer *a = *answer;
+
+	*answer = NULL;
+	if (a == NULL)
+		return;
+	audit_query_free(&a->query);
+	audit_stats_free(&a->stats);
+	audit_summary_free(&a->summary);
+	json_decref(a->waiting);
+	free(a);
+}
+
+uint64_t audit_answer_rows(const struct audit_answer *a)
+{
+	return a->stats == NULL && a->summary == NULL ? audit_query_rows(a->query) : 0;
+}
+
+/* ---- lines --------------------------------------------------------------------------------------------------------
+ */
+
+static bool on_row(uint64_t id, const struct audit_event *e, void *arg)
+{
+	struct audit_answer *a = arg;
+
+	if (a->stats != NULL)
+		audit_stats_add(a->stats, e);
+	else if (a->summary != NULL)
+		audit_summary_add(a->summary, id, e);
+	else
+		return a->line(audit_event_json(id, e), a->arg);
+	return true;
+}
+
+static json_t *end_line(const struct audit_answer *a)
+{
+	json_t *line = json_pack("{s:b, s:I, s:b, s:I}", "end", 1, "rows", (json_int_t)audit_query_rows(a->query), "more",
+				 audit_query_cut(a->query), "newest", (json_int_t)audit_query_newest(a->query));
+
+	if (audit_archive_damage(a->archive)[0] != '\0')
+		json_object_set_new(line, "damage", json_string(audit_archive_damage(a->archive)));
+	return line;
+}
+
+static void keep_group(json_t *group, void *arg)
+{
+	json_array_append_new(arg, group);
+}
+
+static void collect(struct audit_answer *a)
+{
+	a->waiting = a->summary != NULL ? audit_summary_json(a->summary) : json_array();
+	if (a->stats != NULL)
+		audit_stats_each(a->stats, a->groups_max, keep_group, a->waiting);
+	json_array_append_new(a->waiting, end_line(a));
+}
+
+static int give_waiting(struct audit_answer *a)
+{
+	while (a->given < json_array_size(a->waiting))
+		if (!a->line(json_incref(json_array_get(a->waiting, a->given++)), a->arg))
+			break;
+	return a->given < json_array_size(a->waiting);
+}
+
+static void tell_progress(struct audit_answer *a)
+{
+	int64_t now = clock_mono_us();
+
+	if (!a->tells_progress || now - a->told_us < PROGRESS_US)
+		return;
+	a->told_us = now;
+	a->line(json_pack("{s:i}", "progress", (int)audit_query_progress(a->query)), a->arg);
+}
+
+int audit_answer_page(struct audit_answer *a, int64_t max_us, audit_line *line, void *arg)
+{
+	bool summed = a->stats != NULL || a->summary != NULL;
+
+	a->line = line;
+	a->arg = arg;
+	if (a->waiting == NULL) {
+		if (audit_query_page(a->query, summed ? SUMMED_ROWS : PAGE_ROWS, max_us, on_row, a) != 0) {
+			tell_progress(a);
+			return 1;
+		}
+		collect(a);
+		if (a->waiting == NULL)
+			return 0;
+	}
+	return give_waiting(a);
+}
