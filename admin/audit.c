@@ -29,6 +29,7 @@ static const char usage[] =
 	"       gatewayctl audit tail [-f] [OPTION ...]\n"
 	"       gatewayctl audit stats --by KEY [OPTION ...]\n"
 	"       gatewayctl audit verify --key FILE [OPTION ...]    (its --help says more)\n"
+	"       gatewayctl audit report -o FILE [OPTION ...]    (its --help says more)\n"
 	"\n"
 	"query shows events of the audit, newest first; tail the last ten, and with -f those that follow.\n"
 	"stats sums sessions, denials, bytes and time up by " AUDIT_STATS_BY ".\n"
@@ -319,6 +320,8 @@ int admin_audit(int argc, char **argv)
 		return run_query(argc - 1, argv + 1);
 	if (argc >= 2 && strcmp(argv[1], "verify") == 0)
 		return admin_audit_verify(argc - 1, argv + 1);
+	if (argc >= 2 && strcmp(argv[1], "report") == 0)
+		return admin_audit_report(argc - 1, argv + 1);
 	if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
 		fputs(usage, stdout);
 		return ADMIN_FINE;

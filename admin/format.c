@@ -36,6 +36,45 @@ const char *format_safe(const char *text, char *out, size_t size)
 	return out;
 }
 
+/* The bytes of the character of UTF-8 that text begins with; 0 if it begins with none. */
+static size_t decode(const unsigned char *text, size_t len, uint32_t *c)
+{
+	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+	size_t n = text[0] < 0x80 ? 1 : text[0] >> 5 == 6 ? 2 : text[0] >> 4 == 14 ? 3 : text[0] >> 3 == 30 ? 4 : 0;
+
+	if (n == 0 || n > len)
+		return 0;
+	*c = n == 1 ? text[0] : text[0] & (0x7fu >> n);
+	for (size_t i = 1; i < n; i++) {
+		if (text[i] >> 6 != 2)
+			return 0;
+		*c = *c << 6 | (text[i] & 0x3f);
+	}
+	return *c < least[n] || *c > 0x10ffff || (*c >= 0xd800 && *c < 0xe000) ? 0 : n;
+}
+
+/* Controls move a terminal; what has no width, or turns the direction of writing, makes a rule look like another. */
+static bool is_shown(uint32_t c)
+{
+	static const struct {
+		uint32_t first, last;
+	} hidden[] = {{0, 8}, {0xb, 0x1f}, {0x7f, 0x9f}, {0xad, 0xad}, {0x61c, 0x61c}, {0x180e, 0x180e}, {0x200b, 0x200f},
+		      {0x2028, 0x202e}, {0x2060, 0x206f}, {0xfe00, 0xfe0f}, {0xfeff, 0xfeff}, {0xfff9, 0xfffb}, {0xe0000, 0xe0fff}};
+
+	for (size_t i = 0; i < sizeof hidden / sizeof *hidden; i++)
+		if (c >= hidden[i].first && c <= hidden[i].last)
+			return false;
+	return true;
+}
+
+size_t format_shown(const char *text, size_t len)
+{
+	uint32_t c;
+	size_t n = decode((const unsigned char *)text, len, &c);
+
+	return n > 0 && is_shown(c) ? n : 0;
+}
+
 void format_lines(FILE *out, const char *text)
 {
 	char line[1024], safe[4096];

@@ -16,6 +16,7 @@
 #include "admin/client.h"
 #include "common/addr.h"
 #include "common/sealed.h"
+#include "schema/policy_store.h"
 
 void loaded_clear(struct loaded *l)
 {
@@ -215,6 +216,66 @@ int load_revision(uint32_t id, struct loaded *l)
 	l->tree = bundle_parse(&f.bundle, &l->diagnostics);
 	learn_listeners(&f, l);
 	fetched_clear(&f);
+	return make_image(l) == 0 ? ADMIN_FINE : ADMIN_REFUSED;
+}
+
+static void keep_file(const struct policy_file *f, void *arg)
+{
+	struct bundle *b = arg;
+	char *name = strdup(f->name), *text = malloc(f->len + 1);
+
+	if (name != NULL && text != NULL && b->count < BUNDLE_FILES_MAX) {
+		memcpy(text, f->text, f->len);
+		text[f->len] = '\0';
+		b->files[b->count++] = (struct bundle_file){name, text, f->len};
+		return;
+	}
+	free(name);
+	free(text);
+}
+
+static int parse_stored(struct policy_store *store, uint32_t id, struct loaded *l, struct err *why)
+{
+	struct bundle b = {.files = calloc(BUNDLE_FILES_MAX, sizeof *b.files)};
+	struct policy_revision *r = malloc(sizeof *r);
+	char *text = NULL;
+	int rc = -1;
+
+	if (b.files == NULL || r == NULL)
+		err_set(why, "out of memory");
+	else if (id == 0 && policy_store_active(store, &id, why) != 0)
+		;
+	else if ((rc = policy_store_get(store, id, r, &text, NULL, why)) == 0)
+		rc = err_set(why, "it has no revision %u", id);
+	if (rc == 1) {
+		b.files[b.count++] = (struct bundle_file){r->name[0] == '\0' ? strdup("policy") : strdup(r->name), text, r->len};
+		rc = policy_store_files(store, id, keep_file, &b, why);
+		if (rc == 0 && b.files[0].name != NULL && b.count == r->nfiles + 1)
+			l->tree = bundle_parse(&b, &l->diagnostics);
+		else if (rc == 0)
+			rc = err_set(why, "not all files of revision %u can be read", id);
+	}
+	for (size_t i = 0; i < b.count; i++) {
+		free((void *)(uintptr_t)b.files[i].name);
+		free((void *)(uintptr_t)b.files[i].text);
+	}
+	free(b.files);
+	free(r);
+	return rc;
+}
+
+int load_stored(const char *path, uint32_t id, struct loaded *l)
+{
+	struct err why;
+	struct policy_store *store = policy_store_open(path, true, &why);
+	int rc = store == NULL ? -1 : 0;
+
+	*l = (struct loaded){0};
+	if (rc == 0)
+		rc = parse_stored(store, id, l, &why);
+	policy_store_close(&store);
+	if (rc != 0)
+		return admin_fail(ADMIN_REFUSED, "the store of policies: %s", why.text);
 	return make_image(l) == 0 ? ADMIN_FINE : ADMIN_REFUSED;
 }
 

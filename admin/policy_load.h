@@ -26,6 +26,8 @@ struct loaded {
 int load_file(const char *path, const char *geoip, const char *asn, struct loaded *l);
 /* The same for a revision of the store; 0 is the one in force.  Otherwise the exit code. */
 int load_revision(uint32_t id, struct loaded *l);
+/* The same from a store that is read here; path is that of its database. */
+int load_stored(const char *path, uint32_t id, struct loaded *l);
 /* Adds tables made from databases; either may be NULL.  0 or -1. */
 int load_tables(const char *geoip, const char *asn, struct loaded *l);
 void loaded_clear(struct loaded *l);

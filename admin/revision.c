@@ -309,7 +309,7 @@ static void print_log(const json_t *revisions)
 }
 
 /* Page by page, newest first, until there are `limit` (0: all). */
-static json_t *fetch_log(uint32_t limit, int *code)
+json_t *revision_fetch_log(uint32_t limit, int *code)
 {
 	json_t *all = json_array();
 	json_int_t before = 0;
@@ -342,7 +342,7 @@ int revision_log(int argc, char **argv)
 
 	if (read_options(argc, argv, "jl", 0, &o) != 0 || o.word != NULL)
 		return usage();
-	revisions = fetch_log(o.limit, &code);
+	revisions = revision_fetch_log(o.limit, &code);
 	if (revisions == NULL)
 		return code;
 	if (o.json)
@@ -360,52 +360,15 @@ static int read_which(const struct options *o, uint32_t *id)
 	return o->word == NULL || (revision_number(o->word, id) && *id > 0) ? 0 : -1;
 }
 
-/* The bytes of the character of UTF-8 that text begins with; 0 if it begins with none. */
-static size_t decode(const unsigned char *text, size_t len, uint32_t *c)
-{
-	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-	size_t n = text[0] < 0x80 ? 1 : text[0] >> 5 == 6 ? 2 : text[0] >> 4 == 14 ? 3 : text[0] >> 3 == 30 ? 4 : 0;
-
-	if (n == 0 || n > len)
-		return 0;
-	*c = n == 1 ? text[0] : text[0] & (0x7fu >> n);
-	for (size_t i = 1; i < n; i++) {
-		if (text[i] >> 6 != 2)
-			return 0;
-		*c = *c << 6 | (text[i] & 0x3f);
-	}
-	return *c < least[n] || *c > 0x10ffff || (*c >= 0xd800 && *c < 0xe000) ? 0 : n;
-}
-
-/* Controls move a terminal; what has no width, or turns the direction of writing, makes a rule look like another. */
-static bool is_shown(uint32_t c)
-{
-	static const struct {
-		uint32_t first, last;
-	} hidden[] = {{0, 8}, {0xb, 0x1f}, {0x7f, 0x9f}, {0xad, 0xad}, {0x61c, 0x61c}, {0x180e, 0x180e}, {0x200b, 0x200f},
-		      {0x2028, 0x202e}, {0x2060, 0x206f}, {0xfe00, 0xfe0f}, {0xfeff, 0xfeff}, {0xfff9, 0xfffb}, {0xe0000, 0xe0fff}};
-
-	for (size_t i = 0; i < sizeof hidden / sizeof *hidden; i++)
-		if (c >= hidden[i].first && c <= hidden[i].last)
-			return false;
-	return true;
-}
-
 /* What comes from a store may hold any bytes. */
 static void print_text(const char *text, size_t len)
 {
-	const unsigned char *at = (const unsigned char *)text;
-	uint32_t c = 0;
-
-	for (size_t i = 0, n; i < len; i += n) {
-		n = decode(at + i, len - i, &c);
-		bool shown = n > 0 && is_shown(c);
-
-		n = n == 0 ? 1 : n;
-		if (shown)
-			fwrite(at + i, 1, n, stdout);
-		for (size_t k = 0; k < n && !shown; k++)
-			printf("\\x%02x", at[i + k]);
+	for (size_t i = 0, n; i < len; i += n == 0 ? 1 : n) {
+		n = format_shown(text + i, len - i);
+		if (n > 0)
+			fwrite(text + i, 1, n, stdout);
+		else
+			printf("\\x%02x", (unsigned char)text[i]);
 	}
 	if (len > 0 && text[len - 1] != '\n')
 		putchar('\n');

@@ -1,6 +1,7 @@
 /* gatewayctl policy apply | rollback | log | show | export: what is done with a running gateway's store of policies. */
 #pragma once
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -29,3 +30,6 @@ bool revision_option(struct revision_options *o, int c);
 /* Puts a policy and its files into force, and tells what came of it.  Every change goes this way.  Returns the exit code. */
 struct gathered;
 int revision_put(struct gathered *g, const struct revision_options *o);
+
+/* What the gateway's store has, newest first, at most limit (0: all): an array, or NULL with an exit code in *code. */
+json_t *revision_fetch_log(uint32_t limit, int *code);
