@@ -40,7 +40,7 @@ static const char usage[] =
 	"  --to DEST               NAME, .SUFFIX (it and all below), *.SUFFIX (below only), ADDR or CIDR\n"
 	"  --verdict allow|deny\n"
 	"  --event KIND            open, connected, denied, ended, login-failed, policy, admin, start, stop, flow,\n"
-	"                          flow-ended, checkpoint, flow-checkpoint\n"
+	"                          flow-ended, checkpoint, flow-checkpoint, throttle\n"
 	"  --port PORT             of the destination\n"
 	"  --rule NAME             decided by this rule\n"
 	"  --revision N            of the policy that decided\n"

@@ -177,6 +177,10 @@ char *auth_master_status(const struct auth_master *m);
 /* Nothing that was remembered is believed any more. */
 void auth_master_forget(struct auth_master *m);
 
+/* Body of THROTTLED, to control, which records it.  The get function reads a whole body. */
+void auth_put_news(struct wire_writer *w, const struct throttle_news *n);
+bool auth_get_news(struct wire_reader *r, struct throttle_news *n);
+
 /* What an administrator may have done. */
 enum auth_command_kind { AUTH_COMMAND_LIST, AUTH_COMMAND_UNLOCK, AUTH_COMMAND_FORGET, AUTH_COMMANDS };
 

@@ -351,7 +351,15 @@ static void on_pool_timer(evutil_socket_t fd, short what, void *arg)
 		m->children[i].used = m->children[i].running != NULL;
 }
 
-static void start_pool(struct auth_master *m)
+#define THROTTLE_TICK_S 10
+
+static void on_throttle_timer(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	throttle_tick(((struct auth_master *)arg)->throttle, clock_mono_us());
+}
+
+static void start_timers(struct auth_master *m)
 {
 	struct timeval every = {.tv_sec = m->options.idle_ms / 1000, .tv_usec = m->options.idle_ms % 1000 * 1000};
 
@@ -359,6 +367,8 @@ static void start_pool(struct auth_master *m)
 	event_assign(&m->pool_timer, m->base, -1, EV_PERSIST, on_pool_timer, m);
 	if (m->options.resize != NULL)
 		event_add(&m->pool_timer, &every);
+	event_assign(&m->throttle_timer, m->base, -1, EV_PERSIST, on_throttle_timer, m);
+	event_add(&m->throttle_timer, &(struct timeval){.tv_sec = THROTTLE_TICK_S});
 }
 
 /* Afterwards no child is idle, or nobody who waits may use one. */
@@ -798,7 +808,7 @@ struct auth_master *auth_master_new(struct event_base *base, const struct auth_m
 	TAILQ_INIT(&m->queue);
 	for (unsigned i = 0; i < options->children; i++)
 		m->children[i].master = m;
-	start_pool(m);
+	start_timers(m);
 	return m;
 }
 
@@ -816,6 +826,7 @@ void auth_master_free(struct auth_master **master)
 		child_drop(&m->children[i], "the gateway ends");
 	gss_close(m);
 	event_del(&m->pool_timer);
+	event_del(&m->throttle_timer);
 	free(m->children);
 	limits_free(&m->limits);
 	throttle_free(&m->throttle);
@@ -917,7 +928,7 @@ char *auth_master_command(struct auth_master *m, const struct auth_command *c)
 		o = list(m);
 		break;
 	case AUTH_COMMAND_UNLOCK:
-		o = json_pack("{s:I}", "unlocked", (json_int_t)throttle_unlock(m->throttle, clients, user));
+		o = json_pack("{s:I}", "unlocked", (json_int_t)throttle_unlock(m->throttle, clients, user, clock_mono_us()));
 		break;
 	case AUTH_COMMAND_FORGET:
 		m->generation++; /* nor is remembered what is being judged now */

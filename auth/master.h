@@ -53,7 +53,7 @@ struct auth_master {
 	LIST_HEAD(, worker) workers;
 	struct child *children;
 	unsigned wanted; /* children that the supervisor has been asked for */
-	struct event pool_timer;
+	struct event pool_timer, throttle_timer;
 	TAILQ_HEAD(conversation_queue, conversation) queue;
 	unsigned queued, joined; /* askers beyond the first of a conversation, now */
 	uint64_t asked, cancelled, killed, conversations, joined_ever, recalled, verdicts[AUTH_VERDICTS];

@@ -285,6 +285,35 @@ bool auth_get_admit_answer(struct wire_reader *r, uint64_t *id, char why[AUTH_RE
 
 /* ---- administrators ------------------------------------------------------------------------------------------------- */
 
+void auth_put_news(struct wire_writer *w, const struct throttle_news *n)
+{
+	wire_put_u8(w, (uint8_t)n->step);
+	wire_put_addr(w, &n->network.addr);
+	wire_put_u8(w, n->network.bits);
+	wire_put_text(w, n->user);
+	wire_put_u32(w, n->failures);
+	wire_put_u32(w, n->wait_ms);
+	wire_put_u64(w, n->refused);
+	wire_put_u64(w, (uint64_t)n->lasted_us);
+	wire_put_u64(w, n->untold);
+}
+
+bool auth_get_news(struct wire_reader *r, struct throttle_news *n)
+{
+	memset(n, 0, sizeof *n);
+	n->step = (enum throttle_step)wire_get_u8(r);
+	wire_get_addr(r, &n->network.addr);
+	n->network.bits = wire_get_u8(r);
+	wire_get_text(r, n->user, sizeof n->user);
+	n->failures = wire_get_u32(r);
+	n->wait_ms = wire_get_u32(r);
+	n->refused = wire_get_u64(r);
+	n->lasted_us = (int64_t)wire_get_u64(r);
+	n->untold = wire_get_u64(r);
+	return wire_done(r) && n->step < THROTTLE_STEPS && n->network.addr.family != ADDR_NONE &&
+	       n->network.bits <= addr_bits(&n->network.addr) && !has_control(n->user) && n->lasted_us >= 0;
+}
+
 void auth_put_command(struct wire_writer *w, const struct auth_command *c)
 {
 	wire_put_u64(w, c->id);

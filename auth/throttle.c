@@ -3,6 +3,7 @@
 #include "auth/throttle.h"
 
 #include <sodium.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -34,6 +35,11 @@ struct record {
 	unsigned failures;
 	int64_t failed_us; /* when failures was right; KNOWN: when the log-in was */
 	int64_t until_us;  /* refused before */
+	/* While an episode goes on: */
+	TAILQ_ENTRY(record) in_episodes;
+	bool in_episode, told;
+	int64_t begun_us;
+	uint64_t refused;
 	struct tried tried[TRIED_MAX]; /* USER: what was denied last */
 	struct prefix network;
 	char user[]; /* ASCII letters in lower case; "" of a network */
@@ -48,6 +54,11 @@ struct throttle {
 	struct record_list buckets[BUCKETS];
 	struct record_queue used[KINDS];
 	size_t count[KINDS];
+	struct record_queue episodes;
+	/* For news: how many may still be told of, since when; and how many were not. */
+	unsigned allowed;
+	int64_t allowed_us;
+	uint64_t untold;
 };
 
 struct throttle *throttle_new(const struct throttle_options *options)
@@ -62,11 +73,85 @@ struct throttle *throttle_new(const struct throttle_options *options)
 	randombytes_buf(t->key, sizeof t->key);
 	for (int k = 0; k < KINDS; k++)
 		TAILQ_INIT(&t->used[k]);
+	TAILQ_INIT(&t->episodes);
+	t->allowed = THROTTLE_NEWS_BURST;
 	return t;
+}
+
+/* ---- news --------------------------------------------------------------------------------------------------------------- */
+
+static unsigned failures_now(const struct record *r, int64_t now_us);
+
+static void tell(struct throttle *t, const struct record *r, enum throttle_step step, int64_t now_us)
+{
+	struct throttle_news news = {.step = step,
+				     .network = r->network,
+				     .failures = failures_now(r, now_us),
+				     .refused = r->refused,
+				     .lasted_us = now_us - r->begun_us,
+				     .untold = t->untold};
+
+	if (r->until_us > now_us)
+		news.wait_ms = (uint32_t)((r->until_us - now_us + 999) / 1000);
+	snprintf(news.user, sizeof news.user, "%s", r->user);
+	t->untold = 0;
+	t->options.news(&news, t->options.arg);
+}
+
+static bool may_tell(struct throttle *t, int64_t now_us)
+{
+	int64_t seconds = (now_us - t->allowed_us) / 1000000;
+
+	if (seconds > 0) {
+		t->allowed = seconds >= THROTTLE_NEWS_BURST - t->allowed ? THROTTLE_NEWS_BURST : t->allowed + (unsigned)seconds;
+		t->allowed_us = now_us;
+	}
+	if (t->allowed == 0) {
+		t->untold++;
+		return false;
+	}
+	t->allowed--;
+	return true;
+}
+
+static void begin_episode(struct throttle *t, struct record *r, int64_t now_us)
+{
+	if (r->in_episode || t->options.news == NULL)
+		return;
+	r->in_episode = true;
+	r->begun_us = now_us;
+	r->refused = 0;
+	TAILQ_INSERT_TAIL(&t->episodes, r, in_episodes);
+	r->told = may_tell(t, now_us);
+	if (r->told)
+		tell(t, r, THROTTLE_BEGUN, now_us);
+}
+
+static void end_episode(struct throttle *t, struct record *r, enum throttle_step step, int64_t now_us)
+{
+	if (!r->in_episode)
+		return;
+	r->in_episode = false;
+	TAILQ_REMOVE(&t->episodes, r, in_episodes);
+	if (r->told)
+		tell(t, r, step, now_us);
+}
+
+void throttle_tick(struct throttle *t, int64_t now_us)
+{
+	struct record *r, *following;
+
+	for (r = TAILQ_FIRST(&t->episodes); r != NULL; r = following) {
+		following = TAILQ_NEXT(r, in_episodes);
+		if (now_us - r->until_us >= THROTTLE_QUIET_US)
+			end_episode(t, r, THROTTLE_OVER, now_us);
+	}
 }
 
 static void record_free(struct throttle *t, struct record *r)
 {
+	if (r->in_episode)
+		TAILQ_REMOVE(&t->episodes, r, in_episodes);
 	LIST_REMOVE(r, by_key);
 	TAILQ_REMOVE(&t->used[r->kind], r, by_use);
 	t->count[r->kind]--;
@@ -156,6 +241,7 @@ static struct record *find(struct throttle *t, enum kind kind, const struct pref
 			break;
 	if (r == NULL || !is_over(r, now_us))
 		return r;
+	end_episode(t, r, THROTTLE_OVER, now_us);
 	record_free(t, r);
 	return NULL;
 }
@@ -173,8 +259,10 @@ static void evict(struct throttle *t, enum kind kind, int64_t now_us)
 		if (r->until_us < victim->until_us)
 			victim = r;
 	}
-	if (victim != NULL)
-		record_free(t, victim);
+	if (victim == NULL)
+		return;
+	end_episode(t, victim, THROTTLE_OVER, now_us);
+	record_free(t, victim);
 }
 
 static struct record *find_or_add(struct throttle *t, enum kind kind, const struct prefix *network, const char *user, int64_t now_us)
@@ -205,9 +293,12 @@ static struct record *find_or_add(struct throttle *t, enum kind kind, const stru
 
 static int64_t wait_of(struct throttle *t, enum kind kind, const struct prefix *network, const char *user, int64_t now_us)
 {
-	const struct record *r = find(t, kind, network, user, now_us);
+	struct record *r = find(t, kind, network, user, now_us);
 
-	return r != NULL && r->until_us > now_us ? r->until_us - now_us : 0;
+	if (r == NULL || r->until_us <= now_us)
+		return 0;
+	r->refused++; /* for whoever asks refuses */
+	return r->until_us - now_us;
 }
 
 int64_t throttle_wait_us(struct throttle *t, const struct addr *client, const char *user, int64_t now_us)
@@ -244,6 +335,7 @@ static int64_t count(struct throttle *t, enum kind kind, const struct prefix *ne
 		wait = longest;
 	if (now_us + wait > r->until_us)
 		r->until_us = now_us + wait;
+	begin_episode(t, r, now_us);
 	return wait;
 }
 
@@ -323,8 +415,10 @@ void throttle_succeeded(struct throttle *t, const struct addr *client, const cha
 
 	fold(folded, user);
 	r = find(t, USER, &network, folded, now_us);
-	if (r != NULL)
+	if (r != NULL) {
+		end_episode(t, r, THROTTLE_OVER, now_us);
 		record_free(t, r);
+	}
 	/* The network's failures stay: somebody's own account must not pay for guesses at others. */
 	r = find_or_add(t, KNOWN, &network, folded, now_us);
 	if (r != NULL)
@@ -342,7 +436,7 @@ bool throttle_knows(struct throttle *t, const struct addr *client, const char *u
 
 /* ---- administrators ------------------------------------------------------------------------------------------------ */
 
-size_t throttle_unlock(struct throttle *t, const struct prefix *clients, const char *user)
+size_t throttle_unlock(struct throttle *t, const struct prefix *clients, const char *user, int64_t now_us)
 {
 	char folded[USER_MAX + 1] = "";
 	struct record *r, *following;
@@ -356,6 +450,7 @@ size_t throttle_unlock(struct throttle *t, const struct prefix *clients, const c
 			if ((user != NULL && strcmp(r->user, folded) != 0) ||
 			    (clients != NULL && !prefix_covers(clients, &r->network) && !prefix_covers(&r->network, clients)))
 				continue;
+			end_episode(t, r, THROTTLE_UNLOCKED, now_us);
 			record_free(t, r);
 			n++;
 		}

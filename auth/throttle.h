@@ -13,7 +13,26 @@
 
 #include "common/addr.h"
 
+/* From the first wait of a user or a network until it has been quiet for a minute after its last, or was forgiven: one episode,
+ * however often it fails meanwhile. */
+struct throttle_news {
+	enum throttle_step { THROTTLE_BEGUN, THROTTLE_OVER, THROTTLE_UNLOCKED, THROTTLE_STEPS } step;
+	struct prefix network;
+	char user[256]; /* ASCII letters in lower case; "": the network as a whole */
+	uint32_t failures; /* that count now */
+	uint32_t wait_ms;  /* begun: until the next is judged */
+	uint64_t refused;  /* unjudged, since it has begun */
+	int64_t lasted_us;
+	uint64_t untold; /* episodes of others that were not told of since the last news, because there were too many */
+};
+
+#define THROTTLE_QUIET_US (60LL * 1000000)
+/* Episodes that are told of: so many at once, and one more each second.  The rest are counted. */
+#define THROTTLE_NEWS_BURST 64
+
 struct throttle_options {
+	void (*news)(const struct throttle_news *news, void *arg); /* may be NULL */
+	void *arg;
 	unsigned user_failures, client_failures; /* free of charge; 0: not throttled */
 	unsigned first_ms, max_ms;		 /* the first wait, and the longest */
 	unsigned bits_v4, bits_v6;		 /* of a client network; 0: each address */
@@ -31,6 +50,8 @@ struct prefix throttle_network(const struct throttle *t, const struct addr *clie
 /* For how long log-ins of user (NULL: not known yet; only the network counts, here and below) from client are refused: 0 for not
  * at all.  now_us: monotonic, here and below. */
 int64_t throttle_wait_us(struct throttle *t, const struct addr *client, const char *user, int64_t now_us);
+/* Ends episodes that are quiet: to be called now and then. */
+void throttle_tick(struct throttle *t, int64_t now_us);
 /* A log-in was denied: for how long the next is refused (0: it is not).  tried: a keyed hash of the password, or 0; to try the
  * same again, as programs with an old password do, is no new guess. */
 int64_t throttle_failed(struct throttle *t, const struct addr *client, const char *user, uint64_t tried, int64_t now_us);
@@ -45,7 +66,7 @@ bool throttle_knows(struct throttle *t, const struct addr *client, const char *u
 
 /* Failures of the user (NULL: of any) from networks inside clients (NULL: from any) are forgiven.  A user alone: also from
  * where the whole network waits, which stays.  The number of records. */
-size_t throttle_unlock(struct throttle *t, const struct prefix *clients, const char *user);
+size_t throttle_unlock(struct throttle *t, const struct prefix *clients, const char *user, int64_t now_us);
 
 /* user "" is the network as a whole.  wait_us 0: failures are counted, nobody waits. */
 typedef void throttle_visit(const struct prefix *network, const char *user, unsigned failures, int64_t wait_us, void *arg);

@@ -11,10 +11,16 @@
 #include "common/log.h"
 #include "gatewayd/child.h"
 
+#define NEWS_WAITING_MAX 128
+
 struct master {
 	struct child *child;
 	struct auth_master *auth;
 	struct ipc *control;
+	/* News of throttles while control is away, or does not read: the first ones are kept. */
+	struct throttle_news waiting[NEWS_WAITING_MAX];
+	size_t nwaiting;
+	uint64_t lost;
 };
 
 static void kill_child(uint16_t slot, void *arg)
@@ -86,6 +92,46 @@ static void on_control_gone(struct ipc *link, void *arg)
 	ipc_free(&m->control);
 }
 
+static bool send_news(struct master *m, struct throttle_news *news)
+{
+	uint8_t body[400];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	news->untold += m->lost;
+	auth_put_news(&w, news);
+	if (m->control == NULL || ipc_send_wire(m->control, IPC_THROTTLED, &w) != 0) {
+		news->untold -= m->lost;
+		return false;
+	}
+	m->lost = 0;
+	return true;
+}
+
+static void send_waiting(struct master *m)
+{
+	size_t sent = 0;
+
+	while (sent < m->nwaiting && send_news(m, &m->waiting[sent]))
+		sent++;
+	m->nwaiting -= sent;
+	memmove(m->waiting, m->waiting + sent, m->nwaiting * sizeof *m->waiting);
+}
+
+/* Control records it: to write into the audit is not for the role that log-ins pass through. */
+static void on_news(const struct throttle_news *news, void *arg)
+{
+	struct master *m = arg;
+	struct throttle_news copy = *news;
+
+	send_waiting(m);
+	if (m->nwaiting == 0 && send_news(m, &copy))
+		return;
+	if (m->nwaiting < NEWS_WAITING_MAX)
+		m->waiting[m->nwaiting++] = copy;
+	else
+		m->lost += 1 + copy.untold;
+}
+
 static void on_peer(struct child *c, enum role peer, uint16_t slot, int fd)
 {
 	struct master *m = c->state;
@@ -104,6 +150,7 @@ static void on_peer(struct child *c, enum role peer, uint16_t slot, int fd)
 		ipc_free(&m->control);
 		m->control = ipc_new(fd, ROLE_AUTH, peer, slot);
 		ipc_attach(m->control, c->base, on_control_message, on_control_gone, m);
+		send_waiting(m);
 		return;
 	default:
 		log_fatal("the supervisor sent a link to %s", role_name(peer));
@@ -118,7 +165,7 @@ static void on_supervisor(struct child *c, struct ipc_message *message)
 		auth_master_forget(m->auth);
 }
 
-static struct throttle_options throttle_options(const struct config *config)
+static struct throttle_options throttle_options(struct master *m, const struct config *config)
 {
 	return (struct throttle_options){
 		.user_failures = config->throttle_user_failures,
@@ -128,6 +175,8 @@ static struct throttle_options throttle_options(const struct config *config)
 		.bits_v4 = config->throttle_prefix_v4,
 		.bits_v6 = config->throttle_prefix_v6,
 		.max = THROTTLED_MAX,
+		.news = on_news,
+		.arg = m,
 	};
 }
 
@@ -157,7 +206,7 @@ int auth_main(struct child *c)
 						  .nlimits = c->config->nlisteners,
 						  .remember_ms = c->config->remember_logins_ms,
 						  .remember_max = REMEMBERED_MAX,
-						  .throttle = throttle_options(c->config),
+						  .throttle = throttle_options(&m, c->config),
 						  .arg = &m,
 					  });
 	if (m.auth == NULL)

@@ -19,6 +19,7 @@ static const char *const kind_names[AUDIT_KIND_COUNT] = {
 	[AUDIT_FLOW_ENDED] = "flow-ended",
 	[AUDIT_CHECKPOINT] = "checkpoint",
 	[AUDIT_FLOW_CHECKPOINT] = "flow-checkpoint",
+	[AUDIT_THROTTLE] = "throttle",
 };
 
 const char *audit_kind_name(enum audit_kind kind)

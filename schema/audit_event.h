@@ -22,6 +22,7 @@ enum audit_kind {
 	AUDIT_FLOW_ENDED, /* bytes and datagrams both ways */
 	AUDIT_CHECKPOINT, /* a session that goes on: its bytes so far */
 	AUDIT_FLOW_CHECKPOINT,
+	AUDIT_THROTTLE, /* log-ins of a user from a network, or all from it, must wait, or need no more */
 	AUDIT_KIND_COUNT
 };
 

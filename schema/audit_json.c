@@ -133,7 +133,7 @@ static int set_event(struct audit_filter *f, const char *text, struct err *why)
 		return err_set(
 			why,
 			"an event is open, connected, denied, ended, login-failed, policy, admin, start, stop, flow, "
-			"flow-ended, checkpoint or flow-checkpoint");
+			"flow-ended, checkpoint, flow-checkpoint or throttle");
 	f->kinds = f->kinds == 0 ? 1u << kind : f->kinds & 1u << kind;
 	return f->kinds == 0 ? err_set(why, "no event of this kind has this verdict") : 0;
 }

@@ -134,6 +134,60 @@ void auth_command_ask(struct client *client, const json_t *request)
 	evtimer_add(&job->patience, &(struct timeval){.tv_sec = PATIENCE_S});
 }
 
+/* ---- throttles ---------------------------------------------------------------------------------------------------------- */
+
+static void describe(const struct throttle_news *n, char *out, size_t size)
+{
+	static const char *const steps[THROTTLE_STEPS] = {
+		[THROTTLE_BEGUN] = "begun", [THROTTLE_OVER] = "over", [THROTTLE_UNLOCKED] = "unlocked"};
+	const char *what = n->user[0] == '\0' ? "log-ins" : "log-ins of this user";
+	char network[PREFIX_TEXT_MAX];
+
+	prefix_format(&n->network, network);
+	if (n->step == THROTTLE_BEGUN)
+		snprintf(out, size, "%s: %s from %s are refused for %.1f s, %u were denied", steps[n->step], what, network,
+			 n->wait_ms / 1000.0, n->failures);
+	else
+		snprintf(out, size, "%s: %s from %s are judged again; %llu were refused in %.1f s", steps[n->step], what, network,
+			 (unsigned long long)n->refused, (double)n->lasted_us / 1000000.0);
+}
+
+static void fill_detail(const struct throttle_news *n, char *out, size_t size)
+{
+	char network[PREFIX_TEXT_MAX];
+	json_t *o = json_pack("{s:s,s:I}", "network", prefix_format(&n->network, network), "failures", (json_int_t)n->failures);
+
+	if (n->step == THROTTLE_BEGUN)
+		json_object_set_new(o, "wait_ms", json_integer(n->wait_ms));
+	else
+		json_object_set_new(o, "refused", json_integer((json_int_t)(n->refused & INT64_MAX)));
+	if (n->untold > 0)
+		json_object_set_new(o, "untold", json_integer((json_int_t)(n->untold & INT64_MAX)));
+	out[json_dumpb(o, out, size - 1, JSON_COMPACT)] = '\0'; /* a few numbers: it fits */
+	json_decref(o);
+}
+
+void auth_throttled(struct peer *p, struct ipc_message *m)
+{
+	static struct audit_event e;
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+	struct throttle_news news;
+
+	if (!auth_get_news(&r, &news)) {
+		ipc_reject(p->link, "malformed news of a throttle");
+		return;
+	}
+	memset(&e, 0, sizeof e);
+	e.kind = AUDIT_THROTTLE;
+	e.client.addr = news.network.addr;
+	text_escape(news.user, strlen(news.user), e.user, sizeof e.user);
+	describe(&news, e.reason, sizeof e.reason);
+	fill_detail(&news, e.detail, sizeof e.detail);
+	control_record_event(p->control, &e);
+}
+
+/* ---- answers ------------------------------------------------------------------------------------------------------------ */
+
 void auth_client_gone(struct control *c, struct client *client)
 {
 	struct auth_job *job;

@@ -32,6 +32,8 @@ static void on_peer_message(struct ipc *link, struct ipc_message *m, void *arg)
 		status_peer_answered(p, m);
 	} else if (m->type == IPC_AUTH_COMMANDED) {
 		auth_answered(p, m);
+	} else if (m->type == IPC_THROTTLED) {
+		auth_throttled(p, m);
 	} else if (m->type == IPC_POLICY_TAKEN) {
 		char fault[512];
 		uint32_t revision = wire_get_u32(&r), took_us = wire_get_u32(&r);
@@ -158,6 +160,13 @@ struct record *control_record_for(struct control *c, enum audit_kind kind, const
 void control_record(struct control *c, enum audit_kind kind, const struct author *author, uint32_t revision, const char *reason)
 {
 	control_record_for(c, kind, author, revision, reason, NULL);
+}
+
+void control_record_event(struct control *c, struct audit_event *e)
+{
+	e->time_us = clock_wall_us();
+	e->revision = c->policy.revision;
+	record_event(c->recording, e, NULL);
 }
 
 /* ---- the supervisor ---------------------------------------------------------------------------------------------------- */

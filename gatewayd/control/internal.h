@@ -197,6 +197,8 @@ void roles_forget_refused(struct control *c);
 void control_end_worker(const struct peer *worker);
 void control_spawn(struct control *c, enum role role, void (*started)(struct control *c, int fd, void *arg), void *arg);
 void control_record(struct control *c, enum audit_kind kind, const struct author *author, uint32_t revision, const char *reason);
+/* The same of an event that is filled in, but for its time and revision. */
+void control_record_event(struct control *c, struct audit_event *e);
 /* The same for a waiter, see record_event(). */
 struct record *control_record_for(struct control *c, enum audit_kind kind, const struct author *author, uint32_t revision,
 				  const char *reason, struct waiter *waiter);
@@ -283,6 +285,8 @@ void status_processes(struct control *c, struct ipc_message *m);
 void auth_command_ask(struct client *client, const json_t *request);
 void auth_client_gone(struct control *c, struct client *client);
 void auth_answered(struct peer *p, struct ipc_message *m);
+/* The auth master has news of a throttle, which are recorded. */
+void auth_throttled(struct peer *p, struct ipc_message *m);
 void auth_peer_gone(struct peer *p);
 /* Nothing that was remembered before a change is believed after it. */
 void auth_forget_all(struct control *c);

@@ -76,6 +76,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (w.overflow || !auth_get_command(&r, &same) || same.kind != command.kind || strcmp(same.user, command.user) != 0)
 			abort();
 	}
+	struct throttle_news news;
+
+	r = wire_reader_on(data, size);
+	if (auth_get_news(&r, &news)) {
+		w = wire_writer_on(body, sizeof body);
+		auth_put_news(&w, &news);
+		must_equal(&w, data, size);
+	}
 	auth_text_refused(data, size);
 	return 0;
 }

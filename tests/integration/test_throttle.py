@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 
-from harness import socks
+from harness import processes, socks, wait
 
 FAST_PAM = "auth required pam_pwdfile.so nodelay pwdfile={dir}/users\naccount required pam_permit.so\n"
 
@@ -45,6 +45,49 @@ def test_listed_and_unlocked(gateway):
     assert g.ctl("auth", "unlock", "--user", "ann", "--client", "127.0.0.0/8").out.startswith("1 record")
     assert login(g, source="127.0.0.2") == 0
     assert g.row(event="admin")["reason"] == "auth unlock: 127.0.0.0/8, user ann"
+
+
+def test_throttles_are_recorded(gateway):
+    """An episode is a row when it begins and one when it ends, whoever tries how often in between."""
+    g = gateway(throttle_user_failures=2, throttle_first_wait=60000, throttle_prefix_ipv4=24, remember_logins=0)
+    for i in range(9):
+        login(g, password=f"guess{i}", source=f"127.0.4.{i + 1}")
+    row = g.row(event="throttle")
+    assert (row["user"], row["client"]) == ("ann", "127.0.4.0")
+    assert row["reason"] == "begun: log-ins of this user from 127.0.4.0/24 are refused for 60.0 s, 3 were denied"
+    assert row["detail"] == {"network": "127.0.4.0/24", "failures": 3, "wait_ms": 60000}
+    g.ctl("auth", "unlock", "--user", "ann")
+    over = g.wait_rows(2, event="throttle")[-1]
+    assert over["reason"].startswith("unlocked: log-ins of this user from 127.0.4.0/24 are judged again; 6 were refused in ")
+    assert over["detail"] == {"network": "127.0.4.0/24", "failures": 3, "refused": 6}
+    table = g.ctl("audit", "query", "--event", "throttle").out
+    assert table.count("127.0.4.0") >= 2 and "begun: " in table
+    assert login(g, source="127.0.4.77") == 0
+
+
+def test_a_success_ends_a_throttle(gateway):
+    g = gateway(throttle_user_failures=2, throttle_first_wait=100, remember_logins=0)
+    for i in range(3):
+        login(g, password=f"guess{i}", source="127.0.0.2")
+    wait.until(lambda: login(g, source="127.0.0.2") == 0, "the wait is over")
+    told = [r["reason"].split(":")[0] for r in g.wait_rows(2, event="throttle")]
+    assert told == ["begun", "over"]
+
+
+def test_throttles_are_recorded_by_another_control(gateway):
+    """One that takes over hears of the episodes that begin, and of the end of those that it has not heard begin."""
+    g = gateway(throttle_user_failures=2, throttle_first_wait=60000)
+    for i in range(3):
+        login(g, password=f"guess{i}", source="127.0.0.2")
+    g.row(event="throttle", user="ann")
+    control = processes.of_role(g, "control")[0]
+    processes.kill(control)
+    wait.until(lambda: processes.of_role(g, "control") not in ([], [control]), "another control")
+    for i in range(3):
+        login(g, "bob", f"guess{i}", source="127.0.0.2")
+    g.wait_rows(1, event="throttle", user="bob")
+    g.ctl("auth", "unlock")
+    assert g.wait_rows(2, event="throttle", user="ann")[-1]["reason"].startswith("unlocked: ")
 
 
 def test_long_names_are_listed_as_far_as_they_fit(gateway):

@@ -311,6 +311,42 @@ static void test_command(void **state)
 	assert_int_equal(out.clients.addr.family, ADDR_NONE);
 }
 
+static void test_news(void **state)
+{
+	uint8_t body[600];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+	struct throttle_news in = {.step = THROTTLE_OVER,
+				   .network = {.addr = addr_v4(0xc0000200), .bits = 24},
+				   .failures = 9,
+				   .refused = 5,
+				   .lasted_us = 7,
+				   .untold = 3},
+			     out;
+
+	(void)state;
+	memset(in.user, 'u', AUTH_TEXT_MAX);
+	auth_put_news(&w, &in);
+	assert_true(w.len <= ipc_body_max(IPC_THROTTLED));
+	struct wire_reader r = wire_reader_on(body, w.len);
+
+	assert_true(auth_get_news(&r, &out));
+	assert_memory_equal(&out.network, &in.network, sizeof in.network);
+	assert_string_equal(out.user, in.user);
+	assert_true(out.step == in.step && out.failures == 9 && out.refused == 5 && out.lasted_us == 7 && out.untold == 3);
+	for (size_t len = 0; len < w.len; len++) {
+		r = wire_reader_on(body, len);
+		assert_false(auth_get_news(&r, &out));
+	}
+	body[0] = THROTTLE_STEPS;
+	r = wire_reader_on(body, w.len);
+	assert_false(auth_get_news(&r, &out));
+	in.network.bits = 33;
+	w = wire_writer_on(body, sizeof body);
+	auth_put_news(&w, &in);
+	r = wire_reader_on(body, w.len);
+	assert_false(auth_get_news(&r, &out));
+}
+
 static void test_vouched(void **state)
 {
 	uint8_t body[2048];
@@ -452,7 +488,7 @@ int main(void)
 		cmocka_unit_test(test_ask_lengths),    cmocka_unit_test(test_answer_round_trip),
 		cmocka_unit_test(test_answer_refused), cmocka_unit_test(test_answer_lengths),
 		cmocka_unit_test(test_service),	       cmocka_unit_test(test_cancel),
-		cmocka_unit_test(test_vouched), cmocka_unit_test(test_gss_ask_and_step), cmocka_unit_test(test_gss_answer),
+		cmocka_unit_test(test_vouched), cmocka_unit_test(test_news), cmocka_unit_test(test_gss_ask_and_step), cmocka_unit_test(test_gss_answer),
 		cmocka_unit_test(test_command),       cmocka_unit_test(test_text),
 	};
 

@@ -251,12 +251,12 @@ static void test_listing_and_unlocking(void **state)
 	assert_int_equal(seen.n, 4);
 	assert_string_equal(seen.first, "192.0.2.0/24 ann 4");
 	assert_int_equal(seen.first_wait, S);
-	assert_int_equal(throttle_unlock(t, NULL, "carol"), 0);
+	assert_int_equal(throttle_unlock(t, NULL, "carol", 0), 0);
 	assert_true(throttle_wait_us(t, &a, "ann", 0) > 0);
-	assert_int_equal(throttle_unlock(t, &one, NULL), 2); /* inside the network, which goes as a whole */
+	assert_int_equal(throttle_unlock(t, &one, NULL, 0), 2); /* inside the network, which goes as a whole */
 	assert_int_equal(throttle_wait_us(t, &a, "ann", 0), 0);
-	assert_int_equal(throttle_unlock(t, NULL, "BOB"), 1);
-	assert_int_equal(throttle_unlock(t, NULL, NULL), 1);
+	assert_int_equal(throttle_unlock(t, NULL, "BOB", 0), 1);
+	assert_int_equal(throttle_unlock(t, NULL, NULL, 0), 1);
 	assert_int_equal(throttle_records(t), 0);
 	throttle_free(&t);
 }
@@ -286,6 +286,114 @@ static void test_denied_lately(void **state)
 	throttle_free(&t);
 }
 
+struct told {
+	struct throttle_news last;
+	unsigned n[THROTTLE_STEPS];
+	uint64_t untold;
+};
+
+static void hear(const struct throttle_news *news, void *arg)
+{
+	struct told *told = arg;
+
+	told->last = *news;
+	told->n[news->step]++;
+	told->untold += news->untold;
+}
+
+static struct throttle *telling(struct told *told)
+{
+	struct throttle_options options = plain;
+
+	*told = (struct told){0};
+	options.news = hear;
+	options.arg = told;
+	options.max = 1000;
+	return throttle_new(&options);
+}
+
+static void test_an_episode_is_told_twice(void **state)
+{
+	struct told told;
+	struct throttle *t = telling(&told);
+	struct addr a = v4(1);
+	char text[PREFIX_TEXT_MAX];
+
+	(void)state;
+	fail_times(t, &a, "Ann", 3, 0);
+	assert_int_equal(told.n[THROTTLE_BEGUN], 0);
+	fail_times(t, &a, "Ann", 1, 0);
+	assert_int_equal(told.n[THROTTLE_BEGUN], 1);
+	assert_string_equal(told.last.user, "ann");
+	assert_string_equal(prefix_format(&told.last.network, text), "192.0.2.0/24");
+	assert_int_equal(told.last.failures, 4);
+	assert_int_equal(told.last.wait_ms, 1000);
+	for (int i = 0; i < 7; i++)
+		assert_true(throttle_wait_us(t, &a, "ann", S / 2) > 0);
+	fail_times(t, &a, "ann", 2, 2 * S); /* waits 4 s */
+	assert_int_equal(told.n[THROTTLE_BEGUN], 1);
+	throttle_tick(t, 6 * S + THROTTLE_QUIET_US - 1);
+	assert_int_equal(told.n[THROTTLE_OVER], 0);
+	throttle_tick(t, 6 * S + THROTTLE_QUIET_US);
+	assert_int_equal(told.n[THROTTLE_OVER], 1);
+	assert_int_equal(told.last.refused, 7);
+	assert_int_equal(told.last.failures, 6);
+	assert_int_equal(told.last.lasted_us, 6 * S + THROTTLE_QUIET_US);
+	throttle_tick(t, 10 * MINUTE);
+	assert_int_equal(told.n[THROTTLE_OVER], 1);
+	fail_times(t, &a, "ann", 1, 2 * MINUTE); /* what counted counts, and the next episode begins */
+	assert_int_equal(told.n[THROTTLE_BEGUN], 2);
+	assert_int_equal(told.last.failures, 7);
+	throttle_free(&t);
+}
+
+static void test_what_ends_an_episode(void **state)
+{
+	struct told told;
+	struct throttle *t = telling(&told);
+	struct addr a = v4(1);
+
+	(void)state;
+	fail_times(t, &a, "ann", 4, 0);
+	throttle_succeeded(t, &a, "ann", 2 * S);
+	assert_int_equal(told.n[THROTTLE_OVER], 1);
+	fail_times(t, &a, "bob", 4, 0);
+	assert_int_equal(throttle_unlock(t, NULL, "bob", 3 * S), 1);
+	assert_int_equal(told.n[THROTTLE_UNLOCKED], 1);
+	assert_string_equal(told.last.user, "bob");
+	fail_times(t, &a, "carol", 2, 0); /* the ninth and tenth of the network */
+	assert_int_equal(told.n[THROTTLE_BEGUN], 2);
+	fail_times(t, &a, "dave", 1, 0);
+	assert_int_equal(told.n[THROTTLE_BEGUN], 3);
+	assert_string_equal(told.last.user, "");
+	assert_int_equal(throttle_unlock(t, NULL, NULL, 0), 3);
+	assert_int_equal(told.n[THROTTLE_UNLOCKED], 2); /* carol and dave did not wait */
+	throttle_free(&t);
+	assert_int_equal(told.n[THROTTLE_OVER], 1);
+}
+
+static void test_a_flood_of_episodes_is_counted(void **state)
+{
+	struct told told;
+	struct throttle *t = telling(&told);
+
+	(void)state;
+	for (unsigned i = 0; i < 500; i++) {
+		struct addr a = addr_v4(0x0a000000 + (i << 8));
+
+		fail_times(t, &a, "ann", 4, 0);
+	}
+	assert_int_equal(told.n[THROTTLE_BEGUN], THROTTLE_NEWS_BURST);
+	throttle_tick(t, 10 * MINUTE);
+	assert_int_equal(told.n[THROTTLE_OVER], THROTTLE_NEWS_BURST); /* who was not told of is not told to be over */
+	assert_int_equal(told.untold, 500 - THROTTLE_NEWS_BURST);
+	struct addr b = v4(1);
+
+	fail_times(t, &b, "ann", 4, 10 * MINUTE);
+	assert_int_equal(told.n[THROTTLE_BEGUN], THROTTLE_NEWS_BURST + 1);
+	throttle_free(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -302,6 +410,8 @@ int main(void)
 		cmocka_unit_test(test_table_is_bounded_and_keeps_who_waits),
 		cmocka_unit_test(test_table_full_of_waiting),
 		cmocka_unit_test(test_listing_and_unlocking),
+		cmocka_unit_test(test_an_episode_is_told_twice), cmocka_unit_test(test_what_ends_an_episode),
+		cmocka_unit_test(test_a_flood_of_episodes_is_counted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
