@@ -30,6 +30,8 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/worker/resolver.c gatewayd/worker/resolver.h \
 	gatewayd/worker/hosts.c gatewayd/worker/hosts.h \
 	gatewayd/worker/grant.c \
+	gatewayd/worker/live.c gatewayd/worker/live.h \
+	gatewayd/worker/asked.c gatewayd/worker/asked.h \
 	gatewayd/worker/detail.c \
 	gatewayd/worker/fold.c gatewayd/worker/fold.h \
 	gatewayd/worker/connect.c \

@@ -119,6 +119,7 @@ enum ast_statement_kind {
 	AST_TZ,
 	AST_ANSWERS,
 	AST_NAT64,
+	AST_GRACE,
 	AST_DEFAULT,
 	AST_SET,
 	AST_WINDOW,
@@ -138,7 +139,7 @@ struct ast_statement {
 	enum ast_set_kind set_kind; /* set */
 	struct ast_value *name;	    /* set, window, rule */
 	struct ast_value *zone;	    /* window, tz; NULL: the policy's */
-	struct ast_values values;   /* set, window, nat64, answers, include */
+	struct ast_values values;   /* set, window, nat64, answers, grace, include */
 	struct ast_list *list;	    /* set from a file; NULL */
 	struct ast_values except;   /* window */
 	struct ast_clauses clauses; /* rule, expect */

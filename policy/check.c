@@ -218,6 +218,16 @@ static void check_answers(struct check *c, const struct ast_statement *s)
 		bad_value(c, s->values.first, &why);
 }
 
+static void check_grace(struct check *c, const struct ast_statement *s)
+{
+	struct err why;
+	unsigned seconds;
+
+	check_once(c, s, "grace");
+	if (value_grace(s->values.first->text, &seconds, &why) != 0)
+		bad_value(c, s->values.first, &why);
+}
+
 static void check_nat64(struct check *c, const struct ast_statement *s)
 {
 	struct err why;
@@ -524,6 +534,9 @@ static void check_statement(struct check *c, const struct ast_statement *s)
 		break;
 	case AST_NAT64:
 		check_nat64(c, s);
+		break;
+	case AST_GRACE:
+		check_grace(c, s);
 		break;
 	case AST_DEFAULT:
 		check_once(c, s, "default");

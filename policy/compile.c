@@ -115,6 +115,7 @@ struct compile {
 	struct prefix nat64[GUARD_NAT64_MAX];
 	size_t nnat64;
 	bool answers_all;
+	unsigned grace_s;
 	uint32_t slots; /* of what is known of names, given out */
 };
 
@@ -962,6 +963,8 @@ static void add_settings(struct compile *c, const struct ast_statement *s)
 
 	if (s->kind == AST_ANSWERS && value_answers(s->values.first->text, &c->answers_all, &why) != 0)
 		refuse(c, &s->at, &why);
+	if (s->kind == AST_GRACE && value_grace(s->values.first->text, &c->grace_s, &why) != 0)
+		refuse(c, &s->at, &why);
 	for (const struct ast_value *v = s->kind == AST_NAT64 ? s->values.first : NULL; v != NULL; v = v->next) {
 		if (c->nnat64 == GUARD_NAT64_MAX || value_nat64(v->text, &c->nat64[c->nnat64], &why) != 0)
 			refuse(c, &v->at, &why);
@@ -983,6 +986,7 @@ static int assemble(struct compile *c, uint8_t **image, size_t *len)
 			       .version = IMAGE_VERSION,
 			       .answers_all = c->answers_all,
 			       .slots = (uint8_t)c->slots,
+			       .grace_s = (uint16_t)c->grace_s,
 			       .seed = c->seed};
 
 	index_build(c->sections, c->seed, h.roots);

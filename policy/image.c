@@ -146,7 +146,7 @@ static bool sections_sound(const uint8_t *data, size_t len)
 		if (offset % 8 != 0 || offset < sizeof *h || offset > len || bytes > len - offset)
 			return false;
 	}
-	return h->answers_all <= 1 && h->slots <= KNOWN_SLOTS;
+	return h->answers_all <= 1 && h->slots <= KNOWN_SLOTS && h->grace_s <= IMAGE_GRACE_MAX_S;
 }
 
 static bool texts_sound(const struct check *c, enum image_section s, struct img_span span)
@@ -808,6 +808,11 @@ const char *policy_rule_comment(const struct policy_image *image, uint32_t rule)
 bool policy_answers_all(const struct policy_image *image)
 {
 	return image->header->answers_all != 0;
+}
+
+unsigned policy_grace_s(const struct policy_image *image)
+{
+	return image->header->grace_s;
 }
 
 size_t policy_group_count(const struct policy_image *image)

@@ -19,6 +19,7 @@
 #define IMAGE_MAGIC "GWPOLICY"
 #define IMAGE_VERSION 4
 #define IMAGE_SUM_BYTES 32
+#define IMAGE_GRACE_MAX_S (12 * 3600)
 
 /* Limits of one match of one pattern against one name (at most 253 bytes): ordinary patterns need a few hundred steps.
  */
@@ -79,7 +80,7 @@ struct img_header {
 	uint32_t version;
 	uint8_t answers_all;
 	uint8_t slots; /* of what is known of names */
-	uint16_t pad;
+	uint16_t grace_s;
 	uint64_t len;
 	uint64_t seed;		      /* of the hashes */
 	uint32_t roots[INDEX_PHASES]; /* references, see index.h */

@@ -52,6 +52,7 @@ static void include(struct parser *p, const struct ast_value *path);
 %token EOL "end of line"
 %token <value> WORD "a word" STRING "a quoted text" REFERENCE "an @set"
 %token ALIAS "alias" ALLOW "allow" ANSWERS "answers" ASN "asn" AT "at" BY "by" CIDR "cidr" CLAIMED_USER "claimed-user"
+%token GRACE "grace"
 %token CLIENT "client" COMMAND "command" COMMENT "comment" COUNTRY "country" DEFAULT "default" DENY "deny"
 %token DOMAIN "domain" DURING "during" EXCEPT "except" EXPECT "expect" FILE_ "file" FROM "from" GROUP "group"
 %token INCLUDE "include" INTERNAL "internal" LISTENER "listener" LOG "log" METHOD "method" MONITOR "monitor"
@@ -84,6 +85,11 @@ statement:
 	}
 	| ANSWERS plain EOL {
 		struct ast_statement *s = ast_statement_append(parser->tree, AST_ANSWERS, &@1, &@3);
+
+		s->values = one($2);
+	}
+	| GRACE plain EOL {
+		struct ast_statement *s = ast_statement_append(parser->tree, AST_GRACE, &@1, &@3);
 
 		s->values = one($2);
 	}

@@ -113,6 +113,11 @@ const char *policy_rule_ticket(const struct policy_image *image, uint32_t rule);
 const char *policy_rule_comment(const struct policy_image *image, uint32_t rule);
 /* `answers all`: a name with one refused address is refused. */
 bool policy_answers_all(const struct policy_image *image);
+/* `grace`: how long a live session goes on that this policy refuses; 0: not at all. */
+unsigned policy_grace_s(const struct policy_image *image);
+/* The next moment after now at which time alone may change a decision (a window, `from`, `until`): before it, the same request gets
+ * the same answer.  INT64_MAX: never. */
+int64_t policy_next_change(const struct policy_image *image, int64_t now);
 /* Reads "2026-12-31" or "2026-12-31 18:00" as wall clock of the policy's zone: the first instant that shows it or more.
  */
 int policy_instant_parse(const struct policy_image *image, const char *text, int64_t *instant, struct err *why);

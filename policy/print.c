@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "policy/ast.h"
+#include "policy/value.h"
 #include "policy/words.h"
 
 #define WIDTH 110
@@ -176,10 +177,19 @@ static void put_path(struct printer *p, const char *path)
 	put(p, "\"");
 }
 
+static void put_grace(struct printer *p, const char *text)
+{
+	char shortest[VALUE_GRACE_TEXT_MAX];
+	unsigned seconds;
+	struct err ignored;
+
+	put(p, value_grace(text, &seconds, &ignored) == 0 ? value_grace_text(seconds, shortest) : text);
+}
+
 static void put_statement(struct printer *p, const struct ast_statement *s)
 {
 	static const char *const words[] = {
-		[AST_TZ] = "tz ",	   [AST_ANSWERS] = "answers", [AST_NAT64] = "nat64-prefix",
+		[AST_TZ] = "tz ",	   [AST_ANSWERS] = "answers", [AST_NAT64] = "nat64-prefix", [AST_GRACE] = "grace ",
 		[AST_DEFAULT] = "default", [AST_SET] = "set ",	      [AST_WINDOW] = "window ",
 		[AST_RULE] = "rule ",	   [AST_EXPECT] = "expect",   [AST_INCLUDE] = "include",
 	};
@@ -204,6 +214,8 @@ static void put_statement(struct printer *p, const struct ast_statement *s)
 			put(p, " ");
 			put_value(p, v);
 		}
+	} else if (s->kind == AST_GRACE) {
+		put_grace(p, s->values.first->text);
 	} else if (s->kind != AST_TZ) {
 		if (s->monitor)
 			put(p, " monitor");

@@ -346,6 +346,32 @@ int value_answers(const char *text, bool *all, struct err *why)
 	return 0;
 }
 
+int value_grace(const char *text, unsigned *seconds, struct err *why)
+{
+	static const struct {
+		char letter;
+		unsigned seconds;
+	} units[] = {{'s', 1}, {'m', 60}, {'h', 3600}};
+	size_t digits = strspn(text, "0123456789");
+	unsigned number = digits > 0 && digits <= 5 ? (unsigned)strtoul(text, NULL, 10) : 0;
+
+	for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+		if (number > 0 && text[0] != '0' && text[digits] == units[i].letter && text[digits + 1] == '\0' &&
+		    number <= IMAGE_GRACE_MAX_S / units[i].seconds) {
+			*seconds = number * units[i].seconds;
+			return 0;
+		}
+	return err_set(why, "this is no time of grace: a number with s, m or h (30s), up to 12h");
+}
+
+const char *value_grace_text(unsigned seconds, char buf[VALUE_GRACE_TEXT_MAX])
+{
+	unsigned unit = seconds % 3600 == 0 ? 3600 : seconds % 60 == 0 ? 60 : 1;
+
+	snprintf(buf, VALUE_GRACE_TEXT_MAX, "%u%c", seconds / unit, unit == 3600 ? 'h' : unit == 60 ? 'm' : 's');
+	return buf;
+}
+
 int value_nat64(const char *text, struct prefix *out, struct err *why)
 {
 	static const uint8_t lengths[] = {32, 40, 48, 56, 64, 96};

@@ -49,6 +49,11 @@ int value_command(const char *text, enum policy_command *out, struct err *why);
 int value_log(const char *text, enum policy_log *out, struct err *why);
 int value_by(const char *text, bool *by_name, struct err *why);
 int value_answers(const char *text, bool *all, struct err *why);
+/* "30s", "5m", "1h": up to twelve hours. */
+int value_grace(const char *text, unsigned *seconds, struct err *why);
+/* The shortest way to write it. */
+#define VALUE_GRACE_TEXT_MAX 16
+const char *value_grace_text(unsigned seconds, char buf[VALUE_GRACE_TEXT_MAX]);
 /* A /32, /40, /48, /56, /64 or /96 of IPv6 (RFC 6052 section 2.2). */
 int value_nat64(const char *text, struct prefix *out, struct err *why);
 /* "2026-12-31", or "2026-12-31 18:00" when time_allowed. */

@@ -84,6 +84,64 @@ int64_t window_next_change(const struct policy_image *i, uint32_t window, int64_
 	return minute;
 }
 
+/* When the clock of a zone jumps next, or is no longer known. */
+static int64_t next_jump(const struct policy_image *i, const struct img_zone *z, int64_t now)
+{
+	const struct img_transition *t = transitions(i, z);
+	uint32_t lo = 0, hi = z->transitions.count;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (t[mid].at <= now)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < z->transitions.count && t[lo].at < z->until ? t[lo].at : z->until;
+}
+
+/* Up to the next jump its clock advances with time, so a state changes only where some hours begin or end, be it on another day. */
+static int64_t next_bound(const struct policy_image *i, const struct img_window *w, int64_t now)
+{
+	const struct img_zone *z = IMAGE_AT(i, SEC_ZONE, struct img_zone, w->zone);
+	int64_t shown, next;
+
+	if (now < 0)
+		return 0;
+	if (!window_clock(i, w->zone, now, &shown))
+		return INT64_MAX;
+	next = next_jump(i, z, now);
+	for (uint32_t n = 0; n < w->hours.count; n++) {
+		const struct img_hours *h = IMAGE_AT(i, SEC_HOURS, struct img_hours, w->hours.first + n);
+		const int64_t bounds[] = {h->start * 60, h->end * 60};
+
+		for (size_t b = 0; b < 2; b++) {
+			int64_t wait = ((bounds[b] - shown) % DAY + DAY) % DAY;
+
+			wait = wait == 0 ? DAY : wait;
+			next = now + wait < next ? now + wait : next;
+		}
+	}
+	return next;
+}
+
+int64_t policy_next_change(const struct policy_image *i, int64_t now)
+{
+	const int64_t *instants = image_section(i, SEC_INSTANT);
+	int64_t next = INT64_MAX;
+
+	for (uint32_t n = 0; n < image_count(i, SEC_INSTANT); n++)
+		if (instants[n] > now && instants[n] < next)
+			next = instants[n];
+	for (uint32_t n = 0; n < image_count(i, SEC_WINDOW); n++) {
+		int64_t bound = next_bound(i, IMAGE_AT(i, SEC_WINDOW, struct img_window, n), now);
+
+		next = bound < next ? bound : next;
+	}
+	return next;
+}
+
 int64_t window_first_instant(const struct img_transition *changes, size_t n, int32_t before, int64_t shown)
 {
 	int32_t offset = before;

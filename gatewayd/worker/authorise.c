@@ -44,25 +44,31 @@ enum policy_method authorise_method(const struct session *s)
 	return s->user != NULL ? POLICY_METHOD_PASSWORD : POLICY_METHOD_NONE;
 }
 
-static struct policy_request facts(const struct session *s, const char *groups[AUTH_GROUPS_MAX])
+struct policy_request authorise_facts(const struct session *s, struct name *name)
 {
-	const struct setup *setup = s->setup;
-
-	for (size_t i = 0; i < setup->ngroups; i++)
-		groups[i] = setup->groups[i];
+	if (s->name != NULL)
+		name->len = (uint8_t)snprintf(name->text, sizeof name->text, "%s", s->name);
 	return (struct policy_request){
 		.client = s->client.addr,
 		.listener = s->listener->name,
 		.user = s->user,
-		.groups = groups,
-		.ngroups = setup->ngroups,
+		.groups = s->groups == NULL ? NULL : s->groups->names,
+		.ngroups = s->groups == NULL ? 0 : s->groups->count,
 		.claimed_user = s->claimed,
 		.method = authorise_method(s),
-		.command = setup->request.command,
-		.name = setup->request.has_name ? &setup->request.name : NULL,
-		.address = setup->request.address,
-		.port = setup->request.port,
+		.command = s->command,
+		.name = s->name != NULL ? name : NULL,
+		.port = s->port,
 	};
+}
+
+/* The same while it is being set up. */
+static struct policy_request facts(const struct session *s, struct name *name)
+{
+	struct policy_request req = authorise_facts(s, name);
+
+	req.address = s->setup->request.address;
+	return req;
 }
 
 void authorise_log(const struct session *s, const struct policy_decision *d, const char *destination, uint16_t port)
@@ -86,7 +92,7 @@ static void log_decision(const struct session *s, const struct policy_decision *
 	authorise_log(s, d, s->name != NULL ? s->name : addr_format(&s->address, address), s->port);
 }
 
-static void deny(struct session *s, const struct policy_decision *d)
+void authorise_note_denial(struct session *s, const struct policy_decision *d)
 {
 	const struct ruleset *rules = s->worker->rules;
 
@@ -94,28 +100,21 @@ static void deny(struct session *s, const struct policy_decision *d)
 	s->rule = strdup(policy_rule_name(rules->image, d->rule));
 	s->revision = rules->revision;
 	log_decision(s, d);
-	session_deny(s, rules->image, d);
+}
+
+void authorise_deny(struct session *s, const struct policy_decision *d)
+{
+	authorise_note_denial(s, d);
+	session_deny(s, s->worker->rules->image, d);
 }
 
 /* Decides every address; those allowed become the candidates, in the order of the answer. */
-static bool keep_aliases(struct setup *setup, const struct name *aliases, size_t n)
-{
-	if (setup->request.command != POLICY_BIND || n == 0)
-		return true;
-	setup->aliases = malloc(n * sizeof *aliases);
-	if (setup->aliases == NULL)
-		return false;
-	memcpy(setup->aliases, aliases, n * sizeof *aliases);
-	setup->naliases = n;
-	return true;
-}
-
 static void decide_addresses(struct session *s, const struct addr *addresses, size_t n, const struct name *aliases,
 			     size_t naliases)
 {
 	struct policy_context ctx = authorise_context(s->worker);
-	const char *groups[AUTH_GROUPS_MAX];
-	struct policy_request req = facts(s, groups);
+	struct name name;
+	struct policy_request req = facts(s, &name);
 	struct policy_decision each[ANSWER_ADDRESSES_MAX], whole;
 	struct setup *setup = s->setup;
 
@@ -123,13 +122,14 @@ static void decide_addresses(struct session *s, const struct addr *addresses, si
 	if (whole.verdict != POLICY_ALLOW) {
 		if (n > 0 && s->address.family == ADDR_NONE)
 			s->address = addresses[0];
-		deny(s, &whole);
+		authorise_deny(s, &whole);
 		return;
 	}
-	if (!keep_aliases(setup, aliases, naliases)) {
+	if (req.name != NULL && answer_keep(&s->answer, addresses, n, aliases, naliases) != 0) {
 		session_refuse(s, REASON_FAULT, "out of memory");
 		return;
 	}
+	s->epoch = s->worker->live.epoch;
 	for (size_t i = 0; i < n; i++)
 		if (each[i].verdict == POLICY_ALLOW)
 			setup->candidates[setup->ncandidates++] =
@@ -158,13 +158,13 @@ static void decide_name(struct session *s)
 {
 	struct policy_context ctx = authorise_context(s->worker);
 	const struct config *config = s->worker->config;
-	const char *groups[AUTH_GROUPS_MAX];
-	struct policy_request req = facts(s, groups);
+	struct name name;
+	struct policy_request req = facts(s, &name);
 	struct policy_decision d;
 
 	policy_decide_name(&ctx, &req, &d);
 	if (d.verdict != POLICY_RESOLVE) {
-		deny(s, &d);
+		authorise_deny(s, &d);
 		return;
 	}
 	session_set_state(s, SESSION_RESOLVING);
@@ -196,19 +196,21 @@ static bool complete_name(struct session *s)
 	req->name = whole;
 	free(s->name);
 	s->name = strdup(whole.text);
-	return true;
+	if (s->name == NULL)
+		session_refuse(s, REASON_FAULT, "out of memory");
+	return s->name != NULL;
 }
 
 void authorise_peer(struct session *s, const struct addr *peer, struct policy_decision *d)
 {
 	struct policy_context ctx = authorise_context(s->worker);
-	const char *groups[AUTH_GROUPS_MAX];
-	struct policy_request req = facts(s, groups);
+	struct name name;
+	struct policy_request req = facts(s, &name);
 
 	/* DST.PORT stays the request's: only the address is news. */
 	if (req.name == NULL)
 		req.address = *peer;
-	policy_decide_address(&ctx, &req, peer, s->setup->aliases, s->setup->naliases, d);
+	asked_again(&ctx, &req, s->answer, peer, true, d);
 	log_decision(s, d);
 }
 
@@ -229,6 +231,8 @@ void authorise_request(struct session *s)
 	}
 	if (s->worker->rules == NULL)
 		session_refuse(s, REASON_NO_POLICY, NULL);
+	else if (req->has_name != (s->name != NULL))
+		session_refuse(s, REASON_FAULT, "out of memory");
 	else if (!req->has_name)
 		decide_addresses(s, &req->address, 1, NULL, 0);
 	else if (complete_name(s))
@@ -268,10 +272,11 @@ int authorise_take_image(struct worker *w, int fd, uint32_t revision, struct err
 	}
 	ruleset_unref(&w->rules);
 	w->rules = r;
+	live_changed(w);
 	return 0;
 }
 
-int authorise_take_table(const struct worker *w, struct table *table, int fd, struct err *why)
+int authorise_take_table(struct worker *w, struct table *table, int fd, struct err *why)
 {
 	struct sealed bytes;
 	struct policy_geo *geo;
@@ -290,6 +295,7 @@ int authorise_take_table(const struct worker *w, struct table *table, int fd, st
 	policy_geo_close(&table->geo);
 	sealed_unmap(&table->bytes);
 	*table = (struct table){.bytes = bytes, .geo = geo};
+	live_changed(w);
 	return 0;
 }
 
@@ -312,6 +318,7 @@ bool authorise_take_local(struct worker *w, const struct ipc_message *m)
 	free(w->local);
 	w->local = local;
 	w->nlocal = count;
+	live_changed(w);
 	return true;
 }
 

@@ -238,12 +238,20 @@ static void go_on(struct session *s)
 	int64_t now = clock_mono_us();
 	bool started = false;
 
+	if (!live_still_allowed(s))
+		return;
 	if (now >= setup->connect_deadline_us) {
 		grant_failed(s, reason_worse(setup->connect_failure, REASON_CONNECT_TIMEOUT));
 		return;
 	}
 	while (!started && setup->next_candidate < setup->ncandidates) {
-		struct attempt *a = may_add_attempt(setup, s->worker) ? free_attempt(setup) : NULL;
+		struct attempt *a;
+
+		if (setup->candidates[setup->next_candidate].refused) {
+			setup->next_candidate++;
+			continue;
+		}
+		a = may_add_attempt(setup, s->worker) ? free_attempt(setup) : NULL;
 		enum reason failure = begin(s, a != NULL ? a : give_up_oldest(setup), setup->next_candidate++);
 
 		started = failure == REASON_NONE;
@@ -278,6 +286,21 @@ void connect_start(struct session *s)
 	for (size_t i = 0; i < ATTEMPTS_MAX; i++)
 		setup->attempts[i] = (struct attempt){.session = s, .fd = -1};
 	go_on(s);
+}
+
+bool connect_again(struct session *s)
+{
+	struct setup *setup = s->setup;
+
+	if (!event_initialized(&setup->connect_timer))
+		return true; /* it has not begun */
+	for (size_t i = 0; i < ATTEMPTS_MAX; i++)
+		if (setup->attempts[i].fd >= 0 && setup->candidates[setup->attempts[i].candidate].refused)
+			close_attempt(&setup->attempts[i]);
+	if (setup->nattempts > 0)
+		return true;
+	go_on(s);
+	return s->state != SESSION_CLOSING;
 }
 
 void connect_stop(struct session *s)

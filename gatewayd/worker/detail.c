@@ -26,14 +26,14 @@ static json_t *candidates(const struct session *s, const struct policy_image *im
 	return list;
 }
 
-static json_t *groups(char (*names)[AUTH_GROUP_NAME_MAX + 1], size_t n)
+static json_t *groups(const struct group_list *groups)
 {
 	json_t *list = json_array();
 
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; groups != NULL && i < groups->count; i++) {
 		char safe[4 * AUTH_GROUP_NAME_MAX + 4];
 
-		json_array_append_new(list, json_string(text_escape(names[i], strlen(names[i]), safe, sizeof safe)));
+		json_array_append_new(list, json_string(text_escape(groups->names[i], strlen(groups->names[i]), safe, sizeof safe)));
 	}
 	return list;
 }
@@ -90,7 +90,7 @@ void detail_write(const struct session *s, const struct policy_image *image, con
 	json_t *root = json_object();
 
 	set_unless_empty(root, "candidates", candidates(s, image));
-	set_unless_empty(root, "groups", groups(s->setup->groups, s->setup->ngroups));
+	set_unless_empty(root, "groups", groups(s->groups));
 	put_principal(root, s);
 	if (s->claimed != NULL)
 		json_object_set_new(root, "claimed_user", json_string(s->claimed));
@@ -103,7 +103,7 @@ void detail_write_flow(const struct udp_flow *f, const struct policy_decision *d
 	const struct association *a = f->association;
 	json_t *root = json_object();
 
-	set_unless_empty(root, "groups", groups(a->groups, a->ngroups));
+	set_unless_empty(root, "groups", groups(a->session->groups));
 	put_principal(root, a->session);
 	set_unless_empty(root, "monitors", monitors(a->session->worker->rules->image, d));
 	if (f->inbound)

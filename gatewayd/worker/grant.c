@@ -115,7 +115,7 @@ void grant_finish(struct session *s)
 	struct sockaddr_storage sa;
 	socklen_t len = sizeof sa;
 
-	if (!setup->connected || !setup->recorded)
+	if (!setup->connected || !setup->recorded || !live_still_allowed(s))
 		return;
 	if (s->state == SESSION_ACCEPTING) {
 		relay(s);

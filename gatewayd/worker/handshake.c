@@ -243,16 +243,13 @@ static bool login(struct session *s)
 	return false;
 }
 
-static bool keep_groups(struct setup *setup, const struct auth_answer *answer)
+static bool keep_groups(struct session *s, const struct auth_answer *answer)
 {
+	groups_put(&s->groups);
 	if (answer->ngroups == 0)
 		return true;
-	setup->groups = malloc(sizeof *setup->groups * answer->ngroups);
-	if (setup->groups == NULL)
-		return false;
-	memcpy(setup->groups, answer->groups, sizeof *setup->groups * answer->ngroups);
-	setup->ngroups = answer->ngroups;
-	return true;
+	s->groups = groups_get(&s->worker->group_lists, answer->groups, answer->ngroups);
+	return s->groups != NULL;
 }
 
 bool handshake_identified(struct session *s, const struct auth_answer *answer, const char *shown)
@@ -273,7 +270,7 @@ bool handshake_identified(struct session *s, const struct auth_answer *answer, c
 		return false;
 	}
 	user = strdup(answer->user);
-	if (user == NULL || !keep_groups(setup, answer)) {
+	if (user == NULL || !keep_groups(s, answer)) {
 		free(user);
 		session_refuse(s, REASON_FAULT, "out of memory");
 		return false;

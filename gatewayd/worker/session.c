@@ -262,9 +262,7 @@ void session_free_setup(struct session *s)
 	limits_stop_asking(setup);
 	stop_shaking(setup);
 	ruleset_unref(&setup->rules);
-	free(setup->groups);
 	free(setup->refusal_detail);
-	free(setup->aliases);
 	pool_put(&s->worker->setup_pool, setup); /* wiped: a log-in went through it */
 	s->setup = NULL;
 }
@@ -307,6 +305,7 @@ static void session_free(struct session *s, bool reset)
 	free(s->name);
 	free(s->rule);
 	free(s->claimed);
+	live_forget(s);
 	if (s->in_lingering)
 		TAILQ_REMOVE(&w->lingering, s, lingering);
 	TAILQ_REMOVE(&w->sessions, s, next);

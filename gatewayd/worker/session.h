@@ -40,6 +40,8 @@ struct lookup;
 struct record;
 struct ruleset;
 struct association;
+struct group_list;
+struct kept_answer;
 struct gss;
 
 enum session_state {
@@ -68,6 +70,7 @@ enum session_state {
 struct candidate {
 	struct addr address;
 	uint32_t rule;
+	bool refused; /* by a policy since */
 };
 
 /* A connection under way to one candidate. */
@@ -103,8 +106,6 @@ struct setup {
 	bool pressed; /* somebody has given way to it already */
 	enum reason refusal; /* while the refusal of a log-in is delayed */
 	char *refusal_detail;
-	char (*groups)[AUTH_GROUP_NAME_MAX + 1];
-	size_t ngroups;
 	struct request request;
 	struct lookup *lookup; /* running, or NULL */
 	struct ruleset *rules; /* that allowed the candidates */
@@ -117,8 +118,6 @@ struct setup {
 	enum reason connect_failure; /* the most telling so far */
 	bool connected, recorded;
 	struct endpoint bound; /* what a reply tells: our end, or a BIND's peer */
-	struct name *aliases;  /* of the answer, for a BIND's second question; malloc'd */
-	size_t naliases;
 	struct record *record; /* the grant, until it is durable */
 };
 
@@ -154,8 +153,13 @@ struct session {
 	bool granted; /* an OPEN record was made: an ENDED record is owed */
 	unsigned strangers; /* who came to a BIND and was not its peer */
 	bool unrecorded; /* granted without any record, as configured */
+	/* What it was granted for, so that it can be decided again; see asked.h. */
+	struct group_list *groups;  /* NULL: none */
+	struct kept_answer *answer;
+	uint32_t epoch;   /* in which it was decided last */
+	int64_t ends_us;  /* monotonic: of its time of grace; 0: it is allowed */
 	/* For the closing record. */
-	uint32_t revision;
+	uint32_t revision; /* by which it was last allowed */
 	struct addr address;
 	uint16_t port;
 	enum policy_command command;

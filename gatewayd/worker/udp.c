@@ -400,10 +400,6 @@ static struct association *new_association(struct session *s)
 	a->client = (struct endpoint){.addr = s->client.addr, .port = s->setup->request.port};
 	a->denials_us = clock_mono_us();
 	TAILQ_INIT(&a->by_age);
-	a->groups = s->setup->groups;
-	a->ngroups = s->setup->ngroups;
-	s->setup->groups = NULL;
-	s->setup->ngroups = 0;
 	return a;
 }
 
@@ -488,6 +484,17 @@ void udp_end_flows(struct session *s)
 		flow_end(f, "association ended");
 }
 
+void udp_decide_again(struct session *s)
+{
+	struct udp_flow *f, *following;
+
+	for (f = TAILQ_FIRST(&s->association->by_age); f != NULL; f = following) {
+		following = TAILQ_NEXT(f, by_age);
+		if (f->state == FLOW_OPEN || f->state == FLOW_RECORDING)
+			flow_still_allowed(f);
+	}
+}
+
 void udp_count(const struct session *s, struct udp_counts *sum)
 {
 	const struct udp_counts *one = &s->association->counts;
@@ -514,7 +521,6 @@ void udp_free(struct session *s)
 	close_socket(a->out_fd[OUT_V4], &a->out_event[OUT_V4]);
 	close_socket(a->out_fd[OUT_V6], &a->out_event[OUT_V6]);
 	udp_count(s, &a->session->worker->udp_counts);
-	free(a->groups);
 	free(a);
 	s->association = NULL;
 }

@@ -58,11 +58,11 @@ struct udp_flow {
 	bool inbound; /* opened by the other side */
 	struct lookup *lookup;
 	struct record *record;
-	struct name *aliases;
-	size_t naliases;
+	struct kept_answer *answer;
 	char *rule;
-	uint32_t revision;
-	int64_t decided_s;      /* wall clock: a window may close */
+	uint32_t revision, epoch; /* by which it was decided last */
+	int64_t ends_us;          /* monotonic: of its time of grace; 0: it is allowed */
+	int64_t denied_s;         /* wall clock */
 	int64_t opened_us, active_us;
 	uint64_t bytes_up, bytes_down, datagrams_up, datagrams_down;
 	uint64_t checked_bytes; /* both ways, at its last checkpoint */
@@ -84,14 +84,14 @@ struct association {
 	int64_t denials_us; /* monotonic; moves on with each that is forgotten */
 	size_t waiting_bytes;
 	struct udp_counts counts;
-	char (*groups)[AUTH_GROUP_NAME_MAX + 1]; /* of the user, for decisions; the setup is gone by then */
-	size_t ngroups;
 };
 
 /* udp.c: sockets. */
 /* The request was granted (its record is durable): makes the sockets, replies, and relays. */
 void udp_start(struct session *s);
 void udp_free(struct session *s);
+/* Decides its flows again, and ends those that are refused. */
+void udp_decide_again(struct session *s);
 /* Ends and records the flows; to be called before the record of the association's own end. */
 void udp_end_flows(struct session *s);
 /* Adds what its association did not carry. */
@@ -108,7 +108,7 @@ void udp_flush(void);
 struct udp_flow *flow_find(struct association *a, const struct request *request, bool inbound);
 /* The open one that replies of remote belong to. */
 struct udp_flow *flow_of_remote(struct association *a, const struct endpoint *remote);
-/* Is it still, by the policy and the time of now?  False: it is to be ended. */
+/* Is it still, by the policy and the time of now, or for its time of grace?  False: it has been ended. */
 bool flow_still_allowed(struct udp_flow *f);
 /* A datagram of the client for it: sent, kept for a moment, or dropped, as the flow's state has it. */
 void flow_take(struct udp_flow *f, const uint8_t *data, size_t len);

@@ -111,7 +111,7 @@ static void refuse(struct udp_flow *f, enum reason reason, const char *detail, c
 	f->association->counts.denied += f->nwaiting;
 	drop_waiting(f);
 	f->state = FLOW_DENIED;
-	f->decided_s = clock_wall_us() / 1000000;
+	f->denied_s = clock_wall_us() / 1000000;
 	f->revision = f->association->session->worker->rules->revision;
 	if (!told)
 		return;
@@ -136,10 +136,8 @@ static void on_durable(struct waiter *w)
 	f->record = NULL;
 	f->state = FLOW_OPEN;
 	/* The record may have taken long: what waited is sent by the policy of now. */
-	if (!flow_still_allowed(f)) {
-		flow_end(f, "denied by policy now");
+	if (!flow_still_allowed(f))
 		return;
-	}
 	STAILQ_FOREACH (d, &f->waiting, next)
 		(d->back ? udp_send_back : udp_send)(f, d->data, d->len);
 	udp_flush();
@@ -148,24 +146,14 @@ static void on_durable(struct waiter *w)
 
 /* ---- deciding ------------------------------------------------------------------------------------------------------ */
 
-static struct policy_request facts(const struct udp_flow *f, const char *groups[AUTH_GROUPS_MAX])
+static struct policy_request facts(const struct udp_flow *f)
 {
-	const struct session *s = f->association->session;
+	struct policy_request req = authorise_facts(f->association->session, NULL); /* which has no name */
 
-	for (size_t i = 0; i < f->association->ngroups; i++)
-		groups[i] = f->association->groups[i];
-	return (struct policy_request){
-		.client = s->client.addr,
-		.listener = s->listener->name,
-		.user = s->user,
-		.groups = groups,
-		.ngroups = f->association->ngroups,
-		.method = authorise_method(s),
-		.command = POLICY_UDP,
-		.name = f->request.has_name ? &f->request.name : NULL,
-		.address = f->request.address,
-		.port = f->request.port,
-	};
+	req.name = f->request.has_name ? &f->request.name : NULL;
+	req.address = f->request.address;
+	req.port = f->request.port;
+	return req;
 }
 
 static void note_decision(struct udp_flow *f, const struct policy_decision *d)
@@ -175,7 +163,8 @@ static void note_decision(struct udp_flow *f, const struct policy_decision *d)
 	free(f->rule);
 	f->rule = strdup(policy_rule_name(w->rules->image, d->rule));
 	f->revision = w->rules->revision;
-	f->decided_s = clock_wall_us() / 1000000;
+	f->epoch = w->live.epoch;
+	f->ends_us = 0;
 }
 
 static void log_flow(const struct udp_flow *f, const struct policy_decision *d)
@@ -233,15 +222,14 @@ static bool has_way_to(const struct addr *address, uint16_t port)
 	return way;
 }
 
-static void decide_addresses(struct udp_flow *f, const struct addr *addresses, size_t n)
+static void decide_addresses(struct udp_flow *f, const struct addr *addresses, size_t n, const struct name *aliases, size_t naliases)
 {
 	struct worker *w = f->association->session->worker;
 	struct policy_context ctx = authorise_context(w);
-	const char *groups[AUTH_GROUPS_MAX];
-	struct policy_request req = facts(f, groups);
+	struct policy_request req = facts(f);
 	struct policy_decision each[ANSWER_ADDRESSES_MAX], whole;
 
-	policy_decide_answers(&ctx, &req, addresses, n, f->aliases, f->naliases, each, &whole);
+	policy_decide_answers(&ctx, &req, addresses, n, aliases, naliases, each, &whole);
 	if (whole.verdict != POLICY_ALLOW) {
 		deny_by_policy(f, &whole);
 		return;
@@ -278,27 +266,21 @@ static void on_answer(const struct answer *answer, void *arg)
 		deny(f, answer->failure, answer->detail);
 		return;
 	}
-	f->aliases = answer->naliases == 0 ? NULL : malloc(answer->naliases * sizeof *f->aliases);
-	if (answer->naliases > 0 && f->aliases == NULL) {
+	if (answer_keep(&f->answer, answer->addresses, answer->naddresses, answer->aliases, answer->naliases) != 0)
 		deny(f, REASON_FAULT, "out of memory");
-		return;
-	}
-	if (answer->naliases > 0)
-		memcpy(f->aliases, answer->aliases, answer->naliases * sizeof *f->aliases);
-	f->naliases = answer->naliases;
-	decide_addresses(f, answer->addresses, answer->naddresses);
+	else
+		decide_addresses(f, answer->addresses, answer->naddresses, answer->aliases, answer->naliases);
 }
 
 static void decide(struct udp_flow *f)
 {
 	struct worker *w = f->association->session->worker;
 	struct policy_context ctx = authorise_context(w);
-	const char *groups[AUTH_GROUPS_MAX];
-	struct policy_request req = facts(f, groups);
+	struct policy_request req = facts(f);
 	struct policy_decision d;
 
 	if (!f->request.has_name) {
-		decide_addresses(f, &f->request.address, 1);
+		decide_addresses(f, &f->request.address, 1, NULL, 0);
 		return;
 	}
 	policy_decide_name(&ctx, &req, &d);
@@ -316,24 +298,34 @@ static void decide(struct udp_flow *f)
 	w->udp_lookups++;
 }
 
-/* A decision holds for one image, and for the second in which it was made. */
 bool flow_still_allowed(struct udp_flow *f)
 {
-	const struct worker *w = f->association->session->worker;
-	struct policy_context ctx = authorise_context(w);
-	const char *groups[AUTH_GROUPS_MAX];
+	struct worker *w = f->association->session->worker;
+	char reason[AUDIT_TEXT_MAX + 64], text[AUDIT_TEXT_MAX];
+	struct policy_context ctx;
 	struct policy_request req;
 	struct policy_decision d;
 
-	if (f->revision == w->rules->revision && f->decided_s == ctx.now)
+	live_look(w);
+	if (f->epoch == w->live.epoch || w->config->live_keep)
 		return true;
-	req = facts(f, groups);
-	policy_decide_address(&ctx, &req, &f->remote, f->aliases, f->naliases, &d);
-	if (d.verdict != POLICY_ALLOW)
-		return false;
+	ctx = authorise_context(w);
+	req = facts(f);
+	asked_again(&ctx, &req, f->answer, &f->remote, true, &d);
+	if (d.verdict == POLICY_ALLOW) {
+		note_decision(f, &d);
+		f->source = policy_rule_source(w->rules->image, d.rule);
+		return true;
+	}
+	f->epoch = w->live.epoch;
+	if (live_grace(w, &f->ends_us))
+		return true;
+	w->live.ended++;
 	note_decision(f, &d);
-	f->source = policy_rule_source(w->rules->image, d.rule);
-	return true;
+	log_flow(f, &d);
+	snprintf(reason, sizeof reason, "denied by policy now: %s", policy_decision_text(w->rules->image, &d, text, sizeof text));
+	flow_end(f, reason);
+	return false;
 }
 
 void flow_checkpoint(struct udp_flow *f, int64_t now_us)
@@ -378,7 +370,7 @@ void flow_end(struct udp_flow *f, const char *reason)
 	TAILQ_REMOVE(&a->by_age, f, by_age);
 	a->nflows--;
 	a->ninbound -= f->inbound;
-	free(f->aliases);
+	answer_forget(&f->answer);
 	free(f->rule);
 	free(f);
 }
@@ -480,7 +472,7 @@ static void take(struct udp_flow *f, const uint8_t *data, size_t len, bool back)
 	case FLOW_DENIED:
 		a->counts.denied++;
 		/* Asked again when the policy has changed, and after a while: a window may have opened, a name appeared. */
-		if (f->revision != a->session->worker->rules->revision || clock_wall_us() / 1000000 > f->decided_s + DENIED_S)
+		if (f->revision != a->session->worker->rules->revision || clock_wall_us() / 1000000 > f->denied_s + DENIED_S)
 			flow_end(f, "");
 		return;
 	case FLOW_OPEN:
@@ -490,7 +482,6 @@ static void take(struct udp_flow *f, const uint8_t *data, size_t len, bool back)
 			return;
 		}
 		a->counts.denied++;
-		flow_end(f, "denied by policy now");
 	}
 }
 

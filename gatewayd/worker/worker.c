@@ -78,6 +78,7 @@ static void send_status(struct worker *w)
 				   (json_int_t)recording_waiting(w->recording), "max_sessions", (json_int_t)w->max_sessions);
 	char text[2048];
 
+	json_object_set_new(status, "ended_by_policy", json_integer((json_int_t)w->live.ended));
 	if (c->unrecorded > 0)
 		json_object_set_new(status, "unrecorded", json_integer((json_int_t)c->unrecorded));
 	add_udp_status(w, status);
@@ -289,6 +290,7 @@ int worker_main(struct child *c)
 	w->base = c->base;
 	w->session_tag = worker_random_tag();
 	sessions_init(w);
+	live_init(w);
 	LIST_INIT(&w->asking);
 	TAILQ_INIT(&w->admitting);
 	w->recording = recording_new(w->base, ROLE_WORKER,

@@ -9,6 +9,8 @@
 #include "common/ipc.h"
 #include "common/sealed.h"
 #include "gatewayd/child.h"
+#include "gatewayd/worker/asked.h"
+#include "gatewayd/worker/live.h"
 #include "gatewayd/worker/pool.h"
 #include "gatewayd/worker/session.h"
 #include "gatewayd/worker/udp.h"
@@ -77,6 +79,8 @@ struct worker {
 		struct sealed bytes;
 		struct policy_geo *geo; /* NULL: none */
 	} geo, asn;
+	struct live live; /* and what it does to sessions that live */
+	struct group_lists group_lists;
 	struct addr *local; /* addresses of this host, for the guard of our own listeners; NULL: not known yet */
 	size_t nlocal;
 	uint16_t *own_ports;
@@ -169,13 +173,19 @@ void limits_master_new(struct worker *w);
 void authorise_request(struct session *s);
 /* How the client authenticated, in the terms of policy. */
 enum policy_method authorise_method(const struct session *s);
+/* What a session was asked with, from its request on; but for the literal address, which is the caller's to set.  name: room for
+ * its name. */
+struct policy_request authorise_facts(const struct session *s, struct name *name);
+/* Denies it before it relays, or notes and logs the rule that ends one that does. */
+void authorise_deny(struct session *s, const struct policy_decision *d);
+void authorise_note_denial(struct session *s, const struct policy_decision *d);
 /* What decisions are made with, now. */
 struct policy_context authorise_context(const struct worker *w);
 /* A rule's `log`: people want to hear of it at once, besides the audit. */
 void authorise_log(const struct session *s, const struct policy_decision *d, const char *destination, uint16_t port);
 int authorise_take_image(struct worker *w, int fd, uint32_t revision, struct err *why);
 /* table: one of the worker's two. */
-int authorise_take_table(const struct worker *w, struct table *table, int fd, struct err *why);
+int authorise_take_table(struct worker *w, struct table *table, int fd, struct err *why);
 /* The addresses of this host, from the supervisor; false if the message is malformed. */
 bool authorise_take_local(struct worker *w, const struct ipc_message *m);
 void authorise_learn_ports(struct worker *w);
@@ -194,6 +204,8 @@ void bind_wait(struct session *s);
 void connect_order(struct setup *setup);
 void connect_start(struct session *s);
 void connect_stop(struct session *s);
+/* Some candidates have been refused since: goes on with the others.  False: the session has been refused. */
+bool connect_again(struct session *s);
 
 /* detail.c: what an event says beyond its columns, as a JSON object; "" if nothing. */
 void detail_write(const struct session *s, const struct policy_image *image, const struct policy_decision *d, struct audit_event *e);

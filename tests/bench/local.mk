@@ -31,3 +31,15 @@ audit-bench: tests/bench/audit-bench$(EXEEXT)
 auth-bench: all
 	@GATEWAYD_BUILD=. /usr/bin/python3 $(srcdir)/tests/bench/auth-bench.py
 EXTRA_DIST += tests/bench/auth-bench.py
+
+# What a change of the policy costs a worker with 50,000 sessions.
+EXTRA_PROGRAMS += tests/bench/live-bench
+CLEANFILES += tests/bench/live-bench$(EXEEXT)
+tests_bench_live_bench_SOURCES = tests/bench/live-bench.c gatewayd/worker/live.c gatewayd/worker/asked.c gatewayd/worker/authorise.c \
+	gatewayd/worker/pool.c gatewayd/worker/reply.c
+tests_bench_live_bench_CPPFLAGS = $(gatewayd_gatewayd_CPPFLAGS) $(PCRE2_CFLAGS)
+tests_bench_live_bench_LDADD = $(gatewayd_gatewayd_LDADD)
+
+.PHONY: live-bench
+live-bench: tests/bench/live-bench$(EXEEXT)
+	@./tests/bench/live-bench

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from harness import ports, servers, socks, wait
+from harness import dns, ports, servers, socks, wait
 
 SERVED = {"listener_commands": ["connect", "bind"]}
 FTP_DATA = 20
@@ -208,16 +208,21 @@ def test_the_port_that_policy_sees_is_the_requests(gateway):
         assert c.reply() == socks.OK
 
 
-def test_policy_denies_the_peer_that_it_allowed_before(gateway):
-    g = start(gateway, bind_timeout=1500)
-    with ask(g) as c:
+def test_policy_denies_the_peer_that_it_allowed_before(gateway, dns_server):
+    """Of two peers that the name has: the wait for the other goes on."""
+    d = dns_server(lambda name, kind, nth: [dns.record(name, dns.A, x) for x in ("127.0.0.2", "127.0.0.3")] if kind == dns.A else [])
+    g = start(gateway, resolver=[d.address])
+    with ask(g, "two.test") as c:
         assert c.code == socks.OK
-        g.write_policy("rule no deny to cidr 127.0.0.0/8\ndefault deny\n")
+        g.write_policy("rule no deny to cidr 127.0.0.2/32\nrule yes allow to cidr 127.0.0.0/8\n")
         g.reload()
-        assert turned_away(c.bound, "127.0.0.1")
-        assert c.reply() == socks.HOST_UNREACHABLE
+        assert turned_away(c.bound, "127.0.0.2")
+        with come(c.bound, "127.0.0.3"):
+            assert c.reply() == socks.OK
+            ended = g.rows(event="ended")
+            assert ended == []
     row = g.wait_rows(1, event="denied")[0]
-    assert (row["address"], "policy denies this peer" in row["reason"]) == ("127.0.0.1", True)
+    assert (row["address"], "policy denies this peer" in row["reason"], row["rule"]) == ("127.0.0.2", True, "no")
 
 
 def test_the_client_leaves_first(gateway):

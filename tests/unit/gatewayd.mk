@@ -1,6 +1,6 @@
 check_PROGRAMS += tests/unit/test_conf tests/unit/test_recording tests/unit/test_fold tests/unit/test_socks4 tests/unit/test_socks5 tests/unit/test_hosts \
 	tests/unit/test_gss_frame \
-	tests/unit/test_reply tests/unit/test_pool tests/unit/test_resolver
+	tests/unit/test_reply tests/unit/test_asked tests/unit/test_pool tests/unit/test_resolver
 GATEWAYD_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CMOCKA_CFLAGS) $(EVENT_CFLAGS) $(SODIUM_CFLAGS) $(CONFUSE_CFLAGS) $(CARES_CFLAGS)
 
 tests_unit_test_conf_SOURCES = tests/unit/test_conf.c gatewayd/conf.c
@@ -43,3 +43,7 @@ tests_unit_test_resolver_LDADD = common/libcommon.a $(CARES_LIBS) $(EVENT_LIBS) 
 tests_unit_test_gss_frame_SOURCES = tests/unit/test_gss_frame.c gatewayd/worker/gss_frame.c
 tests_unit_test_gss_frame_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS)
 tests_unit_test_gss_frame_LDADD = common/libcommon.a $(CMOCKA_LIBS)
+
+tests_unit_test_asked_SOURCES = tests/unit/test_asked.c tests/unit/policy_fixture.c tests/unit/policy_fixture.h gatewayd/worker/asked.c
+tests_unit_test_asked_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS) $(PCRE2_CFLAGS)
+tests_unit_test_asked_LDADD = policy/libpolicy.a common/libcommon.a $(POLICY_LIBS) $(CMOCKA_LIBS)

@@ -224,6 +224,39 @@ static void test_canonical_form(void **unused)
 	fixture_close(&f);
 }
 
+/* `grace` is a word where a statement begins; everywhere else somebody may be called that. */
+static void test_grace(void **unused)
+{
+	static const struct {
+		const char *text, *printed;
+		unsigned seconds;
+	} good[] = {{"grace 30s\n", "grace 30s\n", 30},   {"grace   90s  # why\n", "grace 90s  # why\n", 90},
+		    {"grace 120s\n", "grace 2m\n", 120},   {"grace \"720m\"\n", "grace 12h\n", 43200},
+		    {"grace 1s\n", "grace 1s\n", 1},
+		    {"rule grace allow user grace\n", "rule grace allow user grace\n", 0},
+		    {"set s user {\n\tgrace\n}\nrule r allow user @s\n", "set s user { grace }\nrule r allow user @s\n", 0}};
+	static const char *const bad[] = {"grace\n", "grace 0s\n", "grace 30\n", "grace 030s\n", "grace -3s\n", "grace 43201s\n", "grace 13h\n",
+					  "grace 99999999999h\n", "grace 3 s\n", "grace 3d\n", "grace 30s\ngrace 40s\n", "grace @a\n"};
+	struct fixture f;
+
+	(void)unused;
+	for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+		fixture_open(&f, good[i].text);
+		assert_int_equal(policy_grace_s(f.image), good[i].seconds);
+		char *printed = policy_print(f.tree);
+
+		assert_string_equal(printed, good[i].printed);
+		free(printed);
+		fixture_close(&f);
+	}
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		fixture_check(&f, bad[i], strlen(bad[i]));
+		if (f.diagnostics.errors == 0)
+			fail_msg("%s is taken", bad[i]);
+		fixture_close(&f);
+	}
+}
+
 static void test_remarks_inside_a_set_stay(void **unused)
 {
 	static const char text[] = "set a cidr {\n\t# ours\n\t10.0.0.0/8  # the old one\n\n\t# "
@@ -356,6 +389,7 @@ int main(void)
 		cmocka_unit_test(test_errors_are_bounded),
 		cmocka_unit_test(test_a_line_of_a_million_bytes),
 		cmocka_unit_test(test_canonical_form),
+		cmocka_unit_test(test_grace),
 		cmocka_unit_test(test_remarks_inside_a_set_stay),
 		cmocka_unit_test(test_quotes_and_backslashes),
 		cmocka_unit_test(test_unicode_domains_become_a_labels),

@@ -233,6 +233,59 @@ static void test_next_change(void **unused)
 	fixture_close(&f);
 }
 
+/* From moment to moment, never past a change: what is found minute by minute is found this way, too. */
+static void test_next_change_of_a_policy(void **unused)
+{
+	static const char *const windows[] = {
+		"tz Europe/Berlin { mon-fri 08:00-18:00 except 2026-03-30 }", "tz Europe/Berlin { sun 01:30-03:30 }", "{ fri 22:00-06:00 }",
+		"tz Australia/Lord_Howe { 01:45-02:15 }", "tz America/New_York { sat 00:00-24:00 sun 12:00-12:00 }", "tz Asia/Kathmandu { mon }"};
+	uint64_t chance = 7;
+
+	(void)unused;
+	for (size_t i = 0; i < sizeof windows / sizeof *windows; i++) {
+		struct fixture f;
+
+		open_window(&f, windows[i]);
+		for (int n = 0; n < 300; n++) {
+			chance = chance * 6364136223846793005u + 1442695040888963407u;
+			int64_t now = utc(20, 0, 0) + (int64_t)((chance >> 20) % (400 * 86400u)) - 200 * 86400;
+			int64_t wanted = window_next_change(f.image, 0, now), at = now;
+
+			if (window_state(f.image, 0, wanted) == window_state(f.image, 0, now))
+				continue; /* not within a week */
+			while (at < wanted && window_state(f.image, 0, at) == window_state(f.image, 0, now)) {
+				int64_t next = policy_next_change(f.image, at);
+
+				assert_true(next > at);
+				at = next;
+			}
+			if (at != wanted)
+				fail_msg("%s: from %lld to %lld, not %lld", windows[i], (long long)now, (long long)at, (long long)wanted);
+		}
+		fixture_close(&f);
+	}
+}
+
+static void test_next_change_by_dates(void **unused)
+{
+	struct fixture f;
+
+	(void)unused;
+	fixture_open(&f, "rule a allow until 2026-11-20\nrule b allow from \"2026-11-19 12:00\" port 22\n");
+	assert_int_equal(policy_next_change(f.image, 0), utc(19, 12, 0));
+	assert_int_equal(policy_next_change(f.image, utc(19, 12, 0) - 1), utc(19, 12, 0));
+	assert_int_equal(policy_next_change(f.image, utc(19, 12, 0)), utc(21, 0, 0));
+	assert_true(policy_next_change(f.image, utc(21, 0, 0)) == INT64_MAX);
+	fixture_close(&f);
+	fixture_open(&f, "rule a allow port 22\n");
+	assert_true(policy_next_change(f.image, 0) == INT64_MAX);
+	fixture_close(&f);
+	open_window(&f, "{ mon }");
+	assert_int_equal(policy_next_change(f.image, INT64_MIN), 0);
+	assert_true(policy_next_change(f.image, INT64_MAX - 5) == INT64_MAX);
+	fixture_close(&f);
+}
+
 static void test_damaged_zone_files(void **unused)
 {
 	size_t len;
@@ -275,6 +328,8 @@ int main(void)
 		cmocka_unit_test(test_zones_agree_with_the_c_library),
 		cmocka_unit_test(test_from_and_until),
 		cmocka_unit_test(test_next_change),
+		cmocka_unit_test(test_next_change_of_a_policy),
+		cmocka_unit_test(test_next_change_by_dates),
 		cmocka_unit_test(test_damaged_zone_files),
 	};
 
