@@ -176,8 +176,7 @@ int gss_server_read_keytab(const char *keytab, const char *krb5_conf, struct err
 
 /* ---- what GSSAPI says --------------------------------------------------------------------------------------------- */
 
-/* "text of the mechanism, or else of the call", for a reason. */
-static void describe(OM_uint32 major, OM_uint32 minor, char *out, size_t size)
+void gss_describe(uint32_t major, uint32_t minor, char *out, size_t size)
 {
 	gss_buffer_desc text = GSS_C_EMPTY_BUFFER;
 	OM_uint32 more = 0, ignored;
@@ -247,7 +246,7 @@ struct gss_server *gss_server_new(const struct gss_server_options *options, stru
 	krb5_gss_register_acceptor_identity(MEMORY_KEYTAB);
 	major = gss_acquire_cred(&minor, GSS_C_NO_NAME, GSS_C_INDEFINITE, &only_krb5, GSS_C_ACCEPT, &s->credential, NULL, NULL);
 	if (GSS_ERROR(major)) {
-		describe(major, minor, text, sizeof text);
+		gss_describe(major, minor, text, sizeof text);
 		err_set(why, "cannot use the keys of gssapi-keytab: %s", text);
 		free(s);
 		return NULL;
@@ -405,7 +404,7 @@ static void complete(struct gss_server *s, struct context *c, gss_name_t name, O
 		return;
 	major = gss_export_sec_context(&minor, &c->handle, &s->exported);
 	if (GSS_ERROR(major) || s->exported.length > GSS_CONTEXT_MAX) {
-		describe(major, minor, text, sizeof text);
+		gss_describe(major, minor, text, sizeof text);
 		settle(out, AUTH_FAILED, "the established context cannot be handed on: %s", text);
 		return;
 	}
@@ -426,7 +425,7 @@ static void step(struct gss_server *s, struct context *c, const struct gss_step 
 	major = gss_accept_sec_context(&minor, &c->handle, s->credential, &input, GSS_C_NO_CHANNEL_BINDINGS, &name, NULL,
 				       &s->token, &flags, &lifetime, NULL);
 	if (GSS_ERROR(major) || s->token.length > GSS_INPUT_MAX) {
-		describe(major, minor, text, sizeof text);
+		gss_describe(major, minor, text, sizeof text);
 		settle(out, is_of_the_client(major, minor) || !GSS_ERROR(major) ? AUTH_DENIED : AUTH_FAILED, "Kerberos: %s", text);
 		wipe(&s->token); /* a client that is refused gets an abort, and nothing else */
 	} else if (major & GSS_S_CONTINUE_NEEDED) {

@@ -22,6 +22,9 @@ struct gss_server_options {
  * that under another inode, as editors and packages leave it, is none that our sandbox lets us open. */
 int gss_use_krb5_conf(const char *path, struct err *why);
 
+/* What the mechanism says of minor; where that is nothing, what GSSAPI says of major.  Printable ASCII, for a reason. */
+void gss_describe(uint32_t major, uint32_t minor, char *out, size_t size);
+
 /* Copies the keytab into the memory of this process, with the rights that it has now: call it before they are dropped. */
 int gss_server_read_keytab(const char *keytab, const char *krb5_conf, struct err *why);
 /* Needs the keytab; touches what the libraries will want to have seen before the sandbox closes. */

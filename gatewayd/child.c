@@ -183,15 +183,6 @@ void child_ask_end(struct child *c, enum role role, uint16_t slot)
 	ipc_send_wire(c->supervisor, IPC_KILL, &w);
 }
 
-/* An established Kerberos context is imported with the configuration that it was made under (libkrb5 looks at that file each
- * time, and reads it again when it has changed). */
-static const char *readable_file(const struct child *c)
-{
-	bool kerberos = c->role == ROLE_GSSAPI || (c->role == ROLE_WORKER && config_has_gssapi(c->config));
-
-	return kerberos ? c->config->gssapi_krb5_conf : NULL;
-}
-
 int child_run(struct child *c)
 {
 	struct err why;
@@ -200,7 +191,7 @@ int child_run(struct child *c)
 		c->running = true;
 		ipc_attach(c->supervisor, c->base, on_supervisor_message, on_supervisor_gone, c);
 		ipc_on_violation(report_violation, c);
-		if (c->config->sandbox && sandbox_enter(c->role, readable_file(c), &why) != 0)
+		if (c->config->sandbox && sandbox_enter(c->role, c->role == ROLE_WORKER && config_has_gssapi(c->config), &why) != 0)
 			log_fatal("%s", why.text);
 		if (!c->ready_later)
 			child_ready(c);

@@ -54,15 +54,12 @@ static int allow(int ruleset, const char *path, int flags, uint64_t access)
 	return rc;
 }
 
-int landlock_close(bool keep_cwd, const char *readable, const char *file, struct err *why)
+int landlock_close(bool keep_cwd, const char *readable, struct err *why)
 {
 	int abi = create_ruleset(NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 	struct landlock_ruleset_attr attr;
 	int ruleset;
 
-	if (abi < 1 && file != NULL)
-		return err_set(why, "this kernel has no Landlock, which keeps processes that read %s from other files: no listener can "
-				    "offer GSSAPI here", file);
 	if (abi < 1) {
 		log_warning("this kernel has no Landlock: files are guarded by permissions and system-call filters only");
 		return 0;
@@ -73,7 +70,6 @@ int landlock_close(bool keep_cwd, const char *readable, const char *file, struct
 		return err_set_errno(why, "cannot make a Landlock rule set");
 	if ((keep_cwd && allow(ruleset, ".", O_DIRECTORY, file_access(abi)) != 0) ||
 	    (readable != NULL && allow(ruleset, readable, O_DIRECTORY, LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR) != 0) ||
-	    (file != NULL && allow(ruleset, file, 0, LANDLOCK_ACCESS_FS_READ_FILE) != 0) ||
 	    syscall(SYS_landlock_restrict_self, ruleset, 0) != 0) {
 		err_set_errno(why, "cannot close the Landlock sandbox");
 		close(ruleset);

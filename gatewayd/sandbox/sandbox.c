@@ -77,9 +77,8 @@ static const int plugin_calls[] = {
 	SCMP_SYS(pipe2), SCMP_SYS(socketpair), SCMP_SYS(bind), SCMP_SYS(getsockname), SCMP_SYS(sendmmsg), SCMP_SYS(eventfd2),
 };
 
-/* To look at one file; Landlock says which.  It is opened to be read only. */
-static const int one_file_calls[] = {SCMP_SYS(openat), SCMP_SYS(open), SCMP_SYS(stat), SCMP_SYS(newfstatat)};
-static const int write_flags[] = {O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND, O_TMPFILE & ~O_DIRECTORY};
+/* To look at paths.  What is found there cannot be opened. */
+static const int look_calls[] = {SCMP_SYS(stat), SCMP_SYS(newfstatat), SCMP_SYS(access), SCMP_SYS(faccessat), SCMP_SYS(faccessat2)};
 
 /* Looks for a path, gets EACCES instead of a death: libraries try a file and go on without it. */
 static const int refused_calls[] = {
@@ -155,62 +154,42 @@ static bool is_one_of(int call, const int *calls, size_t n)
 	return false;
 }
 
-/* flags: the argument that has them. */
-static int add_open_rules(scmp_filter_ctx ctx, int call, unsigned flags)
-{
-	scmp_datum_t all = 0;
-	int rc = 0;
-
-	for (size_t i = 0; i < LENGTH(write_flags); i++) {
-		scmp_datum_t bit = (scmp_datum_t)write_flags[i];
-		struct scmp_arg_cmp has_it = SCMP_CMP(flags, SCMP_CMP_MASKED_EQ, bit, bit);
-
-		all |= bit;
-		rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO(EACCES), call, 1, &has_it);
-	}
-	struct scmp_arg_cmp has_none = SCMP_CMP(flags, SCMP_CMP_MASKED_EQ, all, 0);
-
-	return rc | seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, call, 1, &has_none);
-}
-
 /* Paths that are looked for in vain. */
-static int add_refusals(scmp_filter_ctx ctx, bool one_file)
+static int add_refusals(scmp_filter_ctx ctx, bool looks)
 {
 	struct scmp_arg_cmp empty_path = SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH);
 	struct scmp_arg_cmp named_path = SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, 0);
 	int rc = 0;
 
 	for (size_t i = 0; i < LENGTH(refused_calls); i++)
-		if (!one_file || !is_one_of(refused_calls[i], one_file_calls, LENGTH(one_file_calls)))
+		if (!looks || !is_one_of(refused_calls[i], look_calls, LENGTH(look_calls)))
 			rc |= seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), refused_calls[i], 0);
-	if (one_file) {
-		rc |= seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(stat), 0);
-		rc |= seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 0);
-		rc |= add_open_rules(ctx, SCMP_SYS(open), 1);
-		return rc | add_open_rules(ctx, SCMP_SYS(openat), 2);
-	}
+	for (size_t i = 0; looks && i < LENGTH(look_calls); i++)
+		rc |= seccomp_rule_add(ctx, SCMP_ACT_ALLOW, look_calls[i], 0);
+	if (looks)
+		return rc;
 	rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1, &empty_path);
 	return rc | seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(newfstatat), 1, &named_path);
 }
 
-static int add_argument_rules(scmp_filter_ctx ctx, bool files, bool one_file)
+static int add_argument_rules(scmp_filter_ctx ctx, bool files, bool looks)
 {
 	struct scmp_arg_cmp no_exec = SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0);
 	int rc = 0;
 
 	rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, &no_exec);
 	rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, &no_exec);
-	return files ? rc : rc | add_refusals(ctx, one_file);
+	return files ? rc : rc | add_refusals(ctx, looks);
 }
 
-static int install_filter(const struct profile *p, bool one_file, struct err *why)
+static int install_filter(const struct profile *p, bool looks, struct err *why)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int rc;
 
 	if (ctx == NULL)
 		return err_set(why, "cannot make a system-call filter");
-	rc = add_argument_rules(ctx, uses(p, read_file_calls), one_file) | add_self_rules(ctx);
+	rc = add_argument_rules(ctx, uses(p, read_file_calls), looks) | add_self_rules(ctx);
 	if (uses(p, network_calls))
 		rc |= add_socket_rules(ctx);
 	for (size_t i = 0; uses(p, replay_cache_calls) && i < LENGTH(plugin_calls); i++)
@@ -227,7 +206,7 @@ static int install_filter(const struct profile *p, bool one_file, struct err *wh
 	return 0;
 }
 
-int sandbox_enter(enum role role, const char *file, struct err *why)
+int sandbox_enter(enum role role, bool looks, struct err *why)
 {
 	const struct profile *p = &profiles[role];
 
@@ -239,7 +218,7 @@ int sandbox_enter(enum role role, const char *file, struct err *why)
 #endif
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
 		return err_set_errno(why, "cannot give up new privileges");
-	if (landlock_close(p->keep_cwd, p->readable, file, why) != 0)
+	if (landlock_close(p->keep_cwd, p->readable, why) != 0)
 		return -1;
-	return install_filter(p, file != NULL, why);
+	return install_filter(p, looks, why);
 }

@@ -275,7 +275,7 @@ static void describe(OM_uint32 major, OM_uint32 minor, struct err *why)
 {
 	gss_buffer_desc text = GSS_C_EMPTY_BUFFER;
 	OM_uint32 more = 0, ignored;
-	char safe[160] = "";
+	char safe[100] = "", cause[140];
 
 	if (major == GSS_S_COMPLETE) {
 		err_set(why, "more than a message holds");
@@ -293,7 +293,8 @@ static void describe(OM_uint32 major, OM_uint32 minor, struct err *why)
 	if (gss_display_status(&ignored, GSS_ROUTINE_ERROR(major), GSS_C_GSS_CODE, GSS_C_NO_OID, &more, &text) == GSS_S_COMPLETE)
 		text_escape(text.value, text.length, safe, sizeof safe);
 	gss_release_buffer(&ignored, &text);
-	err_set(why, "GSSAPI: %s (%#x)", safe, (unsigned)minor);
+	gss_describe(major, minor, cause, sizeof cause);
+	err_set(why, "GSSAPI: %s (%s)", safe, cause);
 }
 
 static OM_uint32 unwrap_copy(struct gss *g, uint8_t *token, size_t len, uint8_t **plain, size_t *plain_len, bool *confidential,
@@ -408,17 +409,27 @@ static uint8_t *put(uint8_t *at, gss_buffer_t buffer)
 	return at + buffer->length;
 }
 
+/* A library that makes a message and leaves it readable has not done what was asked. */
+static void not_sealed(OM_uint32 major, OM_uint32 minor, bool readable, struct err *why)
+{
+	if (!GSS_ERROR(major) && readable)
+		err_set(why, "the confidentiality that was agreed on cannot be had");
+	else
+		describe(major, minor, why);
+}
+
 static int seal_copy(struct gss *g, bool confidential, const uint8_t *data, size_t len, uint8_t *token, size_t *token_len,
 		     struct err *why)
 {
 	gss_buffer_desc in = {.length = len, .value = (void *)(uintptr_t)data}, out = GSS_C_EMPTY_BUFFER;
-	OM_uint32 ignored, minor, major = gss_wrap(&minor, g->context, confidential, GSS_C_QOP_DEFAULT, &in, NULL, &out);
-	int rc = GSS_ERROR(major) || out.length > GSS_TOKEN_MAX ? -1 : 0;
+	int conf = 0;
+	OM_uint32 ignored, minor, major = gss_wrap(&minor, g->context, confidential, GSS_C_QOP_DEFAULT, &in, &conf, &out);
+	int rc = GSS_ERROR(major) || out.length > GSS_TOKEN_MAX || (confidential && !conf) ? -1 : 0;
 
 	if (rc == 0)
 		memcpy(token, out.value, out.length);
 	else
-		describe(major, minor, why);
+		not_sealed(major, minor, confidential && !conf, why);
 	*token_len = out.length;
 	gss_release_buffer(&ignored, &out);
 	return rc;
@@ -433,6 +444,7 @@ static int seal_in_place(struct gss *g, bool confidential, const uint8_t *data, 
 		{.type = GSS_IOV_BUFFER_TYPE_PADDING},
 		{.type = GSS_IOV_BUFFER_TYPE_TRAILER},
 	};
+	int conf = 0;
 	OM_uint32 minor, major = gss_wrap_iov_length(&minor, g->context, confidential, GSS_C_QOP_DEFAULT, NULL, iov, 4);
 	uint8_t *at = token;
 
@@ -441,11 +453,12 @@ static int seal_in_place(struct gss *g, bool confidential, const uint8_t *data, 
 		for (int i = 0; i < 4; i++)
 			at = put(at, &iov[i].buffer);
 		memcpy(iov[1].buffer.value, data, len);
-		major = gss_wrap_iov(&minor, g->context, confidential, GSS_C_QOP_DEFAULT, NULL, iov, 4);
+		major = gss_wrap_iov(&minor, g->context, confidential, GSS_C_QOP_DEFAULT, &conf, iov, 4);
+		if (!GSS_ERROR(major) && (conf || !confidential))
+			return 0;
+		explicit_bzero(token, *token_len); /* it may be readable */
 	}
-	if (!GSS_ERROR(major) && *token_len <= GSS_TOKEN_MAX)
-		return 0;
-	describe(major, minor, why);
+	not_sealed(major, minor, confidential && !conf, why);
 	return -1;
 }
 

@@ -156,8 +156,8 @@ def test_integrity_where_confidentiality_was_agreed(gateway, realm, ann, echo):
 @pytest.mark.parametrize("spoil, words", [
     (lambda c: [c.wrap(b"one")] * 2, "a message of the client came twice"),
     (lambda c: [c.wrap(b"one"), (c.wrap(b"lost"), c.wrap(b"two"))[1]], "a message of the client is missing, or out of its place"),
-    (lambda c: [c.wrap(b"one")[:-1] + b"\0", b""], "GSSAPI: "),
-    (lambda c: [b"x" * 65535], "GSSAPI: "),
+    (lambda c: [c.wrap(b"one")[:-1] + b"\0", b""], "GSSAPI: A token had an invalid Message Integrity Check (MIC) ("),
+    (lambda c: [b"x" * 65535], "GSSAPI: Invalid token was supplied (Token header is malformed"),
 ])
 def test_messages_that_somebody_touched(gateway, realm, ann, echo, spoil, words):
     g = gssapi_gateway(gateway, realm)
@@ -628,8 +628,8 @@ int main(int argc, char **argv)
 
 @pytest.mark.root
 @pytest.mark.skipif(sanitized(), reason="a build with sanitizers is not confined")
-def test_kernel_without_landlock(gateway, realm, tmp_path):
-    """There, nothing would keep a worker that reads one file from reading others."""
+def test_kernel_without_landlock(gateway, realm, ann, echo, tmp_path):
+    """A worker opens nothing there, either: its system-call filter lets it look at paths, and no more."""
     source, without = tmp_path / "without.c", tmp_path / "without"
     source.write_text(NO_LANDLOCK)
     subprocess.run(["cc", "-o", str(without), str(source)], check=True)
@@ -639,10 +639,9 @@ def test_kernel_without_landlock(gateway, realm, tmp_path):
     g.close()
     g = gssapi_gateway(gateway, realm, start=False)
     g.prefix = [str(without)]
-    g.spawn()
-    assert g.process.wait(30) != 0
-    assert "this kernel has no Landlock" in g.log() and "no listener can offer GSSAPI" in g.log(), g.log()
-    g.process = None  # its end has been judged
+    g.start()
+    assert "this kernel has no Landlock" in g.log()
+    session(g, ann, echo, kdc.CONFIDENTIALITY).close()
 
 
 def test_krb5_conf_that_changes_under_way(gateway, echo):

@@ -1,11 +1,15 @@
 check_PROGRAMS += tests/unit/test_conf tests/unit/test_recording tests/unit/test_fold tests/unit/test_socks4 tests/unit/test_socks5 tests/unit/test_hosts \
-	tests/unit/test_gss_frame \
+	tests/unit/test_gss_frame tests/unit/test_sandbox \
 	tests/unit/test_reply tests/unit/test_asked tests/unit/test_pool tests/unit/test_resolver
 GATEWAYD_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CMOCKA_CFLAGS) $(EVENT_CFLAGS) $(SODIUM_CFLAGS) $(CONFUSE_CFLAGS) $(CARES_CFLAGS)
 
 tests_unit_test_conf_SOURCES = tests/unit/test_conf.c gatewayd/conf.c
 tests_unit_test_conf_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS)
 tests_unit_test_conf_LDADD = auth/libauth.a common/libcommon.a $(AUTH_LIBS) $(CONFUSE_LIBS) $(CMOCKA_LIBS)
+
+tests_unit_test_sandbox_SOURCES = tests/unit/test_sandbox.c gatewayd/sandbox/sandbox.c gatewayd/sandbox/landlock.c
+tests_unit_test_sandbox_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS) $(SECCOMP_CFLAGS)
+tests_unit_test_sandbox_LDADD = common/libcommon.a $(SECCOMP_LIBS) $(CMOCKA_LIBS)
 
 tests_unit_test_fold_SOURCES = tests/unit/test_fold.c gatewayd/worker/fold.c
 tests_unit_test_fold_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS) $(JANSSON_CFLAGS)
