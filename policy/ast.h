@@ -134,6 +134,9 @@ struct ast_statement {
 	struct ast_place at;
 	unsigned order;		    /* among all statements, those of included files too */
 	unsigned end_line;	    /* line of its last token */
+	size_t last, end;	    /* offsets: behind its last token; of its line's end, the text's at most */
+	size_t open, close;	    /* offsets of a set's or window's braces, where it has them */
+	struct ast_place disabled;  /* rule: of that word; length 0: it is not disabled */
 	bool monitor;		    /* rule */
 	bool allow;		    /* rule, default, expect */
 	enum ast_set_kind set_kind; /* set */
@@ -195,6 +198,12 @@ const struct ast_statement *ast_find(const struct policy_tree *t, enum ast_state
 const struct ast_clause *ast_clause_find(const struct ast_statement *s, enum ast_clause_kind kind);
 /* The zone of the policy: its last tz statement, or "UTC". */
 const char *ast_zone(const struct policy_tree *t);
+
+/* True for a rule that takes part in decisions: one that is not disabled. */
+static inline bool ast_is_rule(const struct ast_statement *s)
+{
+	return s->kind == AST_RULE && s->disabled.length == 0;
+}
 
 /* The words that introduce clauses and sets, as printed ("to domain", "claimed-user"). */
 const char *ast_clause_word(enum ast_clause_kind kind);

@@ -1063,7 +1063,7 @@ int policy_compile(const struct policy_tree *t, uint8_t **image, size_t *len, st
 			add_settings(&c, s);
 	}
 	for (const struct ast_statement *s = t->first; s != NULL; s = s->next)
-		if (s->kind == AST_RULE)
+		if (ast_is_rule(s))
 			add_rule(&c, s);
 	put_texts(&c, SEC_GROUP, &c.groups);
 	if (d->errors == errors && !t->damaged)

@@ -729,7 +729,7 @@ void policy_find(const struct policy_tree *t, const struct policy_image *image, 
 	if (f.statements == NULL || f.cover == NULL)
 		abort();
 	for (const struct ast_statement *s = t->first; s != NULL && n < f.n; s = s->next)
-		if (s->kind == AST_RULE)
+		if (ast_is_rule(s))
 			f.statements[n++] = s;
 	for (uint32_t i = 0; i < n; i++)
 		if (!is_deny(&f.rules[i]) && !is_monitor(&f.rules[i]))

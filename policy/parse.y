@@ -31,6 +31,8 @@ int policy_yylex_init_extra(struct parser *extra, void **scanner);
 int policy_yylex_destroy(void *scanner);
 struct yy_buffer_state *policy_yy_scan_bytes(const char *bytes, int len, void *scanner);
 static void policy_yyerror(const struct ast_place *at, void *scanner, struct parser *parser, const char *message);
+static struct ast_statement *statement(struct parser *p, enum ast_statement_kind kind, const struct ast_place *at,
+				       const struct ast_place *last, const struct ast_place *end);
 static struct ast_clause *clause(struct parser *p, enum ast_clause_kind kind, const struct ast_place *at,
 				 struct ast_values values);
 static struct ast_values one(struct ast_value *v);
@@ -53,7 +55,7 @@ static void include(struct parser *p, const struct ast_value *path);
 %token <value> WORD "a word" STRING "a quoted text" REFERENCE "an @set"
 %token ALIAS "alias" ALLOW "allow" ANSWERS "answers" ASN "asn" AT "at" BY "by" CIDR "cidr" CLAIMED_USER "claimed-user"
 %token GRACE "grace"
-%token CLIENT "client" COMMAND "command" COMMENT "comment" COUNTRY "country" DEFAULT "default" DENY "deny"
+%token CLIENT "client" COMMAND "command" COMMENT "comment" COUNTRY "country" DEFAULT "default" DENY "deny" DISABLED "disabled"
 %token DOMAIN "domain" DURING "during" EXCEPT "except" EXPECT "expect" FILE_ "file" FROM "from" GROUP "group"
 %token INCLUDE "include" INTERNAL "internal" LISTENER "listener" LOG "log" METHOD "method" MONITOR "monitor"
 %token NAT64_PREFIX "nat64-prefix" NOT "not" OWNER "owner" PORT "port" REGEX "regex" RESOLVES "resolves"
@@ -66,7 +68,7 @@ static void include(struct parser *p, const struct ast_value *path);
 %type <clauses> rule_clauses expect_clauses
 %type <clause_kind> condition_word to_word option_word expect_one expect_many
 %type <set_kind> set_kind
-%type <yes> action monitor_opt
+%type <yes> action disabled_opt monitor_opt
 %type <value> tz_opt
 
 %%
@@ -79,68 +81,74 @@ policy:
 statement:
 	  EOL
 	| TZ plain EOL {
-		struct ast_statement *s = ast_statement_append(parser->tree, AST_TZ, &@1, &@3);
+		struct ast_statement *s = statement(parser, AST_TZ, &@1, &@3, &@3);
 
 		s->zone = $2;
 	}
 	| ANSWERS plain EOL {
-		struct ast_statement *s = ast_statement_append(parser->tree, AST_ANSWERS, &@1, &@3);
+		struct ast_statement *s = statement(parser, AST_ANSWERS, &@1, &@3, &@3);
 
 		s->values = one($2);
 	}
 	| GRACE plain EOL {
-		struct ast_statement *s = ast_statement_append(parser->tree, AST_GRACE, &@1, &@3);
+		struct ast_statement *s = statement(parser, AST_GRACE, &@1, &@3, &@3);
 
 		s->values = one($2);
 	}
 	| NAT64_PREFIX values EOL {
-		struct ast_statement *s = ast_statement_append(parser->tree, AST_NAT64, &@1, &@3);
+		struct ast_statement *s = statement(parser, AST_NAT64, &@1, &@3, &@3);
 
 		s->values = $2;
 	}
 	| DEFAULT action EOL {
-		struct ast_statement *s = ast_statement_append(parser->tree, AST_DEFAULT, &@1, &@3);
+		struct ast_statement *s = statement(parser, AST_DEFAULT, &@1, &@3, &@3);
 
 		s->allow = $2;
 	}
 	| SET plain set_kind '{' values_opt '}' EOL {
-		struct ast_statement *s = ast_statement_append(parser->tree, AST_SET, &@1, &@6);
+		struct ast_statement *s = statement(parser, AST_SET, &@1, &@6, &@7);
 
+		s->open = @4.offset;
+		s->close = @6.offset;
 		s->name = $2;
 		s->set_kind = $3;
 		s->values = $5;
 	}
 	| SET plain set_kind FILE_ plain EOL {
-		struct ast_statement *s = ast_statement_append(parser->tree, AST_SET, &@1, &@6);
+		struct ast_statement *s = statement(parser, AST_SET, &@1, &@6, &@6);
 
 		s->name = $2;
 		s->set_kind = $3;
 		s->list = read_list(parser, $5);
 	}
 	| INCLUDE plain EOL {
-		struct ast_statement *s = ast_statement_append(parser->tree, AST_INCLUDE, &@1, &@3);
+		struct ast_statement *s = statement(parser, AST_INCLUDE, &@1, &@3, &@3);
 
 		s->values = one($2);
 		include(parser, $2);
 	}
 	| WINDOW plain tz_opt '{' values_opt except_opt '}' EOL {
-		struct ast_statement *s = ast_statement_append(parser->tree, AST_WINDOW, &@1, &@7);
+		struct ast_statement *s = statement(parser, AST_WINDOW, &@1, &@7, &@8);
 
+		s->open = @4.offset;
+		s->close = @7.offset;
 		s->name = $2;
 		s->zone = $3;
 		s->values = $5;
 		s->except = $6;
 	}
-	| RULE plain monitor_opt action rule_clauses EOL {
-		struct ast_statement *s = ast_statement_append(parser->tree, AST_RULE, &@1, &@6);
+	| RULE plain disabled_opt monitor_opt action rule_clauses EOL {
+		struct ast_statement *s = statement(parser, AST_RULE, &@1, &@7, &@7);
 
 		s->name = $2;
-		s->monitor = $3;
-		s->allow = $4;
-		s->clauses = $5;
+		if ($3)
+			s->disabled = @3;
+		s->monitor = $4;
+		s->allow = $5;
+		s->clauses = $6;
 	}
 	| EXPECT action expect_clauses EOL {
-		struct ast_statement *s = ast_statement_append(parser->tree, AST_EXPECT, &@1, &@4);
+		struct ast_statement *s = statement(parser, AST_EXPECT, &@1, &@4, &@4);
 
 		s->allow = $2;
 		s->clauses = $3;
@@ -154,6 +162,11 @@ statement:
 action:
 	  ALLOW { $$ = true; }
 	| DENY { $$ = false; }
+	;
+
+disabled_opt:
+	  %empty { $$ = false; }
+	| DISABLED { $$ = true; }
 	;
 
 monitor_opt:
@@ -297,6 +310,16 @@ expect_many:
 	;
 
 %%
+
+static struct ast_statement *statement(struct parser *p, enum ast_statement_kind kind, const struct ast_place *at,
+				       const struct ast_place *last, const struct ast_place *end)
+{
+	struct ast_statement *s = ast_statement_append(p->tree, kind, at, last);
+
+	s->last = p->line_last;
+	s->end = end->offset;
+	return s;
+}
 
 static struct ast_clause *clause(struct parser *p, enum ast_clause_kind kind, const struct ast_place *at,
 				 struct ast_values values)

@@ -18,6 +18,9 @@ struct parser {
 	struct ast_place next;			/* where the next token starts */
 	struct ast_place filler;		/* of the token being read */
 	unsigned braces;
+	unsigned rule_words; /* of a rule's beginning, so far: 1 behind "rule", 2 behind its name */
+	size_t token_end;    /* behind the last token */
+	size_t line_last;    /* the same, when the line ended */
 	bool line_empty; /* no token yet on this line */
 	bool ended;	 /* the end of the last line has been given */
 };

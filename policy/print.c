@@ -217,6 +217,8 @@ static void put_statement(struct printer *p, const struct ast_statement *s)
 	} else if (s->kind == AST_GRACE) {
 		put_grace(p, s->values.first->text);
 	} else if (s->kind != AST_TZ) {
+		if (s->disabled.length > 0)
+			put(p, " disabled");
 		if (s->monitor)
 			put(p, " monitor");
 		put(p, s->allow ? " allow" : " deny");

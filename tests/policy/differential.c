@@ -442,7 +442,7 @@ static void say_rule(struct policy_text *t, size_t number, size_t conditions)
 	bool allow = !one_in(3);
 
 	begin_line(t);
-	say("rule r%zu%s %s", number, one_in(6) ? " monitor" : "", allow ? "allow" : "deny");
+	say("rule r%zu%s%s %s", number, one_in(12) ? " disabled" : "", one_in(6) ? " monitor" : "", allow ? "allow" : "deny");
 	for (size_t n = conditions + below(4 - conditions); n > 0; n--)
 		say_condition();
 	if (one_in(10))

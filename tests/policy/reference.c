@@ -653,7 +653,7 @@ void reference_by_name(const struct reference *r, struct reference_result *out)
 	target = NULL;
 	memset(out, 0, sizeof *out);
 	for (const struct ast_statement *s = r->tree->first; s != NULL && certain == NULL; s = s->next) {
-		if (s->kind != AST_RULE)
+		if (s->kind != AST_RULE || s->disabled.length > 0)
 			continue;
 		struct rule_answer a = rule_answer(s);
 
@@ -686,7 +686,7 @@ void reference_by_address(const struct reference *r, const struct addr *address,
 	memset(out, 0, sizeof *out);
 	set(out, POLICY_DENY, POLICY_BY_DEFAULT, "default");
 	for (const struct ast_statement *s = r->tree->first; s != NULL; s = s->next) {
-		if (s->kind != AST_RULE)
+		if (s->kind != AST_RULE || s->disabled.length > 0)
 			continue;
 		struct rule_answer a = rule_answer(s);
 
