@@ -5,6 +5,9 @@ enum admin_exit { ADMIN_FINE = 0, ADMIN_REFUSED = 1, ADMIN_USAGE = 2, ADMIN_UNRE
 
 int admin_status(int argc, char **argv);
 int admin_reload(int argc, char **argv);
+int admin_rule(int argc, char **argv);
+int admin_set(int argc, char **argv);
+int admin_window(int argc, char **argv);
 int admin_audit(int argc, char **argv);
 int admin_auth(int argc, char **argv);
 

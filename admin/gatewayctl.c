@@ -20,6 +20,9 @@ static const struct noun {
 	{"status", admin_status, "processes, policy, sessions and the health of the audit"},
 	{"reload", admin_reload, "put the configured policy file into force"},
 	{"policy", admin_policy, "check a policy, explain a decision, put one into force, undo it"},
+	{"rule", admin_rule, "list, add, move, replace, remove, enable and disable rules of the policy in force"},
+	{"set", admin_set, "show and change its sets: values that rules name together"},
+	{"window", admin_window, "show and change its windows: times that rules name"},
 	{"auth", admin_auth, "who is throttled after failed log-ins; unlock, and forget remembered log-ins"},
 	{"audit", admin_audit, "ask who reached what, when, and by which rule"},
 };

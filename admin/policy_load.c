@@ -129,6 +129,30 @@ static int provide(void *arg, const char *from, const char *path, char **bytes, 
 	return -1;
 }
 
+/* Said as a policy would; whatever the path holds, it comes to provide_list() as it is. */
+static int provide_list(void *arg, const char *from, const char *path, char **bytes, size_t *len, char **name, struct err *why)
+{
+	const char *file = arg;
+
+	(void)from;
+	(void)path;
+	if (read_named(file, bytes, len, why) != 0)
+		return -1;
+	*name = strdup(file);
+	return *name == NULL ? err_set(why, "there is no memory left") : 0;
+}
+
+struct policy_tree *list_read(const char *path, const char *kind, struct policy_diagnostics *d)
+{
+	struct policy_provider provider = {.read = provide_list, .arg = (void *)(uintptr_t)path};
+	char text[64];
+	int len = snprintf(text, sizeof text, "set list %s file \"list\"\n", kind);
+	struct policy_tree *t = policy_parse_with("the command line", text, (size_t)len, &provider, d);
+
+	policy_check(t, d);
+	return t;
+}
+
 static const char *shown_name(const char *path)
 {
 	return strcmp(path, "-") == 0 ? "standard input" : path;

@@ -44,6 +44,9 @@ struct gathered {
 struct gathered *gather(const char *path);
 void gathered_free(struct gathered **g);
 
+/* A file of values, one a line, read and checked as the list of a set of that kind, which is the first statement of the tree. */
+struct policy_tree *list_read(const char *path, const char *kind, struct policy_diagnostics *d);
+
 /* A bundle of the store, mapped. */
 struct fetched {
 	struct bundle bundle;

@@ -11,7 +11,7 @@ policy_libpolicy_a_SOURCES = \
 	policy/admit.c policy/window.c policy/window.h policy/guard.c policy/guard.h policy/geo.c policy/geo_priv.h \
 	policy/decide.c policy/decide.h policy/explain.c policy/expect.c \
 	policy/sample.c policy/sample.h policy/findings.c policy/diff.c \
-	policy/bundle.c policy/bundle.h
+	policy/bundle.c policy/bundle.h policy/edit.c policy/edit.h
 policy_libpolicy_a_CFLAGS = $(AM_CFLAGS) $(PCRE2_CFLAGS) $(IDN2_CFLAGS) $(MAXMINDDB_CFLAGS) $(SODIUM_CFLAGS) $(JANSSON_CFLAGS)
 # What a program needs to link besides libpolicy.a and libcommon.a.
 POLICY_LIBS = $(PCRE2_LIBS) $(IDN2_LIBS) $(MAXMINDDB_LIBS) $(SODIUM_LIBS) $(JANSSON_LIBS)

@@ -1,7 +1,7 @@
 POLICY_TESTS = tests/unit/test_addr tests/unit/test_name tests/unit/test_policy_parse tests/unit/test_policy_decide \
 	tests/unit/test_policy_window tests/unit/test_policy_image tests/unit/test_policy_geo tests/unit/test_policy_files \
 	tests/unit/test_policy_sources tests/unit/test_policy_literal tests/unit/test_policy_admit tests/unit/test_policy_findings \
-	tests/unit/test_policy_bundle tests/unit/test_policy_differential
+	tests/unit/test_policy_bundle tests/unit/test_policy_edit tests/unit/test_policy_differential
 check_PROGRAMS += $(POLICY_TESTS)
 POLICY_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CMOCKA_CFLAGS) $(PCRE2_CFLAGS) $(SODIUM_CFLAGS) \
 	-DPOLICY_SOURCE_DIR='"$(abs_top_srcdir)"'
@@ -23,6 +23,10 @@ tests_unit_test_policy_parse_LDADD = $(POLICY_TEST_LIBS)
 tests_unit_test_policy_decide_SOURCES = tests/unit/test_policy_decide.c $(POLICY_FIXTURE)
 tests_unit_test_policy_decide_CPPFLAGS = $(POLICY_TEST_CPPFLAGS)
 tests_unit_test_policy_decide_LDADD = $(POLICY_TEST_LIBS)
+
+tests_unit_test_policy_edit_SOURCES = tests/unit/test_policy_edit.c
+tests_unit_test_policy_edit_CPPFLAGS = $(POLICY_TEST_CPPFLAGS)
+tests_unit_test_policy_edit_LDADD = $(POLICY_TEST_LIBS)
 
 tests_unit_test_policy_bundle_SOURCES = tests/unit/test_policy_bundle.c
 tests_unit_test_policy_bundle_CPPFLAGS = $(POLICY_TEST_CPPFLAGS)
