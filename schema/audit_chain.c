@@ -170,7 +170,7 @@ static int open_private(const char *path, int flags, struct err *why)
 	return fd;
 }
 
-static int sync_directory(struct err *why)
+int audit_sync_directory(struct err *why)
 {
 	int fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int rc = fd < 0 || fsync(fd) != 0 ? -1 : 0;
@@ -198,7 +198,7 @@ static int write_first_key(const struct audit_ring *r, struct err *why)
 	sodium_memzero(key, sizeof key);
 	sodium_memzero(text, sizeof text);
 	close(fd);
-	return rc != 0 ? -1 : sync_directory(why);
+	return rc != 0 ? -1 : audit_sync_directory(why);
 }
 
 static int make_ring(struct audit_ring *r, struct err *why)
@@ -211,7 +211,7 @@ static int make_ring(struct audit_ring *r, struct err *why)
 	sodium_memzero(key, sizeof key);
 	if (write_key(r, &r->keys, why) != 0)
 		return -1;
-	return sync_directory(why);
+	return audit_sync_directory(why);
 }
 
 static void load_ring(struct audit_ring *r, const uint8_t slot[SLOT_BYTES])

@@ -46,6 +46,7 @@ enum audit_entry_kind {
 	AUDIT_ENTRY_SEAL,   /* the last of its epoch */
 	AUDIT_ENTRY_BEGIN,  /* the first of its segment */
 	AUDIT_ENTRY_END,    /* the last of its segment */
+	AUDIT_ENTRY_PRUNED, /* rows, or segments, that are no more */
 	AUDIT_ENTRY_KIND_COUNT
 };
 
@@ -54,7 +55,7 @@ enum audit_entry_kind {
  * of each sender u64 incarnation, u64 highest sequence. SEAL:   u64 the last row so far. BEGIN:  store id; u32 segment;
  * the authenticator of the entry before it (zero: there is none); u64 the highest row that was there before there was a
  * chain, and is taken as it was found; u64 how many of its first rows tell of sessions that were open already; of each
- * sender u64 incarnation, u64 highest sequence, u64 its newest row; as they are carried over. END:    empty. */
+ * sender u64 incarnation, u64 highest sequence, u64 its newest row; as they are carried over. END:    empty. PRUNED: audit_prune.h. */
 struct audit_entry {
 	int64_t id;
 	enum audit_entry_kind kind;
@@ -77,6 +78,9 @@ void audit_entry_mac(const struct audit_keys *k, const uint8_t before[AUDIT_MAC_
 #define AUDIT_BEGIN_SENDER_BYTES 24
 
 /* ---- the recorder's files -------------------------------------------------------------------------------------- */
+
+/* What was made, renamed or removed in the current directory is on stable storage: 0, or -1 with *why. */
+int audit_sync_directory(struct err *why);
 
 /* Where the chain stands. */
 struct audit_head {

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/name.h"
@@ -126,8 +127,11 @@ static void leave_part(struct part *p)
 static void note_damage(struct audit_archive *a, struct part *p, const struct err *why)
 {
 	size_t used = strlen(a->damage);
+	char name[AUDIT_SEGMENT_NAME_MAX];
 
-	snprintf(a->damage + used, sizeof a->damage - used, "%s%.200s", used == 0 ? "" : "; ", why->text);
+	/* One that is there no more was pruned since it was listed (whoever verifies finds those that were not). */
+	if (access(audit_segment_name(p->number, name), F_OK) == 0)
+		snprintf(a->damage + used, sizeof a->damage - used, "%s%.200s", used == 0 ? "" : "; ", why->text);
 	p->last_id = 0;
 	p->bounded = true;
 	db_close(&p->db);
@@ -447,6 +451,17 @@ static bool row_matches(const struct audit_filter *f, struct db_stmt *s)
 			return false;
 	}
 	return destination_matches(f, s) && has_text(s, f->text) && has_group(s, f->group);
+}
+
+bool audit_filter_matches(const struct audit_filter *f, struct db_stmt *row)
+{
+	int64_t time = db_i64(row, COL_TIME);
+
+	if ((f->since_us != 0 && time < f->since_us) || (f->until_us != 0 && time >= f->until_us))
+		return false;
+	if (f->session != 0 && (uint64_t)db_i64(row, COL_SESSION) != f->session)
+		return false;
+	return row_matches(f, row);
 }
 
 /* A segment that is written no more knows its users by heart. */

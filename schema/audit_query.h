@@ -45,6 +45,10 @@ int audit_filter_to(struct audit_filter *f, const char *text, struct err *why);
 /* "allow" or "deny"; -1 with *why. */
 int audit_filter_verdict(struct audit_filter *f, const char *text, struct err *why);
 
+struct db_stmt;
+/* Does a row (of AUDIT_COLUMNS) hold all that is set?  after, limit and the order are none of its business. */
+bool audit_filter_matches(const struct audit_filter *f, struct db_stmt *row);
+
 /* e is borrowed.  False ends the page after this row.  It runs inside the read transaction: it must not wait. */
 typedef bool audit_row(uint64_t id, const struct audit_event *e, void *arg);
 

@@ -17,6 +17,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "schema/audit_open.h"
+#include "schema/audit_prune.h"
 #include "schema/audit_row.h"
 #include "schema/audit_segment.h"
 #include "schema/db.h"
@@ -493,8 +494,7 @@ static bool finish_segment(const char *name)
 	return false;
 }
 
-/* A child with nothing but its own copy of our memory: no descriptor, no key, and the lowest priority. */
-static pid_t finish_aside(struct audit_store *s, const char *name)
+pid_t audit_store_fork(struct audit_store *s, int keep_fd)
 {
 	pid_t parent = getpid(), pid = fork();
 
@@ -502,9 +502,22 @@ static pid_t finish_aside(struct audit_store *s, const char *name)
 		return pid;
 	sodium_memzero(&s->ring->keys, sizeof s->ring->keys);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	close_range(3, UINT_MAX, 0);
+	if (keep_fd > 3)
+		close_range(3, (unsigned)keep_fd - 1, 0);
+	close_range(keep_fd >= 3 ? (unsigned)keep_fd + 1 : 3, UINT_MAX, 0);
 	setpriority(PRIO_PROCESS, 0, 19);
-	_exit(getppid() == parent && finish_segment(name) ? 0 : 1);
+	if (getppid() != parent)
+		_exit(1);
+	return 0;
+}
+
+static pid_t finish_aside(struct audit_store *s, const char *name)
+{
+	pid_t pid = audit_store_fork(s, -1);
+
+	if (pid != 0)
+		return pid;
+	_exit(finish_segment(name) ? 0 : 1);
 }
 
 /* The next one; small ones at once, so that nobody waits for a child. */
@@ -830,6 +843,7 @@ struct audit_store *audit_store_open(uint64_t segment_bytes, struct err *why)
 		return NULL;
 	}
 	s->segment_bytes = segment_bytes;
+	audit_prune_clean();
 	if (open_store(s, why) != 0)
 		audit_store_close(&s);
 	return s;
@@ -975,6 +989,28 @@ int audit_store_commit(struct audit_store *s, struct err *why)
 void audit_store_rollback(struct audit_store *s)
 {
 	rollback(s, &s->now);
+}
+
+int audit_store_declare(struct audit_store *s, const uint8_t *body, size_t len, struct err *why)
+{
+	if (audit_store_begin(s, why) == 0 &&
+	    put_entry(s, &s->now, AUDIT_ENTRY_PRUNED, s->first, 0, body, len, why) == 0 && commit(s, &s->now, why) == 0)
+		return 0;
+	rollback(s, &s->now);
+	return -1;
+}
+
+void audit_store_recount(struct audit_store *s)
+{
+	uint32_t *numbers;
+	struct err why;
+	int n = audit_segment_list(&numbers, &why);
+
+	if (n > 0) {
+		s->segments = (uint32_t)n;
+		first_of_all(s, numbers, n, &why);
+	}
+	free(numbers);
 }
 
 int audit_store_tick(struct audit_store *s, struct err *why)

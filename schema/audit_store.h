@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "common/err.h"
 #include "schema/audit_chain.h"
@@ -55,6 +56,14 @@ int audit_store_tick(struct audit_store *s, struct err *why);
 bool audit_store_finishing(const struct audit_store *s);
 /* Keeps the write-ahead log short; to be called now and then outside a batch.  0 or -1. */
 int audit_store_checkpoint(struct audit_store *s, struct err *why);
+
+/* Outside a batch: makes a declaration of audit_prune.h durable.  0 or -1. */
+int audit_store_declare(struct audit_store *s, const uint8_t *body, size_t len, struct err *why);
+/* Segments may have been removed: counts anew. */
+void audit_store_recount(struct audit_store *s);
+/* A child with nothing but its own copy of our memory: no descriptor but keep_fd (-1: none), no key, the lowest priority,
+ * and it ends with us.  As fork(2). */
+pid_t audit_store_fork(struct audit_store *s, int keep_fd);
 
 /* The highest durable sequence of an incarnation; 0: none, or forgotten (it keeps AUDIT_SENDERS_MAX, the latest, and
  * all who have a session open). */

@@ -9,10 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "schema/audit_json.h"
+#include "schema/audit_holds.h"
 #include "schema/audit_open.h"
+#include "schema/audit_prune.h"
 #include "schema/audit_row.h"
 #include "schema/audit_segment.h"
 #include "schema/audit_store.h"
@@ -44,6 +47,15 @@ struct open_set {
 	size_t size, used, live; /* used: with those that were left */
 };
 
+/* A declaration of audit_prune.h. */
+struct declared {
+	int64_t entry;
+	struct audit_pruned p; /* its bits stand below */
+	uint8_t *bits;
+	uint8_t hash[AUDIT_DIGEST_BYTES]; /* of the body as it was read ahead */
+	bool used, confirmed;
+};
+
 struct verifier {
 	const struct audit_verify_options *options;
 	struct audit_verified *out;
@@ -63,6 +75,14 @@ struct verifier {
 	struct known_sender *senders;
 	size_t nsenders, senders_room;
 	struct open_set open;
+	struct declared *declared;
+	size_t ndeclared, declared_room;
+	uint32_t declared_segment;    /* has been read up to there */
+	int64_t declared_entry;	      /* and this is the last one that was seen */
+	uint32_t looked_segment;      /* for which it was read again */
+	int64_t begins_behind;	      /* the last entry of what was pruned as a whole */
+	bool some_pruned;	      /* rows of this segment */
+	char holds[AUDIT_HOLDS_DIGEST_TEXT_MAX]; /* those that stand, as was recorded last; "": not known */
 	struct db *db;
 	struct db_stmt *entries, *rows;
 	bool row; /* the row cursor stands on one */
@@ -179,8 +199,204 @@ static bool sender_set(struct verifier *v, uint64_t incarnation, uint64_t last, 
 	return true;
 }
 
-/* ---- rows -----------------------------------------------------------------------------------------------------------
- */
+/* ---- what was pruned -------------------------------------------------------------------------------------------------
+ * Declarations stand in later segments than what they tell of: they are read ahead when something is missing, and believed
+ * for the moment.  Each that was needed has to come by again, the same, as an entry of the chain. */
+
+static void declared_hash(int64_t entry, const uint8_t *body, size_t len, uint8_t hash[AUDIT_DIGEST_BYTES])
+{
+	crypto_generichash_state state;
+	uint8_t id[8];
+
+	audit_put_u64(id, (uint64_t)entry);
+	crypto_generichash_init(&state, NULL, 0, AUDIT_DIGEST_BYTES);
+	crypto_generichash_update(&state, id, sizeof id);
+	crypto_generichash_update(&state, body, len);
+	crypto_generichash_final(&state, hash, AUDIT_DIGEST_BYTES);
+}
+
+static bool declared_add(struct verifier *v, int64_t entry, const uint8_t *body, size_t len)
+{
+	struct audit_pruned p;
+	struct declared *d;
+
+	if (!audit_prune_get(body, len, &p))
+		return true; /* found as malformed when its turn comes */
+	if (v->ndeclared == v->declared_room) {
+		size_t room = v->declared_room == 0 ? 64 : 2 * v->declared_room;
+		struct declared *grown = reallocarray(v->declared, room, sizeof *grown);
+
+		if (grown == NULL)
+			return false;
+		v->declared = grown;
+		v->declared_room = room;
+	}
+	d = &v->declared[v->ndeclared];
+	*d = (struct declared){.entry = entry, .p = p};
+	if (!p.whole) {
+		d->bits = malloc(p.nbytes + 1);
+		if (d->bits == NULL)
+			return false;
+		memcpy(d->bits, p.bits, p.nbytes);
+		d->p.bits = NULL;
+	}
+	declared_hash(entry, body, len, d->hash);
+	v->ndeclared++;
+	return true;
+}
+
+/* Of one segment, behind what was read before. */
+static int read_declared(struct verifier *v, uint32_t number, struct err *why)
+{
+	char name[AUDIT_SEGMENT_NAME_MAX];
+	struct err ignored;
+	struct db *db = audit_segment_open(audit_segment_name(number, name), AUDIT_READ, &ignored);
+	struct db_stmt *s = db == NULL ? NULL
+				       : db_prepare(db, "SELECT id, body FROM chain WHERE id > ?1 AND kind = ?2 ORDER BY id",
+						    &ignored);
+	bool enough = true;
+
+	if (s != NULL) {
+		db_bind_i64(s, 1, v->declared_entry);
+		db_bind_i64(s, 2, AUDIT_ENTRY_PRUNED);
+	}
+	while (s != NULL && enough && db_step(s, &ignored) == DB_ROW) {
+		size_t len;
+		const uint8_t *body = db_bytes(s, 1, &len);
+
+		v->declared_entry = db_i64(s, 0);
+		enough = declared_add(v, v->declared_entry, body, len);
+	}
+	db_close(&db);
+	v->declared_segment = number;
+	return enough ? 0 : err_set(why, "out of memory");
+}
+
+/* All that there are by now. */
+static int load_declared(struct verifier *v, struct err *why)
+{
+	uint32_t *numbers;
+	int n = audit_segment_list(&numbers, why), rc = n < 0 ? -1 : 0;
+
+	for (int i = 0; rc == 0 && i < n; i++)
+		if (numbers[i] >= v->declared_segment)
+			rc = read_declared(v, numbers[i], why);
+	free(numbers);
+	return rc;
+}
+
+/* The declaration that has the audit begin the latest. */
+static struct declared *beginning(struct verifier *v)
+{
+	struct declared *last = NULL;
+
+	for (size_t i = 0; i < v->ndeclared; i++)
+		if (v->declared[i].p.whole && (last == NULL || v->declared[i].p.segment > last->p.segment))
+			last = &v->declared[i];
+	return last;
+}
+
+/* Segments up to this one may be missing. */
+static int pruned_up_to(struct verifier *v, uint32_t segment, bool *pruned, struct err *why)
+{
+	struct declared *d;
+
+	if (load_declared(v, why) != 0)
+		return -1;
+	d = beginning(v);
+	*pruned = d != NULL && d->p.segment >= segment;
+	if (!*pruned)
+		return 0;
+	d->used = true;
+	v->out->pruned_segments = d->p.segment;
+	v->begins_behind = d->p.entry;
+	v->lost = d->p.segment != segment;
+	if (v->lost)
+		return 0; /* one that is to be removed is still there: it says itself where it begins */
+	v->out->pruned += (uint64_t)(d->p.row + 1 > v->next_row ? d->p.row + 1 - v->next_row : 0);
+	v->next_entry = d->p.entry + 1;
+	v->next_row = d->p.row + 1;
+	memcpy(v->before, d->p.mac, sizeof v->before);
+	/* No key has that many lives. */
+	while (v->keys.epoch < d->p.epoch && d->p.epoch - v->keys.epoch < UINT64_C(1) << 26)
+		audit_keys_ratchet(&v->keys);
+	return 0;
+}
+
+static bool row_declared(struct verifier *v, int64_t id)
+{
+	for (size_t i = v->ndeclared; i-- > 0;) {
+		struct declared *d = &v->declared[i];
+		int64_t at = id - d->p.first;
+
+		if (d->p.whole || d->p.segment != v->segment || at < 0 || at / 8 >= (int64_t)d->p.nbytes ||
+		    (d->bits[at / 8] >> (at % 8) & 1) == 0)
+			continue;
+		d->used = true;
+		return true;
+	}
+	return false;
+}
+
+/* A row that the chain knows is not there: 1 it was pruned, 0 not, -1. */
+static int was_pruned(struct verifier *v, int64_t id, struct err *why)
+{
+	bool pruned = row_declared(v, id);
+
+	/* This file was opened before: what was pruned from it had been declared by then. */
+	if (!pruned && v->looked_segment != v->segment) {
+		v->looked_segment = v->segment;
+		if (load_declared(v, why) != 0)
+			return -1;
+		pruned = row_declared(v, id);
+	}
+	v->out->pruned += pruned;
+	v->some_pruned |= pruned;
+	return pruned;
+}
+
+static void confirm_declared(struct verifier *v, const struct audit_entry *e)
+{
+	uint8_t hash[AUDIT_DIGEST_BYTES];
+
+	for (size_t i = 0; i < v->ndeclared; i++)
+		if (v->declared[i].entry == e->id) {
+			declared_hash(e->id, e->body, e->len, hash);
+			v->declared[i].confirmed = memcmp(hash, v->declared[i].hash, sizeof hash) == 0;
+		}
+}
+
+static void check_declared(struct verifier *v)
+{
+	for (size_t i = 0; i < v->ndeclared; i++)
+		if (v->declared[i].used && !v->declared[i].confirmed)
+			find(v, "entry %lld, which declared what is missing as pruned, did not stand in the chain",
+			     (long long)v->declared[i].entry);
+}
+
+static void declared_clear(struct verifier *v)
+{
+	for (size_t i = 0; i < v->ndeclared; i++)
+		free(v->declared[i].bits);
+	free(v->declared);
+}
+
+/* The recorder's own words about holds and pruning: what was pruned, was pruned under the holds that stood. */
+static void follow_holds(struct verifier *v, int64_t id)
+{
+	size_t len;
+	const char *text = db_bytes(v->rows, COL_DETAIL, &len);
+	json_t *detail = memmem(text, len, "\"retention\"", 11) == NULL ? NULL : json_loadb(text, len, 0, NULL);
+	const char *what = json_string_value(json_object_get(detail, "retention"));
+	const char *holds = json_string_value(json_object_get(detail, "holds"));
+
+	if (what != NULL && holds != NULL) {
+		if (strncmp(what, "prune", 5) == 0 && v->holds[0] != '\0' && strcmp(v->holds, holds) != 0)
+			find(v, "row %lld: rows were pruned under other holds than were recorded before", (long long)id);
+		snprintf(v->holds, sizeof v->holds, "%s", holds);
+	}
+	json_decref(detail);
+}
 
 /* ---- rows -----------------------------------------------------------------------------------------------------------
  */
@@ -271,6 +487,8 @@ static int check_row(struct verifier *v, int64_t id, const uint8_t *known, const
 	audit_row_digest(&v->keys, v->bytes, len, digest);
 	if (len == 0 || sodium_memcmp(digest, known, sizeof digest) != 0)
 		find(v, "row %lld (%s) was changed", (long long)id, describe_row(v, text, sizeof text));
+	else if (from == AUDIT_SENDER_NONE && db_i64(v->rows, COL_KIND) == AUDIT_ADMIN)
+		follow_holds(v, id);
 	v->out->rows++;
 	if (!follow(v, id, from < nsenders ? senders + from * AUDIT_COMMIT_SENDER_BYTES : NULL))
 		return err_set(why, "out of memory");
@@ -290,7 +508,12 @@ static int check_rows(struct verifier *v, const struct audit_entry *e, struct er
 		if (pass_strangers(v, id, why) != 0)
 			return -1;
 		if (!v->row || db_i64(v->rows, COL_ID) != id) {
-			first_missing = missing++ == 0 ? id : first_missing;
+			int pruned = was_pruned(v, id, why);
+
+			if (pruned < 0)
+				return -1;
+			if (!pruned)
+				first_missing = missing++ == 0 ? id : first_missing;
 			v->carried -= v->carried > 0;
 		} else if (check_row(v, id, e->body + i * AUDIT_COMMIT_ROW_BYTES, senders, nsenders, why) != 0) {
 			return -1;
@@ -334,6 +557,8 @@ static bool well_formed(const struct audit_entry *e)
 		       (e->len - AUDIT_BEGIN_BYTES) % AUDIT_BEGIN_SENDER_BYTES == 0;
 	case AUDIT_ENTRY_END:
 		return e->count == 0 && e->len == 0;
+	case AUDIT_ENTRY_PRUNED:
+		return e->count == 0 && audit_prune_get(e->body, e->len, &(struct audit_pruned){0});
 	case AUDIT_ENTRY_KIND_COUNT:
 		break;
 	}
@@ -387,7 +612,9 @@ static void check_anchors(struct verifier *v, const struct audit_entry *e, const
 	const struct audit_verify_options *o = v->options;
 
 	for (; v->anchor < o->nanchors && o->anchors[v->anchor].entry <= e->id; v->anchor++) {
-		if (o->anchors[v->anchor].entry < e->id)
+		if (o->anchors[v->anchor].entry < e->id && o->anchors[v->anchor].entry <= v->begins_behind)
+			v->out->pruned_anchors++;
+		else if (o->anchors[v->anchor].entry < e->id)
 			find(v, "entry %lld, which an anchor tells of, is not there",
 			     (long long)o->anchors[v->anchor].entry);
 		else if (memcmp(o->anchors[v->anchor].mac, mac, AUDIT_MAC_BYTES) != 0)
@@ -456,6 +683,8 @@ static int check_entry(struct verifier *v, const struct audit_entry *e, const ui
 		rc = check_rows(v, e, why);
 	} else if (e->kind == AUDIT_ENTRY_SEAL && (int64_t)audit_get_u64(e->body) != e->first - 1) {
 		find(v, "the seal of epoch %" PRIu64 " counts other rows", e->epoch);
+	} else if (e->kind == AUDIT_ENTRY_PRUNED) {
+		confirm_declared(v, e);
 	}
 	check_anchors(v, e, mac);
 	check_head(v, e, mac);
@@ -552,7 +781,9 @@ static int end_of_segment(struct verifier *v, struct err *why)
 		find(v, "it has no entry of the chain");
 		return 0;
 	}
-	return compare_open(v, why) != 0 || compare_senders(v, why) != 0 ? -1 : 0;
+	/* What the table of open sessions was made of is not all there any more; only that of the last segment counts,
+	 * and nothing of that is pruned. */
+	return (!v->some_pruned && compare_open(v, why) != 0) || compare_senders(v, why) != 0 ? -1 : 0;
 }
 
 /* Some entries, in one state of the file: 1 there may be more, 0 that was all, -1 it cannot be read on. */
@@ -611,11 +842,17 @@ static int read_segment(struct verifier *v, struct err *why)
 
 static void verify_segment(struct verifier *v, uint32_t number, bool last)
 {
+	char name[AUDIT_SEGMENT_NAME_MAX];
+	bool pruned = false;
 	struct err why;
 
 	v->segment = number;
 	v->first = true;
-	v->ended = false;
+	v->ended = v->some_pruned = false;
+	/* It may have been pruned since it was listed. */
+	if (access(audit_segment_name(number, name), F_OK) != 0 && !last && pruned_up_to(v, number, &pruned, &why) == 0 &&
+	    pruned)
+		return;
 	if (read_segment(v, &why) != 0) {
 		find(v, "it cannot be read: %s", why.text);
 		v->lost = true;
@@ -684,6 +921,7 @@ static int run(struct verifier *v, struct err *why)
 	uint32_t *numbers;
 	/* The head first: what is recorded from now on is behind it. */
 	int n;
+	bool pruned = false;
 
 	v->have_head = audit_head_read(&v->head, v->head_tag) == 1;
 	n = audit_segment_list(&numbers, why);
@@ -696,11 +934,18 @@ static int run(struct verifier *v, struct err *why)
 	v->about = count_rows(numbers, n);
 	v->segment = numbers[0];
 	if (numbers[0] != 1) {
-		find(v, "segments before it are missing");
-		v->lost = true;
+		if (pruned_up_to(v, numbers[0] - 1, &pruned, why) != 0) {
+			free(numbers);
+			return -1;
+		}
+		if (!pruned) {
+			find(v, "segments before it are missing");
+			v->lost = true;
+		}
 	}
 	for (int i = 0; i < n; i++) {
-		if (i > 0 && numbers[i] != numbers[i - 1] + 1) {
+		if (i > 0 && numbers[i] != numbers[i - 1] + 1 &&
+		    (pruned_up_to(v, numbers[i] - 1, &pruned, why) != 0 || !pruned)) {
 			v->segment = numbers[i];
 			find(v, "segments %u to %u are missing", numbers[i - 1] + 1, numbers[i] - 1);
 			v->lost = true;
@@ -708,6 +953,7 @@ static int run(struct verifier *v, struct err *why)
 		verify_segment(v, numbers[i], i == n - 1);
 	}
 	free(numbers);
+	check_declared(v);
 	check_files(v);
 	return 0;
 }
@@ -731,6 +977,7 @@ int audit_verify(const struct audit_verify_options *options, struct audit_verifi
 	memcpy(out->head.mac, v->before, AUDIT_MAC_BYTES);
 	open_clear(&v->open);
 	free(v->senders);
+	declared_clear(v);
 	sodium_memzero(v, sizeof *v);
 	free(v);
 	return rc;

@@ -34,7 +34,10 @@ struct audit_verify_options {
 };
 
 struct audit_verified {
-	uint64_t segments, rows, entries, epochs, pruned, anchors, findings;
+	uint64_t segments, rows, entries, epochs, anchors, findings;
+	uint64_t pruned;	  /* rows that are gone as the audit itself declares */
+	uint64_t pruned_segments; /* up to this one, as a whole */
+	uint64_t pruned_anchors;  /* of them: nothing is left that they could fit */
 	int64_t first_us, last_us; /* time of the first and last entry */
 	struct audit_head head;	   /* where the chain ends */
 };

@@ -398,6 +398,11 @@ void db_bind_text(struct db_stmt *s, int at, const char *text)
 	bound(s, sqlite3_bind_text(s->stmt, at, text, -1, SQLITE_STATIC));
 }
 
+void db_bind_text_len(struct db_stmt *s, int at, const char *text, size_t len)
+{
+	bound(s, sqlite3_bind_text64(s->stmt, at, text, len, SQLITE_STATIC, SQLITE_UTF8));
+}
+
 void db_bind_blob(struct db_stmt *s, int at, const void *data, size_t len)
 {
 	bound(s, sqlite3_bind_blob64(s->stmt, at, len == 0 ? "" : data, len, SQLITE_STATIC));

@@ -68,6 +68,8 @@ void db_finalize(struct db_stmt **s);
 void db_bind_i64(struct db_stmt *s, int at, int64_t value);
 void db_bind_null(struct db_stmt *s, int at);
 void db_bind_text(struct db_stmt *s, int at, const char *text);
+/* Any bytes, as a text. */
+void db_bind_text_len(struct db_stmt *s, int at, const char *text, size_t len);
 void db_bind_blob(struct db_stmt *s, int at, const void *data, size_t len);
 
 enum db_step { DB_FAILED = -1, DB_DONE = 0, DB_ROW = 1 };

@@ -14,6 +14,8 @@ schema_libschema_a_SOURCES = \
 	schema/audit_store.c schema/audit_store.h \
 	schema/audit_query.c schema/audit_query.h \
 	schema/audit_verify.c schema/audit_verify.h \
+	schema/audit_prune.c schema/audit_prune.h \
+	schema/audit_holds.c schema/audit_holds.h \
 	schema/audit_json.c schema/audit_json.h \
 	schema/audit_stats.c schema/audit_stats.h \
 	schema/policy_store.c schema/policy_store.h

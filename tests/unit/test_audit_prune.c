@@ -1,0 +1,622 @@
+/* Retention: what is pruned, what is held, and that the chain tells the one from what somebody removed. */
+#include "config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sqlite3.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "schema/audit_holds.h"
+#include "schema/audit_prune.h"
+#include "schema/audit_query.h"
+#include "schema/audit_segment.h"
+#include "schema/audit_store.h"
+#include "schema/audit_verify.h"
+#include "tests/unit/scratch.h"
+
+#define DAY (24 * 3600 * INT64_C(1000000))
+#define ALL_KINDS ((1u << AUDIT_KIND_COUNT) - 1)
+#define OF(kind) (1u << (kind))
+/* Each batch has a segment of its own. */
+#define TINY 1
+#define DAYS 8
+
+static struct err why;
+
+/* ---- a store of some days ---------------------------------------------------------------------------------------- */
+
+static uint64_t sequence;
+
+static struct audit_store *must_open(void)
+{
+	struct audit_store *s = audit_store_open(TINY, &why);
+
+	if (s == NULL)
+		fail_msg("%s", why.text);
+	return s;
+}
+
+/* Day d: 10 sessions by ann and bob in turn that begin and end, and 10 denials. */
+static void add_day(struct audit_store *s, int day)
+{
+	static struct audit_event e;
+
+	assert_int_equal(audit_store_begin(s, &why), 0);
+	for (int i = 0; i < 30; i++) {
+		memset(&e, 0, sizeof e);
+		e.kind = i % 3 == 0 ? AUDIT_OPEN : i % 3 == 1 ? AUDIT_DENIED : AUDIT_ENDED;
+		e.session = e.kind == AUDIT_DENIED ? 0 : (uint64_t)(100 * day + i / 3 + 1);
+		e.time_us = (100 + day) * DAY + i;
+		e.address = (struct endpoint){.addr = addr_v4(0xcb007107), .port = 443};
+		strcpy(e.user, i / 3 % 2 == 0 ? "ann" : "bob");
+		strcpy(e.name, "a.example");
+		assert_int_equal(audit_store_append(s, 77, ++sequence, &e, &why), 1);
+	}
+	if (audit_store_commit(s, &why) != 0)
+		fail_msg("%s", why.text);
+}
+
+/* Segments 2 to DAYS + 1 have a day each (the first one has none), the last is being written. */
+static struct audit_store *make(void)
+{
+	struct audit_store *s;
+
+	sequence = 0;
+	s = must_open();
+	for (int day = 0; day < DAYS; day++)
+		add_day(s, day);
+	audit_store_close(&s);
+	return must_open(); /* all but the last are finished */
+}
+
+/* ---- pruning ------------------------------------------------------------------------------------------------------ */
+
+static unsigned declared, declare_at_most;
+
+static int declare(const uint8_t *body, size_t len, void *arg, struct err *reason)
+{
+	if (declared == declare_at_most)
+		return err_set(reason, "no more");
+	declared++;
+	return audit_store_declare(arg, body, len, reason);
+}
+
+static struct audit_prune_order order_of(struct audit_store *s, int day, uint32_t kinds)
+{
+	struct audit_store_status status;
+
+	audit_store_status(s, &status);
+	declared = 0;
+	declare_at_most = UINT32_MAX;
+	return (struct audit_prune_order){
+		.before_us = (100 + day) * DAY, .kinds = kinds, .below = status.segment, .declare = declare, .arg = s};
+}
+
+static struct audit_prune_counts prune(struct audit_store *s, const struct audit_prune_order *order)
+{
+	struct audit_prune_counts counts;
+
+	if (audit_prune(order, &counts, &why) != 0)
+		fail_msg("%s", why.text);
+	audit_store_recount(s);
+	return counts;
+}
+
+/* ---- looking ------------------------------------------------------------------------------------------------------- */
+
+static struct {
+	char first[700];
+	unsigned n;
+} found;
+
+static void on_finding(const char *text, void *arg)
+{
+	(void)arg;
+	if (found.n++ == 0)
+		snprintf(found.first, sizeof found.first, "%s", text);
+}
+
+static struct audit_verified verify_with(const struct audit_anchor *anchors, size_t n)
+{
+	struct audit_keys keys;
+	struct audit_verify_options o = {.keys = &keys, .finding = on_finding, .anchors = anchors, .nanchors = n};
+	struct audit_verified v;
+
+	memset(&found, 0, sizeof found);
+	if (audit_first_key_read("first.key", o.store, &keys, &why) != 0 || audit_verify(&o, &v, &why) != 0)
+		fail_msg("%s", why.text);
+	return v;
+}
+
+static struct audit_verified must_be_sound(void)
+{
+	struct audit_verified v = verify_with(NULL, 0);
+
+	if (found.n != 0)
+		fail_msg("%u findings, the first: %s", found.n, found.first);
+	return v;
+}
+
+static void must_find(const char *part)
+{
+	verify_with(NULL, 0);
+	if (found.n == 0 || strstr(found.first, part) == NULL)
+		fail_msg("%u findings, the first \"%s\" has no \"%s\"", found.n, found.first, part);
+}
+
+static bool count_row(uint64_t id, const struct audit_event *e, void *arg)
+{
+	(void)id, (void)e;
+	++*(unsigned *)arg;
+	return true;
+}
+
+static unsigned ask(const struct audit_filter *f)
+{
+	struct audit_archive *a = audit_archive_open(&why);
+	struct audit_query *q = a == NULL ? NULL : audit_query_new(a, f, &why);
+	unsigned n = 0;
+
+	if (q == NULL)
+		fail_msg("%s", why.text);
+	while (audit_query_page(q, 7, 1000000, count_row, &n) == 1)
+		;
+	assert_string_equal(audit_archive_damage(a), "");
+	audit_query_free(&q);
+	audit_archive_close(&a);
+	return n;
+}
+
+static void sql(const char *file, const char *text)
+{
+	sqlite3 *handle;
+
+	assert_int_equal(sqlite3_open(file, &handle), SQLITE_OK);
+	if (sqlite3_exec(handle, text, NULL, NULL, NULL) != SQLITE_OK)
+		fail_msg("%s: %s", text, sqlite3_errmsg(handle));
+	assert_int_equal(sqlite3_close(handle), SQLITE_OK);
+}
+
+/* The last but `before`. */
+static const char *last_segment(char name[AUDIT_SEGMENT_NAME_MAX], unsigned before)
+{
+	uint32_t *numbers;
+	int n = audit_segment_list(&numbers, &why);
+
+	assert_true(n > (int)before);
+	audit_segment_name(numbers[n - 1 - (int)before], name);
+	free(numbers);
+	return name;
+}
+
+/* ---- tests --------------------------------------------------------------------------------------------------------- */
+
+static void test_declarations_are_read_as_written(void **state)
+{
+	uint8_t body[AUDIT_PRUNE_BODY_MAX], bits[3] = {1, 2, 3};
+	struct audit_pruned p = {.segment = 70000, .first = 12345678901, .bits = bits, .nbytes = 3}, q;
+	size_t len = audit_prune_put(&p, body);
+
+	(void)state;
+	assert_true(audit_prune_get(body, len, &q));
+	assert_false(q.whole);
+	assert_int_equal(q.segment, 70000);
+	assert_int_equal(q.first, 12345678901);
+	assert_int_equal(q.nbytes, 3);
+	assert_memory_equal(q.bits, bits, 3);
+	p = (struct audit_pruned){.whole = true, .segment = 3, .entry = 77, .row = 88, .epoch = 99, .mac = {5}};
+	len = audit_prune_put(&p, body);
+	assert_true(audit_prune_get(body, len, &q));
+	assert_true(q.whole && q.segment == 3 && q.entry == 77 && q.row == 88 && q.epoch == 99 && q.mac[0] == 5);
+	for (size_t n = 0; n < len; n++)
+		assert_false(n < 13 && audit_prune_get(body, n, &q));
+	assert_false(audit_prune_get(body, len - 1, &q));
+	assert_false(audit_prune_get(body, len + 1, &q));
+	body[0] = 2;
+	assert_false(audit_prune_get(body, len, &q));
+	memset(body, 0xff, sizeof body);
+	body[0] = 0;
+	assert_false(audit_prune_get(body, 100, &q)); /* no row has such a number */
+}
+
+static void test_old_segments_are_removed(void **state)
+{
+	struct audit_store *s = make();
+	struct audit_filter all = {0};
+	struct audit_prune_order order = order_of(s, 3, ALL_KINDS);
+	struct audit_store_status status;
+	unsigned before = ask(&all);
+
+	(void)state;
+	assert_int_equal(before, 30 * DAYS);
+	/* To look only: everything is as before. */
+	order.dry_run = true;
+	struct audit_prune_counts counts = prune(s, &order);
+
+	assert_int_equal(counts.rows, 90);
+	assert_int_equal(counts.segments, 4);
+	assert_int_equal(declared, 0);
+	assert_int_equal(ask(&all), before);
+	must_be_sound();
+
+	order.dry_run = false;
+	counts = prune(s, &order);
+	assert_int_equal(counts.rows, 90);
+	assert_int_equal(counts.segments, 4);
+	assert_int_equal(counts.held + counts.rewritten + counts.skipped, 0);
+	assert_true(counts.bytes > 0);
+	assert_int_not_equal(access("audit-00000004.db", F_OK), 0);
+	assert_int_equal(access("audit-00000005.db", F_OK), 0);
+	struct audit_verified v = must_be_sound();
+
+	assert_int_equal(v.pruned, 90);
+	assert_int_equal(v.pruned_segments, 4);
+	assert_int_equal(v.rows, before - 90);
+	assert_int_equal(ask(&all), before - 90);
+	audit_store_status(s, &status);
+	assert_int_equal(status.rows, before - 90);
+	/* Again: nothing more. */
+	order = order_of(s, 3, ALL_KINDS);
+	assert_int_equal(prune(s, &order).rows, 0);
+	assert_int_equal(declared, 0);
+	/* It goes on, and goes on after a restart. */
+	add_day(s, DAYS);
+	audit_store_close(&s);
+	must_be_sound();
+	s = must_open();
+	add_day(s, DAYS + 1);
+	order = order_of(s, 5, ALL_KINDS);
+	assert_int_equal(prune(s, &order).rows, 60);
+	v = must_be_sound();
+	assert_int_equal(v.pruned, 150);
+	assert_int_equal(v.pruned_segments, 6);
+	audit_store_close(&s);
+	must_be_sound();
+	/* One more is not one of those. */
+	assert_int_equal(unlink("audit-00000007.db"), 0);
+	must_find("segments before it are missing");
+}
+
+static void test_classes_and_what_stays(void **state)
+{
+	struct audit_store *s = make();
+	struct audit_filter denied = {.kinds = OF(AUDIT_DENIED)}, all = {0};
+	struct audit_prune_order order = order_of(s, 4, OF(AUDIT_DENIED));
+	struct stat st;
+
+	(void)state;
+	struct audit_prune_counts counts = prune(s, &order);
+
+	assert_int_equal(counts.rows, 40);
+	assert_int_equal(counts.rewritten, 4);
+	assert_int_equal(ask(&denied), 10 * (DAYS - 4));
+	assert_int_equal(ask(&all), 30 * DAYS - 40);
+	struct audit_verified v = must_be_sound();
+
+	assert_int_equal(v.pruned, 40);
+	assert_int_equal(v.rows, 30 * DAYS - 40);
+	assert_int_equal(stat("audit-00000002.db", &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0600);
+	assert_false(audit_segment_has_log("audit-00000002.db"));
+	assert_int_not_equal(access("prune.new", F_OK), 0);
+	/* The rest later: then whole segments go. */
+	order = order_of(s, 2, ALL_KINDS);
+	counts = prune(s, &order);
+	assert_int_equal(counts.rows, 40);
+	assert_int_equal(counts.segments, 2); /* the first had no rows, and went before */
+	v = must_be_sound();
+	assert_int_equal(v.pruned, 60 + 20);
+	audit_store_close(&s);
+	must_be_sound();
+	/* Who removes another row, or one of the class that was pruned from a later day, is found. */
+	sql("audit-00000004.db", "DELETE FROM event WHERE id = (SELECT max(id) FROM event)");
+	must_find("segment 4: 1 rows of entry");
+	sql("audit-00000007.db", "DELETE FROM event WHERE kind = 2");
+	assert_int_equal(verify_with(NULL, 0).findings, 2);
+}
+
+static void test_holds(void **state)
+{
+	struct audit_store *s = make();
+	struct audit_filter hold = {.user = "ann", .since_us = 101 * DAY, .until_us = 102 * DAY};
+	struct audit_filter ann = {.user = "ann"};
+	struct audit_prune_order order = order_of(s, 4, ALL_KINDS);
+
+	(void)state;
+	order.holds = &hold;
+	order.nholds = 1;
+	struct audit_prune_counts counts = prune(s, &order);
+
+	assert_int_equal(counts.held, 15);
+	assert_int_equal(counts.rows, 120 - 15);
+	/* The first, which has no row, and the one of the first day; those behind what is held stay as a chain without rows. */
+	assert_int_equal(counts.segments, 2);
+	assert_int_equal(counts.rewritten, 3);
+	assert_int_equal(ask(&ann), 15 + 15 * (DAYS - 4));
+	assert_int_equal(must_be_sound().pruned, 105);
+	/* A row that is held and that somebody removes is none that was pruned. */
+	order.nholds = 0;
+	counts = prune(s, &order);
+	assert_int_equal(counts.rows, 15);
+	assert_int_equal(counts.segments, 3);
+	assert_int_equal(must_be_sound().pruned, 120);
+	audit_store_close(&s);
+	must_be_sound();
+}
+
+static void test_who_removes_what_is_held_is_found(void **state)
+{
+	struct audit_store *s = make();
+	struct audit_filter hold = {.user = "ann"};
+	struct audit_prune_order order = order_of(s, 4, ALL_KINDS);
+
+	(void)state;
+	order.holds = &hold;
+	order.nholds = 1;
+	prune(s, &order);
+	audit_store_close(&s);
+	must_be_sound();
+	sql("audit-00000003.db", "DELETE FROM event WHERE user = 'ann' AND kind = 0");
+	must_find("segment 3: 5 rows of entry");
+}
+
+/* Without the key, a declaration cannot be made, changed or moved. */
+static void test_forged_declarations_are_found(void **state)
+{
+	struct audit_store *s = make();
+	struct audit_prune_order order = order_of(s, 2, OF(AUDIT_DENIED));
+	uint8_t body[AUDIT_PRUNE_BODY_MAX], bits[1] = {0xff};
+	const struct audit_pruned p = {.segment = 5, .first = 91, .bits = bits, .nbytes = 1};
+	size_t len = audit_prune_put(&p, body);
+	char text[400], hex[64], name[AUDIT_SEGMENT_NAME_MAX];
+
+	(void)state;
+	prune(s, &order);
+	audit_store_close(&s);
+	for (size_t i = 0; i < len; i++)
+		snprintf(hex + 2 * i, 3, "%02x", body[i]);
+	sql("audit-00000005.db", "DELETE FROM event WHERE id BETWEEN 91 AND 98");
+	must_find("segment 5: 8 rows");
+	snprintf(text, sizeof text,
+		 "INSERT INTO chain SELECT max(id) + 1, 4, epoch, time, max(first), 0, x'%s', mac FROM chain", hex);
+	sql(last_segment(name, 0), text);
+	must_find("not authentic");
+	/* And in the place of one that was real. */
+	sql(name, "DELETE FROM chain WHERE id = (SELECT max(id) FROM chain)");
+	snprintf(text, sizeof text, "UPDATE chain SET body = x'%s' WHERE kind = 4", hex);
+	for (unsigned i = 0; i < 3; i++)
+		sql(last_segment(name, i), text);
+	verify_with(NULL, 0);
+	assert_true(found.n >= 3);
+}
+
+static void test_anchors_of_what_was_pruned(void **state)
+{
+	struct audit_store *s = make();
+	struct audit_store_status status;
+	struct audit_anchor anchors[2] = {{.entry = 2}};
+	struct audit_prune_order order = order_of(s, 4, ALL_KINDS);
+
+	(void)state;
+	audit_store_status(s, &status);
+	anchors[1].entry = status.head.entry;
+	memcpy(anchors[1].mac, status.head.mac, AUDIT_MAC_BYTES);
+	prune(s, &order);
+	struct audit_verified v = verify_with(anchors, 2);
+
+	assert_int_equal(found.n, 0);
+	assert_int_equal(v.anchors, 1);
+	assert_int_equal(v.pruned_anchors, 1);
+	audit_store_close(&s);
+}
+
+/* A segment whose end was cut off, or that a stranger has written into, is not forgotten by pruning it. */
+static void test_what_is_damaged_stays(void **state)
+{
+	struct audit_store *s = make();
+	struct audit_prune_order order = order_of(s, 4, ALL_KINDS);
+	struct audit_prune_counts counts;
+
+	(void)state;
+	sql("audit-00000003.db", "DELETE FROM chain WHERE kind = 3");
+	assert_int_equal(audit_prune(&order, &counts, &why), -1);
+	assert_non_null(strstr(why.text, "audit-00000003.db"));
+	assert_int_equal(access("audit-00000003.db", F_OK), 0);
+	assert_int_equal(counts.segments, 2); /* up to there */
+	must_find("segment 3");
+	audit_store_close(&s);
+}
+
+/* ---- cut short -------------------------------------------------------------------------------------------------------- */
+
+static void test_cut_short_between_declarations(void **state)
+{
+	struct audit_store *s = make();
+	struct audit_filter hold = {.user = "ann", .since_us = 101 * DAY, .until_us = 102 * DAY};
+
+	(void)state;
+	for (unsigned most = 0; most < 6; most++) {
+		struct audit_prune_order order = order_of(s, 5, ALL_KINDS);
+		struct audit_prune_counts counts;
+
+		order.holds = &hold;
+		order.nholds = 1;
+		declare_at_most = most;
+		audit_prune(&order, &counts, &why);
+		must_be_sound();
+	}
+	struct audit_prune_order order = order_of(s, 5, ALL_KINDS);
+	struct audit_filter all = {0};
+
+	order.holds = &hold;
+	order.nholds = 1;
+	prune(s, &order);
+	assert_int_equal(ask(&all), 15 + 30 * (DAYS - 5));
+	assert_int_equal(must_be_sound().pruned, 135);
+	audit_store_close(&s);
+}
+
+/* The process ends at its n-th call that changes a file. */
+static int calls_left;
+
+static void count_call(void)
+{
+	if (calls_left > 0 && --calls_left == 0)
+		raise(SIGKILL);
+}
+
+int __wrap_rename(const char *from, const char *to);
+int __real_rename(const char *from, const char *to);
+int __wrap_rename(const char *from, const char *to)
+{
+	count_call();
+	int rc = __real_rename(from, to);
+
+	count_call();
+	return rc;
+}
+
+int __wrap_unlink(const char *path);
+int __real_unlink(const char *path);
+int __wrap_unlink(const char *path)
+{
+	count_call();
+	int rc = __real_unlink(path);
+
+	count_call();
+	return rc;
+}
+
+int __wrap_audit_store_declare(struct audit_store *s, const uint8_t *body, size_t len, struct err *reason);
+int __real_audit_store_declare(struct audit_store *s, const uint8_t *body, size_t len, struct err *reason);
+int __wrap_audit_store_declare(struct audit_store *s, const uint8_t *body, size_t len, struct err *reason)
+{
+	count_call();
+	int rc = __real_audit_store_declare(s, body, len, reason);
+
+	count_call();
+	return rc;
+}
+
+static int prune_and_end_at(int call)
+{
+	pid_t pid = fork();
+	int status;
+
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		struct audit_filter hold = {.user = "ann", .since_us = 101 * DAY, .until_us = 102 * DAY};
+		struct audit_store *s = must_open();
+		struct audit_prune_order order = order_of(s, 5, ALL_KINDS);
+		struct audit_prune_counts counts;
+
+		order.holds = &hold;
+		order.nholds = 1;
+		calls_left = call;
+		audit_prune(&order, &counts, &why);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return WIFSIGNALED(status);
+}
+
+static void test_killed_at_any_moment(void **state)
+{
+	struct audit_store *s = make();
+	struct audit_filter all = {0};
+	int call = 1;
+
+	(void)state;
+	audit_store_close(&s);
+	/* Each run goes on with what the last one left. */
+	while (prune_and_end_at(call)) {
+		must_be_sound();
+		call++;
+		assert_true(call < 200);
+	}
+	assert_true(call > 8);
+	assert_int_equal(ask(&all), 15 + 30 * (DAYS - 5));
+	assert_int_equal(must_be_sound().pruned, 135);
+	assert_int_not_equal(access("prune.new", F_OK), 0);
+}
+
+/* ---- holds ------------------------------------------------------------------------------------------------------------ */
+
+static void test_the_file_of_holds(void **state)
+{
+	struct audit_holds h = {0};
+	json_t *ann = json_pack("{s:s}", "user", "ann"), *bob = json_pack("{s:s}", "user", "bob");
+	json_t *bad = json_pack("{s:i}", "limit", 3);
+	char none[AUDIT_HOLDS_DIGEST_TEXT_MAX], one[AUDIT_HOLDS_DIGEST_TEXT_MAX], now[AUDIT_HOLDS_DIGEST_TEXT_MAX];
+	struct stat st;
+
+	(void)state;
+	assert_int_equal(audit_holds_read(&h, &why), 0);
+	assert_true(h.n == 0 && h.told);
+	audit_holds_digest(&h, none);
+	assert_int_equal(audit_holds_place(&h, "case-1", ann, "uid 0", &why), 0);
+	assert_true(h.n == 1 && !h.told);
+	assert_string_equal(h.filters[0].user, "ann");
+	assert_int_equal(audit_holds_set_told(&h, &why), 0);
+	audit_holds_digest(&h, one);
+	assert_string_not_equal(none, one);
+	/* The same again is fine, and changes nothing; another one of this name is not. */
+	assert_int_equal(audit_holds_place(&h, "case-1", ann, "uid 7", &why), 0);
+	assert_string_equal(audit_holds_digest(&h, now), one);
+	assert_int_equal(audit_holds_place(&h, "case-1", bob, "uid 0", &why), -1);
+	assert_int_equal(audit_holds_place(&h, "case 2", bob, "uid 0", &why), -1);
+	assert_int_equal(audit_holds_place(&h, "", bob, "uid 0", &why), -1);
+	assert_int_equal(audit_holds_place(&h, "case-2", bad, "uid 0", &why), -1);
+	assert_int_equal(audit_holds_place(&h, "case-2", bob, "uid 0", &why), 0);
+	assert_int_equal(audit_holds_read(&h, &why), 0);
+	assert_true(h.n == 2 && !h.told && audit_holds_stands(&h, "case-2"));
+	assert_int_equal(stat("holds.json", &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0600);
+	assert_int_equal(audit_holds_release(&h, "case-3", &why), -1);
+	assert_int_equal(audit_holds_release(&h, "case-1", &why), 0);
+	assert_true(h.n == 1 && !audit_holds_stands(&h, "case-1"));
+	/* What cannot be understood is not taken as none. */
+	int fd = open("holds.json", O_WRONLY | O_TRUNC);
+
+	assert_int_equal(write(fd, "{\"holds\":[{}],\"told\":true}", 26), 26);
+	close(fd);
+	assert_int_equal(audit_holds_read(&h, &why), -1);
+	assert_int_equal(truncate("holds.json", 0), 0);
+	assert_int_equal(audit_holds_read(&h, &why), -1);
+	audit_holds_clear(&h);
+	json_decref(ann);
+	json_decref(bob);
+	json_decref(bad);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_declarations_are_read_as_written, scratch_enter, scratch_leave),
+		cmocka_unit_test_setup_teardown(test_old_segments_are_removed, scratch_enter, scratch_leave),
+		cmocka_unit_test_setup_teardown(test_classes_and_what_stays, scratch_enter, scratch_leave),
+		cmocka_unit_test_setup_teardown(test_holds, scratch_enter, scratch_leave),
+		cmocka_unit_test_setup_teardown(test_who_removes_what_is_held_is_found, scratch_enter, scratch_leave),
+		cmocka_unit_test_setup_teardown(test_forged_declarations_are_found, scratch_enter, scratch_leave),
+		cmocka_unit_test_setup_teardown(test_anchors_of_what_was_pruned, scratch_enter, scratch_leave),
+		cmocka_unit_test_setup_teardown(test_what_is_damaged_stays, scratch_enter, scratch_leave),
+		cmocka_unit_test_setup_teardown(test_cut_short_between_declarations, scratch_enter, scratch_leave),
+		cmocka_unit_test_setup_teardown(test_killed_at_any_moment, scratch_enter, scratch_leave),
+		cmocka_unit_test_setup_teardown(test_the_file_of_holds, scratch_enter, scratch_leave),
+	};
+
+	log_init("test_audit_prune", LOG_ERROR);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
