@@ -30,6 +30,8 @@ static const char usage[] =
 	"       gatewayctl audit stats --by KEY [OPTION ...]\n"
 	"       gatewayctl audit verify --key FILE [OPTION ...]    (its --help says more)\n"
 	"       gatewayctl audit report -o FILE [OPTION ...]    (its --help says more)\n"
+	"       gatewayctl audit prune --keep AGE [OPTION ...]     (the same)\n"
+	"       gatewayctl audit hold place|release|list ...       (the same)\n"
 	"\n"
 	"query shows events of the audit, newest first; tail the last ten, and with -f those that follow.\n"
 	"stats sums sessions, denials, bytes and time up by " AUDIT_STATS_BY ".\n"
@@ -322,6 +324,10 @@ int admin_audit(int argc, char **argv)
 		return admin_audit_verify(argc - 1, argv + 1);
 	if (argc >= 2 && strcmp(argv[1], "report") == 0)
 		return admin_audit_report(argc - 1, argv + 1);
+	if (argc >= 2 && strcmp(argv[1], "prune") == 0)
+		return admin_audit_prune(argc - 1, argv + 1);
+	if (argc >= 2 && strcmp(argv[1], "hold") == 0)
+		return admin_audit_hold(argc - 1, argv + 1);
 	if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
 		fputs(usage, stdout);
 		return ADMIN_FINE;

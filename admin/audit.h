@@ -6,6 +6,8 @@
 #define ADMIN_AUDIT_DIR "/var/lib/gatewayd/audit"
 
 int admin_audit_verify(int argc, char **argv);
+int admin_audit_prune(int argc, char **argv);
+int admin_audit_hold(int argc, char **argv);
 int admin_audit_report(int argc, char **argv);
 
 struct report;

@@ -93,11 +93,12 @@ static void say_summary(const struct job *job, const struct audit_verified *v)
 	audit_time_text(v->last_us, last);
 	sodium_bin2hex(mac, sizeof mac, v->head.mac, AUDIT_MAC_BYTES);
 	if (job->json) {
-		json_t *line = json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s}", "sound",
+		json_t *line = json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s}", "sound",
 					 v->findings == 0, "findings", (json_int_t)v->findings, "segments",
 					 (json_int_t)v->segments, "rows", (json_int_t)v->rows, "entries",
 					 (json_int_t)v->entries, "epoch", (json_int_t)v->head.epoch, "anchors",
-					 (json_int_t)v->anchors, "first", first, "last", last, "head", mac);
+					 (json_int_t)v->anchors, "pruned", (json_int_t)v->pruned, "pruned_segments",
+					 (json_int_t)v->pruned_segments, "first", first, "last", last, "head", mac);
 
 		json_dumpf(line, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
 		putchar('\n');
@@ -107,8 +108,12 @@ static void say_summary(const struct job *job, const struct audit_verified *v)
 	printf("%" PRIu64 " rows in %" PRIu64 " segments, %" PRIu64 " entries of the chain up to epoch %" PRIu64
 	       ", %s to %s\n",
 	       v->rows, v->segments, v->entries, v->head.epoch, first, last);
+	if (v->pruned > 0 || v->pruned_segments > 0)
+		printf("%" PRIu64 " rows are pruned, as the audit declares; segments up to %" PRIu64 " as a whole\n",
+		       v->pruned, v->pruned_segments);
 	if (job->nanchors > 0)
-		printf("%" PRIu64 " of %zu anchors fit\n", v->anchors, job->nanchors);
+		printf("%" PRIu64 " of %zu anchors fit, %" PRIu64 " are of segments that are pruned\n", v->anchors,
+		       job->nanchors, v->pruned_anchors);
 	if (v->findings == 0)
 		printf("The audit is what was recorded.\n");
 	else

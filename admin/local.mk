@@ -10,7 +10,7 @@ admin_libadmin_a_SOURCES = \
 	admin/reload.c \
 	admin/auth.c \
 	admin/audit_ask.c admin/audit_ask.h \
-	admin/audit_verify.c admin/audit_integrity.c \
+	admin/audit_verify.c admin/audit_integrity.c admin/audit_retention.c \
 	admin/html.c admin/html.h \
 	admin/report.h admin/report_page.c admin/report_chart.c admin/report_style.c
 admin_libadmin_a_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS) $(SODIUM_CFLAGS)

@@ -45,6 +45,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/recorder/recorder.c \
 	gatewayd/recorder/senders.c gatewayd/recorder/senders.h \
 	gatewayd/recorder/batch.c gatewayd/recorder/batch.h \
+	gatewayd/recorder/retention.c gatewayd/recorder/retention.h \
 	gatewayd/reader/reader.c \
 	gatewayd/reader/answer.c gatewayd/reader/answer.h \
 	gatewayd/control/control.c gatewayd/control/internal.h \
@@ -56,6 +57,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/control/revisions.c \
 	gatewayd/control/status.c \
 	gatewayd/control/auth.c \
+	gatewayd/control/retention.c \
 	gatewayd/control/query.c \
 	gatewayd/compiler/compiler.c gatewayd/compiler/compiler.h
 gatewayd_gatewayd_CPPFLAGS = $(AM_CPPFLAGS) $(EVENT_CFLAGS) $(CARES_CFLAGS) $(JANSSON_CFLAGS) $(SODIUM_CFLAGS) $(CONFUSE_CFLAGS) \

@@ -1038,6 +1038,7 @@ void audit_store_status(const struct audit_store *s, struct audit_store_status *
 		.rows = (uint64_t)(s->durable.event - s->first_event + 1),
 		.segments = s->segments,
 		.segment = s->now.number,
+		.unfinished = s->unfinished,
 		.head = {.epoch = s->ring->keys.epoch, .entry = s->durable.entry},
 		.first_key_waits = audit_ring_first_key_waits(),
 	};

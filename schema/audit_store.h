@@ -73,6 +73,7 @@ int audit_store_last(struct audit_store *s, uint64_t incarnation, uint64_t *sequ
 struct audit_store_status {
 	uint64_t rows;
 	uint32_t segments, segment; /* how many, and the number of the last */
+	uint32_t unfinished;	    /* from this one on they may still be made into plain files; 0: none is */
 	struct audit_head head;	    /* of the chain, durable */
 	bool first_key_waits;	    /* for the auditor to take it away */
 };

@@ -59,6 +59,7 @@ static void client_free(struct client *client)
 
 	status_client_gone(c, client);
 	auth_client_gone(c, client);
+	retention_client_gone(c, client);
 	LIST_REMOVE(client, next);
 	event_del(&client->event);
 	close(client->fd);
@@ -188,6 +189,8 @@ static const struct command {
 	{"audit-query", command_audit_query, RIGHT_AUDIT, NULL, NULL},
 	{"auth", auth_command_ask, RIGHT_VIEW, "list", NULL},
 	{"auth", auth_command_ask, RIGHT_OPERATE, NULL, NULL},
+	{"audit-retention", retention_order, RIGHT_AUDIT, "holds", NULL},
+	{"audit-retention", retention_order, RIGHT_ADMINISTER, NULL, NULL},
 };
 
 static const struct command *find_command(const json_t *request)

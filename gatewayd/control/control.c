@@ -260,6 +260,13 @@ static void on_recorder_message(struct ipc_message *m, void *arg)
 {
 	if (m->type == IPC_STATUS)
 		status_recorder_answered(arg, m);
+	else if (m->type == IPC_RETAINED)
+		retention_answered(arg, m);
+}
+
+static void on_recorder_gone(void *arg)
+{
+	retention_recorder_gone(arg);
 }
 
 int control_main(struct child *child)
@@ -280,7 +287,7 @@ int control_main(struct child *child)
 	tables_init(c);
 	c->recording = recording_new(
 		child->base, ROLE_CONTROL,
-		&(struct recording_callbacks){.message = on_recorder_message, .arg = c});
+		&(struct recording_callbacks){.message = on_recorder_message, .gone = on_recorder_gone, .arg = c});
 	c->policy.store = policy_store_open("policy.db", false, &why);
 	if (c->policy.store == NULL) {
 		snprintf(text, sizeof text, "the policy store in %.100s/policy cannot be opened: %.400s",

@@ -160,6 +160,8 @@ struct control {
 	LIST_HEAD(, auth_job) auth_jobs;
 	uint64_t auth_job_id;
 	uint64_t forget_awaited; /* the last order to forget all, until the authenticator has done it; 0: none */
+	LIST_HEAD(, retention_job) retention_jobs;
+	uint64_t retention_job_id;
 	bool stopping;
 };
 
@@ -290,6 +292,12 @@ void auth_throttled(struct peer *p, struct ipc_message *m);
 void auth_peer_gone(struct peer *p);
 /* Nothing that was remembered before a change is believed after it. */
 void auth_forget_all(struct control *c);
+
+/* retention.c: what administrators ask of the recorder. */
+void retention_order(struct client *client, const json_t *request);
+void retention_client_gone(struct control *c, struct client *client);
+void retention_answered(struct control *c, struct ipc_message *m);
+void retention_recorder_gone(struct control *c);
 
 /* query.c */
 void query_start(struct client *client, const json_t *filter);

@@ -18,6 +18,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "gatewayd/child.h"
+#include "gatewayd/recorder/retention.h"
 #include "schema/audit_json.h"
 #include "schema/audit_verify.h"
 
@@ -30,6 +31,7 @@ struct service {
 	struct child *child;
 	struct audit_store *store;
 	struct recorder *recorder;
+	struct retention *retention;
 	struct event deadline, anchor;
 	int anchor_fd;
 	bool stopping;
@@ -169,6 +171,18 @@ static void start_anchors(struct service *service)
 	on_anchor(-1, 0, service);
 }
 
+/* ---- retention ------------------------------------------------------------------------------------------------------- */
+
+static void on_retention(struct ipc *link, const struct ipc_message *m, void *arg)
+{
+	retention_ask(arg, link, m);
+}
+
+static void on_retention_gone(const struct ipc *link, void *arg)
+{
+	retention_link_gone(arg, link);
+}
+
 int recorder_main(struct child *c)
 {
 	struct service service = {.child = c};
@@ -179,6 +193,8 @@ int recorder_main(struct child *c)
 	service.recorder = recorder_new(c->base, service.store, c->config->commit_interval_us);
 	recorder_start(service.recorder, (uint64_t)c->config->reserve_mb << 20);
 	recorder_on_gone(service.recorder, on_gone, &service);
+	service.retention = retention_new(c->base, service.store);
+	recorder_on_retention(service.recorder, on_retention, on_retention_gone, service.retention);
 	event_assign(&service.deadline, c->base, -1, 0, on_deadline, &service);
 	c->state = &service;
 	c->on_peer = on_peer;
@@ -188,6 +204,7 @@ int recorder_main(struct child *c)
 	event_del(&service.deadline);
 	event_del(&service.anchor);
 	recorder_free(&service.recorder);
+	retention_free(&service.retention);
 	audit_store_close(&service.store);
 	return code;
 }

@@ -44,6 +44,9 @@ struct recorder {
 	LIST_HEAD(, sender) senders;
 	void (*gone)(void *arg);
 	void *gone_arg;
+	void (*retention)(struct ipc *link, const struct ipc_message *m, void *arg);
+	void (*retention_gone)(const struct ipc *link, void *arg);
+	void *retention_arg;
 	struct audit_event event; /* being checked; too big for a stack frame */
 };
 
@@ -245,6 +248,8 @@ static void sender_free(struct sender *s)
 {
 	LIST_REMOVE(s, next);
 	s->recorder->links--;
+	if (s->recorder->retention_gone != NULL)
+		s->recorder->retention_gone(s->link, s->recorder->retention_arg);
 	ipc_free(&s->link);
 	free(s);
 }
@@ -319,6 +324,10 @@ static void on_message(struct ipc *link, struct ipc_message *m, void *arg)
 	}
 	if (m->type == IPC_STATUS_ASK) {
 		answer_status(s->recorder, link);
+		return;
+	}
+	if (m->type == IPC_RETENTION && s->recorder->retention != NULL) {
+		s->recorder->retention(link, m, s->recorder->retention_arg);
 		return;
 	}
 	if (m->type == IPC_RECORD)
@@ -399,4 +408,12 @@ void recorder_on_gone(struct recorder *r, void (*gone)(void *arg), void *arg)
 {
 	r->gone = gone;
 	r->gone_arg = arg;
+}
+
+void recorder_on_retention(struct recorder *r, void (*ask)(struct ipc *link, const struct ipc_message *m, void *arg),
+			   void (*link_gone)(const struct ipc *link, void *arg), void *arg)
+{
+	r->retention = ask;
+	r->retention_gone = link_gone;
+	r->retention_arg = arg;
 }

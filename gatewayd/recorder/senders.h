@@ -25,5 +25,8 @@ void recorder_start(struct recorder *r, uint64_t reserve_bytes);
 size_t recorder_links(const struct recorder *r);
 /* Commits what is queued and acknowledges it: 0, or -1 if the store fails. */
 int recorder_finish(struct recorder *r);
+/* Who takes orders of retention (retention.h), and is told when a link that may have brought one is gone. */
+void recorder_on_retention(struct recorder *r, void (*ask)(struct ipc *link, const struct ipc_message *m, void *arg),
+			   void (*link_gone)(const struct ipc *link, void *arg), void *arg);
 /* Called whenever a link is gone. */
 void recorder_on_gone(struct recorder *r, void (*gone)(void *arg), void *arg);

@@ -53,10 +53,11 @@ static const int database_calls[] = {
 	SCMP_SYS(chmod), SCMP_SYS(fchmodat), SCMP_SYS(flock), SCMP_SYS(mlock), SCMP_SYS(munlock),
 };
 
-/* The recorder's child that finishes a segment: forked, never executed; it has the same walls. */
+/* The recorder's children that finish segments, and prune them: forked, never executed; it has the same walls. */
 static const int fork_calls[] = {
 	SCMP_SYS(clone), SCMP_SYS(clone3), SCMP_SYS(fork), SCMP_SYS(vfork), SCMP_SYS(wait4), SCMP_SYS(set_robust_list), SCMP_SYS(rseq),
 	SCMP_SYS(setpriority), SCMP_SYS(getppid), SCMP_SYS(prctl), SCMP_SYS(close_range),
+	SCMP_SYS(socketpair),
 };
 
 /* SQLite reading files that are open already: it may have to rebuild the index of the log, or to wait for its turn. */

@@ -1,0 +1,162 @@
+"""Retention: gatewayctl audit prune, and the holds that keep rows from it."""
+
+import concurrent.futures
+import json
+import os
+import shutil
+
+from harness import wait
+
+SUMMARY = "The audit is what was recorded."
+
+
+def take_key(g):
+    key = g.path("auditor.key")
+    shutil.move(os.path.join(g.state, "audit", "first.key"), key)
+    return key
+
+
+def verify(g, key):
+    done = g.ctl("audit", "verify", "--key", key, "--dir", os.path.join(g.state, "audit"), "--json", check=False)
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert done.returncode == 0 and lines[-1]["sound"], done.out + done.err
+    return lines[-1]
+
+
+def plain(g, segments):
+    """Segments that are written no more have given up their logs."""
+    for n in range(1, segments):
+        name = os.path.join(g.state, "audit", f"audit-{n:08}.db")
+        wait.until(lambda p=name: not os.path.exists(p + "-wal"), "a plain file")
+
+
+def days(g, echo, first, last):
+    """A session by ann and one by bob, and a refusal, on each day of November; each day has its segment."""
+    for day in range(first, last + 1):
+        g.set_time(f"2026-11-{day:02} 12:00:00")
+        for user in ("ann", "bob"):
+            g.session("127.0.0.1", echo.port, user=user, password=f"{user}-pass").close()
+        g.wait_rows(2 * (day - first + 1), event="ended")
+        wait.until(lambda n=day - first + 1: g.status()["audit"]["segments"] == n, "a segment")
+
+
+def test_prune_and_holds(gateway, echo):
+    g = gateway(clock=True, start=False)
+    g.set_time("2026-11-01 10:00:00")
+    g.start()
+    key = take_key(g)
+    days(g, echo, 1, 6)
+    plain(g, 6)
+    g.set_time("2026-11-06 18:00:00")
+    everything = g.rows()
+
+    # A hold keeps what it matches; it is listed, recorded, and known by its name.
+    assert g.ctl("audit", "hold", "list").out == "no hold stands\n"
+    assert "placed" in g.ctl("audit", "hold", "place", "case-7", "--user", "ann", "--until", "2026-11-02").out
+    assert "case-7" in g.ctl("audit", "hold", "list").out
+    (hold,) = json.loads(g.ctl("audit", "hold", "list", "--json").out)
+    assert hold["name"] == "case-7" and hold["filter"]["user"] == "ann" and hold["by"] == f"uid {os.getuid()}"
+    assert "another filter" in g.ctl("audit", "hold", "place", "case-7", "--user", "bob", check=False).err
+    row = g.row(event="admin", reason="hold placed: case-7")
+    assert row["user"] == f"uid {os.getuid()}" and row["detail"]["retention"] == "hold-placed"
+    assert row["detail"]["filter"]["user"] == "ann" and row["detail"]["standing"] == ["case-7"]
+
+    # What cannot be meant is refused, and nothing is pruned.
+    for words, said in ((["--keep", "0d"], "at least a day"), (["--keep", "1h"], "at least a day"),
+                        (["--keep", "3d", "--class", "all"], "a class is"), (["--keep", "3d", "--hold", "x"], "does not stand")):
+        done = g.ctl("audit", "prune", *words, check=False)
+        assert done.returncode == 1 and said in done.err, done
+    assert g.ctl("audit", "prune", check=False).returncode == 2
+    assert g.ctl("audit", "prune", "--keep", "2026-11-03", check=False).returncode == 2
+
+    # To look only.
+    dry = json.loads(g.ctl("audit", "prune", "--keep", "3d", "--dry-run", "--json").out)
+    assert dry["before"].startswith("2026-11-03T18:00") and dry["segments"] == 0
+    assert [r["id"] for r in g.rows() if r["event"] != "admin"] == [r["id"] for r in everything if r["event"] != "admin"]
+
+    # In earnest: ann's rows of the first two days stay, all others of before then go.
+    done = json.loads(g.ctl("audit", "prune", "--keep", "3d", "--hold", "case-7", "--json").out)
+    assert done["rows"] == dry["rows"] > 0 and done["held"] == dry["held"] == 6
+    old = [r for r in g.rows() if r["time"] < done["before"]]
+    assert len(old) == 6 and all(r["user"] == "ann" for r in old)
+    assert len(g.rows(user="bob", event="ended")) == 3
+    begun, end = g.row(reason=f"prune begun: rows of all classes, before {done['before']}"), g.rows(event="admin")
+    assert begun["user"] == f"uid {os.getuid()}" and begun["detail"]["standing"] == ["case-7"]
+    (end,) = [r for r in end if r.get("detail", {}).get("retention") == "prune-done"]
+    assert end["user"] == f"uid {os.getuid()}" and end["detail"]["rows"] == done["rows"] and end["detail"]["held"] == 6
+    assert verify(g, key)["pruned"] == done["rows"]
+
+    # A class alone; then, without the hold, whole segments.
+    assert json.loads(g.ctl("audit", "prune", "--keep", "1d", "--class", "denials", "--json").out)["rows"] == 0
+    assert "released" in g.ctl("audit", "hold", "release", "case-7").out
+    assert g.row(reason="hold released: case-7")["detail"]["standing"] == []
+    again = json.loads(g.ctl("audit", "prune", "--keep", "3d", "--json").out)
+    assert again["rows"] == 6 and again["held"] == 0 and again["segments"] == 3
+    assert verify(g, key)["pruned_segments"] == 3
+    assert g.status()["audit"]["segments"] == 3
+    # It is all the same for who comes next.
+    g.restart()
+    g.session("127.0.0.1", echo.port).close()
+    g.stop()
+    assert verify(g, key)["pruned_segments"] == 3
+    done = g.ctl("audit", "verify", "--key", key, "--dir", os.path.join(g.state, "audit"))
+    assert SUMMARY in done.out and "rows are pruned, as the audit declares" in done.out
+
+
+def test_a_recorder_that_is_killed_while_it_prunes(gateway, echo):
+    g = gateway(clock=True, start=False)
+    g.set_time("2026-11-01 10:00:00")
+    g.start()
+    key = take_key(g)
+    days(g, echo, 1, 8)
+    plain(g, 8)
+    g.set_time("2026-11-08 18:00:00")
+    g.ctl("audit", "hold", "place", "case-1", "--user", "bob", "--until", "2026-11-02")
+    for keep in ("6d", "5d", "4d", "3d"):
+        (recorder,) = g.pids("recorder")
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            ordered = pool.submit(g.ctl, "audit", "prune", "--keep", keep, check=False)
+            while not ordered.done() and not os.path.exists(os.path.join(g.state, "audit", "prune.new")):
+                pass
+            os.kill(recorder, 9)
+            done = ordered.result()
+            assert done.returncode == 0 or "recorder" in done.err, done.err
+        wait.until(lambda old=recorder: g.pids("recorder") not in ([], [old]), "a recorder")
+        g.session("127.0.0.1", echo.port).close()
+        verify(g, key)
+    done = json.loads(g.ctl("audit", "prune", "--keep", "3d", "--json").out)
+    assert done["held"] == 6
+    assert len([r for r in g.rows() if r["time"] < done["before"]]) == 6
+    verify(g, key)
+
+
+def test_a_damaged_list_of_holds_prunes_nothing(gateway, echo):
+    g = gateway(clock=True, start=False)
+    g.set_time("2026-11-01 10:00:00")
+    g.start()
+    days(g, echo, 1, 3)
+    plain(g, 3)
+    with open(os.path.join(g.state, "audit", "holds.json"), "w", encoding="utf-8") as f:
+        f.write("{}")
+    rows = len(g.rows())
+    done = g.ctl("audit", "prune", "--keep", "1d", check=False)
+    assert done.returncode == 1 and "holds.json" in done.err and len(g.rows()) == rows
+
+
+def test_holds_that_were_edited_are_found(gateway, echo):
+    g = gateway(clock=True, start=False)
+    g.set_time("2026-11-01 10:00:00")
+    g.start()
+    key = take_key(g)
+    days(g, echo, 1, 3)
+    plain(g, 3)
+    g.ctl("audit", "hold", "place", "case-1", "--user", "bob")
+    g.ctl("audit", "hold", "place", "case-2", "--user", "eve")
+    g.ctl("audit", "hold", "release", "case-2")
+    g.ctl("audit", "prune", "--keep", "1d")
+    verify(g, key)
+    with open(os.path.join(g.state, "audit", "holds.json"), "w", encoding="utf-8") as f:
+        json.dump({"holds": [], "told": True}, f)
+    g.ctl("audit", "prune", "--keep", "1d")
+    done = g.ctl("audit", "verify", "--key", key, "--dir", os.path.join(g.state, "audit"), check=False)
+    assert done.returncode == 1 and "other holds than were recorded" in done.out.splitlines()[0], done.out
