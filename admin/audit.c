@@ -29,6 +29,7 @@ static const char usage[] =
 	"       gatewayctl audit tail [-f] [OPTION ...]\n"
 	"       gatewayctl audit stats --by KEY [OPTION ...]\n"
 	"       gatewayctl audit verify --key FILE [OPTION ...]    (its --help says more)\n"
+	"       gatewayctl audit why SESSION|ROW    (its --help says more)\n"
 	"       gatewayctl audit report -o FILE [OPTION ...]    (its --help says more)\n"
 	"       gatewayctl audit prune --keep AGE [OPTION ...]     (the same)\n"
 	"       gatewayctl audit hold place|release|list ...       (the same)\n"
@@ -44,6 +45,7 @@ static const char usage[] =
 	"  --event KIND            open, connected, denied, ended, login-failed, policy, admin, start, stop, flow,\n"
 	"                          flow-ended, checkpoint, flow-checkpoint, throttle\n"
 	"  --port PORT             of the destination\n"
+	"  --country CC            the destination lies in this country (rows of before a database was there do not tell)\n"
 	"  --rule NAME             decided by this rule\n"
 	"  --revision N            of the policy that decided\n"
 	"  --group GROUP           the user was in it (rows of decisions tell)\n"
@@ -127,6 +129,7 @@ static const struct option options[] = {
 	{"rule", required_argument, NULL, 0},
 	{"group", required_argument, NULL, 0},
 	{"text", required_argument, NULL, 0},
+	{"country", required_argument, NULL, 0},
 	{"port", required_argument, NULL, 'p'},
 	{"revision", required_argument, NULL, 'r'},
 	{"follow", no_argument, NULL, 'F'},
@@ -322,6 +325,8 @@ int admin_audit(int argc, char **argv)
 		return run_query(argc - 1, argv + 1);
 	if (argc >= 2 && strcmp(argv[1], "verify") == 0)
 		return admin_audit_verify(argc - 1, argv + 1);
+	if (argc >= 2 && strcmp(argv[1], "why") == 0)
+		return admin_audit_why(argc - 1, argv + 1);
 	if (argc >= 2 && strcmp(argv[1], "report") == 0)
 		return admin_audit_report(argc - 1, argv + 1);
 	if (argc >= 2 && strcmp(argv[1], "prune") == 0)

@@ -498,6 +498,28 @@ static void who_and_where(FILE *out, const struct report *r)
 	html_print(out, "</div>\n");
 }
 
+/* Who had to wait after guesses, and when that was over. */
+static void throttles(FILE *out, const struct report *r)
+{
+	static const char *const heads[] = {"Time, UTC", "User", "From", "What"};
+	const json_t *rows = rows_of(r, "throttle"), *row;
+	char time[REPORT_TIME_MAX];
+	size_t i;
+
+	if (is_empty(out, rows, "Slowed down after guesses"))
+		return;
+	begin_list(out, "Slowed down after guesses", heads, sizeof heads / sizeof *heads);
+	json_array_foreach(rows, i, row)
+	{
+		html_print(out, "<tr><td class=\"t\">%s</td>", row_time(row, time));
+		member_cell(out, row, "user");
+		member_cell(out, row, "client");
+		member_cell(out, row, "reason");
+		html_print(out, "</tr>");
+	}
+	end_list(out, r, "throttle");
+}
+
 static void refusals(FILE *out, const struct report *r)
 {
 	section(out, "What was refused", "Requests that ended without a connection, with the reason that the audit keeps.");
@@ -515,6 +537,7 @@ static void refusals(FILE *out, const struct report *r)
 	html_print(out, "</div><div>");
 	counted(out, r, "failed-users", "Failed, by user", "User as given", false);
 	html_print(out, "</div></div>\n");
+	throttles(out, r);
 }
 
 static void footer(FILE *out, const struct report *r)

@@ -192,6 +192,18 @@ static int set_some_text(struct audit_filter *f, const char *text, struct err *w
 	return set_column(f->text, text, why);
 }
 
+static int set_country(struct audit_filter *f, const char *text, struct err *why)
+{
+	for (int i = 0; i < 2; i++)
+		if (text[i] >= 'a' && text[i] <= 'z')
+			f->country[i] = (char)(text[i] - 'a' + 'A');
+		else if (text[i] >= 'A' && text[i] <= 'Z')
+			f->country[i] = text[i];
+		else
+			return err_set(why, "a country is two letters (ISO 3166-1)");
+	return text[2] == '\0' ? 0 : err_set(why, "a country is two letters (ISO 3166-1)");
+}
+
 static int set_revision(struct audit_filter *f, int64_t value, struct err *why)
 {
 	f->revision = (uint32_t)value;
@@ -232,6 +244,7 @@ static const struct filter_key {
 	{"rule", set_rule, NULL},      {"group", set_group, NULL},
 	{"text", set_some_text, NULL}, {"revision", NULL, set_revision},
 	{"port", NULL, set_port},      {"after", NULL, set_after},
+	{"country", set_country, NULL},
 };
 
 static int set_key(struct audit_filter *f, const struct filter_key *k, const json_t *value, struct err *why)

@@ -11,6 +11,7 @@
 #include "common/clock.h"
 #include "common/name.h"
 #include "common/text.h"
+#include "schema/audit_detail.h"
 #include "schema/audit_row.h"
 #include "schema/audit_segment.h"
 #include "schema/db.h"
@@ -411,6 +412,14 @@ static bool has_text(struct db_stmt *s, const char *text)
 	return *text == '\0';
 }
 
+static bool has_country(struct db_stmt *s, const char *country)
+{
+	size_t len;
+	const char *detail = *country == '\0' ? NULL : db_bytes(s, COL_DETAIL, &len);
+
+	return detail == NULL || audit_detail_in_country(detail, len, country);
+}
+
 /* {"groups": [...]}, escaped as text is. */
 static bool has_group(struct db_stmt *s, const char *group)
 {
@@ -450,7 +459,8 @@ static bool row_matches(const struct audit_filter *f, struct db_stmt *s)
 		if (!prefix_contains(&f->client, &client))
 			return false;
 	}
-	return destination_matches(f, s) && has_text(s, f->text) && has_group(s, f->group);
+	return destination_matches(f, s) && has_text(s, f->text) && has_country(s, f->country) &&
+	       has_group(s, f->group);
 }
 
 bool audit_filter_matches(const struct audit_filter *f, struct db_stmt *row)

@@ -30,6 +30,7 @@ struct audit_filter {
 	char rule[AUDIT_TEXT_MAX + 1];	/* "": any */
 	char group[AUDIT_TEXT_MAX + 1]; /* that the user was in, as the row's detail tells; "": any */
 	char text[AUDIT_TEXT_MAX + 1];	/* some text of the row holds it; "": any */
+	char country[3];		/* of the destination, as the row's detail tells; "": any */
 	uint32_t revision;		/* 0: any */
 	uint16_t port;			/* of the destination; 0: any */
 	uint64_t after;			/* not 0: rows with a higher id only, in the order of ids */

@@ -45,6 +45,7 @@ static const struct {
 } lists[] = {
 	{"policy", 1u << AUDIT_POLICY},
 	{"admin", 1u << AUDIT_ADMIN},
+	{"throttle", 1u << AUDIT_THROTTLE},
 	{"runs", 1u << AUDIT_START | 1u << AUDIT_STOP},
 };
 

@@ -119,6 +119,8 @@ static void decide_addresses(struct session *s, const struct addr *addresses, si
 	struct setup *setup = s->setup;
 
 	policy_decide_answers(&ctx, &req, addresses, n, aliases, naliases, each, &whole);
+	if (req.name != NULL)
+		setup->told = (struct told_answer){addresses, aliases, n, naliases};
 	if (whole.verdict != POLICY_ALLOW) {
 		if (n > 0 && s->address.family == ADDR_NONE)
 			s->address = addresses[0];

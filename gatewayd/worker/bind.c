@@ -151,6 +151,7 @@ static void peer_arrived(struct session *s, int fd, const struct endpoint *peer)
 	}
 	session_event(s, AUDIT_CONNECTED, &e);
 	e.address = *peer;
+	detail_write_place(s, &e);
 	s->setup->record = record_event(s->worker->recording, &e, &s->setup->waiter);
 	if (s->setup->record == NULL) {
 		session_refuse(s, REASON_AUDIT, "the audit does not keep up");

@@ -1,5 +1,7 @@
 /* What an event says beyond its columns:
- * {"candidates":[{"address":"..","rule":".."}],"groups":[".."],"monitors":[{"rule":"..","would":"deny"}]}
+ * {"candidates":[{"address":"..","rule":"..","country":"..","asn":1}],"groups":[".."],"monitors":[{"rule":"..","would":"deny"}]}
+ * A name whose answer held other addresses than the candidates, or led over aliases: {"answers":[".."],"aliases":[".."]}.
+ * Where the destination lies, as the tables of then had it: {"country":"..","asn":1}.
  * The end of an association, and of a BIND (its strangers), tells what it did not carry: {"dropped":{"fragments":3,"strangers":1},"icmp_errors":2}.
  * Only what is not empty is there. */
 #include "config.h"
@@ -14,16 +16,54 @@
 #include "gatewayd/worker/udp.h"
 #include "gatewayd/worker/worker.h"
 
+static void set_unless_empty(json_t *object, const char *key, json_t *list)
+{
+	if (json_array_size(list) > 0)
+		json_object_set(object, key, list);
+	json_decref(list);
+}
+
+/* Country and autonomous system, of an address that has them in a table. */
+static void put_place(json_t *object, const struct worker *w, const struct addr *a)
+{
+	char country[3];
+	uint32_t asn = a->family == ADDR_NONE || w->asn.geo == NULL ? 0 : policy_geo_asn(w->asn.geo, a);
+
+	if (a->family != ADDR_NONE && w->geo.geo != NULL && policy_geo_country(w->geo.geo, a, country))
+		json_object_set_new(object, "country", json_stringn(country, 2));
+	if (asn != 0)
+		json_object_set_new(object, "asn", json_integer(asn));
+}
+
 static json_t *candidates(const struct session *s, const struct policy_image *image)
 {
 	const struct setup *setup = s->setup;
 	json_t *list = json_array();
 	char text[ADDR_TEXT_MAX];
 
-	for (size_t i = 0; i < setup->ncandidates; i++)
-		json_array_append_new(list, json_pack("{s:s,s:s}", "address", addr_format(&setup->candidates[i].address, text),
-						      "rule", policy_rule_name(image, setup->candidates[i].rule)));
+	for (size_t i = 0; i < setup->ncandidates; i++) {
+		json_t *one = json_pack("{s:s,s:s}", "address", addr_format(&setup->candidates[i].address, text), "rule",
+					policy_rule_name(image, setup->candidates[i].rule));
+
+		put_place(one, s->worker, &setup->candidates[i].address);
+		json_array_append_new(list, one);
+	}
 	return list;
+}
+
+/* What the name led to, so that the decision can be made again.  It is told once: what it points to lives no longer than that. */
+static void put_answer(json_t *root, struct setup *setup)
+{
+	json_t *answers = json_array(), *aliases = json_array();
+	char text[ADDR_TEXT_MAX];
+
+	for (size_t i = 0; i < setup->told.naddresses && setup->told.naddresses != setup->ncandidates; i++)
+		json_array_append_new(answers, json_string(addr_format(&setup->told.addresses[i], text)));
+	for (size_t i = 0; i < setup->told.naliases; i++)
+		json_array_append_new(aliases, json_string(setup->told.aliases[i].text));
+	set_unless_empty(root, "answers", answers);
+	set_unless_empty(root, "aliases", aliases);
+	setup->told = (struct told_answer){0};
 }
 
 static json_t *groups(const struct group_list *groups)
@@ -48,13 +88,6 @@ static json_t *monitors(const struct policy_image *image, const struct policy_de
 	return list;
 }
 
-static void set_unless_empty(json_t *object, const char *key, json_t *list)
-{
-	if (json_array_size(list) > 0)
-		json_object_set(object, key, list);
-	json_decref(list);
-}
-
 static bool dump(const json_t *root, struct audit_event *e)
 {
 	size_t len = json_dumpb(root, e->detail, sizeof e->detail - 1, JSON_COMPACT);
@@ -68,6 +101,8 @@ static void write_all(json_t *root, struct audit_event *e)
 {
 	if (json_object_size(root) > 0 && !dump(root, e)) {
 		json_object_del(root, "monitors");
+		json_object_del(root, "answers");
+		json_object_del(root, "aliases");
 		json_object_set_new(root, "groups", json_string("too many to tell"));
 		if (!dump(root, e))
 			log_error("the detail of a record is too long");
@@ -95,6 +130,20 @@ void detail_write(const struct session *s, const struct policy_image *image, con
 	if (s->claimed != NULL)
 		json_object_set_new(root, "claimed_user", json_string(s->claimed));
 	set_unless_empty(root, "monitors", monitors(image, d));
+	if (s->setup->ncandidates == 0)
+		put_place(root, s->worker, &e->address.addr);
+	put_answer(root, s->setup);
+	write_all(root, e);
+}
+
+void detail_write_place(const struct session *s, struct audit_event *e)
+{
+	json_t *root;
+
+	if (s->worker->geo.geo == NULL && s->worker->asn.geo == NULL)
+		return;
+	root = json_object();
+	put_place(root, s->worker, &e->address.addr);
 	write_all(root, e);
 }
 
@@ -106,6 +155,7 @@ void detail_write_flow(const struct udp_flow *f, const struct policy_decision *d
 	set_unless_empty(root, "groups", groups(a->session->groups));
 	put_principal(root, a->session);
 	set_unless_empty(root, "monitors", monitors(a->session->worker->rules->image, d));
+	put_place(root, a->session->worker, &e->address.addr);
 	if (f->inbound)
 		json_object_set_new(root, "opened_by", json_string("destination"));
 	write_all(root, e);

@@ -89,6 +89,7 @@ static void record_connected(struct session *s)
 	if (s->unrecorded)
 		return;
 	session_event(s, AUDIT_CONNECTED, &e);
+	detail_write_place(s, &e);
 	record_event(s->worker->recording, &e, NULL);
 }
 

@@ -378,13 +378,15 @@ static enum audit_kind refusal_kind(const struct session *s, enum reason reason)
 	return s->granted ? AUDIT_ENDED : is_login_failure(reason) ? AUDIT_LOGIN_FAILED : AUDIT_DENIED;
 }
 
-/* What an end tells besides its columns: what was not carried. */
+/* What an end tells besides its columns: what was not carried, else where that was. */
 static void write_dropped(const struct session *s, struct audit_event *e)
 {
 	if (s->association != NULL)
 		detail_write_dropped(&s->association->counts, e);
 	else if (s->strangers > 0)
 		detail_write_dropped(&(struct udp_counts){.strangers = s->strangers}, e);
+	else if (e->detail[0] == '\0')
+		detail_write_place(s, e);
 }
 
 static void record_refusal(struct session *s, enum reason reason, const char *detail, const struct policy_image *image,

@@ -118,6 +118,12 @@ struct setup {
 	enum reason connect_failure; /* the most telling so far */
 	bool connected, recorded;
 	struct endpoint bound; /* what a reply tells: our end, or a BIND's peer */
+	/* The answer to its name, borrowed while it is decided: the record of the decision tells it. */
+	struct told_answer {
+		const struct addr *addresses;
+		const struct name *aliases;
+		size_t naddresses, naliases;
+	} told;
 	struct record *record; /* the grant, until it is durable */
 };
 

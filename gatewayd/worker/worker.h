@@ -209,6 +209,8 @@ bool connect_again(struct session *s);
 
 /* detail.c: what an event says beyond its columns, as a JSON object; "" if nothing. */
 void detail_write(const struct session *s, const struct policy_image *image, const struct policy_decision *d, struct audit_event *e);
+/* Where the event's address lies. */
+void detail_write_place(const struct session *s, struct audit_event *e);
 void detail_write_flow(const struct udp_flow *f, const struct policy_decision *d, struct audit_event *e);
 void detail_write_dropped(const struct udp_counts *c, struct audit_event *e);
 

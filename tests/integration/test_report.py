@@ -86,6 +86,7 @@ def with_a_month(gateway):
             rows.add("denied", now - 4000_000, name=text, user=text, rule=text, reason=text)
             rows.add("login-failed", now - 3000_000, user=text, reason=text)
         rows.add("admin", now - 2000_000, user=text, reason=text)
+        rows.add("throttle", now - 2000_000, user=text, client="192.0.2.77", reason=text)
         rows.add("policy", now - 2000_000, user=text, reason=text, revision=2)
     rows.close()
     return g, audit
@@ -111,6 +112,7 @@ def test_a_report_for_the_files(gateway, chromium):
                   "ann\\xe2\\x80\\xaegnp.exe", "api.payroll.example", "a.lindqvist", "no-trackers"):
         assert shown in cells, shown
     assert "</td><script>alert(1)</script> \\xe2\\x80\\xaegnp Grüße" in cells  # the comment, whole and harmless
+    assert "192.0.2.77" in cells
     assert {"m.okafor", "SEC-1042", "<b>hosts & more</b>", "has ended"} <= set(cells)
     assert re.search(r"in [45] days", page.text)
     assert "Integrity was not verified" in page.text

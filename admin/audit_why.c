@@ -1,0 +1,572 @@
+/* gatewayctl audit why: makes a past decision again, with the policy and the lists of then, and tells where it would be another. */
+#include "config.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "admin/admin.h"
+#include "admin/audit.h"
+#include "admin/audit_ask.h"
+#include "admin/format.h"
+#include "admin/policy_load.h"
+#include "policy/policy.h"
+#include "schema/audit_event.h"
+
+#define ADDRESSES_MAX 64
+#define ALIASES_MAX 16
+#define GROUPS_MAX 1024
+/* Decisions of one session that are told: an association has one for each destination. */
+#define DECISIONS_MAX 200
+
+static const char usage[] =
+	"usage: gatewayctl audit why [OPTION ...] SESSION|ROW\n"
+	"\n"
+	"Decides again what was decided then: with the text and the lists of the revision that decided, at that time, by the\n"
+	"same engine.  SESSION looks like 0123-4567-89AB-C; ROW is the id of a row.  Exit code 1 where the outcome differs.\n"
+	"\n"
+	"  --geoip DB   countries as this database has them today (without: what asks for a country cannot be evaluated)\n"
+	"  --asn DB     the same for autonomous systems\n"
+	"  --json       what is told, as JSON\n"
+	"  --dir DIR    read the audit in DIR itself, and the policy beside it, without gatewayd\n";
+
+struct job {
+	const char *dir, *geoip, *asn, *target;
+	bool json;
+	uint64_t row; /* 0: a session is asked for */
+	json_t *rows; /* the decisions */
+	json_t *told; /* with --json */
+	uint32_t loaded_revision;
+	struct loaded loaded;
+};
+
+/* A decision as it was recorded, as a request to decide. */
+struct past {
+	const json_t *row, *detail;
+	struct policy_request request;
+	char user[AUDIT_TEXT_MAX + 1], claimed[AUDIT_TEXT_MAX + 1], listener[64];
+	struct name name, aliases[ALIASES_MAX];
+	char (*group_texts)[AUDIT_TEXT_MAX + 1];
+	const char **groups;
+	struct addr addresses[ADDRESSES_MAX];
+	const char *rules[ADDRESSES_MAX]; /* that were recorded for candidates */
+	size_t naddresses, naliases;
+	json_t *notes;	     /* what cannot be as it was */
+	json_t *differences; /* texts */
+};
+
+/* ---- reading a row --------------------------------------------------------------------------------------------------
+ */
+
+static int hex(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* The bytes that were escaped (common/text.h); false if they do not fit. */
+static bool unescape(const char *text, char *out, size_t size)
+{
+	size_t used = 0;
+
+	for (; *text != '\0'; text++) {
+		char c = *text;
+
+		if (c == '\\' && text[1] == 'x' && hex(text[2]) >= 0 && hex(text[3]) >= 0) {
+			c = (char)(hex(text[2]) << 4 | hex(text[3]));
+			text += 3;
+		}
+		if (used + 1 >= size || c == '\0')
+			return false;
+		out[used++] = c;
+	}
+	out[used] = '\0';
+	return true;
+}
+
+/* A member as the bytes it was; NULL where there is none. */
+static const char *bytes_of(const json_t *object, const char *key, char *out, size_t size)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text != NULL && unescape(text, out, size) ? out : NULL;
+}
+
+static void note(struct past *p, const char *text)
+{
+	json_array_append_new(p->notes, json_string(text));
+}
+
+static enum policy_method method_of(const json_t *row, const json_t *detail)
+{
+	char buf[FORMAT_TEXT_MAX], protection_buf[FORMAT_TEXT_MAX];
+	const char *method = format_member(row, "method", buf), *protection = format_member(detail, "protection", protection_buf);
+
+	if (strcmp(method, "password") == 0)
+		return POLICY_METHOD_PASSWORD;
+	if (strcmp(method, "socks4") == 0)
+		return POLICY_METHOD_SOCKS4;
+	if (strcmp(method, "gssapi") != 0)
+		return POLICY_METHOD_NONE;
+	return strcmp(protection, "integrity") == 0	    ? POLICY_METHOD_GSSAPI_INTEGRITY
+	       : strcmp(protection, "confidentiality") == 0 ? POLICY_METHOD_GSSAPI_CONFIDENTIALITY
+							    : POLICY_METHOD_GSSAPI;
+}
+
+static enum policy_command command_of(const json_t *row)
+{
+	char buf[FORMAT_TEXT_MAX];
+	const char *command = format_member(row, "command", buf);
+
+	return strcmp(command, "bind") == 0 ? POLICY_BIND : strcmp(command, "udp") == 0 ? POLICY_UDP : POLICY_CONNECT;
+}
+
+static int read_groups(struct past *p)
+{
+	const json_t *groups = json_object_get(p->detail, "groups"), *group;
+	size_t i;
+
+	if (json_is_string(groups))
+		note(p, "the row could not hold all groups of the user: rules by group may differ");
+	if (json_object_get(p->detail, "folded") != NULL)
+		note(p, "the row stands for a flood and keeps no groups: rules by group may differ");
+	p->group_texts = calloc(GROUPS_MAX, sizeof *p->group_texts);
+	p->groups = calloc(GROUPS_MAX, sizeof *p->groups);
+	if (p->group_texts == NULL || p->groups == NULL)
+		return admin_fail(ADMIN_REFUSED, "out of memory");
+	p->request.groups = p->groups;
+	json_array_foreach(groups, i, group)
+	{
+		size_t n = p->request.ngroups;
+
+		if (n < GROUPS_MAX && json_is_string(group) &&
+		    unescape(json_string_value(group), p->group_texts[n], sizeof p->group_texts[n]))
+			p->groups[p->request.ngroups++] = p->group_texts[n];
+	}
+	return -1;
+}
+
+static void add_address(struct past *p, const char *text, const char *rule)
+{
+	if (text != NULL && p->naddresses < ADDRESSES_MAX && addr_parse(text, &p->addresses[p->naddresses]))
+		p->rules[p->naddresses++] = rule;
+}
+
+/* The addresses that the name had: all of the answer if the row tells them, else the candidates, else the one it names. */
+static void read_addresses(struct past *p)
+{
+	const json_t *answers = json_object_get(p->detail, "answers"), *candidates = json_object_get(p->detail, "candidates"), *one;
+	const json_t *aliases = json_object_get(p->detail, "aliases");
+	struct addr unused;
+	const char *why;
+	size_t i;
+
+	json_array_foreach(candidates, i, one) add_address(p, json_string_value(json_object_get(one, "address")),
+							   json_string_value(json_object_get(one, "rule")));
+	json_array_foreach(answers, i, one)
+	{
+		struct addr address;
+		bool known = false;
+
+		if (!json_is_string(one) || !addr_parse(json_string_value(one), &address))
+			continue;
+		for (size_t k = 0; k < p->naddresses; k++)
+			known |= addr_equal(&p->addresses[k], &address);
+		if (!known)
+			add_address(p, json_string_value(one), NULL);
+	}
+	if (p->naddresses == 0 && p->request.name != NULL)
+		add_address(p, json_string_value(json_object_get(p->row, "address")), NULL);
+	json_array_foreach(aliases, i, one) if (json_is_string(one) && p->naliases < ALIASES_MAX &&
+						name_canonical(json_string_value(one), strlen(json_string_value(one)),
+							       &p->aliases[p->naliases], &unused, &why) == NAME_IS_NAME) p->naliases++;
+}
+
+/* -1, or an exit code: this row is none that can be decided again. */
+static int read_past(const json_t *row, struct past *p)
+{
+	char buf[FORMAT_TEXT_MAX], raw[AUDIT_TEXT_MAX + 1];
+	const char *name = bytes_of(row, "name", raw, sizeof raw), *client = format_member(row, "client", buf), *why;
+	struct policy_request *r = &p->request;
+
+	p->row = row;
+	p->detail = json_object_get(row, "detail");
+	p->notes = json_array();
+	p->differences = json_array();
+	if (*client == '\0' || !addr_parse(client, &r->client))
+		return admin_fail(ADMIN_REFUSED, "row %" PRId64 " names no client", format_number(row, "id"));
+	r->user = bytes_of(row, "user", p->user, sizeof p->user);
+	r->claimed_user = bytes_of(p->detail, "claimed_user", p->claimed, sizeof p->claimed);
+	r->listener = bytes_of(row, "listener", p->listener, sizeof p->listener);
+	r->method = method_of(row, p->detail);
+	r->command = command_of(row);
+	r->port = (uint16_t)format_number(row, "port");
+	if (name != NULL && name_canonical(name, strlen(name), &p->name, &r->address, &why) != NAME_IS_NAME)
+		return admin_fail(ADMIN_REFUSED, "row %" PRId64 " is no decision of the policy: its name was refused before",
+				  format_number(row, "id"));
+	if (name != NULL)
+		r->name = &p->name;
+	else if (!addr_parse(format_member(row, "address", buf), &r->address)) {
+		/* A grant to associate names no destination yet. */
+		return admin_fail(ADMIN_REFUSED, "row %" PRId64 " names no destination: its decisions are those of its flows",
+				  format_number(row, "id"));
+	}
+	read_addresses(p);
+	return read_groups(p);
+}
+
+static void clear_past(struct past *p)
+{
+	free(p->group_texts);
+	free(p->groups);
+	json_decref(p->notes);
+	json_decref(p->differences);
+	free(p);
+}
+
+/* ---- deciding again -------------------------------------------------------------------------------------------------
+ */
+
+static int64_t seconds_of(const json_t *row)
+{
+	struct tm tm = {0};
+	char buf[FORMAT_TEXT_MAX];
+
+	return strptime(format_member(row, "time", buf), "%Y-%m-%dT%H:%M:%S", &tm) == NULL ? 0 : (int64_t)timegm(&tm);
+}
+
+static void differ(struct past *p, const char *what, const char *then, const char *now)
+{
+	char text[1200], a[400], b[400];
+
+	snprintf(text, sizeof text, "%s: recorded %s, decided again %s", what, format_safe(then, a, sizeof a),
+		 format_safe(now, b, sizeof b));
+	json_array_append_new(p->differences, json_string(text));
+}
+
+/* What is as it was is told of the policy only: the rest can have changed since. */
+static void compare_places(struct past *p, const struct loaded *l)
+{
+	const json_t *candidates = json_object_get(p->detail, "candidates"), *one;
+	char now[3], then_buf[FORMAT_TEXT_MAX], what[128], address[ADDR_TEXT_MAX];
+	size_t i;
+
+	for (size_t k = 0; l->geo != NULL && k < p->naddresses; k++)
+		json_array_foreach(candidates, i, one)
+		{
+			const char *then = format_member(one, "country", then_buf), *text = json_string_value(json_object_get(one, "address"));
+
+			addr_format(&p->addresses[k], address);
+			if (*then == '\0' || text == NULL || strcmp(text, address) != 0)
+				continue;
+			if (!policy_geo_country(l->geo, &p->addresses[k], now))
+				strcpy(now, "-");
+			if (strcmp(then, now) == 0)
+				continue;
+			snprintf(what, sizeof what, "the country of %s was %.2s, and is %s in the database of today", address, then, now);
+			note(p, what);
+		}
+}
+
+static void compare_candidates(struct past *p, const struct policy_context *ctx)
+{
+	struct policy_decision d;
+	char what[128], address[ADDR_TEXT_MAX];
+
+	for (size_t i = 0; i < p->naddresses; i++) {
+		if (p->rules[i] == NULL)
+			continue;
+		policy_decide_address(ctx, &p->request, &p->addresses[i], p->aliases, p->naliases, &d);
+		snprintf(what, sizeof what, "address %s", addr_format(&p->addresses[i], address));
+		if (d.verdict != POLICY_ALLOW)
+			differ(p, what, "allow", "deny");
+		else if (strcmp(policy_rule_name(ctx->image, d.rule), p->rules[i]) != 0)
+			differ(p, what, p->rules[i], policy_rule_name(ctx->image, d.rule));
+	}
+}
+
+static bool was_allowed(const json_t *row)
+{
+	char buf[FORMAT_TEXT_MAX];
+
+	return strcmp(format_member(row, "verdict", buf), "allow") == 0;
+}
+
+/* Some refusals are not the policy's: it may have allowed, or have had no word. */
+static bool by_policy(const json_t *row)
+{
+	char buf[FORMAT_TEXT_MAX];
+
+	return was_allowed(row) || strncmp(format_member(row, "reason", buf), "denied by policy", 16) == 0;
+}
+
+static void compare(struct past *p, const struct policy_context *ctx, const struct policy_decision *d)
+{
+	char buf[FORMAT_TEXT_MAX];
+	const char *rule = format_member(p->row, "rule", buf), *now = policy_rule_name(ctx->image, d->rule);
+	bool allowed = d->verdict == POLICY_ALLOW;
+
+	if (!by_policy(p->row)) {
+		note(p, "it was not the policy that refused it: the reason says what did");
+		return;
+	}
+	if (d->verdict == POLICY_RESOLVE)
+		note(p, "the row tells no address of the name: what follows a lookup cannot be told");
+	else if (allowed != was_allowed(p->row))
+		differ(p, "verdict", was_allowed(p->row) ? "allow" : "deny", allowed ? "allow" : "deny");
+	else if (!allowed && strcmp(rule, now) != 0)
+		differ(p, "rule", rule, now);
+	else if (allowed && json_object_get(p->detail, "candidates") == NULL && strcmp(rule, now) != 0)
+		differ(p, "rule", rule, now);
+	compare_candidates(p, ctx);
+}
+
+/* ---- telling --------------------------------------------------------------------------------------------------------
+ */
+
+static void print_facts(const struct past *p)
+{
+	char a[1200], b[1200], c[FORMAT_TEXT_MAX], d[FORMAT_TEXT_MAX];
+	const json_t *row = p->row;
+	const char *name = format_member(row, "name", c), *user = format_member(row, "user", d);
+
+	printf("row %" PRId64, format_number(row, "id"));
+	if (json_object_get(row, "session") != NULL)
+		printf(", session %s", format_safe(json_string_value(json_object_get(row, "session")), a, sizeof a));
+	printf(", %s: %s\n", format_safe(format_member(row, "time", (char[FORMAT_TEXT_MAX]){0}), a, sizeof a),
+	       format_safe(format_member(row, "event", (char[FORMAT_TEXT_MAX]){0}), b, sizeof b));
+	printf("  %s", *user == '\0' ? "nobody" : format_safe(user, a, sizeof a));
+	for (size_t i = 0; i < p->request.ngroups; i++)
+		printf("%s%s%s", i == 0 ? " (" : ", ", format_safe(p->groups[i], a, sizeof a), i + 1 == p->request.ngroups ? ")" : "");
+	printf(" from %s", format_safe(format_member(row, "client", (char[FORMAT_TEXT_MAX]){0}), a, sizeof a));
+	printf(", %s to %s port %u\n", p->request.command == POLICY_BIND ? "bind" : p->request.command == POLICY_UDP ? "udp" : "connect",
+	       format_safe(*name != '\0' ? name : format_member(row, "address", (char[FORMAT_TEXT_MAX]){0}), a, sizeof a),
+	       (unsigned)p->request.port);
+	printf("  recorded: %s by rule %s of revision %" PRId64, was_allowed(row) ? "allow" : "deny",
+	       format_safe(format_member(row, "rule", (char[FORMAT_TEXT_MAX]){0}), a, sizeof a), format_number(row, "revision"));
+	if (json_object_get(row, "reason") != NULL)
+		printf(": %s", format_safe(json_string_value(json_object_get(row, "reason")), a, sizeof a));
+	printf("\ndecided again, at that time:\n");
+}
+
+static void print_list(const char *word, const json_t *list)
+{
+	const json_t *text;
+	char safe[2400];
+	size_t i;
+
+	json_array_foreach(list, i, text) printf("%s: %s\n", word, format_safe(json_string_value(text), safe, sizeof safe));
+}
+
+static void tell(struct job *job, struct past *p, const char *explained)
+{
+	bool same = json_array_size(p->differences) == 0;
+
+	if (job->json) {
+		json_t *one = json_pack("{s:O, s:b, s:O, s:O}", "row", p->row, "same", (int)same, "differences", p->differences, "notes",
+					p->notes);
+
+		json_object_set_new(one, "explanation", json_loads(explained, 0, NULL));
+		json_array_append_new(job->told, one);
+		return;
+	}
+	print_facts(p);
+	format_lines(stdout, explained);
+	print_list("note", p->notes);
+	print_list("DIFFERS", p->differences);
+	if (same)
+		printf("as recorded\n");
+	putchar('\n');
+}
+
+static int decide_again(struct job *job, struct past *p)
+{
+	const struct loaded *l = &job->loaded;
+	struct policy_context ctx = {.image = l->image,
+				     .geo = l->geo,
+				     .asn = l->asn,
+				     .now = seconds_of(p->row),
+				     .local = l->local,
+				     .nlocal = l->nlocal,
+				     .own_ports = l->own_ports,
+				     .nown_ports = l->nown_ports};
+	struct policy_decision d;
+	char *text = policy_explain(&ctx, &p->request, p->addresses, p->naddresses, p->aliases, p->naliases, job->json, &d);
+
+	if (text == NULL)
+		return admin_fail(ADMIN_REFUSED, "out of memory");
+	if (l->geo == NULL || l->asn == NULL)
+		note(p, l->geo == NULL ? "no --geoip: a condition on countries cannot be evaluated, as if their database were missing"
+				       : "no --asn: a condition on autonomous systems cannot be evaluated, as if their database were missing");
+	if (job->dir != NULL)
+		note(p, "the gateway is not asked: its own addresses and ports are not known, which the address guard refuses");
+	compare(p, &ctx, &d);
+	compare_places(p, l);
+	tell(job, p, text);
+	free(text);
+	return json_array_size(p->differences) == 0 ? ADMIN_FINE : ADMIN_REFUSED;
+}
+
+/* ---- the policy of then ---------------------------------------------------------------------------------------------
+ */
+
+static int load(struct job *job, uint32_t revision)
+{
+	struct loaded *l = &job->loaded;
+	char path[4096];
+	int code;
+
+	if (l->image != NULL && job->loaded_revision == revision)
+		return ADMIN_FINE;
+	loaded_clear(l);
+	if (revision == 0)
+		return admin_fail(ADMIN_REFUSED, "no policy decided it: the row names no revision");
+	if (job->dir != NULL)
+		audit_policy_path(job->dir, path, sizeof path);
+	code = job->dir != NULL ? load_stored(path, revision, l) : load_revision(revision, l);
+	if (code == ADMIN_FINE && l->image == NULL) {
+		print_diagnostics(&l->diagnostics, stderr);
+		code = admin_fail(ADMIN_REFUSED, "revision %u cannot be compiled any more", revision);
+	}
+	if (code == ADMIN_FINE && load_tables(job->geoip, job->asn, l) != 0)
+		code = ADMIN_REFUSED;
+	job->loaded_revision = revision;
+	return code;
+}
+
+static int explain_row(struct job *job, const json_t *row)
+{
+	struct past *p = calloc(1, sizeof *p);
+	int code = p == NULL ? admin_fail(ADMIN_REFUSED, "out of memory") : load(job, (uint32_t)format_number(row, "revision"));
+
+	if (code == ADMIN_FINE)
+		code = read_past(row, p);
+	if (code < 0)
+		code = decide_again(job, p);
+	if (p != NULL)
+		clear_past(p);
+	return code;
+}
+
+/* ---- rows -----------------------------------------------------------------------------------------------------------
+ */
+
+static int take_row(const json_t *row, void *arg)
+{
+	static const char *const decisions[] = {"open", "denied", "flow"};
+	struct job *job = arg;
+	char buf[FORMAT_TEXT_MAX];
+	const char *event = format_member(row, "event", buf);
+
+	if (job->row != 0 && format_number(row, "id") != (int64_t)job->row)
+		return -1;
+	for (size_t i = 0; i < sizeof decisions / sizeof *decisions; i++)
+		if (strcmp(event, decisions[i]) == 0 && json_array_size(job->rows) < DECISIONS_MAX)
+			json_array_append_new(job->rows, json_deep_copy(row));
+	return -1;
+}
+
+static int find_rows(struct job *job)
+{
+	json_t *request = json_pack("{s:s}", "order", "oldest");
+	struct audit_question question = {.request = request, .dir = job->dir, .take = take_row, .arg = job};
+	struct audit_end end;
+	int code;
+
+	if (job->row == 0)
+		json_object_set_new(request, "session", json_string(job->target));
+	else
+		json_object_set_new(request, "limit", json_integer(1));
+	if (job->row > 1)
+		json_object_set_new(request, "after", json_integer((json_int_t)job->row - 1));
+	code = audit_ask(&question, &end);
+	json_decref(request);
+	if (code == ADMIN_FINE && json_array_size(job->rows) == 0)
+		code = admin_fail(ADMIN_REFUSED, job->row == 0 ? "the audit has no decision of session %s"
+								: "row %s is not there, or is no decision: those are open, denied and flow",
+				  job->target);
+	return code;
+}
+
+static int explain_all(struct job *job)
+{
+	int code = find_rows(job), worst = ADMIN_FINE;
+	const json_t *row;
+	size_t i;
+
+	if (code != ADMIN_FINE)
+		return code;
+	json_array_foreach(job->rows, i, row)
+	{
+		char buf[FORMAT_TEXT_MAX];
+
+		/* The grant of an association decides nothing: its flows do. */
+		if (json_array_size(job->rows) > 1 && strcmp(format_member(row, "command", buf), "udp") == 0 &&
+		    json_object_get(row, "name") == NULL && json_object_get(row, "address") == NULL)
+			continue;
+		code = explain_row(job, row);
+		worst = code > worst ? code : worst;
+	}
+	if (job->json) {
+		json_dumpf(job->told, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+		putchar('\n');
+	}
+	return worst;
+}
+
+/* An exit code, or -1 to go on. */
+static int parse(struct job *job, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"geoip", required_argument, NULL, 'g'}, {"asn", required_argument, NULL, 'a'}, {"json", no_argument, NULL, 'j'},
+		{"dir", required_argument, NULL, 'd'},	 {"help", no_argument, NULL, 'h'},	{NULL, 0, NULL, 0},
+	};
+	int c;
+
+	optind = 0;
+	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1)
+		switch (c) {
+		case 'g':
+			job->geoip = optarg;
+			break;
+		case 'a':
+			job->asn = optarg;
+			break;
+		case 'j':
+			job->json = true;
+			break;
+		case 'd':
+			job->dir = optarg;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return ADMIN_FINE;
+		default:
+			fputs(usage, stderr);
+			return ADMIN_USAGE;
+		}
+	if (optind + 1 != argc)
+		return admin_fail(ADMIN_USAGE, "one session or row is to be named; see gatewayctl audit why --help");
+	job->target = argv[optind];
+	if (audit_session_parse(job->target) != 0)
+		return -1;
+	if (strspn(job->target, "0123456789") != strlen(job->target) || strlen(job->target) > 18 ||
+	    (job->row = strtoull(job->target, NULL, 10)) == 0)
+		return admin_fail(ADMIN_USAGE, "\"%s\" is no session, which looks like 0123-4567-89AB-C, and no id of a row", job->target);
+	return -1;
+}
+
+int admin_audit_why(int argc, char **argv)
+{
+	struct job job = {.rows = json_array(), .told = json_array()};
+	int code = parse(&job, argc, argv);
+
+	if (code < 0)
+		code = explain_all(&job);
+	loaded_clear(&job.loaded);
+	json_decref(job.rows);
+	json_decref(job.told);
+	return code;
+}
