@@ -180,7 +180,7 @@ static void drop_unnamed(struct gathered *g)
 	g->count = kept;
 }
 
-static struct gathered *edited(struct change *c, bool show)
+struct gathered *change_make(struct change *c, bool show)
 {
 	struct gathered *g = calloc(1, sizeof *g);
 
@@ -211,6 +211,16 @@ static struct gathered *edited(struct change *c, bool show)
 	return g;
 }
 
+int change_put(struct change *c, struct gathered *g)
+{
+	/* The edit is one of this revision, and of no other. */
+	if (!c->options.has_if) {
+		c->options.has_if = true;
+		c->options.if_revision = (uint32_t)format_number(json_object_get(c->base.reply, "revision"), "revision");
+	}
+	return revision_put(g, &c->options);
+}
+
 int change_end(struct change *c)
 {
 	struct gathered *g;
@@ -220,13 +230,8 @@ int change_end(struct change *c)
 		printf("nothing is to be changed\n");
 		return ADMIN_FINE;
 	}
-	g = edited(c, c->options.dry_run && !c->options.json);
-	/* The edit is one of this revision, and of no other. */
-	if (!c->options.has_if) {
-		c->options.has_if = true;
-		c->options.if_revision = (uint32_t)format_number(json_object_get(c->base.reply, "revision"), "revision");
-	}
-	code = revision_put(g, &c->options);
+	g = change_make(c, c->options.dry_run && !c->options.json);
+	code = change_put(c, g);
 	gathered_free(&g);
 	return code;
 }

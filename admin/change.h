@@ -20,6 +20,10 @@ int change_begin(struct change *c);
 int change_end(struct change *c);
 void change_clear(struct change *c);
 
+/* The two halves of change_end(): what the edit makes (the caller's; never NULL), and putting it into force. */
+struct gathered *change_make(struct change *c, bool show);
+int change_put(struct change *c, struct gathered *g);
+
 /* A statement of that kind; NULL when it has said that there is none, and which name is near. */
 const struct ast_statement *change_find(const struct change *c, enum ast_statement_kind kind, const char *name);
 

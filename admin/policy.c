@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "admin/policy_edit.h"
 #include "admin/policy_load.h"
 #include "admin/revision.h"
 #include "common/clock.h"
@@ -27,6 +28,7 @@ static const char usage_text[] =
 	"       gatewayctl policy test FILE [--json]\n"
 	"       gatewayctl policy diff [--json] [--at \"YYYY-MM-DD HH:MM\"] OLD NEW\n"
 	"       gatewayctl policy apply FILE|- [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--json]\n"
+	"       gatewayctl policy edit [FILE] [--dry-run] [--strict] [--if-revision N] [--comment TEXT]\n"
 	"       gatewayctl policy rollback N [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--json]\n"
 	"       gatewayctl policy log [--limit N] [--json]\n"
 	"       gatewayctl policy show [--json] [N]\n"
@@ -529,6 +531,7 @@ int admin_policy(int argc, char **argv)
 		     {"rollback", revision_rollback},
 		     {"log", revision_log},
 		     {"show", revision_show},
+		     {"edit", policy_edit},
 		     {"export", revision_export}};
 
 	for (size_t i = 0; argc >= 2 && i < sizeof verbs / sizeof verbs[0]; i++)

@@ -67,8 +67,10 @@ static int read_all(int fd, size_t max, char **text, size_t *len, struct err *wh
 			break;
 		*len += (size_t)n;
 	}
-	if (n == 0 && *len <= max)
+	if (n == 0 && *len <= max) {
+		(*text)[*len] = '\0'; /* there is room: reading has just been offered some */
 		return 0;
+	}
 	if (n == 0)
 		err_set(why, "the file has more than %zu MB", max >> 20);
 	else
@@ -113,6 +115,16 @@ static int read_named(const char *path, char **bytes, size_t *len, struct err *w
 	if (fd >= 0)
 		close(fd);
 	return rc;
+}
+
+int load_text(const char *path, char **text, size_t *len, struct err *why)
+{
+	if (read_named(path, text, len, why) != 0)
+		return -1;
+	if (*len <= BUNDLE_POLICY_MAX)
+		return 0;
+	free(*text);
+	return err_set(why, "the file has more than %zu MB", BUNDLE_POLICY_MAX >> 20);
 }
 
 /* Gives the policy the files it names: with the caller's rights, relative to the file that names them. */
@@ -227,6 +239,13 @@ static void learn_listeners(const struct fetched *f, struct loaded *l)
 	for (size_t i = 0; i < json_array_size(ports) && l->own_ports != NULL; i++)
 		l->own_ports[l->nown_ports++] = (uint16_t)json_integer_value(json_array_get(ports, i));
 	freeifaddrs(list);
+}
+
+int load_bundle(const struct bundle *b, struct loaded *l)
+{
+	*l = (struct loaded){0};
+	l->tree = bundle_parse(b, &l->diagnostics);
+	return make_image(l);
 }
 
 int load_revision(uint32_t id, struct loaded *l)

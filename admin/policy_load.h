@@ -28,6 +28,10 @@ int load_file(const char *path, const char *geoip, const char *asn, struct loade
 int load_revision(uint32_t id, struct loaded *l);
 /* The same from a store that is read here; path is that of its database. */
 int load_stored(const char *path, uint32_t id, struct loaded *l);
+/* The same for a bundle that is at hand; 0 or -1 as load_file(). */
+int load_bundle(const struct bundle *b, struct loaded *l);
+/* The whole of a regular file that holds a policy, NUL-terminated and malloc'd. */
+int load_text(const char *path, char **text, size_t *len, struct err *why);
 /* Adds tables made from databases; either may be NULL.  0 or -1. */
 int load_tables(const char *geoip, const char *asn, struct loaded *l);
 void loaded_clear(struct loaded *l);

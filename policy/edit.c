@@ -42,6 +42,14 @@ static void piece(struct policy_edit *e, const struct ast_source *source, size_t
 	e->count++;
 }
 
+void edit_all(struct policy_edit *e, const struct ast_source *source, const char *text)
+{
+	size_t len;
+
+	text_of(e->tree, source, &len);
+	piece(e, source, 0, len, strdup(text));
+}
+
 static char *joined(const char *a, size_t a_len, const char *b, size_t b_len, const char *c)
 {
 	size_t c_len = strlen(c);

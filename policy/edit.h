@@ -25,6 +25,8 @@ struct policy_edit {
 void edit_init(struct policy_edit *e, const struct policy_tree *t);
 void edit_clear(struct policy_edit *e);
 
+/* All of a source is to be another text, which is copied. */
+void edit_all(struct policy_edit *e, const struct ast_source *source, const char *text);
 /* The new text of a source (NULL: the policy's own), malloc'd and NUL-terminated; NULL if no piece touches it. */
 char *edit_text(struct policy_edit *e, const struct ast_source *source, size_t *len);
 

@@ -1,0 +1,327 @@
+/* gatewayctl policy edit: the policy in force in an editor, on a copy that nobody else can reach.  What comes back is checked; what
+ * is wrong is shown, and the editor opened again, until it is right or given up. */
+#include "config.h"
+
+#include "admin/policy_edit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "admin/admin.h"
+#include "admin/change.h"
+#include "common/clock.h"
+
+#define WORDS_MAX 32
+
+static const char usage_text[] =
+	"usage: gatewayctl policy edit [FILE]\n"
+	"\n"
+	"Opens the policy in force, or the file of it that is called FILE, in $VISUAL, else $EDITOR, else vi, on a private copy.\n"
+	"The result is checked and what is wrong is shown; then it can be edited again.  What it changes in meaning is shown,\n"
+	"and it is applied when you say so.\n"
+	"\n"
+	"  --if-revision N         only if this revision is in force\n"
+	"  --comment TEXT          why, for the log of revisions\n"
+	"  --dry-run               check, and change nothing\n"
+	"  --strict                warnings refuse the policy\n";
+
+struct editing {
+	struct change change;
+	const struct ast_source *source; /* that is edited; NULL: the policy's own text */
+	const char *name;
+	const char *before;
+	size_t before_len;
+	char directory[256], path[600];
+	bool keep; /* the copy, for whoever was refused */
+};
+
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int sig)
+{
+	interrupted = sig;
+}
+
+/* Ending early must not leave the copy behind: a question that is interrupted is a no. */
+static void catch_signals(void)
+{
+	static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+	struct sigaction a = {.sa_handler = on_signal};
+
+	for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+		sigaction(signals[i], &a, NULL);
+}
+
+/* ---- the copy ----------------------------------------------------------------------------------------------------------- */
+
+static int make_copy(struct editing *e)
+{
+	const char *tmp = getenv("TMPDIR"), *slash = strrchr(e->name, '/');
+	size_t written;
+	int fd;
+
+	snprintf(e->directory, sizeof e->directory, "%s/gatewayctl-XXXXXX", tmp != NULL && *tmp == '/' && strlen(tmp) < 200 ? tmp : "/tmp");
+	if (mkdtemp(e->directory) == NULL) {
+		int error = errno;
+
+		e->directory[0] = '\0';
+		return admin_fail(-1, "cannot make a directory for the copy: %s", strerror(error));
+	}
+	snprintf(e->path, sizeof e->path, "%s/%.300s", e->directory, slash == NULL ? e->name : slash + 1);
+	fd = open(e->path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	FILE *out = fd < 0 ? NULL : fdopen(fd, "w");
+
+	if (out == NULL)
+		return admin_fail(-1, "cannot make %s: %s", e->path, strerror(errno));
+	written = fwrite(e->before, 1, e->before_len, out);
+	if (fclose(out) != 0 || written != e->before_len)
+		return admin_fail(-1, "cannot write %s: %s", e->path, strerror(errno));
+	return 0;
+}
+
+/* Editors leave more than their file behind. */
+static void remove_copy(struct editing *e)
+{
+	if (e->directory[0] == '\0')
+		return;
+	if (e->keep) {
+		admin_fail(0, "what you wrote is in %s", e->path);
+		return;
+	}
+	unlink(e->path);
+	if (rmdir(e->directory) != 0 && errno == ENOTEMPTY)
+		admin_fail(0, "the editor left files in %s", e->directory);
+}
+
+/* ---- the editor --------------------------------------------------------------------------------------------------------- */
+
+/* Words are parted by blanks, and nothing else has a meaning: no shell ever sees them. */
+static size_t split(char *text, char *words[WORDS_MAX])
+{
+	size_t n = 0;
+
+	for (char *word = strtok(text, " \t"); word != NULL && n < WORDS_MAX - 2; word = strtok(NULL, " \t"))
+		words[n++] = word;
+	return n;
+}
+
+static void run_editor(const char *path) __attribute__((noreturn));
+static void run_editor(const char *path)
+{
+	const char *said = getenv("VISUAL");
+	char *words[WORDS_MAX], *text;
+	size_t n;
+
+	signal(SIGINT, SIG_DFL);
+	signal(SIGTERM, SIG_DFL);
+	signal(SIGHUP, SIG_DFL);
+	if (said == NULL || said[strspn(said, " \t")] == '\0')
+		said = getenv("EDITOR");
+	if (said == NULL || said[strspn(said, " \t")] == '\0')
+		said = "vi";
+	text = strdup(said);
+	n = text == NULL ? 0 : split(text, words);
+	words[n] = (char *)(uintptr_t)path;
+	words[n + 1] = NULL;
+	if (n > 0)
+		execvp(words[0], words);
+	admin_fail(0, "cannot start the editor %s: %s", said, strerror(errno));
+	_exit(127);
+}
+
+static int edit_copy(const struct editing *e)
+{
+	int status = -1;
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0)
+		run_editor(e->path);
+	if (pid < 0)
+		return admin_fail(-1, "cannot start the editor: %s", strerror(errno));
+	/* An interrupt in the editor is the editor's. */
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	interrupted = 0;
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+		return admin_fail(-1, "the editor did not end well; nothing was changed");
+	return 0;
+}
+
+static int read_copy(const struct editing *e, char **text, size_t *len)
+{
+	struct err why;
+
+	if (load_text(e->path, text, len, &why) != 0)
+		return admin_fail(-1, "%s: %s; nothing was changed", e->path, why.text);
+	if (memchr(*text, '\0', *len) != NULL) {
+		free(*text);
+		return admin_fail(-1, "%s holds a NUL byte; nothing was changed", e->path);
+	}
+	return 0;
+}
+
+/* ---- questions ---------------------------------------------------------------------------------------------------------- */
+
+/* One of the letters; 'q' when nobody answers. */
+static char ask(const char *question, const char *letters)
+{
+	char line[64];
+
+	for (int tries = 0; tries < 10 && !interrupted; tries++) {
+		printf("%s ", question);
+		fflush(stdout);
+		if (fgets(line, sizeof line, stdin) == NULL)
+			break;
+		if (line[0] != '\0' && strchr(letters, line[0]) != NULL && (line[1] == '\n' || line[1] == '\0'))
+			return line[0];
+		if (strchr(line, '\n') == NULL)
+			for (int c = getchar(); c != '\n' && c != EOF; c = getchar())
+				;
+	}
+	putchar('\n');
+	return 'q';
+}
+
+/* What the new text decides otherwise.  False if it is no usable policy, and that has been said. */
+static bool show_meaning(struct editing *e, const struct gathered *g)
+{
+	struct loaded before, after;
+	bool usable;
+
+	load_bundle(&e->change.base.bundle, &before);
+	load_bundle(&(struct bundle){(struct bundle_file *)(uintptr_t)g->files, g->count}, &after);
+	if (after.image != NULL) {
+		policy_expect(after.tree, after.image, &after.diagnostics);
+		policy_find(after.tree, after.image, clock_wall_us() / 1000000, &after.diagnostics);
+	}
+	print_diagnostics(&after.diagnostics, stdout);
+	usable = after.image != NULL && after.diagnostics.errors == 0 &&
+		 !(e->change.options.strict && after.diagnostics.warnings > 0);
+	if (usable && before.image != NULL) {
+		struct policy_context a = {.image = before.image, .now = clock_wall_us() / 1000000}, b = a;
+		size_t count;
+
+		b.image = after.image;
+		char *text = policy_diff(&a, &b, false, &count);
+
+		if (text != NULL)
+			fputs(text, stdout);
+		free(text);
+		printf(count == 0 ? "no difference in what is decided was found\n" : "%zu difference%s in what is decided found\n", count,
+		       count == 1 ? "" : "s");
+	}
+	loaded_clear(&before);
+	loaded_clear(&after);
+	return usable;
+}
+
+/* ---- rounds ------------------------------------------------------------------------------------------------------------- */
+
+/* -1 to edit again, otherwise the exit code. */
+static int offer(struct editing *e)
+{
+	struct gathered *g = change_make(&e->change, false);
+	bool usable = show_meaning(e, g);
+	char answer;
+	int code = -1;
+
+	if (!usable)
+		answer = ask("this cannot be applied: (e)dit again, (q)uit without a change?", "eq");
+	else
+		answer = ask("(a)pply, (e)dit again, (q)uit without a change?", "aeq");
+	if (answer == 'a') {
+		code = change_put(&e->change, g);
+		if (code != ADMIN_FINE && ask("(e)dit again, (q)uit?", "eq") == 'e')
+			code = -1;
+		e->keep = code > 0;
+	} else if (answer == 'q') {
+		code = admin_fail(ADMIN_REFUSED, "nothing was changed");
+	}
+	gathered_free(&g);
+	return code;
+}
+
+static int run_rounds(struct editing *e)
+{
+	int code = -1;
+
+	while (code < 0) {
+		char *text;
+		size_t len;
+
+		if (edit_copy(e) != 0 || read_copy(e, &text, &len) != 0)
+			return ADMIN_REFUSED;
+		edit_clear(&e->change.edit);
+		edit_init(&e->change.edit, e->change.tree);
+		edit_all(&e->change.edit, e->source, text);
+		if (len == e->before_len && memcmp(text, e->before, len) == 0) {
+			printf("nothing was changed\n");
+			code = ADMIN_FINE;
+		} else {
+			code = offer(e);
+		}
+		free(text);
+	}
+	return code;
+}
+
+static int find_file(struct editing *e, const char *name)
+{
+	const struct bundle *b = &e->change.base.bundle;
+
+	e->name = b->files[0].name;
+	e->before = b->files[0].text;
+	e->before_len = b->files[0].len;
+	if (name == NULL || strcmp(name, e->name) == 0)
+		return 0;
+	for (e->source = e->change.tree->sources; e->source != NULL; e->source = e->source->next)
+		if (strcmp(e->source->name, name) == 0)
+			break;
+	if (e->source == NULL)
+		return admin_fail(-1, "the policy in force names no file %s; `gatewayctl policy show` lists them", name);
+	e->name = e->source->name;
+	e->before = e->source->text;
+	e->before_len = e->source->len;
+	return 0;
+}
+
+int policy_edit(int argc, char **argv)
+{
+	static const struct option options[] = {REVISION_OPTIONS, {"help", no_argument, NULL, 256}, {NULL, 0, NULL, 0}};
+	struct editing e = {0};
+	int c, code;
+
+	optind = 0;
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (c == 256 || c == 'j' || !revision_option(&e.change.options, c)) {
+			fputs(usage_text, c == 256 ? stdout : stderr);
+			return c == 256 ? ADMIN_FINE : ADMIN_USAGE;
+		}
+	}
+	if (argc - optind > 1) {
+		fputs(usage_text, stderr);
+		return ADMIN_USAGE;
+	}
+	if (!isatty(STDIN_FILENO))
+		return admin_fail(ADMIN_USAGE, "policy edit asks questions, and standard input is no terminal; policy apply does not");
+	code = change_begin(&e.change);
+	if (code == ADMIN_FINE && find_file(&e, optind < argc ? argv[optind] : NULL) != 0)
+		code = ADMIN_REFUSED;
+	if (code == ADMIN_FINE) {
+		catch_signals();
+		code = make_copy(&e) == 0 ? run_rounds(&e) : ADMIN_REFUSED;
+		remove_copy(&e);
+	}
+	change_clear(&e.change);
+	return code;
+}
