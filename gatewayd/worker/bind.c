@@ -232,5 +232,17 @@ void bind_wait(struct session *s)
 	event_del(&s->client_read);
 	event_assign(&s->client_read, base, s->client_fd, EV_READ | EV_PERSIST, on_client, s);
 	event_add(&s->client_read, NULL);
-	session_arm(s, (int64_t)s->worker->config->bind_timeout_ms * 1000);
+	int64_t wait = (int64_t)s->worker->config->bind_timeout_ms * 1000, age_left = session_age_left_us(s, clock_mono_us());
+
+	session_arm(s, age_left < wait ? age_left : wait);
+}
+
+void bind_timeout(struct session *s)
+{
+	int64_t now = clock_mono_us();
+
+	if (session_age_left_us(s, now) <= 0)
+		session_end(s, session_age_reason(s, now), false);
+	else
+		session_refuse(s, REASON_BIND_TIMEOUT, NULL);
 }

@@ -157,7 +157,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 		session_refuse(s, REASON_LOOKUP_FAILED, "the resolver did not answer in time");
 		return;
 	case SESSION_BINDING:
-		session_refuse(s, REASON_BIND_TIMEOUT, NULL);
+		bind_timeout(s);
 		return;
 	case SESSION_GRANTING:
 	case SESSION_ACCEPTING:

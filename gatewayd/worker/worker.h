@@ -198,6 +198,8 @@ void authorise_peer(struct session *s, const struct addr *peer, struct policy_de
 /* bind.c */
 void bind_start(struct session *s);
 void bind_wait(struct session *s);
+/* Its peer did not come in time, or the session is over before. */
+void bind_timeout(struct session *s);
 
 /* connect.c */
 /* The order in which candidates are tried, and recorded. */

@@ -433,12 +433,38 @@ def test_expired_ticket(gateway, strict):
     assert "expired" in refusal(g)
 
 
-def test_ticket_that_expires_in_mid_session(gateway, strict, echo):
+def test_ticket_that_expires_in_mid_session(gateway, strict, echo, server):
+    """Whatever goes on then: a relay, an association, a BIND that waits for its peer, and one that has it."""
+    destination = server(servers.UdpEcho)
     g = gssapi_gateway(gateway, strict)
-    with session(g, strict.kinit("ann", USERS["ann"], "-l", "5s"), echo, kdc.INTEGRITY) as c:
-        c.echo(b"x")
-        assert c.receive_all() == b""
-    assert g.row(event="ended")["reason"] == "the client's ticket has expired"
+    ticket = strict.kinit("ann", USERS["ann"], "-l", "8s")
+    clients = [kdc.Client(g.address, ticket, timeout=60) for _ in range(4)]
+    relay, association, waits, bound = clients
+    for c in clients:
+        assert c.login(kdc.INTEGRITY) == kdc.INTEGRITY
+    assert relay.request("127.0.0.1", echo.port) == socks.OK
+    relay.echo(b"x")
+    assert association.request("0.0.0.0", 0, socks.UDP) == socks.OK
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.settimeout(10)
+        s.bind(("127.0.0.1", 0))
+        s.sendto(kdc.frame(association.wrap(socks.datagram("127.0.0.1", destination.port, b"hello"))), association.bound)
+        assert association.context.unwrap(s.recvfrom(65536)[0][4:]).message == socks.datagram("127.0.0.1", destination.port, b"hello")
+    assert waits.request("127.0.0.1", 0, socks.BIND) == socks.OK
+    nobody_s = waits.bound
+    assert bound.request("127.0.0.1", 0, socks.BIND) == socks.OK
+    with socket.create_connection(bound.bound, timeout=60) as peer:
+        assert bound.receive_plain(10)[:2] == b"\5\0"
+        peer.sendall(b"x")
+        assert bound.receive_plain(1) == b"x"
+        for c in clients:
+            assert c.receive_all() == b""
+            c.close()
+        assert peer.recv(1) == b""
+    assert [r["reason"] for r in g.wait_rows(4, event="ended")] == ["the client's ticket has expired"] * 4
+    assert g.row(event="flow-ended")["bytes_up"] == 5
+    with socket.socket() as late:
+        assert late.connect_ex(nobody_s) != 0  # nobody waits there any more
 
 
 def test_principals_and_users(gateway, strict, echo):

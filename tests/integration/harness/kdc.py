@@ -104,9 +104,18 @@ class Realm:
                        timeout=30)
         return environment
 
+    def admin(self, *commands):
+        """Commands of kadmin.local."""
+        self._kadmin(*commands)
+
+    def stop(self):
+        """Nobody answers any more."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait(10)
+
     def close(self):
-        self._process.terminate()
-        self._process.wait(10)
+        self.stop()
         self._log.close()
         shutil.rmtree(self.dir, ignore_errors=True)
 
