@@ -23,8 +23,8 @@
 #define COMMENT_MAX 1023
 
 static const char usage_text[] =
-	"usage: gatewayctl policy apply FILE|- [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--json]\n"
-	"       gatewayctl policy rollback N [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--json]\n"
+	"usage: gatewayctl policy apply FILE|- [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--yes | --max-ended N] [--json]\n"
+	"       gatewayctl policy rollback N [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--yes | --max-ended N] [--json]\n"
 	"       gatewayctl policy log [--limit N] [--json]\n"
 	"       gatewayctl policy show [--json] [N]\n"
 	"       gatewayctl policy export [-o DIR] [N]\n";
@@ -60,6 +60,12 @@ bool revision_option(struct revision_options *o, int c)
 	case 'c':
 		o->comment = optarg;
 		return strlen(optarg) <= COMMENT_MAX;
+	case 'y':
+		o->yes = true;
+		return !o->has_max;
+	case 'm':
+		o->has_max = true;
+		return revision_number(optarg, &o->max_ended) && !o->yes;
 	default:
 		return false;
 	}
@@ -108,6 +114,8 @@ static json_t *order(const char *command, const struct revision_options *o)
 
 	if (o->has_if)
 		json_object_set_new(request, "if_revision", json_integer(o->if_revision));
+	json_object_set_new(request, "yes", json_boolean(o->yes));
+	json_object_set_new(request, "max_ended", json_integer(o->max_ended));
 	if (o->comment != NULL)
 		json_object_set_new(request, "comment", json_string(o->comment));
 	return request;
@@ -117,6 +125,100 @@ static void print_json(json_t *value)
 {
 	json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 	putchar('\n');
+}
+
+/* ---- sessions that would end ---- */
+
+static void add_session(struct libscols_table *table, const json_t *session)
+{
+	static const char *const keys[] = {"user", "client", "command", "destination", "rule"};
+	struct libscols_line *line = scols_table_new_line(table, NULL);
+	char buf[FORMAT_TEXT_MAX], safe[1100], text[1200];
+
+	for (size_t c = 0; c < sizeof keys / sizeof *keys; c++) {
+		const char *said = format_safe(format_member(session, keys[c], buf), safe, sizeof safe);
+
+		if (strcmp(keys[c], "destination") == 0)
+			snprintf(text, sizeof text, "%s port %" PRId64, said, format_number(session, "port"));
+		else
+			snprintf(text, sizeof text, "%s", *said == '\0' ? "-" : said);
+		scols_line_set_data(line, c, text);
+	}
+}
+
+static void print_sessions(const json_t *reply, FILE *out)
+{
+	static const char *const heads[] = {"USER", "CLIENT", "COMMAND", "DESTINATION", "REFUSED BY"};
+	const json_t *sessions = json_object_get(reply, "sessions"), *session;
+	int64_t more = format_number(reply, "ended") - (int64_t)json_array_size(sessions);
+	struct libscols_table *table = json_array_size(sessions) == 0 ? NULL : scols_new_table();
+	size_t i;
+
+	if (table == NULL)
+		return;
+	fputs("live sessions that would end:\n", out);
+	scols_table_set_stream(table, out);
+	scols_table_enable_noencoding(table, 1); /* cells are safe already */
+	for (size_t c = 0; c < sizeof heads / sizeof *heads; c++)
+		scols_table_new_column(table, heads[c], 0.1, 0);
+	json_array_foreach(sessions, i, session) add_session(table, session);
+	scols_print_table(table);
+	scols_unref_table(table);
+	if (more > 0)
+		fprintf(out, "and %" PRId64 " more\n", more);
+}
+
+/* True if whoever sits at the terminal says so. */
+static bool is_agreed(int64_t ended)
+{
+	char answer[16];
+
+	fprintf(stderr, "End %" PRId64 " live sessions? [y/N] ", ended);
+	fflush(stderr);
+	return fgets(answer, sizeof answer, stdin) != NULL && (strcmp(answer, "y\n") == 0 || strcmp(answer, "yes\n") == 0);
+}
+
+/* The reply to an order.  Who can be asked is asked before sessions end: then it is ordered again, for the revision that was in
+ * force and for so many sessions as were shown.  given: -1, or what goes along. */
+static json_t *put_order(const char *command, uint32_t revision, const struct revision_options *given_options, int given, int *code)
+{
+	struct revision_options o = *given_options;
+	bool can_ask = !o.yes && !o.has_max && !o.json && !o.dry_run && isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
+	json_t *request, *reply;
+
+	for (;;) {
+		request = order(command, &o);
+		if (revision > 0)
+			json_object_set_new(request, "revision", json_integer(revision));
+		reply = client_order(request, given, code);
+		if (reply == NULL || !can_ask || json_is_true(json_object_get(reply, "ok")) ||
+		    !json_is_true(json_object_get(reply, "ends_too_many")))
+			return reply;
+		int64_t ended = format_number(reply, "ended"), active = format_number(reply, "revision");
+
+		print_sessions(reply, stderr);
+		if (ended > UINT32_MAX || !is_agreed(ended)) {
+			json_object_del(reply, "sessions"); /* they have been shown */
+			return reply;
+		}
+		o.max_ended = (uint32_t)ended;
+		o.has_if = true;
+		o.if_revision = (uint32_t)active;
+		json_decref(reply);
+	}
+}
+
+/* What became, or would become, of sessions that live. */
+static void tell_ended(const json_t *reply, const struct revision_options *o)
+{
+	int64_t ended = format_number(reply, "ended");
+
+	if (o->dry_run && json_object_get(reply, "sessions") != NULL) {
+		print_sessions(reply, stdout);
+		printf("%" PRId64 " live sessions would end\n", ended);
+	} else if (ended > 0) {
+		printf("%" PRId64 " live sessions end\n", ended);
+	}
 }
 
 /* Tells what the gateway said to an order (taken over), and what was found here besides. */
@@ -138,13 +240,19 @@ static int finish(json_t *reply, const struct revision_options *o, const struct 
 		print_json(reply);
 	else
 		client_show_notes(reply);
-	if (!ok && !o->json)
+	if (!ok && !o->json) {
+		if (json_is_true(json_object_get(reply, "ends_too_many")))
+			print_sessions(reply, stderr);
 		client_show_refusal(reply);
-	else if (!o->json && o->dry_run)
+		if (json_is_true(json_object_get(reply, "ends_too_many")) && !o->has_max)
+			admin_fail(0, "nothing was changed; --yes ends them, --max-ended N takes so many, --dry-run shows them");
+	} else if (!o->json && o->dry_run)
 		printf("it could be applied, with %" PRId64 " warnings; nothing was changed, revision %" PRId64 " is active\n", warnings,
 		       revision);
 	else if (!o->json)
 		printf("policy revision %" PRId64 " is active\n", revision);
+	if (ok && !o->json)
+		tell_ended(reply, o);
 	json_decref(reply);
 	return ok ? ADMIN_FINE : ADMIN_REFUSED;
 }
@@ -192,7 +300,7 @@ static int put(struct gathered *g, const struct revision_options *o, struct poli
 	fd = bundle_seal(&(struct bundle){g->files, g->count}, &why);
 	if (fd < 0)
 		return admin_fail(ADMIN_REFUSED, "%s", why.text);
-	reply = client_order(order("policy-apply", o), fd, &code);
+	reply = put_order("policy-apply", 0, o, fd, &code);
 	close(fd);
 	return reply == NULL ? code : finish(reply, o, groups);
 }
@@ -212,7 +320,7 @@ int revision_apply(int argc, char **argv)
 	struct gathered *g;
 	int code;
 
-	if (read_options(argc, argv, "jsdic", 1, &o) != 0)
+	if (read_options(argc, argv, REVISION_LETTERS, 1, &o) != 0)
 		return usage();
 	g = gather(o.word);
 	if (g == NULL)
@@ -225,15 +333,13 @@ int revision_apply(int argc, char **argv)
 int revision_rollback(int argc, char **argv)
 {
 	struct options o;
-	json_t *request, *reply;
+	json_t *reply;
 	uint32_t id;
 	int code;
 
-	if (read_options(argc, argv, "jsdic", 1, &o) != 0 || !revision_number(o.word, &id) || id == 0)
+	if (read_options(argc, argv, REVISION_LETTERS, 1, &o) != 0 || !revision_number(o.word, &id) || id == 0)
 		return usage();
-	request = order("policy-rollback", &o.change);
-	json_object_set_new(request, "revision", json_integer(id));
-	reply = client_order(request, -1, &code);
+	reply = put_order("policy-rollback", id, &o.change, -1, &code);
 	return reply == NULL ? code : finish(reply, &o.change, NULL);
 }
 

@@ -14,15 +14,17 @@ int revision_export(int argc, char **argv);
 
 /* What every verb that changes the policy in force can be told. */
 struct revision_options {
-	bool json, strict, dry_run, has_if;
-	uint32_t if_revision;
+	bool json, strict, dry_run, has_if, yes, has_max;
+	uint32_t if_revision, max_ended;
 	const char *comment;
 };
 
 /* For getopt_long(); letters are those of revision_option(), so a verb gives its own options other values. */
 #define REVISION_OPTIONS                                                                                               \
 	{"json", no_argument, NULL, 'j'}, {"strict", no_argument, NULL, 's'}, {"dry-run", no_argument, NULL, 'd'},     \
-		{"if-revision", required_argument, NULL, 'i'}, {"comment", required_argument, NULL, 'c'}
+		{"if-revision", required_argument, NULL, 'i'}, {"comment", required_argument, NULL, 'c'},              \
+		{"yes", no_argument, NULL, 'y'}, {"max-ended", required_argument, NULL, 'm'}
+#define REVISION_LETTERS "jsdicym"
 
 /* False if c is none of them, or optarg does not fit it. */
 bool revision_option(struct revision_options *o, int c);

@@ -30,7 +30,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/worker/resolver.c gatewayd/worker/resolver.h \
 	gatewayd/worker/hosts.c gatewayd/worker/hosts.h \
 	gatewayd/worker/grant.c \
-	gatewayd/worker/live.c gatewayd/worker/live.h \
+	gatewayd/worker/live.c gatewayd/worker/live.h gatewayd/worker/preview.c \
 	gatewayd/worker/asked.c gatewayd/worker/asked.h \
 	gatewayd/worker/detail.c \
 	gatewayd/worker/fold.c gatewayd/worker/fold.h \
@@ -51,7 +51,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/control/control.c gatewayd/control/internal.h \
 	gatewayd/control/admin.c gatewayd/control/roles.c \
 	gatewayd/control/policy.c \
-	gatewayd/control/compile.c \
+	gatewayd/control/compile.c gatewayd/control/preview.c \
 	gatewayd/control/tables.c \
 	gatewayd/control/notes.c \
 	gatewayd/control/revisions.c \

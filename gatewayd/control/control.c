@@ -18,6 +18,7 @@ static void peer_free(struct peer *p)
 	status_peer_gone(p);
 	auth_peer_gone(p);
 	policy_taken(p);
+	preview_peer_gone(p);
 	ipc_free(&p->link);
 	free(p);
 }
@@ -30,6 +31,8 @@ static void on_peer_message(struct ipc *link, struct ipc_message *m, void *arg)
 	(void)link;
 	if (m->type == IPC_STATUS) {
 		status_peer_answered(p, m);
+	} else if (m->type == IPC_PREVIEWED) {
+		preview_answered(p, m);
 	} else if (m->type == IPC_AUTH_COMMANDED) {
 		auth_answered(p, m);
 	} else if (m->type == IPC_THROTTLED) {
@@ -283,6 +286,7 @@ int control_main(struct child *child)
 	LIST_INIT(&c->clients);
 	LIST_INIT(&c->peers);
 	TAILQ_INIT(&c->spawns);
+	LIST_INIT(&c->previews);
 	roles_init(c);
 	tables_init(c);
 	c->recording = recording_new(

@@ -25,6 +25,8 @@ struct peer {
 	struct ipc *link;
 	bool asked; /* its STATUS has not come yet */
 	bool awaited; /* a worker that has been sent the new policy, and has not said that it decides by it */
+#define PREVIEWS_MAX 4
+	uint32_t previews[PREVIEWS_MAX]; /* that it has been asked for; 0: none */
 };
 
 /* A compiler or reader that has been asked for; in the order of asking. */
@@ -74,6 +76,8 @@ struct policy_order {
 	bool force;        /* ORDER_RELOAD: even if the store has moved on */
 	bool strict;       /* warnings refuse it */
 	bool dry_run;      /* everything but the change */
+	bool yes;          /* ORDER_APPLY, ORDER_ROLLBACK: however many live sessions it ends; */
+	uint64_t max_ended; /* else so many at most */
 	bool check_active; /* only if if_active is in force */
 	uint32_t if_active;
 	uint32_t revision; /* ORDER_ROLLBACK: to which */
@@ -89,6 +93,9 @@ struct policy_result {
 	const char *error; /* one line; NULL if ok */
 	json_t *notes;     /* borrowed, see notes.c */
 	uint32_t errors, warnings; /* found in the policy */
+	bool ends_too_many; /* that is why it is refused */
+	uint64_t ended;     /* live sessions that it ends, or would end; where that was asked */
+	json_t *sessions;   /* the first of them; borrowed; NULL: that was not asked */
 };
 
 typedef void policy_done(struct control *c, const struct policy_result *r, void *arg);
@@ -103,6 +110,7 @@ struct policy_state {
 	uint32_t switch_us; /* the longest that a worker was kept from its clients by taking it */
 	int image_fd;      /* sealed; -1: none */
 	struct change *change; /* the one under way, or NULL */
+	unsigned trials;       /* dry runs beside it */
 	/* The revision that was asked for last, while somebody may not have read it: they share it. */
 	struct fetched {
 		struct policy_revision revision;
@@ -155,6 +163,8 @@ struct control {
 	TAILQ_HEAD(, spawn) spawns;
 	struct recording *recording;
 	struct policy_state policy;
+	LIST_HEAD(, preview) previews;
+	uint32_t preview_number;
 	struct tables tables;
 	struct status_job *status_job;
 	LIST_HEAD(, auth_job) auth_jobs;
@@ -274,6 +284,19 @@ struct compiled {
 typedef void compile_done(struct control *c, struct compiled *result, void *arg);
 /* source_fd: a sealed bundle, or a database; taken over.  flags: enum compile_flags. */
 void compile_start(struct control *c, enum ipc_type what, int source_fd, unsigned flags, compile_done *done, void *arg);
+
+/* preview.c */
+struct preview_result {
+	uint64_t decided, ended;
+	bool unknown;     /* of some it is not known */
+	json_t *sessions; /* the first that would end; borrowed */
+	json_t *notes;    /* why it is not known; borrowed */
+};
+typedef void preview_done(struct control *c, const struct preview_result *r, void *arg);
+/* done is called once, and not before this returns. */
+void preview_start(struct control *c, int image_fd, preview_done *done, void *arg);
+void preview_answered(struct peer *peer, struct ipc_message *m);
+void preview_peer_gone(struct peer *peer);
 
 /* status.c */
 void status_ask(struct client *client);

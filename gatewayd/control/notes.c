@@ -12,7 +12,7 @@
 #include "schema/policy_store.h"
 
 /* Of a reply: with the rest of it, a datagram of the control socket holds it. */
-#define REPLY_NOTES_BYTES 48000
+#define REPLY_NOTES_BYTES 30000
 
 json_t *note_text(const char *text, size_t len)
 {

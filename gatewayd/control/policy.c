@@ -4,8 +4,12 @@
  *   apply           policy and files, as the caller read them -----------------------------+-> compile -> store -> workers
  *   rollback        policy and files of an older revision ---------------------------------+
  *
+ * Before apply and rollback store anything, the workers try the image against the sessions that live: what would end more of them
+ * than was ordered is refused.
+ *
  * Any step that fails ends the change and changes nothing.  What runs, also after a restart, is the store's active revision: once
- * a revision is stored it rules, whatever happens to this process.  There is one change at a time. */
+ * a revision is stored it rules, whatever happens to this process.  There is one change at a time; dry runs of apply and rollback
+ * share nothing with it, and go on beside it. */
 #include "config.h"
 
 #include <errno.h>
@@ -24,6 +28,9 @@
 #include "gatewayd/control/internal.h"
 #include "policy/bundle.h"
 
+/* Each has a compiler of its own. */
+#define TRIALS_MAX 2
+
 struct change {
 	struct control *control;
 	struct policy_order order;
@@ -37,6 +44,11 @@ struct change {
 	uint32_t revision;    /* of what is compiled; 0: it is news */
 	json_t *notes;
 	uint32_t errors, warnings;
+	int image_fd;         /* compiled, not in force yet; -1: none */
+	size_t rules;
+	json_t *sessions;     /* that would end, the first of them; NULL: that was not asked */
+	uint64_t ended;
+	bool ends_too_many;
 	int former_fd; /* the image that is replaced; held, so that no worker is the last to let go and has to free it */
 	struct waiter recorded;
 	struct record *record; /* that it is in force, while that is not durable */
@@ -62,6 +74,12 @@ static void give_up(const struct change *ch, const char *error)
 	child_unusable(ch->control->child, why);
 }
 
+/* Changes nothing, holds no tables: it need not wait for anybody, nor anybody for it. */
+static bool is_trial(const struct policy_order *order)
+{
+	return order->dry_run && (order->kind == ORDER_APPLY || order->kind == ORDER_ROLLBACK);
+}
+
 static void end(struct change *ch, const char *error)
 {
 	struct control *c = ch->control;
@@ -70,14 +88,21 @@ static void end(struct change *ch, const char *error)
 				       .error = error,
 				       .notes = ch->notes,
 				       .errors = ch->errors,
-				       .warnings = ch->warnings};
+				       .warnings = ch->warnings,
+				       .ends_too_many = ch->ends_too_many,
+				       .ended = ch->ended,
+				       .sessions = ch->sessions};
 	char text[AUDIT_TEXT_MAX];
 
-	c->policy.change = NULL;
-	if (error == NULL && !ch->order.dry_run)
-		tables_commit(c);
-	else
-		tables_discard(c);
+	if (is_trial(&ch->order)) {
+		c->policy.trials--;
+	} else {
+		c->policy.change = NULL;
+		if (error == NULL && !ch->order.dry_run)
+			tables_commit(c);
+		else
+			tables_discard(c);
+	}
 	if (error != NULL && ch->order.kind == ORDER_START)
 		give_up(ch, error);
 	if (error != NULL && !ch->order.dry_run) {
@@ -87,12 +112,15 @@ static void end(struct change *ch, const char *error)
 	record_forget(&ch->record);
 	ch->done(c, &result, ch->arg);
 	json_decref(ch->notes);
+	json_decref(ch->sessions);
 	bundle_clear(&ch->bundle);
 	sealed_unmap(&ch->bytes);
 	if (ch->order.bundle_fd >= 0)
 		close(ch->order.bundle_fd);
 	if (ch->former_fd >= 0)
 		close(ch->former_fd);
+	if (ch->image_fd >= 0)
+		close(ch->image_fd);
 	free(ch);
 }
 
@@ -283,7 +311,7 @@ static void record_in_force(struct change *ch, bool found)
 		note_add(ch->notes, "unrecorded", "out of memory: the audit will not hold that revision %u is in force", ch->revision);
 }
 
-static void take_image(struct change *ch, struct compiled *result)
+static void take_image(struct change *ch)
 {
 	struct policy_state *p = &ch->control->policy;
 	struct peer *peer;
@@ -291,10 +319,10 @@ static void take_image(struct change *ch, struct compiled *result)
 
 	tables_commit(ch->control);
 	ch->former_fd = p->image_fd;
-	p->image_fd = result->fd;
-	result->fd = -1;
+	p->image_fd = ch->image_fd;
+	ch->image_fd = -1;
 	p->revision = ch->revision;
-	p->rules = result->rules;
+	p->rules = ch->rules;
 	p->image_bytes = fstat(p->image_fd, &st) == 0 ? (size_t)st.st_size : 0;
 	p->switch_us = 0;
 	p->loaded_us = clock_wall_us();
@@ -305,15 +333,50 @@ static void take_image(struct change *ch, struct compiled *result)
 			send_image(peer);
 }
 
+static void put_into_force(struct change *ch)
+{
+	bool news = ch->revision == 0;
+
+	if (news && store_revision(ch) != 0)
+		return;
+	/* Whoever changes rules may have changed who is in which group, too. */
+	if (ch->order.kind != ORDER_START)
+		auth_forget_all(ch->control);
+	take_image(ch);
+	record_in_force(ch, !news);
+	if (ch->order.kind == ORDER_START)
+		child_ready(ch->control->child);
+	settle(ch);
+}
+
+static void on_previewed(struct control *c, const struct preview_result *r, void *arg)
+{
+	struct change *ch = arg;
+
+	(void)c;
+	json_array_extend(ch->notes, r->notes);
+	ch->sessions = json_incref(r->sessions);
+	ch->ended = r->ended;
+	ch->ends_too_many = !ch->order.yes && r->ended > ch->order.max_ended;
+	if (ch->order.dry_run)
+		end(ch, NULL);
+	else if (ch->ends_too_many)
+		fail(ch, "%llu live sessions would end, of %llu that may", (unsigned long long)r->ended,
+		     (unsigned long long)ch->order.max_ended);
+	else if (r->unknown && !ch->order.yes)
+		fail(ch, "it is not known how many live sessions would end (gatewayctl: --yes does not ask)");
+	else
+		put_into_force(ch);
+}
+
 static void on_policy_compiled(struct control *c, struct compiled *result, void *arg)
 {
 	struct change *ch = arg;
-	bool news = ch->revision == 0;
 
 	json_array_extend(ch->notes, result->notes);
 	ch->errors = result->errors;
 	ch->warnings = result->warnings;
-	if (result->fd < 0 && ch->order.kind == ORDER_START && !news) {
+	if (result->fd < 0 && ch->order.kind == ORDER_START && ch->revision != 0) {
 		fail(ch, "revision %u, which the policy store says is in force, cannot be compiled (move %.200s/policy away to start "
 			 "with the policy file)",
 		     ch->revision, c->child->config->state_dir);
@@ -324,20 +387,15 @@ static void on_policy_compiled(struct control *c, struct compiled *result, void 
 								     : "the policy is not usable");
 		return;
 	}
-	if (ch->order.dry_run) {
+	ch->image_fd = result->fd;
+	result->fd = -1;
+	ch->rules = result->rules;
+	if (ch->order.kind == ORDER_APPLY || ch->order.kind == ORDER_ROLLBACK)
+		preview_start(c, ch->image_fd, on_previewed, ch);
+	else if (ch->order.dry_run)
 		end(ch, NULL);
-		return;
-	}
-	if (news && store_revision(ch) != 0)
-		return;
-	/* Whoever changes rules may have changed who is in which group, too. */
-	if (ch->order.kind != ORDER_START)
-		auth_forget_all(c);
-	take_image(ch, result);
-	record_in_force(ch, !news);
-	if (ch->order.kind == ORDER_START)
-		child_ready(c->child);
-	settle(ch);
+	else
+		put_into_force(ch);
 }
 
 /* Takes over fd, a sealed bundle. */
@@ -656,12 +714,17 @@ void policy_change(struct control *c, const struct policy_order *order, policy_d
 {
 	struct policy_result busy = {.error = "another change of the policy is under way: try again when it is done"};
 	struct change *ch;
+	bool trial = is_trial(order);
 
 	if (order->kind == ORDER_RELOAD && !order->dry_run)
 		auth_forget_all(c);
-	if (c->policy.change != NULL || c->policy.image_fd < 0) {
-		if (c->policy.change == NULL)
-			busy.error = "gatewayd has not started yet";
+	if (trial && c->policy.trials == TRIALS_MAX)
+		busy.error = "too many dry runs are under way: try again when one is done";
+	else if (c->policy.image_fd < 0)
+		busy.error = "gatewayd has not started yet";
+	else if (trial || c->policy.change == NULL)
+		busy.error = NULL;
+	if (busy.error != NULL) {
 		busy.revision = c->policy.revision;
 		busy.notes = json_array();
 		done(c, &busy, arg);
@@ -673,8 +736,11 @@ void policy_change(struct control *c, const struct policy_order *order, policy_d
 	ch = calloc(1, sizeof *ch);
 	if (ch == NULL)
 		log_fatal("out of memory");
-	*ch = (struct change){.control = c, .order = *order, .done = done, .arg = arg, .notes = json_array(), .former_fd = -1};
-	c->policy.change = ch;
+	*ch = (struct change){.control = c, .order = *order, .done = done, .arg = arg, .notes = json_array(), .image_fd = -1, .former_fd = -1};
+	if (trial)
+		c->policy.trials++;
+	else
+		c->policy.change = ch;
 	begin(ch);
 }
 
@@ -696,6 +762,7 @@ void policy_start(struct control *c, bool first)
 			      .order = {.kind = ORDER_START, .first = first, .author = {c->owner, "start"}, .bundle_fd = -1},
 			      .done = on_started,
 			      .notes = json_array(),
+			      .image_fd = -1,
 			      .former_fd = -1};
 	c->policy.change = ch;
 	begin(ch);

@@ -26,6 +26,11 @@ static void on_changed(struct control *c, const struct policy_result *r, void *a
 		return; /* it has left meanwhile */
 	reply = json_pack("{s:b,s:I,s:I,s:I,s:o}", "ok", r->ok, "revision", (json_int_t)r->revision, "errors", (json_int_t)r->errors,
 			  "warnings", (json_int_t)r->warnings, "diagnostics", notes_for_reply(r->notes));
+	if (r->sessions != NULL) {
+		json_object_set_new(reply, "ended", json_integer((json_int_t)r->ended));
+		json_object_set(reply, "sessions", r->sessions);
+		json_object_set_new(reply, "ends_too_many", json_boolean(r->ends_too_many));
+	}
 	if (r->error != NULL)
 		json_object_set_new(reply, "error", note_text(r->error, strlen(r->error)));
 	admin_reply(asker, reply, -1);
@@ -43,16 +48,22 @@ static bool comment_sound(const char *comment)
 /* What orders have in common.  False: the request is malformed, and has been refused. */
 static bool read_order(struct client *client, const json_t *request, struct policy_order *order)
 {
-	const json_t *if_revision = json_object_get(request, "if_revision");
+	const json_t *if_revision = json_object_get(request, "if_revision"), *max_ended = json_object_get(request, "max_ended");
 	const char *comment = json_string_value(json_object_get(request, "comment"));
 	json_int_t active = json_integer_value(if_revision);
 
 	order->author = *admin_author(client);
 	order->strict = json_is_true(json_object_get(request, "strict"));
 	order->dry_run = json_is_true(json_object_get(request, "dry_run"));
+	order->yes = json_is_true(json_object_get(request, "yes"));
+	order->max_ended = max_ended == NULL ? 0 : (uint64_t)json_integer_value(max_ended);
 	order->check_active = if_revision != NULL;
 	order->if_active = (uint32_t)active;
 	order->bundle_fd = -1;
+	if (max_ended != NULL && (!json_is_integer(max_ended) || json_integer_value(max_ended) < 0)) {
+		admin_refuse(client, "max_ended is no number of sessions");
+		return false;
+	}
 	if (if_revision != NULL && (!json_is_integer(if_revision) || active < 0 || active > UINT32_MAX)) {
 		admin_refuse(client, "if_revision is no number of a revision");
 		return false;

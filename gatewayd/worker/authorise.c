@@ -255,23 +255,27 @@ void ruleset_unref(struct ruleset **rules)
 	free(r);
 }
 
-int authorise_take_image(struct worker *w, int fd, uint32_t revision, struct err *why)
+struct ruleset *ruleset_open(int fd, uint32_t revision, struct err *why)
 {
 	struct ruleset *r = calloc(1, sizeof *r);
 
-	if (r == NULL)
-		return err_set(why, "out of memory for revision %u", revision);
+	if (r == NULL) {
+		err_set(why, "out of memory for revision %u", revision);
+		return NULL;
+	}
 	r->refs = 1;
 	r->revision = revision;
-	if (sealed_map(fd, IMAGE_MAX, &r->bytes, why) != 0) {
+	if (sealed_map(fd, IMAGE_MAX, &r->bytes, why) != 0 || (r->image = policy_image_open(r->bytes.data, r->bytes.len, why)) == NULL)
 		ruleset_unref(&r);
+	return r;
+}
+
+int authorise_take_image(struct worker *w, int fd, uint32_t revision, struct err *why)
+{
+	struct ruleset *r = ruleset_open(fd, revision, why);
+
+	if (r == NULL)
 		return -1;
-	}
-	r->image = policy_image_open(r->bytes.data, r->bytes.len, why);
-	if (r->image == NULL) {
-		ruleset_unref(&r);
-		return -1;
-	}
 	ruleset_unref(&w->rules);
 	w->rules = r;
 	live_changed(w);

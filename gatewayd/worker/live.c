@@ -226,6 +226,54 @@ bool live_still_allowed(struct session *s)
 	return visit(s);
 }
 
+static unsigned try_flows(const struct policy_context *ctx, struct session *s, live_refused *refused, void *arg)
+{
+	const struct udp_flow *f;
+	struct policy_decision d;
+	unsigned n = 0;
+
+	TAILQ_FOREACH (f, &s->association->by_age, by_age) {
+		if (f->state != FLOW_OPEN && f->state != FLOW_RECORDING)
+			continue;
+		n++;
+		flow_decide(f, ctx, &d);
+		if (d.verdict != POLICY_ALLOW)
+			refused(s, f, &d, arg);
+	}
+	return n;
+}
+
+unsigned live_try(const struct policy_context *ctx, struct session *s, live_refused *refused, void *arg)
+{
+	struct policy_decision d = {.verdict = POLICY_ALLOW};
+
+	switch (s->state) {
+	case SESSION_RELAYING:
+	case SESSION_ACCEPTING:
+		decide(ctx, s, &s->address, true, &d);
+		break;
+	case SESSION_GRANTING:
+		if (s->command == POLICY_UDP)
+			return 0;
+		if (s->command == POLICY_CONNECT && s->setup->connected) {
+			decide(ctx, s, &s->address, true, &d);
+			break;
+		}
+		decide_candidates(ctx, s, false, &d);
+		break;
+	case SESSION_BINDING:
+		decide_candidates(ctx, s, false, &d);
+		break;
+	case SESSION_ASSOCIATED:
+		return try_flows(ctx, s, refused, arg);
+	default:
+		return 0;
+	}
+	if (d.verdict != POLICY_ALLOW)
+		refused(s, NULL, &d, arg);
+	return 1;
+}
+
 /* ---- all of them ------------------------------------------------------------------------------------------------------ */
 
 static void on_slice(evutil_socket_t fd, short what, void *arg)
@@ -272,8 +320,7 @@ void live_forget(struct session *s)
 
 	if (l->at == s)
 		l->at = TAILQ_NEXT(s, next);
-	if (l->preview_at == s)
-		l->preview_at = TAILQ_NEXT(s, next);
+	worker_preview_forget(s);
 	answer_forget(&s->answer);
 	groups_put(&s->groups);
 }

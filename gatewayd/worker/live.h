@@ -25,7 +25,6 @@ struct live {
 	int64_t ends_us;     /* monotonic: the first end of a time of grace; INT64_MAX */
 	uint64_t ended;      /* sessions and flows, since the start */
 	uint32_t longest_us; /* slice */
-	struct session *preview_at; /* likewise */
 };
 
 void live_init(struct worker *w);
@@ -37,5 +36,11 @@ void live_look(struct worker *w);
 bool live_still_allowed(struct session *s);
 /* Whoever is refused now may go on for a moment: true, and *ends_us (0: not said yet) is when not any more. */
 bool live_grace(struct worker *w, int64_t *ends_us);
+/* How many of its parts (one; of an association, its flows) another policy, in ctx, would be asked for; refused is called for each
+ * that it would end.  Nothing changes. */
+struct policy_context;
+struct udp_flow;
+typedef void live_refused(struct session *s, const struct udp_flow *f, const struct policy_decision *d, void *arg);
+unsigned live_try(const struct policy_context *ctx, struct session *s, live_refused *refused, void *arg);
 /* The session is gone. */
 void live_forget(struct session *s);

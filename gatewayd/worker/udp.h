@@ -108,6 +108,8 @@ void udp_flush(void);
 struct udp_flow *flow_find(struct association *a, const struct request *request, bool inbound);
 /* The open one that replies of remote belong to. */
 struct udp_flow *flow_of_remote(struct association *a, const struct endpoint *remote);
+/* What policy says of it, as of a request that comes now. */
+void flow_decide(const struct udp_flow *f, const struct policy_context *ctx, struct policy_decision *d);
 /* Is it still, by the policy and the time of now, or for its time of grace?  False: it has been ended. */
 bool flow_still_allowed(struct udp_flow *f);
 /* A datagram of the client for it: sent, kept for a moment, or dropped, as the flow's state has it. */

@@ -298,20 +298,25 @@ static void decide(struct udp_flow *f)
 	w->udp_lookups++;
 }
 
+void flow_decide(const struct udp_flow *f, const struct policy_context *ctx, struct policy_decision *d)
+{
+	struct policy_request req = facts(f);
+
+	asked_again(ctx, &req, f->answer, &f->remote, true, d);
+}
+
 bool flow_still_allowed(struct udp_flow *f)
 {
 	struct worker *w = f->association->session->worker;
 	char reason[AUDIT_TEXT_MAX + 64], text[AUDIT_TEXT_MAX];
 	struct policy_context ctx;
-	struct policy_request req;
 	struct policy_decision d;
 
 	live_look(w);
 	if (f->epoch == w->live.epoch || w->config->live_keep)
 		return true;
 	ctx = authorise_context(w);
-	req = facts(f);
-	asked_again(&ctx, &req, f->answer, &f->remote, true, &d);
+	flow_decide(f, &ctx, &d);
 	if (d.verdict == POLICY_ALLOW) {
 		note_decision(f, &d);
 		f->source = policy_rule_source(w->rules->image, d.rule);

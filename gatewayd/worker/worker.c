@@ -106,6 +106,9 @@ static void on_control_message(struct ipc *link, struct ipc_message *m, void *ar
 			log_fatal("the %s cannot be taken: %s", m->type == IPC_ASN ? "table of autonomous systems" : "country table",
 				  why.text);
 		break;
+	case IPC_PREVIEW:
+		worker_preview_start(w, m);
+		break;
 	case IPC_STATUS_ASK:
 		send_status(w);
 		break;
@@ -120,6 +123,7 @@ static void on_control_gone(struct ipc *link, void *arg)
 
 	(void)link;
 	ipc_free(&w->control); /* the policy in hand goes on deciding */
+	worker_preview_stop(w);
 	worker_link_lost(w);
 }
 
@@ -174,6 +178,7 @@ static void on_peer(struct child *c, enum role peer, uint16_t slot, int fd)
 		return;
 	case ROLE_CONTROL:
 		ipc_free(&w->control);
+		worker_preview_stop(w);
 		w->control = ipc_new(fd, ROLE_WORKER, ROLE_CONTROL, slot);
 		ipc_attach(w->control, w->base, on_control_message, on_control_gone, w);
 		return;

@@ -80,6 +80,7 @@ struct worker {
 		struct policy_geo *geo; /* NULL: none */
 	} geo, asn;
 	struct live live; /* and what it does to sessions that live */
+	LIST_HEAD(, preview) previews; /* of what others would do to them */
 	struct group_lists group_lists;
 	struct addr *local; /* addresses of this host, for the guard of our own listeners; NULL: not known yet */
 	size_t nlocal;
@@ -190,6 +191,8 @@ int authorise_take_table(struct worker *w, struct table *table, int fd, struct e
 bool authorise_take_local(struct worker *w, const struct ipc_message *m);
 void authorise_learn_ports(struct worker *w);
 
+/* A sealed image; NULL with *why. */
+struct ruleset *ruleset_open(int fd, uint32_t revision, struct err *why);
 void ruleset_unref(struct ruleset **rules);
 
 /* A BIND's peer has come: asks policy again, with its address. */
@@ -200,6 +203,12 @@ void bind_start(struct session *s);
 void bind_wait(struct session *s);
 /* Its peer did not come in time, or the session is over before. */
 void bind_timeout(struct session *s);
+
+/* preview.c */
+void worker_preview_start(struct worker *w, const struct ipc_message *m);
+void worker_preview_stop(struct worker *w);
+/* The session is gone. */
+void worker_preview_forget(const struct session *s);
 
 /* connect.c */
 /* The order in which candidates are tried, and recorded. */

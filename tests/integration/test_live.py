@@ -1,16 +1,20 @@
 """What a change does to what lives: sessions are decided again by the new policy, and at every moment at which an answer may change."""
 
+import json
 import os
+import pty
+import select
 import signal
 import socket
+import subprocess
 
 import pytest
 
 from harness import dns, geo, servers, socks, wait
-from harness.gateway import POLICY
+from harness.gateway import BUILD, POLICY
 
 SERVED = {"listener_commands": ["connect", "bind", "udp"]}
-FORBID = "rule closed deny to cidr 127.0.0.0/8\ndefault deny\n"
+FORBID = "rule closed deny to cidr 127.0.0.0/8\nrule rest allow\n"
 
 
 class Lives:
@@ -244,3 +248,174 @@ def test_while_sessions_come_and_go(gateway, echo):
                 a.echo(b"a")
                 b.echo(b"b")
     wait.until(lambda: g.status()["workers"]["sessions"] == 0, "all sessions have ended")
+
+
+# ---- the preview: what a change would end is known before it is made --------------------------------------------------------
+
+
+def written(g, text, name="new.policy"):
+    g.write(name, text)
+    return g.path(name)
+
+
+def apply(g, text, *options, **kwargs):
+    return g.ctl("policy", "apply", written(g, text), *options, **kwargs)
+
+
+def test_nothing_ends_unasked(gateway, lives):
+    g = gateway(**SERVED)
+    all_ = lives(g)
+    done = apply(g, FORBID, check=False)
+    assert done.returncode == 1 and "4 live sessions would end" in done.err and "--yes" in done.err, done.err
+    assert done.err.count("closed") == 4 and "ann" in done.err, done.err
+    assert g.revision() == 1 and len(json.loads(g.ctl("policy", "log", "--json").out)) == 1
+    all_.check()
+    done = apply(g, FORBID, "--dry-run")
+    assert "4 live sessions would end" in done.out and done.out.count("closed") == 4, done.out
+    assert apply(g, FORBID, "--max-ended", "3", check=False).returncode == 1
+    all_.check()
+    done = apply(g, FORBID, "--max-ended", "4")
+    assert "revision 2 is active" in done.out and "4 live sessions end" in done.out
+    all_.check_ended()
+
+
+def test_what_ends_nothing_asks_nothing(gateway, lives):
+    g = gateway(**SERVED)
+    all_ = lives(g)
+    assert "end" not in apply(g, POLICY + "# other\n").out
+    done = apply(g, FORBID, "--json", "--dry-run")
+    reply = json.loads(done.out)
+    assert reply["ok"] and reply["ended"] == 4 and reply["ends_too_many"]
+    told = {(s["command"], s["user"], s["client"], s["destination"], s["port"], s["rule"]) for s in reply["sessions"]}
+    assert told == {("connect", "ann", "127.0.0.1", "127.0.0.1", all_.echo.port, "closed"), ("bind", "ann", "127.0.0.1", "127.0.0.1", 20, "closed"),
+                    ("udp", "ann", "127.0.0.1", "127.0.0.1", all_.udp_echo.port, "closed")}
+    all_.check()
+
+
+def test_rollback_asks_too(gateway, echo):
+    g = gateway(FORBID)
+    apply(g, POLICY)
+    with g.session("127.0.0.1", echo.port) as c:
+        done = g.ctl("policy", "rollback", "1", check=False)
+        assert done.returncode == 1 and "1 live sessions would end" in done.err
+        c.echo(b"still here")
+        g.ctl("policy", "rollback", "1", "--yes")
+        assert c.receive(1) == b""
+
+
+def test_a_reload_does_not_ask(gateway, echo):
+    g = gateway()
+    with g.session("127.0.0.1", echo.port) as c:
+        change(g, FORBID)
+        assert c.receive(1) == b""
+
+
+def test_of_many_only_the_first_are_shown(gateway, echo):
+    g = gateway(workers=2)
+    open_ = [g.session("127.0.0.1", echo.port) for _ in range(60)]
+    try:
+        reply = json.loads(apply(g, FORBID, "--json", "--dry-run").out)
+        assert reply["ended"] == 60 and 0 < len(reply["sessions"]) <= 20
+        assert "and 40 more" in apply(g, FORBID, "--dry-run").out
+    finally:
+        for c in open_:
+            c.close()
+
+
+class Terminal:
+    """gatewayctl at a terminal of its own."""
+
+    def __init__(self, g, *arguments):
+        self.master, slave = pty.openpty()
+        self.process = subprocess.Popen([os.path.join(BUILD, "admin", "gatewayctl"), "--socket", g.socket, *arguments], stdin=slave, stdout=slave,
+                                        stderr=slave, env=g._environment())
+        os.close(slave)
+        self.said = ""
+
+    def wait_for(self, text):
+        while text not in self.said:
+            assert select.select([self.master], [], [], 60)[0], self.said
+            try:
+                got = os.read(self.master, 65536)
+            except OSError:
+                got = b""
+            assert got, self.said
+            self.said += got.decode()
+
+    def answer(self, text):
+        os.write(self.master, text.encode() + b"\n")
+
+    def end(self):
+        code = self.process.wait(60)
+        os.close(self.master)
+        return code
+
+
+def test_at_a_terminal_one_is_asked(gateway, echo):
+    g = gateway()
+    with g.session("127.0.0.1", echo.port) as c:
+        file = written(g, FORBID)
+        t = Terminal(g, "policy", "apply", file)
+        t.wait_for("End 1 live sessions? [y/N]")
+        assert "closed" in t.said
+        t.answer("n")
+        assert t.end() == 1 and g.revision() == 1
+        c.echo(b"still here")
+        t = Terminal(g, "policy", "apply", file)
+        t.wait_for("End 1 live sessions? [y/N]")
+        t.answer("y")
+        t.wait_for("revision 2 is active")
+        assert t.end() == 0
+        assert c.receive(1) == b""
+
+
+def test_an_answer_is_for_what_was_shown(gateway, echo):
+    """Somebody else is faster while one thinks it over; and what is asked for is no more than was shown."""
+    g = gateway()
+    with g.session("127.0.0.1", echo.port) as c:
+        t = Terminal(g, "policy", "apply", written(g, FORBID, "other.policy"))
+        t.wait_for("[y/N]")
+        with g.session("127.0.0.1", echo.port) as d:
+            t.answer("y")
+            t.wait_for("End 2 live sessions? [y/N]")
+            apply(g, POLICY + "# faster\n")
+            t.answer("y")
+            t.wait_for("somebody else was faster")
+            assert t.end() == 1 and g.revision() == 2
+            c.echo(b"c")
+            d.echo(b"d")
+
+
+def test_a_worker_that_hangs_is_not_guessed_at(gateway, echo):
+    """Nobody knows what would end: it is refused, unless that does not matter."""
+    g = gateway(workers=1, worker_timeout=600000)
+    pid = g.pids("worker")[0]
+    with g.session("127.0.0.1", echo.port) as c:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            done = apply(g, POLICY + "# other\n", check=False)
+            assert done.returncode == 1 and "not known" in done.err, done.err
+            assert len(json.loads(g.ctl("policy", "log", "--json").out)) == 1
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        c.echo(b"still here")
+        apply(g, POLICY + "# other\n")
+
+
+def test_a_dry_run_is_in_nobodys_way(gateway, echo):
+    """A dry run whose compiler hangs: others change the policy meanwhile."""
+    g = gateway(workers=1, compile_timeout=600000)
+    g.write("slow.policy", POLICY + "# dry\n")
+    with open(g.path("slow.policy"), "a", encoding="utf-8") as f:
+        f.writelines(f"rule r{i} allow to domain .n{i}.example\n" for i in range(30000))
+    dry = subprocess.Popen([os.path.join(BUILD, "admin", "gatewayctl"), "--socket", g.socket, "policy", "apply", "--dry-run", g.path("slow.policy")],
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=g._environment())
+    pid = wait.until(lambda: ([p["pid"] for p in g.status()["processes"] if p["role"] == "compiler" and p["pid"]] or [None])[0], "a compiler")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        apply(g, POLICY + "# real\n")
+        assert dry.poll() is None
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    out, err = dry.communicate(timeout=120)
+    assert dry.returncode == 0 and b"nothing was changed" in out, (out, err)
