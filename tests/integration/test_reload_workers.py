@@ -56,7 +56,7 @@ def test_worker_that_cannot_take_it_decides_nothing_more(gateway, echo):
     with open(g.path("names"), "w", encoding="utf-8") as f:
         f.writelines(f".n{i}.example\n" for i in range(60000))
     g.write("new.policy", 'set names domain file "names"\nrule names deny to domain @names\n' + POLICIES[0][0])
-    done = g.ctl("policy", "apply", g.path("new.policy"))
+    done = g.ctl("policy", "apply", "--yes", g.path("new.policy"))
     assert "worker/0 could not take revision 2 and was ended" in done.err, (done.out, done.err)
     assert not os.path.exists(f"/proc/{worker}")
     for _ in range(10):
