@@ -23,6 +23,7 @@ static const struct noun {
 	{"rule", admin_rule, "list, add, move, replace, remove, enable and disable rules of the policy in force"},
 	{"set", admin_set, "show and change its sets: values that rules name together"},
 	{"window", admin_window, "show and change its windows: times that rules name"},
+	{"session", admin_session, "the sessions that live: list, show, end, block"},
 	{"auth", admin_auth, "who is throttled after failed log-ins; unlock, and forget remembered log-ins"},
 	{"audit", admin_audit, "ask who reached what, when, and by which rule"},
 };

@@ -32,3 +32,11 @@ const char *text_escape(const void *text, size_t len, char *out, size_t size)
 	out[used] = '\0';
 	return out;
 }
+
+bool text_is_plain(const char *text)
+{
+	for (const unsigned char *at = (const unsigned char *)text; *at != '\0'; at++)
+		if (*at < 0x20 || *at == 0x7f || (at[0] == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0))
+			return false;
+	return true;
+}

@@ -14,7 +14,9 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/privileges.c gatewayd/privileges.h \
 	gatewayd/sandbox/sandbox.c gatewayd/sandbox/sandbox.h \
 	gatewayd/sandbox/landlock.c gatewayd/sandbox/landlock.h \
+	gatewayd/steering.c gatewayd/steering.h \
 	gatewayd/worker/worker.c gatewayd/worker/worker.h \
+	gatewayd/worker/steer.c gatewayd/worker/steer.h \
 	gatewayd/worker/accept.c \
 	gatewayd/worker/session.c gatewayd/worker/session.h \
 	gatewayd/worker/pool.c gatewayd/worker/pool.h \
@@ -58,6 +60,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/control/status.c \
 	gatewayd/control/auth.c \
 	gatewayd/control/retention.c \
+	gatewayd/control/sessions.c gatewayd/control/blocks.c \
 	gatewayd/control/query.c \
 	gatewayd/compiler/compiler.c gatewayd/compiler/compiler.h
 gatewayd_gatewayd_CPPFLAGS = $(AM_CPPFLAGS) $(EVENT_CFLAGS) $(CARES_CFLAGS) $(JANSSON_CFLAGS) $(SODIUM_CFLAGS) $(CONFUSE_CFLAGS) \

@@ -60,6 +60,7 @@ static void client_free(struct client *client)
 	status_client_gone(c, client);
 	auth_client_gone(c, client);
 	retention_client_gone(c, client);
+	sessions_client_gone(c, client);
 	LIST_REMOVE(client, next);
 	event_del(&client->event);
 	close(client->fd);
@@ -187,6 +188,11 @@ static const struct command {
 	{"policy-log", revisions_log, RIGHT_VIEW, NULL, NULL},
 	{"policy-get", revisions_get, RIGHT_VIEW, NULL, NULL},
 	{"audit-query", command_audit_query, RIGHT_AUDIT, NULL, NULL},
+	{"session-list", sessions_list, RIGHT_VIEW, NULL, NULL},
+	{"session-kill", sessions_kill, RIGHT_OPERATE, NULL, NULL},
+	{"session-block", blocks_add, RIGHT_OPERATE, NULL, NULL},
+	{"session-blocks", blocks_list, RIGHT_VIEW, NULL, NULL},
+	{"session-unblock", blocks_remove, RIGHT_OPERATE, NULL, NULL},
 	{"auth", auth_command_ask, RIGHT_VIEW, "list", NULL},
 	{"auth", auth_command_ask, RIGHT_OPERATE, NULL, NULL},
 	{"audit-retention", retention_order, RIGHT_AUDIT, "holds", NULL},

@@ -17,6 +17,7 @@ static void peer_free(struct peer *p)
 	LIST_REMOVE(p, next);
 	status_peer_gone(p);
 	auth_peer_gone(p);
+	sessions_peer_gone(p);
 	policy_taken(p);
 	preview_peer_gone(p);
 	ipc_free(&p->link);
@@ -37,6 +38,8 @@ static void on_peer_message(struct ipc *link, struct ipc_message *m, void *arg)
 		auth_answered(p, m);
 	} else if (m->type == IPC_THROTTLED) {
 		auth_throttled(p, m);
+	} else if (m->type == IPC_SESSIONS) {
+		sessions_answered(p, m);
 	} else if (m->type == IPC_POLICY_TAKEN) {
 		char fault[512];
 		uint32_t revision = wire_get_u32(&r), took_us = wire_get_u32(&r);
@@ -76,8 +79,10 @@ static void add_peer(struct control *c, enum role role, uint16_t slot, int fd)
 	p->link = ipc_new(fd, ROLE_CONTROL, role, slot);
 	LIST_INSERT_HEAD(&c->peers, p, next);
 	ipc_attach(p->link, c->child->base, on_peer_message, on_peer_gone, p);
-	if (role == ROLE_WORKER)
+	if (role == ROLE_WORKER) {
+		blocks_send(p); /* before there is a policy, nothing is decided */
 		policy_send(c, p);
+	}
 }
 
 static void spawn_answered(struct control *c, struct spawn *s, int fd)
@@ -298,6 +303,7 @@ int control_main(struct child *child)
 			 child->config->state_dir, why.text);
 		child_unusable(child, text);
 	}
+	blocks_start(c);
 	child->state = c;
 	child->on_peer = on_peer;
 	child->on_message = on_message;

@@ -11,6 +11,7 @@
 #include "common/ipc.h"
 #include "gatewayd/child.h"
 #include "gatewayd/compiler/compiler.h"
+#include "gatewayd/steering.h"
 #include "gatewayd/recording.h"
 #include "schema/policy_store.h"
 
@@ -169,6 +170,10 @@ struct control {
 	struct status_job *status_job;
 	LIST_HEAD(, auth_job) auth_jobs;
 	uint64_t auth_job_id;
+	LIST_HEAD(, session_job) session_jobs;
+	uint64_t session_job_id;
+	json_t *blocks; /* in force, oldest first */
+	uint32_t last_block;
 	uint64_t forget_awaited; /* the last order to forget all, until the authenticator has done it; 0: none */
 	LIST_HEAD(, retention_job) retention_jobs;
 	uint64_t retention_job_id;
@@ -321,6 +326,25 @@ void retention_order(struct client *client, const json_t *request);
 void retention_client_gone(struct control *c, struct client *client);
 void retention_answered(struct control *c, struct ipc_message *m);
 void retention_recorder_gone(struct control *c);
+/* sessions.c: sessions that live. */
+void sessions_list(struct client *client, const json_t *request);
+void sessions_kill(struct client *client, const json_t *request);
+/* Ends those that match, and replies with their number, and extra (taken over; may be NULL). */
+void sessions_end(struct client *client, const char *filter, const char *reason, json_t *extra);
+/* Of a request; false: it is malformed, and has been refused.  all: a filter may be empty. */
+bool sessions_read_filter(struct client *client, const json_t *request, bool all, char out[STEERING_FILTER_MAX]);
+bool sessions_read_reason(struct client *client, const json_t *request, char out[STEERING_REASON_MAX + 1]);
+void sessions_record(struct client *client, const char *what, const char *filter, const char *reason);
+void sessions_answered(struct peer *p, const struct ipc_message *m);
+void sessions_peer_gone(struct peer *p);
+void sessions_client_gone(struct control *c, const struct client *client);
+
+/* blocks.c: what is not to begin. */
+void blocks_start(struct control *c);
+void blocks_send(const struct peer *worker);
+void blocks_add(struct client *client, const json_t *request);
+void blocks_list(struct client *client, const json_t *request);
+void blocks_remove(struct client *client, const json_t *request);
 
 /* query.c */
 void query_start(struct client *client, const json_t *filter);

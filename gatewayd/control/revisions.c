@@ -10,6 +10,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "common/text.h"
 #include "gatewayd/control/internal.h"
 
 /* A page of the log; with the rest of a reply, a datagram holds it. */
@@ -34,15 +35,6 @@ static void on_changed(struct control *c, const struct policy_result *r, void *a
 	if (r->error != NULL)
 		json_object_set_new(reply, "error", note_text(r->error, strlen(r->error)));
 	admin_reply(asker, reply, -1);
-}
-
-/* It is shown on terminals for ever: no control characters, be they of one byte or, in UTF-8, of two. */
-static bool comment_sound(const char *comment)
-{
-	for (const unsigned char *at = (const unsigned char *)comment; *at != '\0'; at++)
-		if (*at < 0x20 || *at == 0x7f || (at[0] == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0))
-			return false;
-	return true;
 }
 
 /* What orders have in common.  False: the request is malformed, and has been refused. */
@@ -72,7 +64,7 @@ static bool read_order(struct client *client, const json_t *request, struct poli
 		admin_refuse(client, "the comment is longer than 1023 bytes");
 		return false;
 	}
-	if (comment != NULL && !comment_sound(comment)) {
+	if (comment != NULL && !text_is_plain(comment)) {
 		admin_refuse(client, "the comment holds a line end or another control character");
 		return false;
 	}

@@ -11,6 +11,7 @@
 #include "gatewayd/worker/resolver.h"
 #include "gatewayd/worker/gss.h"
 #include "gatewayd/worker/session.h"
+#include "gatewayd/worker/steer.h"
 #include "gatewayd/worker/worker.h"
 
 #define IMAGE_MAX (1024UL * 1024 * 1024)
@@ -132,10 +133,21 @@ static void decide_addresses(struct session *s, const struct addr *addresses, si
 		return;
 	}
 	s->epoch = s->worker->live.epoch;
-	for (size_t i = 0; i < n; i++)
-		if (each[i].verdict == POLICY_ALLOW)
+	const char *blocked = NULL, *why;
+
+	for (size_t i = 0; i < n; i++) {
+		why = each[i].verdict != POLICY_ALLOW ? NULL
+		      : steer_blocked(s, s->name, &addresses[i], s->port, policy_rule_name(ctx.image, each[i].rule), aliases, naliases);
+		if (why != NULL)
+			blocked = why;
+		else if (each[i].verdict == POLICY_ALLOW)
 			setup->candidates[setup->ncandidates++] =
 				(struct candidate){.address = addresses[i], .rule = each[i].rule};
+	}
+	if (setup->ncandidates == 0) {
+		session_refuse(s, REASON_BLOCKED, blocked);
+		return;
+	}
 	setup->rules = s->worker->rules;
 	setup->rules->refs++;
 	log_decision(s, &whole);

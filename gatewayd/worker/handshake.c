@@ -12,6 +12,7 @@
 #include "gatewayd/worker/gss.h"
 #include "gatewayd/worker/session.h"
 #include "gatewayd/worker/socks4.h"
+#include "gatewayd/worker/steer.h"
 #include "gatewayd/worker/worker.h"
 
 enum { METHOD_NONE = 0x00, METHOD_GSSAPI = 0x01, METHOD_PASSWORD = 0x02, METHOD_UNACCEPTABLE = 0xff };
@@ -361,7 +362,15 @@ static bool request(struct session *s)
 
 void handshake_admitted(struct session *s)
 {
-	if (s->command == POLICY_UDP)
+	bool udp = s->command == POLICY_UDP;
+	/* What an association names is the client's own end, not a destination. */
+	const char *why = steer_blocked(s, udp ? NULL : s->name, udp ? NULL : &s->address, udp ? 0 : s->port, NULL, NULL, 0);
+
+	if (why != NULL) {
+		session_refuse(s, REASON_BLOCKED, why);
+		return;
+	}
+	if (udp)
 		grant_association(s);
 	else
 		authorise_request(s);

@@ -19,6 +19,7 @@
 #include "gatewayd/worker/fold.h"
 #include "gatewayd/worker/gss.h"
 #include "gatewayd/worker/resolver.h"
+#include "gatewayd/worker/steer.h"
 #include "gatewayd/worker/udp.h"
 #include "gatewayd/worker/worker.h"
 
@@ -308,6 +309,7 @@ static void session_free(struct session *s, bool reset)
 	live_forget(s);
 	if (s->in_lingering)
 		TAILQ_REMOVE(&w->lingering, s, lingering);
+	steer_session_gone(s);
 	TAILQ_REMOVE(&w->sessions, s, next);
 	w->nsessions--;
 	pool_put(&w->session_pool, s);

@@ -154,6 +154,8 @@ struct session {
 	int64_t accepted_us, granted_us, active_us; /* monotonic */
 	int64_t checked_us;      /* when its bytes were recorded last, or it was granted */
 	uint64_t checked_bytes;  /* both ways, then */
+	int64_t sampled_us;      /* when somebody looked at it last, */
+	uint64_t sampled_bytes, rate; /* its bytes then, and those a second up to then */
 	bool counted; /* by the auth master: its end is to be told */
 	bool user_counted;
 	bool granted; /* an OPEN record was made: an ENDED record is owed */

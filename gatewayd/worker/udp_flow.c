@@ -11,6 +11,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "gatewayd/worker/resolver.h"
+#include "gatewayd/worker/steer.h"
 #include "gatewayd/worker/udp.h"
 #include "gatewayd/worker/worker.h"
 
@@ -222,6 +223,13 @@ static bool has_way_to(const struct addr *address, uint16_t port)
 	return way;
 }
 
+static const char *blocked(const struct udp_flow *f, const struct addr *address, const char *rule,
+			   const struct name *aliases, size_t naliases)
+{
+	return steer_blocked(f->association->session, f->request.has_name ? f->request.name.text : NULL, address, f->request.port, rule,
+			     aliases, naliases);
+}
+
 static void decide_addresses(struct udp_flow *f, const struct addr *addresses, size_t n, const struct name *aliases, size_t naliases)
 {
 	struct worker *w = f->association->session->worker;
@@ -235,9 +243,16 @@ static void decide_addresses(struct udp_flow *f, const struct addr *addresses, s
 		return;
 	}
 	size_t chosen = n;
+	const char *why = NULL;
 
 	for (size_t i = 0; i < n; i++) {
-		if (each[i].verdict != POLICY_ALLOW)
+		const char *no = each[i].verdict != POLICY_ALLOW
+					 ? NULL
+					 : blocked(f, &addresses[i], policy_rule_name(w->rules->image, each[i].rule), aliases, naliases);
+
+		if (no != NULL)
+			why = no;
+		if (no != NULL || each[i].verdict != POLICY_ALLOW)
 			continue;
 		if (n == 1 || has_way_to(&addresses[i], f->request.port)) {
 			chosen = i;
@@ -246,7 +261,11 @@ static void decide_addresses(struct udp_flow *f, const struct addr *addresses, s
 		if (chosen == n)
 			chosen = i; /* of several without a way, the first */
 	}
-	assert(chosen < n); /* the whole is allowed when one is */
+	assert(chosen < n || why != NULL); /* the whole is allowed when one is */
+	if (chosen == n) {
+		deny(f, REASON_BLOCKED, why);
+		return;
+	}
 	open_flow(f, &addresses[chosen], &each[chosen]);
 }
 
@@ -281,6 +300,12 @@ static void decide(struct udp_flow *f)
 
 	if (!f->request.has_name) {
 		decide_addresses(f, &f->request.address, 1, NULL, 0);
+		return;
+	}
+	const char *why = blocked(f, NULL, NULL, NULL, 0);
+
+	if (why != NULL) {
+		deny(f, REASON_BLOCKED, why);
 		return;
 	}
 	policy_decide_name(&ctx, &req, &d);

@@ -15,6 +15,7 @@
 #include "gatewayd/worker/fold.h"
 #include "gatewayd/worker/gss.h"
 #include "gatewayd/worker/resolver.h"
+#include "gatewayd/worker/steer.h"
 
 /* ---- ready: a policy to decide with, a recorder to write to -------------------------------------------------- */
 
@@ -113,6 +114,7 @@ static void on_control_message(struct ipc *link, struct ipc_message *m, void *ar
 		send_status(w);
 		break;
 	default:
+		steer_message(w, m);
 		break;
 	}
 }
@@ -122,6 +124,7 @@ static void on_control_gone(struct ipc *link, void *arg)
 	struct worker *w = arg;
 
 	(void)link;
+	steer_control_gone(w);
 	ipc_free(&w->control); /* the policy in hand goes on deciding */
 	worker_preview_stop(w);
 	worker_link_lost(w);
@@ -177,6 +180,7 @@ static void on_peer(struct child *c, enum role peer, uint16_t slot, int fd)
 		recording_link(w->recording, fd);
 		return;
 	case ROLE_CONTROL:
+		steer_control_gone(w);
 		ipc_free(&w->control);
 		worker_preview_stop(w);
 		w->control = ipc_new(fd, ROLE_WORKER, ROLE_CONTROL, slot);
@@ -303,6 +307,7 @@ int worker_main(struct child *c)
 	w->fold = fold_new(w->base, w->config->fold_after, on_folded, w);
 	if (w->config->audit_relaxed)
 		recording_relax(w->recording);
+	w->steer = steer_new(w);
 	accept_init(w);
 	authorise_learn_ports(w);
 	evtimer_assign(&w->relink_timer, w->base, on_relink, w);

@@ -18,6 +18,7 @@
 struct resolver;
 struct recording;
 struct fold;
+struct steer;
 
 /* One listening socket, our own or a missing sibling's. */
 struct acceptor {
@@ -71,6 +72,7 @@ struct worker {
 	struct resolver *resolver;
 	struct recording *recording;
 	struct fold *fold; /* of floods of denials */
+	struct steer *steer; /* what operators want */
 	uint64_t unrecorded_told; /* of the sessions without a row, how many the audit knows of */
 
 	/* What decides: replaced as a whole between two requests. */

@@ -1,0 +1,637 @@
+/* gatewayctl session: the sessions that live, and what is not to begin. */
+#include "config.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <libsmartcols.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "admin/admin.h"
+#include "admin/client.h"
+#include "admin/format.h"
+#include "admin/session.h"
+
+#define TABLE_LIMIT 100
+#define LIMIT_MAX 200
+#define LINE_MAX_BYTES (1024 * 1024)
+
+static const char usage[] =
+	"usage: gatewayctl session list [FILTER ...] [--sort bytes|age|rate] [--limit N] [--json]\n"
+	"       gatewayctl session show ID [--json]\n"
+	"       gatewayctl session kill FILTER ... --reason TEXT [--yes] [--dry-run] [--json]\n"
+	"       gatewayctl session block FILTER ... --for TIME --reason TEXT [--yes] [--dry-run] [--json]\n"
+	"       gatewayctl session blocks [--json]\n"
+	"       gatewayctl session unblock N\n"
+	"\n"
+	"list   shows sessions that live; kill ends them, and says so in their records\n"
+	"block  ends them, and keeps new ones from beginning, before policy is asked\n"
+	"FILTER, all that is given must hold; as \"user=ann\", too, instead of \"--user ann\":\n"
+	"  --user USER --client ADDR|CIDR --rule NAME --port PORT --text TEXT --revision N --session ID\n"
+	"  --to DEST      NAME, .SUFFIX (it and all below), *.SUFFIX (below only), ADDR or CIDR\n"
+	"  --all          kill: every session\n"
+	"\n"
+	"  --sort KEY     the first by bytes, age or rate (bytes a second)\n"
+	"  --limit N      at most N (0: all; otherwise a table shows 100; sorted: up to 200)\n"
+	"  --reason TEXT  becomes part of every record\n"
+	"  --for TIME     30s, 15m, 2h, 7d\n"
+	"  --yes          do not ask, even for many        --dry-run   only say what would be ended\n"
+	"  --json         one JSON object a line\n";
+
+struct words {
+	const char *verb, *object;
+	json_t *filter;
+	const char *sort, *reason;
+	int64_t limit, seconds; /* -1: not given */
+	bool json, yes, dry_run, all;
+};
+
+/* ---- words -------------------------------------------------------------------------------------------------------------- */
+
+static const char *const filter_texts[] = {"user", "client", "to", "rule", "text", "session"};
+static const char *const filter_numbers[] = {"port", "revision"};
+
+static int set_number(const char *what, const char *text, int64_t *out)
+{
+	char *end;
+
+	errno = 0;
+	long long value = strtoll(text, &end, 10);
+
+	if (errno != 0 || text[0] < '0' || text[0] > '9' || *end != '\0')
+		return admin_fail(ADMIN_USAGE, "%s: \"%s\" is no number", what, text);
+	*out = value;
+	return -1;
+}
+
+static int set_filter(struct words *w, const char *key, const char *value)
+{
+	int64_t number;
+	int code;
+
+	for (size_t i = 0; i < sizeof filter_texts / sizeof *filter_texts; i++)
+		if (strcmp(filter_texts[i], key) == 0)
+			return json_object_set_new(w->filter, key, json_string(value)) == 0
+				       ? -1
+				       : admin_fail(ADMIN_USAGE, "%s: the text is no UTF-8", key);
+	for (size_t i = 0; i < sizeof filter_numbers / sizeof *filter_numbers; i++)
+		if (strcmp(filter_numbers[i], key) == 0) {
+			code = set_number(key, value, &number);
+			if (code < 0)
+				json_object_set_new(w->filter, key, json_integer(number));
+			return code;
+		}
+	return admin_fail(ADMIN_USAGE, "\"%s\" is no filter: user, client, to, rule, port, text, revision or session", key);
+}
+
+static int set_seconds(struct words *w, const char *text)
+{
+	static const struct {
+		const char *unit;
+		int seconds;
+	} units[] = {{"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
+	char *end;
+
+	errno = 0;
+	long long value = strtoll(text, &end, 10);
+
+	for (size_t i = 0; errno == 0 && value > 0 && value < 100000000 && i < sizeof units / sizeof *units; i++)
+		if (strcmp(end, units[i].unit) == 0) {
+			w->seconds = value * units[i].seconds;
+			return -1;
+		}
+	return admin_fail(ADMIN_USAGE, "--for: \"%s\" is no time: write it like 30s, 15m, 2h or 7d", text);
+}
+
+static const struct option options[] = {
+	{"user", required_argument, NULL, 0},	 {"client", required_argument, NULL, 0},   {"to", required_argument, NULL, 0},
+	{"rule", required_argument, NULL, 0},	 {"text", required_argument, NULL, 0},	   {"session", required_argument, NULL, 0},
+	{"port", required_argument, NULL, 0},	 {"revision", required_argument, NULL, 0}, {"sort", required_argument, NULL, 'S'},
+	{"limit", required_argument, NULL, 'l'}, {"reason", required_argument, NULL, 'r'}, {"for", required_argument, NULL, 'f'},
+	{"yes", no_argument, NULL, 'y'},	 {"dry-run", no_argument, NULL, 'n'},	   {"all", no_argument, NULL, 'a'},
+	{"json", no_argument, NULL, 'j'},	 {"help", no_argument, NULL, 'h'},	   {NULL, 0, NULL, 0},
+};
+
+static int set_option(struct words *w, int c, int index)
+{
+	switch (c) {
+	case 0:
+		return set_filter(w, options[index].name, optarg);
+	case 'S':
+		w->sort = optarg;
+		return -1;
+	case 'l':
+		return set_number("--limit", optarg, &w->limit);
+	case 'r':
+		w->reason = optarg;
+		return -1;
+	case 'f':
+		return set_seconds(w, optarg);
+	case 'y':
+		w->yes = true;
+		return -1;
+	case 'n':
+		w->dry_run = true;
+		return -1;
+	case 'a':
+		w->all = true;
+		return -1;
+	case 'j':
+		w->json = true;
+		return -1;
+	case 'h':
+		fputs(usage, stdout);
+		return ADMIN_FINE;
+	default:
+		fputs(usage, stderr);
+		return ADMIN_USAGE;
+	}
+}
+
+/* "user=ann"; or the object of a verb that has one. */
+static int set_word(struct words *w, char *word)
+{
+	char *equals = strchr(word, '=');
+
+	if (equals != NULL) {
+		*equals = '\0';
+		return set_filter(w, word, equals + 1);
+	}
+	if (w->object != NULL)
+		return admin_fail(ADMIN_USAGE, "\"%s\" is one word too many; see gatewayctl session --help", word);
+	w->object = word;
+	return -1;
+}
+
+/* An exit code, or -1 to go on. */
+static int parse(struct words *w, int argc, char **argv)
+{
+	int c, code = -1, index;
+
+	optind = 0;
+	while (code < 0 && (c = getopt_long(argc, argv, "h", options, &index)) != -1)
+		code = set_option(w, c, index);
+	for (; code < 0 && optind < argc; optind++)
+		code = set_word(w, argv[optind]);
+	if (code < 0 && w->sort != NULL && strcmp(w->sort, "bytes") != 0 && strcmp(w->sort, "age") != 0 && strcmp(w->sort, "rate") != 0)
+		code = admin_fail(ADMIN_USAGE, "--sort: \"%s\" is not bytes, age or rate", w->sort);
+	return code;
+}
+
+/* ---- the list ----------------------------------------------------------------------------------------------------------- */
+
+/* What is done with each; false: no more is wanted. */
+typedef bool each_row(const json_t *row, void *arg);
+
+static int read_rows(FILE *pipe, each_row *each, void *arg, json_t **end)
+{
+	char *line = NULL;
+	size_t size = 0;
+	ssize_t n;
+	bool wanted = true;
+
+	*end = NULL;
+	while (wanted && *end == NULL && (n = getline(&line, &size, pipe)) > 0 && n <= LINE_MAX_BYTES) {
+		json_t *row = json_loadb(line, (size_t)n, JSON_REJECT_DUPLICATES, NULL);
+
+		if (json_is_true(json_object_get(row, "end")))
+			*end = json_incref(row);
+		else if (json_is_object(row))
+			wanted = each(row, arg);
+		else
+			wanted = false;
+		json_decref(row);
+	}
+	free(line);
+	if (*end == NULL && wanted)
+		return admin_fail(ADMIN_REFUSED, "the answer ended early: it is not complete");
+	return ADMIN_FINE;
+}
+
+int session_ask(json_t *request, each_row *each, void *arg, json_t **end)
+{
+	int fd, code;
+	json_t *reply = client_ask(request, &fd, &code);
+	FILE *pipe = reply == NULL || fd < 0 ? NULL : fdopen(fd, "r");
+
+	*end = NULL;
+	if (reply == NULL)
+		return code;
+	json_decref(reply);
+	if (pipe == NULL)
+		return admin_fail(ADMIN_REFUSED, "gatewayd agreed, but sent no sessions");
+	code = read_rows(pipe, each, arg, end);
+	fclose(pipe);
+	return code;
+}
+
+static int say_silent(const json_t *end)
+{
+	const json_t *silent = json_object_get(end, "silent"), *slot;
+	int code = ADMIN_FINE;
+	size_t i;
+
+	json_array_foreach(silent, i, slot) code = admin_fail(ADMIN_REFUSED, "worker %" JSON_INTEGER_FORMAT " did not answer: its sessions are missing",
+							      json_integer_value(slot));
+	return code;
+}
+
+const char *session_destination(const json_t *row, char *out, size_t size)
+{
+	char name[512], address[128], buf[FORMAT_TEXT_MAX];
+	int64_t port = format_number(row, "port");
+
+	format_safe(format_member(row, "name", buf), name, sizeof name);
+	format_safe(format_member(row, "address", buf), address, sizeof address);
+	const char *host = name[0] != '\0' ? name : address;
+
+	if (host[0] == '\0')
+		snprintf(out, size, "%s", format_number(row, "flows") > 0 ? "(udp)" : "-");
+	else
+		snprintf(out, size, strchr(host, ':') != NULL ? "[%s]:%" PRId64 : "%s:%" PRId64, host, port);
+	return out;
+}
+
+struct table {
+	struct libscols_table *table;
+	int64_t rows, limit; /* 0: all */
+	bool json, cut;
+};
+
+static void add_cell(struct libscols_line *line, size_t column, const char *text)
+{
+	char safe[1024];
+
+	scols_line_set_data(line, column, format_safe(text, safe, sizeof safe));
+}
+
+static bool show_row(const json_t *row, void *arg)
+{
+	struct table *t = arg;
+	char text[1024], buf[FORMAT_TEXT_MAX];
+	struct libscols_line *line;
+
+	if (t->limit > 0 && t->rows >= t->limit) {
+		t->cut = true;
+		return false;
+	}
+	t->rows++;
+	if (t->json) {
+		json_dumpf(row, stdout, JSON_COMPACT);
+		putchar('\n');
+		return true;
+	}
+	line = scols_table_new_line(t->table, NULL);
+	if (line == NULL)
+		return false;
+	add_cell(line, 0, format_member(row, "session", buf));
+	add_cell(line, 1, format_member(row, "state", buf));
+	add_cell(line, 2, format_member(row, "user", buf));
+	add_cell(line, 3, format_member(row, "client", buf));
+	add_cell(line, 4, session_destination(row, text, sizeof text));
+	add_cell(line, 5, format_member(row, "rule", buf));
+	add_cell(line, 6, format_duration(format_number(row, "duration_us"), buf));
+	add_cell(line, 7, format_bytes((uint64_t)(format_number(row, "bytes_up") + format_number(row, "bytes_down")), buf));
+	format_bytes((uint64_t)format_number(row, "rate"), buf);
+	snprintf(text, sizeof text, "%s/s", buf);
+	add_cell(line, 8, text);
+	return true;
+}
+
+static struct libscols_table *new_table(void)
+{
+	static const char *const titles[] = {"SESSION", "STATE", "USER", "CLIENT", "DESTINATION", "RULE", "AGE", "BYTES", "RATE"};
+	struct libscols_table *table = scols_new_table();
+
+	for (size_t i = 0; table != NULL && i < sizeof titles / sizeof *titles; i++)
+		scols_table_new_column(table, titles[i], 0, i >= 6 ? SCOLS_FL_RIGHT : i == 4 || i == 5 ? SCOLS_FL_TRUNC : 0);
+	if (table != NULL && format_terminal_width() > 0)
+		scols_table_set_termwidth(table, format_terminal_width());
+	return table;
+}
+
+/* Of all workers' firsts, the first. */
+static struct {
+	const char *key;
+} sorting;
+
+static int64_t sort_key(const json_t *row)
+{
+	if (strcmp(sorting.key, "rate") == 0)
+		return format_number(row, "rate");
+	if (strcmp(sorting.key, "age") == 0)
+		return format_number(row, "duration_us");
+	return format_number(row, "bytes_up") + format_number(row, "bytes_down");
+}
+
+static int by_key(const void *a, const void *b)
+{
+	int64_t x = sort_key(*(const json_t *const *)a), y = sort_key(*(const json_t *const *)b);
+
+	return x > y ? -1 : x < y;
+}
+
+static bool keep_row(const json_t *row, void *arg)
+{
+	return json_array_append(arg, (json_t *)(uintptr_t)row) == 0;
+}
+
+int session_sorted(json_t *filter, const char *key, int64_t limit, json_t **rows, json_t **end)
+{
+	json_t *all = json_array();
+	int code = session_ask(json_pack("{s:s, s:O, s:s, s:I}", "command", "session-list", "filter", filter, "sort", key, "limit",
+					 (json_int_t)limit),
+			       keep_row, all, end);
+	size_t n = json_array_size(all);
+	json_t **order = calloc(n + 1, sizeof *order);
+
+	*rows = json_array();
+	for (size_t i = 0; order != NULL && i < n; i++)
+		order[i] = json_array_get(all, i);
+	sorting.key = key;
+	if (order != NULL)
+		qsort(order, n, sizeof *order, by_key);
+	for (size_t i = 0; order != NULL && i < n && (int64_t)i < limit; i++)
+		json_array_append(*rows, order[i]);
+	free(order);
+	json_decref(all);
+	return code;
+}
+
+static int list(struct words *w)
+{
+	struct table t = {.json = w->json, .limit = w->limit >= 0 ? w->limit : w->json ? 0 : TABLE_LIMIT};
+	json_t *end = NULL, *rows = NULL, *row;
+	size_t i;
+	int code;
+
+	if (w->sort != NULL && (t.limit > LIMIT_MAX || w->limit == 0))
+		return admin_fail(ADMIN_USAGE, "a sorted list has up to %d sessions: give --limit, or leave --sort out", LIMIT_MAX);
+	if (!t.json && (t.table = new_table()) == NULL)
+		return admin_fail(ADMIN_REFUSED, "out of memory");
+	if (w->sort != NULL) {
+		if (t.limit == 0)
+			t.limit = LIMIT_MAX;
+		code = session_sorted(w->filter, w->sort, t.limit, &rows, &end);
+		json_array_foreach(rows, i, row) show_row(row, &t);
+		json_decref(rows);
+	} else {
+		code = session_ask(json_pack("{s:s, s:O}", "command", "session-list", "filter", w->filter), show_row, &t, &end);
+	}
+	if (t.table != NULL && code != ADMIN_UNREACHABLE)
+		scols_print_table(t.table);
+	if (t.table != NULL)
+		scols_unref_table(t.table);
+	if (code == ADMIN_FINE && (t.cut || format_number(end, "sessions") > t.rows) && !w->json)
+		fprintf(stderr, "%" PRId64 " sessions shown of more (--limit N, --limit 0 for all)\n", t.rows);
+	if (code == ADMIN_FINE)
+		code = say_silent(end);
+	json_decref(end);
+	return code;
+}
+
+/* ---- one ---------------------------------------------------------------------------------------------------------------- */
+
+static int show(struct words *w)
+{
+	json_t *rows = json_array(), *end = NULL, *value;
+	const char *key;
+	char buf[FORMAT_TEXT_MAX], safe[2048];
+	int code;
+
+	if (w->object == NULL)
+		return admin_fail(ADMIN_USAGE, "session show takes the id of a session, like 0123-4567-89AB-C");
+	json_object_set_new(w->filter, "session", json_string(w->object));
+	code = session_ask(json_pack("{s:s, s:O}", "command", "session-list", "filter", w->filter), keep_row, rows, &end);
+	if (code == ADMIN_FINE)
+		code = say_silent(end);
+	if (code == ADMIN_FINE && json_array_size(rows) == 0)
+		code = admin_fail(ADMIN_REFUSED, "no such session lives; `gatewayctl audit query --session %s` tells of one that has ended",
+				  w->object);
+	if (w->json && json_array_size(rows) > 0) {
+		json_dumpf(json_array_get(rows, 0), stdout, JSON_COMPACT);
+		putchar('\n');
+	} else if (json_array_size(rows) > 0) {
+		json_object_foreach(json_array_get(rows, 0), key, value)
+		{
+			const char *text = format_member(json_array_get(rows, 0), key, buf);
+			size_t len = strlen(key);
+
+			if (len > 3 && strcmp(key + len - 3, "_us") == 0)
+				printf("%-13.*s %s\n", (int)len - 3, key, format_duration(json_integer_value(value), buf));
+			else if (strcmp(key, "rate") == 0)
+				printf("%-13s %s/s\n", key, format_bytes((uint64_t)json_integer_value(value), buf));
+			else
+				printf("%-13s %s\n", key, format_safe(text, safe, sizeof safe));
+		}
+	}
+	json_decref(rows);
+	json_decref(end);
+	return code;
+}
+
+/* ---- ending and blocking ------------------------------------------------------------------------------------------------- */
+
+static bool count_row(const json_t *row, void *arg)
+{
+	(void)row;
+	++*(int64_t *)arg;
+	return true;
+}
+
+/* Yes, or it is only one, or nobody is there to ask. */
+static bool may(const struct words *w, int64_t n, const char *what)
+{
+	char answer[16] = "";
+
+	if (w->yes || n <= 1 || !isatty(STDIN_FILENO) || !isatty(STDERR_FILENO))
+		return true;
+	fprintf(stderr, "%s %" PRId64 " sessions? [y/N] ", what, n);
+	return fgets(answer, sizeof answer, stdin) != NULL && (answer[0] == 'y' || answer[0] == 'Y');
+}
+
+static int print_reply(const struct words *w, const json_t *reply, bool block)
+{
+	int64_t n = format_number(reply, "ended");
+	int code = say_silent(reply);
+
+	if (w->json) {
+		json_dumpf(reply, stdout, JSON_COMPACT);
+		putchar('\n');
+		return code;
+	}
+	if (block)
+		printf("block %" PRId64 " is in force; ", format_number(reply, "block"));
+	printf("%" PRId64 " session%s ended\n", n, n == 1 ? "" : "s");
+	if (block && json_is_false(json_object_get(reply, "saved")))
+		fputs("it could not be saved: it ends with the gateway's next restart, see its log\n", stderr);
+	return code;
+}
+
+static int end_them(struct words *w, bool block)
+{
+	json_t *end = NULL, *reply, *request;
+	int64_t n = 0;
+	int code;
+
+	if (w->object != NULL)
+		return admin_fail(ADMIN_USAGE, "\"%s\" is no filter: write it like user=%s", w->object, w->object);
+	if (json_object_size(w->filter) == 0 && (block || !w->all))
+		return admin_fail(ADMIN_USAGE, "say which sessions: --user, --client, --to ...%s", block ? "" : ", or --all");
+	if (w->reason == NULL && !w->dry_run)
+		return admin_fail(ADMIN_USAGE, "--reason TEXT is missing: it becomes part of every record");
+	if (block && w->seconds < 0)
+		return admin_fail(ADMIN_USAGE, "--for TIME is missing: how long the block lasts, like 1h");
+	code = session_ask(json_pack("{s:s, s:O}", "command", "session-list", "filter", w->filter), count_row, &n, &end);
+	json_decref(end);
+	if (code != ADMIN_FINE)
+		return code;
+	if (w->dry_run) {
+		if (w->json)
+			printf("{\"would_end\":%" PRId64 "}\n", n);
+		else
+			printf("%" PRId64 " session%s would be ended\n", n, n == 1 ? "" : "s");
+		return ADMIN_FINE;
+	}
+	if (!may(w, n, block ? "block, and end" : "end"))
+		return admin_fail(ADMIN_REFUSED, "nothing was done");
+	request = json_pack("{s:s, s:O, s:s, s:b}", "command", block ? "session-block" : "session-kill", "filter", w->filter, "reason",
+			    w->reason, "all", (int)w->all);
+	if (request != NULL && block)
+		json_object_set_new(request, "seconds", json_integer(w->seconds));
+	reply = client_ask(request, NULL, &code);
+	if (reply != NULL)
+		code = print_reply(w, reply, block);
+	json_decref(reply);
+	return code;
+}
+
+static int session_kill(struct words *w)
+{
+	return end_them(w, false);
+}
+
+static int session_block(struct words *w)
+{
+	return end_them(w, true);
+}
+
+static const char *filter_text(const json_t *filter, char *out, size_t size)
+{
+	const char *key;
+	json_t *value;
+	size_t used = 0;
+	char buf[FORMAT_TEXT_MAX];
+
+	out[0] = '\0';
+	json_object_foreach((json_t *)(uintptr_t)filter, key, value)
+	{
+		int n = snprintf(out + used, size - used, "%s%s=%s", used == 0 ? "" : " ", key, format_member(filter, key, buf));
+
+		if (n < 0 || (size_t)n >= size - used)
+			break;
+		used += (size_t)n;
+	}
+	return out;
+}
+
+static int blocks(struct words *w)
+{
+	static const char *const titles[] = {"BLOCK", "UNTIL", "BY", "WHAT", "REASON"};
+	json_t *reply, *block;
+	struct libscols_table *table;
+	int code;
+	size_t i;
+
+	reply = client_ask(json_pack("{s:s}", "command", "session-blocks"), NULL, &code);
+	if (reply == NULL)
+		return code;
+	table = w->json ? NULL : scols_new_table();
+	for (i = 0; table != NULL && i < sizeof titles / sizeof *titles; i++)
+		scols_table_new_column(table, titles[i], 0, i >= 3 ? SCOLS_FL_TRUNC : 0);
+	if (table != NULL && format_terminal_width() > 0)
+		scols_table_set_termwidth(table, format_terminal_width());
+	json_array_foreach(json_object_get(reply, "blocks"), i, block)
+	{
+		char text[1200], buf[FORMAT_TEXT_MAX];
+		time_t until = (time_t)(format_number(block, "until_us") / 1000000);
+		struct libscols_line *line = table == NULL ? NULL : scols_table_new_line(table, NULL);
+		struct tm tm;
+
+		if (w->json) {
+			json_dumpf(block, stdout, JSON_COMPACT);
+			putchar('\n');
+		}
+		if (line == NULL)
+			continue;
+		add_cell(line, 0, format_member(block, "id", buf));
+		buf[0] = '\0';
+		if (localtime_r(&until, &tm) != NULL)
+			strftime(buf, sizeof buf, "%Y-%m-%d %H:%M:%S", &tm);
+		add_cell(line, 1, buf);
+		add_cell(line, 2, format_member(block, "author", buf));
+		add_cell(line, 3, filter_text(json_object_get(block, "filter"), text, sizeof text));
+		add_cell(line, 4, format_member(block, "reason", buf));
+	}
+	if (table != NULL) {
+		scols_print_table(table);
+		scols_unref_table(table);
+	}
+	json_decref(reply);
+	return ADMIN_FINE;
+}
+
+static int unblock(struct words *w)
+{
+	json_t *reply;
+	int64_t id;
+	int code;
+
+	if (w->object == NULL)
+		return admin_fail(ADMIN_USAGE, "session unblock takes the number of a block, as gatewayctl session blocks shows it");
+	code = set_number("session unblock", w->object, &id);
+	if (code >= 0)
+		return code;
+	reply = client_ask(json_pack("{s:s, s:I}", "command", "session-unblock", "block", (json_int_t)id), NULL, &code);
+	if (reply == NULL)
+		return code;
+	printf("block %" PRId64 " is no more\n", id);
+	if (json_is_false(json_object_get(reply, "saved")))
+		fputs("that could not be saved: it comes back with the gateway's next restart, see its log\n", stderr);
+	json_decref(reply);
+	return ADMIN_FINE;
+}
+
+static const struct {
+	const char *name;
+	int (*run)(struct words *w);
+} verbs[] = {{"list", list},	       {"show", show},	   {"kill", session_kill},
+	     {"block", session_block}, {"blocks", blocks}, {"unblock", unblock}};
+
+int admin_session(int argc, char **argv)
+{
+	struct words w = {.filter = json_object(), .limit = -1, .seconds = -1};
+	int code;
+
+	if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+		fputs(usage, stdout);
+		code = ADMIN_FINE;
+		goto out;
+	}
+	for (size_t i = 0; argc >= 2 && i < sizeof verbs / sizeof *verbs; i++)
+		if (strcmp(verbs[i].name, argv[1]) == 0) {
+			code = parse(&w, argc - 1, argv + 1);
+			if (code < 0)
+				code = verbs[i].run(&w);
+			goto out;
+		}
+	fputs(usage, stderr);
+	code = argc < 2 ? ADMIN_USAGE : admin_fail(ADMIN_USAGE, "session has no verb \"%s\"", argv[1]);
+out:
+	json_decref(w.filter);
+	return code;
+}

@@ -1,0 +1,204 @@
+/* What is quarantined: filters that no new session may match until a time, before policy is asked.  Kept in a file beside the policy
+ * store, so that they outlive control and the gateway. */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "gatewayd/control/internal.h"
+#include "gatewayd/steering.h"
+
+#define FILE_NAME "blocks.json"
+#define FILE_NEW "blocks.json.new"
+#define FILE_MAX (256 * 1024)
+#define SECONDS_MAX (30 * 86400)
+/* One block, as workers are told of it: all of them fit into a message. */
+#define BLOCK_BYTES_MAX 1000
+
+/* ---- the file ----------------------------------------------------------------------------------------------------------- */
+
+static bool write_all(int fd, const char *text, size_t len)
+{
+	while (len > 0) {
+		ssize_t n = write(fd, text, len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return false;
+		text += n;
+		len -= (size_t)n;
+	}
+	return true;
+}
+
+static bool save(const struct control *c)
+{
+	char *text = json_dumps(c->blocks, JSON_COMPACT);
+	int fd = text == NULL ? -1 : open(FILE_NEW, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	bool saved = fd >= 0 && write_all(fd, text, strlen(text)) && fsync(fd) == 0 && rename(FILE_NEW, FILE_NAME) == 0;
+	int saved_errno = errno;
+
+	if (fd >= 0)
+		close(fd);
+	free(text);
+	fd = saved ? open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (fd >= 0) {
+		saved = fsync(fd) == 0;
+		close(fd);
+	}
+	if (!saved)
+		log_error("blocks cannot be saved: %s; they are in force, but only until a restart", strerror(saved_errno));
+	return saved;
+}
+
+static bool block_is_sound(const json_t *block)
+{
+	char *filter = json_dumps(json_object_get(block, "filter"), JSON_COMPACT);
+	const json_t *id = json_object_get(block, "id");
+	struct audit_filter parsed;
+	struct err why;
+	bool sound = filter != NULL && steering_filter(filter, &parsed, &why) == 0 && json_is_integer(id) && json_integer_value(id) > 0 &&
+		     json_integer_value(id) <= UINT32_MAX && json_is_integer(json_object_get(block, "until_us")) &&
+		     json_is_string(json_object_get(block, "reason")) && json_is_string(json_object_get(block, "author")) &&
+		     json_dumpb(block, NULL, 0, JSON_COMPACT) <= BLOCK_BYTES_MAX;
+
+	free(filter);
+	return sound;
+}
+
+void blocks_start(struct control *c)
+{
+	static char text[FILE_MAX];
+	int fd = open(FILE_NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof text);
+	bool sound = fd >= 0 || errno == ENOENT;
+
+	if (fd >= 0)
+		close(fd);
+	c->blocks = n > 0 ? json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, NULL) : json_array();
+	sound = sound && json_is_array(c->blocks) && json_array_size(c->blocks) <= STEERING_BLOCKS_MAX;
+	for (size_t i = 0; sound && i < json_array_size(c->blocks); i++) {
+		json_int_t id = json_integer_value(json_object_get(json_array_get(c->blocks, i), "id"));
+
+		sound = block_is_sound(json_array_get(c->blocks, i));
+		if (sound && id > c->last_block)
+			c->last_block = (uint32_t)id;
+	}
+	/* Nobody is let through because a file cannot be read. */
+	if (!sound)
+		child_unusable(c->child, "state-dir/policy/" FILE_NAME " is damaged or cannot be read: what was blocked with `gatewayctl session "
+					 "block` is not known; remove the file to start without any block");
+}
+
+/* ---- in force ----------------------------------------------------------------------------------------------------------- */
+
+/* True if one is over. */
+static bool forget_old(struct control *c)
+{
+	int64_t now_us = clock_wall_us();
+	size_t before = json_array_size(c->blocks);
+
+	for (size_t i = before; i-- > 0;)
+		if (json_integer_value(json_object_get(json_array_get(c->blocks, i), "until_us")) <= now_us)
+			json_array_remove(c->blocks, i);
+	return json_array_size(c->blocks) != before;
+}
+
+void blocks_send(const struct peer *worker)
+{
+	char *text = json_dumps(worker->control->blocks, JSON_COMPACT);
+
+	if (text == NULL || ipc_send(worker->link, IPC_BLOCKS, text, strlen(text), NULL, 0) != 0)
+		/* It would go on without them. */
+		control_end_worker(worker);
+	free(text);
+}
+
+static void send_all(const struct control *c)
+{
+	const struct peer *p;
+
+	LIST_FOREACH (p, &c->peers, next)
+		if (p->role == ROLE_WORKER)
+			blocks_send(p);
+}
+
+/* ---- commands ----------------------------------------------------------------------------------------------------------- */
+
+void blocks_add(struct client *client, const json_t *request)
+{
+	struct control *c = admin_control(client);
+	char filter[STEERING_FILTER_MAX], reason[STEERING_REASON_MAX + 1];
+	json_int_t seconds = json_integer_value(json_object_get(request, "seconds"));
+	int64_t now_us = clock_wall_us();
+
+	if (seconds < 1 || seconds > SECONDS_MAX) {
+		admin_refuse(client, "a block lasts from a second to 30 days");
+		return;
+	}
+	if (!sessions_read_filter(client, request, false, filter) || !sessions_read_reason(client, request, reason))
+		return;
+	if (json_object_get(json_object_get(request, "filter"), "session") != NULL ||
+	    json_object_get(json_object_get(request, "filter"), "revision") != NULL) {
+		admin_refuse(client, "what is to come is blocked by user, client, to, port, rule and text: a session has begun already");
+		return;
+	}
+	forget_old(c);
+	if (json_array_size(c->blocks) == STEERING_BLOCKS_MAX) {
+		admin_refuse(client, "64 blocks are in force, and no more may be: take one away, or write a rule");
+		return;
+	}
+	json_t *block = json_pack("{s:I, s:O, s:I, s:I, s:s, s:s}", "id", (json_int_t)c->last_block + 1, "filter",
+				  json_object_get(request, "filter"), "since_us", (json_int_t)now_us, "until_us",
+				  (json_int_t)(now_us + seconds * 1000000), "reason", reason, "author", admin_author(client)->name);
+
+	if (block == NULL || !block_is_sound(block)) {
+		json_decref(block);
+		admin_refuse(client, "the filter and the reason are too long together");
+		return;
+	}
+	c->last_block++;
+	json_array_append_new(c->blocks, block);
+	sessions_record(client, "session block", filter, reason);
+	send_all(c);
+	bool saved = save(c);
+
+	/* Workers take messages in their order: nothing slips in between. */
+	sessions_end(client, filter, reason, json_pack("{s:I, s:b}", "block", (json_int_t)c->last_block, "saved", saved));
+}
+
+void blocks_list(struct client *client, const json_t *request)
+{
+	struct control *c = admin_control(client);
+
+	(void)request;
+	forget_old(c);
+	admin_reply(client, json_pack("{s:b, s:O}", "ok", 1, "blocks", c->blocks), -1);
+}
+
+void blocks_remove(struct client *client, const json_t *request)
+{
+	struct control *c = admin_control(client);
+	const json_t *id = json_object_get(request, "block");
+	char what[64];
+
+	forget_old(c);
+	for (size_t i = 0; json_is_integer(id) && i < json_array_size(c->blocks); i++) {
+		if (json_integer_value(json_object_get(json_array_get(c->blocks, i), "id")) != json_integer_value(id))
+			continue;
+		json_array_remove(c->blocks, i);
+		snprintf(what, sizeof what, "session unblock: %lld", (long long)json_integer_value(id));
+		control_record(c, AUDIT_ADMIN, admin_author(client), c->policy.revision, what);
+		send_all(c);
+		admin_reply(client, json_pack("{s:b, s:b}", "ok", 1, "saved", save(c)), -1);
+		return;
+	}
+	admin_refuse(client, "there is no such block: `gatewayctl session blocks` shows those in force");
+}

@@ -1,0 +1,465 @@
+/* Sessions that live, asked of the workers one after the other: listed into a pipe whose other end the caller has, or ended.  A
+ * worker is asked for its next slice when the one before has been read: a caller that does not read holds one slice of memory. */
+#include "config.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/text.h"
+#include "gatewayd/control/internal.h"
+#include "gatewayd/steering.h"
+#include "schema/audit_json.h"
+
+/* With who gave it behind, it fits into a record. */
+#define REASON_GIVEN_MAX 150
+#define JOBS_MAX 12
+#define JOBS_LISTING_MAX 8
+#define JOBS_OF_USER_MAX 3
+/* How long a worker may be silent, and a reader. */
+#define WORKER_PATIENCE_S 5
+#define READER_PATIENCE_S 30
+
+struct session_job {
+	LIST_ENTRY(session_job) next;
+	struct control *control;
+	struct client *client; /* that waits for the number of those ended; NULL: none, or it has left */
+	struct author author;
+	struct steering_ask ask;
+	int pipe_fd; /* -1: nothing is listed, or nobody reads any more */
+	struct event writable, patience;
+	char *text; /* on its way into the pipe */
+	size_t off, len, size;
+	struct peer *asked; /* the worker that has it now; NULL: none */
+	bool answered;	    /* that one has said all */
+	int slot;	    /* the last that was asked */
+	bool over;	    /* no worker is left */
+	uint64_t matched, bytes_up, bytes_down;
+	json_t *silent; /* slots of workers that did not answer */
+	json_t *extra;	/* for the reply to the client */
+};
+
+/* ---- life --------------------------------------------------------------------------------------------------------------- */
+
+static void job_free(struct session_job *j)
+{
+	if (j->asked != NULL && !j->answered && j->ask.op != STEERING_END)
+		ipc_send(j->asked->link, IPC_SESSIONS_CANCEL, &j->ask.job, sizeof j->ask.job, NULL, 0);
+	LIST_REMOVE(j, next);
+	event_del(&j->patience);
+	if (j->pipe_fd >= 0) {
+		event_del(&j->writable);
+		close(j->pipe_fd);
+	}
+	json_decref(j->silent);
+	json_decref(j->extra);
+	free(j->text);
+	free(j);
+}
+
+static void be_patient(struct session_job *j)
+{
+	bool reader = j->len > j->off;
+
+	evtimer_add(&j->patience, &(struct timeval){.tv_sec = reader ? READER_PATIENCE_S : WORKER_PATIENCE_S});
+}
+
+static bool add_line(struct session_job *j, json_t *object)
+{
+	char *line = object == NULL ? NULL : json_dumps(object, JSON_COMPACT);
+	size_t len = line == NULL ? 0 : strlen(line);
+	char *grown = j->text;
+
+	json_decref(object);
+	if (line != NULL && j->size - j->len < len + 1) {
+		grown = realloc(j->text, j->len + len + 1 + 65536);
+		if (grown != NULL) {
+			j->text = grown;
+			j->size = j->len + len + 1 + 65536;
+		}
+	}
+	if (line != NULL && grown != NULL) {
+		memcpy(j->text + j->len, line, len);
+		j->text[j->len + len] = '\n';
+		j->len += len + 1;
+	}
+	free(line);
+	return line != NULL && grown != NULL;
+}
+
+static json_t *totals(const struct session_job *j)
+{
+	return json_pack("{s:b, s:I, s:I, s:I, s:O}", "end", 1, "sessions", (json_int_t)j->matched, "bytes_up", (json_int_t)j->bytes_up,
+			 "bytes_down", (json_int_t)j->bytes_down, "silent", j->silent);
+}
+
+static void tell_client(struct session_job *j)
+{
+	struct client *client = j->client;
+	json_t *reply = json_pack("{s:b, s:I, s:O}", "ok", 1, "ended", (json_int_t)j->matched, "silent", j->silent);
+
+	j->client = NULL;
+	json_object_update(reply, j->extra);
+	if (client != NULL)
+		admin_reply(client, reply, -1);
+	else
+		json_decref(reply);
+}
+
+/* ---- from worker to worker, and into the pipe ----------------------------------------------------------------------------- */
+
+static struct peer *worker_after(struct control *c, int slot)
+{
+	struct peer *p, *found = NULL;
+
+	LIST_FOREACH (p, &c->peers, next)
+		if (p->role == ROLE_WORKER && (int)p->slot > slot && (found == NULL || p->slot < found->slot))
+			found = p;
+	return found;
+}
+
+static void go_on(struct session_job *j);
+
+static bool ask_next(struct session_job *j)
+{
+	static uint8_t body[8192];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	j->asked = worker_after(j->control, j->slot);
+	j->answered = false;
+	if (j->asked == NULL)
+		return false;
+	j->slot = j->asked->slot;
+	steering_put_ask(&w, &j->ask);
+	if (ipc_send_wire(j->asked->link, IPC_SESSIONS_ASK, &w) != 0) {
+		json_array_append_new(j->silent, json_integer(j->slot));
+		return ask_next(j);
+	}
+	return true;
+}
+
+/* Writes what there is; false: it is not all written, or the job has ended. */
+static bool flush_text(struct session_job *j)
+{
+	while (j->off < j->len) {
+		ssize_t n = write(j->pipe_fd, j->text + j->off, j->len - j->off);
+
+		if (n > 0) {
+			j->off += (size_t)n;
+			continue;
+		}
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN) {
+			event_add(&j->writable, NULL);
+			be_patient(j);
+			return false;
+		}
+		job_free(j); /* nobody reads any more */
+		return false;
+	}
+	j->off = j->len = 0;
+	return true;
+}
+
+static void go_on(struct session_job *j)
+{
+	if (j->pipe_fd >= 0 && !flush_text(j))
+		return;
+	if (j->over) {
+		job_free(j);
+		return;
+	}
+	be_patient(j);
+	if (j->asked != NULL && !j->answered) {
+		ipc_send(j->asked->link, IPC_SESSIONS_MORE, &j->ask.job, sizeof j->ask.job, NULL, 0);
+		return;
+	}
+	if (ask_next(j))
+		return;
+	j->over = true;
+	if (j->pipe_fd < 0) {
+		tell_client(j);
+		job_free(j);
+	} else if (add_line(j, totals(j))) {
+		go_on(j);
+	} else {
+		job_free(j);
+	}
+}
+
+static void on_writable(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	go_on(arg);
+}
+
+static void give_up_worker(struct session_job *j)
+{
+	json_array_append_new(j->silent, json_integer(j->slot));
+	j->asked = NULL;
+	go_on(j);
+}
+
+static void on_patience_over(evutil_socket_t fd, short what, void *arg)
+{
+	struct session_job *j = arg;
+
+	(void)fd, (void)what;
+	if (j->len > j->off) {
+		log_info("%s does not read the sessions it has asked for", j->author.name);
+		job_free(j);
+		return;
+	}
+	if (j->asked != NULL)
+		ipc_send(j->asked->link, IPC_SESSIONS_CANCEL, &j->ask.job, sizeof j->ask.job, NULL, 0);
+	give_up_worker(j);
+}
+
+/* ---- rows --------------------------------------------------------------------------------------------------------------- */
+
+static json_t *row_json(const struct steering_row *row, uint16_t slot)
+{
+	json_t *o = audit_event_json(0, &row->event);
+
+	if (o == NULL)
+		return NULL;
+	json_object_del(o, "event");
+	json_object_set(o, "started", json_object_get(o, "time"));
+	json_object_del(o, "time");
+	json_object_set_new(o, "state", note_text(row->state, strlen(row->state)));
+	if (row->claimed[0] != '\0')
+		json_object_set_new(o, "claimed_user", note_text(row->claimed, strlen(row->claimed)));
+	json_object_set_new(o, "idle_us", json_integer((json_int_t)row->idle_us));
+	json_object_set_new(o, "rate", json_integer((json_int_t)row->rate));
+	if (row->flows > 0)
+		json_object_set_new(o, "flows", json_integer((json_int_t)row->flows));
+	json_object_set_new(o, "worker", json_integer(slot));
+	return o;
+}
+
+static struct session_job *find_job(const struct control *c, uint64_t id)
+{
+	struct session_job *j;
+
+	LIST_FOREACH (j, &c->session_jobs, next)
+		if (j->ask.job == id)
+			return j;
+	return NULL;
+}
+
+void sessions_answered(struct peer *p, const struct ipc_message *m)
+{
+	static struct steering_row row;
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+	struct steering_answer a;
+	struct session_job *j = steering_get_answer(&r, &a) ? find_job(p->control, a.job) : NULL;
+
+	if (r.bad) {
+		ipc_reject(p->link, "a malformed answer about sessions");
+		return;
+	}
+	if (j == NULL || j->asked != p || j->answered)
+		return; /* it is not waited for any more */
+	for (unsigned i = 0; i < a.rows; i++) {
+		if (!steering_get_row(&r, &row)) {
+			ipc_reject(p->link, "a malformed row of a session");
+			return;
+		}
+		if (j->pipe_fd >= 0 && !add_line(j, row_json(&row, p->slot))) {
+			job_free(j);
+			return;
+		}
+	}
+	be_patient(j);
+	if (a.last) {
+		j->answered = true;
+		j->matched += a.matched;
+		j->bytes_up += a.bytes_up;
+		j->bytes_down += a.bytes_down;
+	}
+	/* The first of an order come without being asked for piece by piece: there are few. */
+	if (a.last || j->ask.op == STEERING_LIST)
+		go_on(j);
+}
+
+void sessions_peer_gone(struct peer *p)
+{
+	struct session_job *j, *following;
+
+	for (j = LIST_FIRST(&p->control->session_jobs); j != NULL; j = following) {
+		following = LIST_NEXT(j, next);
+		if (j->asked != p)
+			continue;
+		if (j->answered)
+			j->asked = NULL;
+		else
+			give_up_worker(j);
+	}
+}
+
+void sessions_client_gone(struct control *c, const struct client *client)
+{
+	struct session_job *j;
+
+	LIST_FOREACH (j, &c->session_jobs, next)
+		if (j->client == client)
+			j->client = NULL;
+}
+
+/* ---- commands ----------------------------------------------------------------------------------------------------------- */
+
+bool sessions_read_filter(struct client *client, const json_t *request, bool all, char out[STEERING_FILTER_MAX])
+{
+	const json_t *filter = json_object_get(request, "filter");
+	struct audit_filter parsed;
+	struct err why = {"the request has no filter object, or one that is too large"};
+	size_t len = json_is_object(filter) ? json_dumpb(filter, out, STEERING_FILTER_MAX - 1, JSON_COMPACT) : 0;
+
+	if (len == 0 || len >= STEERING_FILTER_MAX) {
+		admin_refuse(client, why.text);
+		return false;
+	}
+	out[len] = '\0';
+	if (steering_filter(out, &parsed, &why) != 0) {
+		admin_refuse(client, why.text);
+		return false;
+	}
+	if (!all && json_object_size(filter) == 0) {
+		admin_refuse(client, "the filter names nothing: that would be every session");
+		return false;
+	}
+	return true;
+}
+
+bool sessions_read_reason(struct client *client, const json_t *request, char out[STEERING_REASON_MAX + 1])
+{
+	const char *reason = json_string_value(json_object_get(request, "reason"));
+	size_t len = reason == NULL ? 0 : strlen(reason);
+
+	if (len == 0 || len > REASON_GIVEN_MAX || !text_is_plain(reason)) {
+		admin_refuse(client, "a reason has 1 to 150 bytes, none of them a control character: it is part of every record");
+		return false;
+	}
+	memcpy(out, reason, len + 1);
+	return true;
+}
+
+/* NULL: refused. */
+static struct session_job *job_new(struct client *client, enum steering_op op)
+{
+	struct control *c = admin_control(client);
+	unsigned all = 0, listing = 0, same = 0;
+	struct session_job *j;
+
+	LIST_FOREACH (j, &c->session_jobs, next) {
+		all++;
+		listing += j->ask.op != STEERING_END;
+		same += j->ask.op != STEERING_END && j->author.uid == admin_author(client)->uid;
+	}
+	bool full = op == STEERING_END ? all >= JOBS_MAX : listing >= JOBS_LISTING_MAX;
+
+	if (op != STEERING_END && !(admin_author(client)->rights & RIGHT_ADMINISTER) && same >= JOBS_OF_USER_MAX)
+		full = true;
+	j = full ? NULL : calloc(1, sizeof *j);
+	if (j == NULL) {
+		admin_refuse(client, "too many are looking through the sessions: try again when one is done");
+		return NULL;
+	}
+	j->control = c;
+	j->author = *admin_author(client);
+	j->ask.job = ++c->session_job_id;
+	j->ask.op = op;
+	j->pipe_fd = -1;
+	j->slot = -1;
+	j->silent = json_array();
+	j->extra = json_object();
+	evtimer_assign(&j->patience, c->child->base, on_patience_over, j);
+	LIST_INSERT_HEAD(&c->session_jobs, j, next);
+	return j;
+}
+
+static bool read_order(struct client *client, const json_t *request, struct steering_ask *ask)
+{
+	const json_t *order = json_object_get(request, "sort"), *limit = json_object_get(request, "limit");
+
+	ask->order = order == NULL ? STEERING_BY_NOTHING : steering_order_parse(json_is_string(order) ? json_string_value(order) : "");
+	ask->limit = (uint32_t)json_integer_value(limit);
+	if (ask->order == STEERING_ORDERS) {
+		admin_refuse(client, "sessions are sorted by bytes, age or rate");
+		return false;
+	}
+	ask->op = ask->order == STEERING_BY_NOTHING ? STEERING_LIST : STEERING_TOP;
+	if (ask->op == STEERING_TOP && (!json_is_integer(limit) || json_integer_value(limit) < 1 || json_integer_value(limit) > STEERING_TOP_MAX)) {
+		admin_refuse(client, "a sorted list has a limit of 1 to 200 sessions of each worker");
+		return false;
+	}
+	return true;
+}
+
+void sessions_list(struct client *client, const json_t *request)
+{
+	struct steering_ask ask = {0};
+	struct session_job *j;
+	int ends[2];
+
+	if (!read_order(client, request, &ask) || !sessions_read_filter(client, request, true, ask.filter))
+		return;
+	j = job_new(client, ask.op);
+	if (j == NULL)
+		return;
+	ask.job = j->ask.job;
+	j->ask = ask;
+	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) {
+		job_free(j);
+		admin_refuse(client, "gatewayd is out of descriptors");
+		return;
+	}
+	/* The reader is to wait as usual. */
+	fcntl(ends[0], F_SETFL, 0);
+	j->pipe_fd = ends[1];
+	event_assign(&j->writable, j->control->child->base, ends[1], EV_WRITE, on_writable, j);
+	admin_reply(client, json_pack("{s:b}", "ok", 1), ends[0]);
+	go_on(j);
+}
+
+void sessions_record(struct client *client, const char *what, const char *filter, const char *reason)
+{
+	char text[AUDIT_TEXT_MAX + 1];
+
+	snprintf(text, sizeof text, "%s: %.120s%s%s", what, filter, reason == NULL ? "" : ": ", reason == NULL ? "" : reason);
+	control_record(admin_control(client), AUDIT_ADMIN, admin_author(client), admin_control(client)->policy.revision, text);
+}
+
+void sessions_end(struct client *client, const char *filter, const char *reason, json_t *extra)
+{
+	struct session_job *j = job_new(client, STEERING_END);
+
+	if (j == NULL) {
+		json_decref(extra);
+		return;
+	}
+	j->client = client;
+	strcpy(j->ask.filter, filter);
+	snprintf(j->ask.reason, sizeof j->ask.reason, "%.150s (%s)", reason, j->author.name);
+	json_object_update(j->extra, extra);
+	json_decref(extra);
+	go_on(j);
+}
+
+void sessions_kill(struct client *client, const json_t *request)
+{
+	char filter[STEERING_FILTER_MAX], reason[STEERING_REASON_MAX + 1];
+
+	if (!sessions_read_filter(client, request, json_is_true(json_object_get(request, "all")), filter) ||
+	    !sessions_read_reason(client, request, reason))
+		return;
+	sessions_record(client, "session kill", filter, reason);
+	sessions_end(client, filter, reason, NULL);
+}

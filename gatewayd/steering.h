@@ -1,0 +1,83 @@
+/* What control asks of workers about the sessions that live, and what they answer: the bytes of these messages, and the filter that
+ * tells which sessions are meant. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/name.h"
+#include "common/wire.h"
+#include "schema/audit_query.h"
+
+enum steering_op {
+	STEERING_LIST, /* all that match, in no order, a slice at a time, each when the one before has been asked after */
+	STEERING_TOP,  /* those that stand first in an order */
+	STEERING_END,  /* they are ended */
+	STEERING_OPS
+};
+
+enum steering_order { STEERING_BY_NOTHING, STEERING_BY_BYTES, STEERING_BY_AGE, STEERING_BY_RATE, STEERING_ORDERS };
+
+/* "bytes", "age", "rate"; STEERING_ORDERS if text is none of them. */
+enum steering_order steering_order_parse(const char *text);
+
+#define STEERING_TOP_MAX 200
+#define STEERING_FILTER_MAX 4096
+#define STEERING_REASON_MAX 220
+#define STEERING_BLOCKS_MAX 64
+
+struct steering_ask {
+	uint64_t job;
+	enum steering_op op;
+	enum steering_order order;
+	uint32_t limit;		      /* STEERING_TOP: 1 to STEERING_TOP_MAX */
+	char filter[STEERING_FILTER_MAX]; /* a JSON object, see steering_filter() */
+	char reason[STEERING_REASON_MAX + 1];
+};
+
+void steering_put_ask(struct wire_writer *w, const struct steering_ask *ask);
+bool steering_get_ask(struct wire_reader *r, struct steering_ask *ask);
+
+/* The head of an answer; rows follow. */
+struct steering_answer {
+	uint64_t job;
+	bool last;
+	uint16_t rows;		       /* in this message */
+	uint32_t matched;	       /* so far */
+	uint64_t bytes_up, bytes_down; /* of those, so far */
+};
+
+/* The rows are counted as they are put: the head is written again over its place at the end. */
+#define STEERING_ANSWER_BYTES 31
+void steering_put_answer(struct wire_writer *w, const struct steering_answer *a);
+bool steering_get_answer(struct wire_reader *r, struct steering_answer *a);
+
+/* A session.  event: kind CHECKPOINT, of when it was accepted or granted. */
+struct steering_row {
+	struct audit_event event;
+	char state[24];
+	char claimed[AUDIT_TEXT_MAX + 1];
+	int64_t idle_us;
+	uint64_t rate; /* bytes a second, both ways, since it was looked at before */
+	uint32_t flows; /* of a UDP association */
+};
+
+void steering_put_row(struct wire_writer *w, const struct steering_row *row);
+bool steering_get_row(struct wire_reader *r, struct steering_row *row);
+/* The most that one takes. */
+#define STEERING_ROW_MAX 2600
+
+/* What a filter is held against.  NULL, ADDR_NONE and 0: not known, which matches nothing that is asked for. */
+struct steering_facts {
+	uint64_t session;
+	const struct addr *client, *address;
+	const char *user, *rule, *name, *listener;
+	const struct name *aliases; /* of the name */
+	size_t naliases;
+	uint16_t port;
+	uint32_t revision;
+};
+
+/* Reads the keys that live sessions have: user, client, to, port, rule, revision, session, text.  0, or -1 with *why. */
+int steering_filter(const char *json, struct audit_filter *out, struct err *why);
+bool steering_matches(const struct audit_filter *f, const struct steering_facts *x);

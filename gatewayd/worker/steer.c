@@ -1,0 +1,466 @@
+#include "config.h"
+
+#include "gatewayd/worker/steer.h"
+
+#include <event2/event.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "gatewayd/steering.h"
+#include "gatewayd/worker/worker.h"
+
+/* Sessions looked at, and ended, in one turn of the loop. */
+#define SLICE 512
+#define SLICE_ENDED 128
+/* How long ending waits when the recorder does not keep up. */
+#define PAUSE_US 5000
+#define WALKS_MAX 16
+#define BODY_MAX 60000
+/* Two looks at a session that are not this far apart tell no rate. */
+#define RATE_US 900000
+
+struct walk {
+	LIST_ENTRY(walk) next;
+	struct worker *worker;
+	struct steering_ask ask;
+	struct audit_filter filter;
+	struct session *at; /* the next to look at; NULL: the end */
+	struct event turn;
+	bool awaits_more;
+	struct steering_answer head;
+	/* STEERING_TOP: the first of those seen, best first. */
+	struct ranked {
+		uint64_t key;
+		struct steering_row *row;
+	} * top;
+	size_t ntop;
+};
+
+struct block {
+	uint32_t id;
+	int64_t until_us; /* wall clock */
+	struct audit_filter filter;
+	char reason[STEERING_REASON_MAX + 1];
+};
+
+struct steer {
+	LIST_HEAD(, walk) walks;
+	unsigned nwalks;
+	struct block *blocks;
+	size_t nblocks;
+};
+
+/* ---- facts -------------------------------------------------------------------------------------------------------------- */
+
+static struct steering_facts facts_of(const struct session *s)
+{
+	return (struct steering_facts){
+		.session = s->id,
+		.client = &s->client.addr,
+		.address = &s->address,
+		.user = s->user,
+		.rule = s->rule,
+		.name = s->name,
+		.listener = s->listener->name,
+		.port = s->port,
+		.revision = s->revision,
+	};
+}
+
+/* An association goes wherever one of its flows goes. */
+static bool matches(const struct audit_filter *f, const struct session *s)
+{
+	struct steering_facts x = facts_of(s);
+	const struct udp_flow *flow;
+
+	if (steering_matches(f, &x))
+		return true;
+	if (s->association == NULL)
+		return false;
+	TAILQ_FOREACH (flow, &s->association->by_age, by_age) {
+		x.name = flow->request.has_name ? flow->request.name.text : NULL;
+		x.address = flow->remote.family != ADDR_NONE ? &flow->remote : &flow->request.address;
+		x.port = flow->request.port;
+		x.rule = flow->rule;
+		if (flow->state != FLOW_DENIED && steering_matches(f, &x))
+			return true;
+	}
+	return false;
+}
+
+static uint64_t rate_of(struct session *s, int64_t now_us)
+{
+	uint64_t bytes = s->up.bytes + s->down.bytes;
+	int64_t since_us = s->sampled_us != 0 ? s->sampled_us : s->granted_us;
+
+	if (since_us == 0 || now_us - since_us < RATE_US)
+		return s->rate;
+	s->rate = (bytes - s->sampled_bytes) * 1000000 / (uint64_t)(now_us - since_us);
+	s->sampled_us = now_us;
+	s->sampled_bytes = bytes;
+	return s->rate;
+}
+
+static int64_t age_us(const struct session *s, int64_t now_us)
+{
+	return now_us - (s->granted_us != 0 ? s->granted_us : s->accepted_us);
+}
+
+static void describe(struct session *s, int64_t now_us, struct steering_row *row)
+{
+	session_event(s, AUDIT_CHECKPOINT, &row->event);
+	row->event.duration_us = age_us(s, now_us);
+	row->event.time_us = clock_wall_us() - row->event.duration_us;
+	snprintf(row->state, sizeof row->state, "%s", session_state_name(s->state));
+	snprintf(row->claimed, sizeof row->claimed, "%s", s->claimed == NULL ? "" : s->claimed);
+	row->idle_us = now_us - s->active_us;
+	row->rate = rate_of(s, now_us);
+	row->flows = s->association == NULL ? 0 : s->association->nflows;
+}
+
+/* ---- walks -------------------------------------------------------------------------------------------------------------- */
+
+static void walk_free(struct walk *k)
+{
+	struct steer *st = k->worker->steer;
+
+	LIST_REMOVE(k, next);
+	st->nwalks--;
+	event_del(&k->turn);
+	for (size_t i = 0; i < k->ntop; i++)
+		free(k->top[i].row);
+	free(k->top);
+	free(k);
+}
+
+static void turn_later(struct walk *k, int64_t after_us)
+{
+	evtimer_add(&k->turn, &(struct timeval){.tv_usec = after_us});
+}
+
+static struct session *step(struct walk *k)
+{
+	struct session *s = k->at;
+
+	if (s != NULL)
+		k->at = TAILQ_NEXT(s, next);
+	return s;
+}
+
+static bool send_body(struct walk *k, uint8_t *body, struct wire_writer *w)
+{
+	struct wire_writer head = wire_writer_on(body, STEERING_ANSWER_BYTES);
+
+	steering_put_answer(&head, &k->head);
+	return k->worker->control != NULL && ipc_send_wire(k->worker->control, IPC_SESSIONS, w) == 0;
+}
+
+static void count(struct walk *k, const struct session *s)
+{
+	k->head.matched++;
+	k->head.bytes_up += s->up.bytes;
+	k->head.bytes_down += s->down.bytes;
+}
+
+/* A message's worth of those that match; then it waits until more is wanted. */
+static void turn_list(struct walk *k)
+{
+	static uint8_t body[BODY_MAX];
+	static struct steering_row row;
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+	int64_t now_us = clock_mono_us();
+
+	k->head.rows = 0;
+	steering_put_answer(&w, &k->head);
+	for (unsigned i = 0; i < SLICE && k->at != NULL && sizeof body - w.len > STEERING_ROW_MAX; i++) {
+		struct session *s = step(k);
+
+		if (s->state == SESSION_CLOSING || !matches(&k->filter, s))
+			continue;
+		describe(s, now_us, &row);
+		steering_put_row(&w, &row);
+		k->head.rows++;
+		count(k, s);
+	}
+	k->head.last = k->at == NULL;
+	if (!k->head.last && k->head.rows == 0) {
+		turn_later(k, 0);
+		return;
+	}
+	k->awaits_more = send_body(k, body, &w) && !k->head.last;
+	if (!k->awaits_more)
+		walk_free(k);
+}
+
+static uint64_t key_of(const struct walk *k, struct session *s, int64_t now_us)
+{
+	switch (k->ask.order) {
+	case STEERING_BY_BYTES:
+		return s->up.bytes + s->down.bytes;
+	case STEERING_BY_RATE:
+		return rate_of(s, now_us);
+	case STEERING_BY_AGE:
+	case STEERING_BY_NOTHING:
+	case STEERING_ORDERS:
+		break;
+	}
+	return (uint64_t)age_us(s, now_us);
+}
+
+/* Keeps a copy: it may be gone before the walk is over. */
+static void rank(struct walk *k, struct session *s, int64_t now_us)
+{
+	uint64_t key = key_of(k, s, now_us);
+	struct steering_row *row;
+	size_t i;
+
+	if (k->ntop == k->ask.limit && k->top[k->ntop - 1].key >= key)
+		return;
+	row = k->ntop == k->ask.limit ? k->top[--k->ntop].row : malloc(sizeof *row);
+	if (row == NULL)
+		return;
+	describe(s, now_us, row);
+	for (i = k->ntop++; i > 0 && k->top[i - 1].key < key; i--)
+		k->top[i] = k->top[i - 1];
+	k->top[i] = (struct ranked){.key = key, .row = row};
+}
+
+static void send_top(struct walk *k)
+{
+	static uint8_t body[BODY_MAX];
+	size_t i = 0;
+	bool sent;
+
+	do {
+		struct wire_writer w = wire_writer_on(body, sizeof body);
+
+		k->head.rows = 0;
+		steering_put_answer(&w, &k->head);
+		for (; i < k->ntop && sizeof body - w.len > STEERING_ROW_MAX; i++, k->head.rows++)
+			steering_put_row(&w, k->top[i].row);
+		k->head.last = i == k->ntop;
+		sent = send_body(k, body, &w);
+	} while (sent && !k->head.last);
+}
+
+static void turn_top(struct walk *k)
+{
+	int64_t now_us = clock_mono_us();
+
+	for (unsigned i = 0; i < SLICE && k->at != NULL; i++) {
+		struct session *s = step(k);
+
+		if (s->state == SESSION_CLOSING || !matches(&k->filter, s))
+			continue;
+		rank(k, s, now_us);
+		count(k, s);
+	}
+	if (k->at != NULL) {
+		turn_later(k, 0);
+		return;
+	}
+	send_top(k);
+	walk_free(k);
+}
+
+static void end(struct session *s, const char *reason)
+{
+	char text[AUDIT_TEXT_MAX + 1];
+
+	if (s->state == SESSION_RELAYING || s->state == SESSION_ASSOCIATED) {
+		snprintf(text, sizeof text, "%s: %s", reason_word(REASON_OPERATOR), reason);
+		session_end(s, text, true);
+	} else {
+		session_refuse(s, REASON_OPERATOR, reason);
+	}
+}
+
+static void turn_end(struct walk *k)
+{
+	static uint8_t body[STEERING_ANSWER_BYTES];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+	unsigned ended = 0;
+
+	for (unsigned i = 0; i < SLICE && ended < SLICE_ENDED && k->at != NULL && recording_has_room(k->worker->recording); i++) {
+		struct session *s = step(k);
+
+		if (s->state == SESSION_CLOSING || !matches(&k->filter, s))
+			continue;
+		count(k, s);
+		end(s, k->ask.reason);
+		ended++;
+	}
+	if (k->at != NULL) {
+		turn_later(k, recording_has_room(k->worker->recording) ? 0 : PAUSE_US);
+		return;
+	}
+	k->head.last = true;
+	steering_put_answer(&w, &k->head);
+	send_body(k, body, &w);
+	walk_free(k);
+}
+
+static void on_turn(evutil_socket_t fd, short what, void *arg)
+{
+	static void (*const turns[STEERING_OPS])(struct walk *) = {
+		[STEERING_LIST] = turn_list, [STEERING_TOP] = turn_top, [STEERING_END] = turn_end};
+	struct walk *k = arg;
+
+	(void)fd, (void)what;
+	turns[k->ask.op](k);
+}
+
+static struct walk *find_walk(const struct steer *st, uint64_t job)
+{
+	struct walk *k;
+
+	LIST_FOREACH (k, &st->walks, next)
+		if (k->ask.job == job)
+			return k;
+	return NULL;
+}
+
+static void begin(struct worker *w, const struct ipc_message *m)
+{
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+	struct walk *k = w->steer->nwalks == WALKS_MAX ? NULL : calloc(1, sizeof *k);
+	struct err why = {"malformed"};
+
+	/* Control asks for less, and says that we are silent. */
+	if (k == NULL)
+		return;
+	if (!steering_get_ask(&r, &k->ask) || steering_filter(k->ask.filter, &k->filter, &why) != 0)
+		log_fatal("control asks for sessions in a way that is not understood: %s", why.text);
+	k->worker = w;
+	k->head.job = k->ask.job;
+	k->at = TAILQ_FIRST(&w->sessions);
+	k->top = k->ask.op == STEERING_TOP ? calloc(k->ask.limit, sizeof *k->top) : NULL;
+	if (k->ask.op == STEERING_TOP && k->top == NULL) {
+		free(k);
+		return;
+	}
+	evtimer_assign(&k->turn, w->base, on_turn, k);
+	LIST_INSERT_HEAD(&w->steer->walks, k, next);
+	w->steer->nwalks++;
+	turn_later(k, 0);
+}
+
+void steer_session_gone(const struct session *s)
+{
+	struct walk *k;
+
+	LIST_FOREACH (k, &s->worker->steer->walks, next)
+		if (k->at == s)
+			k->at = TAILQ_NEXT(s, next);
+}
+
+/* ---- blocks ------------------------------------------------------------------------------------------------------------- */
+
+static bool read_block(const json_t *from, struct block *to)
+{
+	char *filter = json_dumps(json_object_get(from, "filter"), JSON_COMPACT);
+	const char *reason = json_string_value(json_object_get(from, "reason"));
+	struct err why;
+	bool sound = filter != NULL && reason != NULL && steering_filter(filter, &to->filter, &why) == 0;
+
+	free(filter);
+	to->id = (uint32_t)json_integer_value(json_object_get(from, "id"));
+	to->until_us = json_integer_value(json_object_get(from, "until_us"));
+	snprintf(to->reason, sizeof to->reason, "%s", reason == NULL ? "" : reason);
+	return sound;
+}
+
+static void take_blocks(struct worker *w, const struct ipc_message *m)
+{
+	struct steer *st = w->steer;
+	json_t *list = json_loadb((const char *)m->body, m->len, JSON_REJECT_DUPLICATES, NULL);
+	size_t n = json_array_size(list);
+	struct block *blocks = n > STEERING_BLOCKS_MAX ? NULL : calloc(n + 1, sizeof *blocks);
+	bool sound = json_is_array(list) && blocks != NULL;
+
+	for (size_t i = 0; sound && i < n; i++)
+		sound = read_block(json_array_get(list, i), &blocks[i]);
+	json_decref(list);
+	/* Whoever comes in its place asks again: nobody goes on with fewer blocks than there are. */
+	if (!sound)
+		log_fatal("control sent blocks that are malformed, or memory is short");
+	free(st->blocks);
+	st->blocks = blocks;
+	st->nblocks = n;
+}
+
+const char *steer_blocked(const struct session *s, const char *name, const struct addr *address, uint16_t port, const char *rule,
+			  const struct name *aliases, size_t naliases)
+{
+	const struct steer *st = s->worker->steer;
+	struct steering_facts x = facts_of(s);
+	int64_t now_us = st->nblocks == 0 ? 0 : clock_wall_us();
+
+	x.name = name;
+	x.address = address;
+	x.port = port;
+	x.rule = rule;
+	x.aliases = aliases;
+	x.naliases = naliases;
+	x.revision = 0;
+	for (size_t i = 0; i < st->nblocks; i++)
+		if (now_us < st->blocks[i].until_us && steering_matches(&st->blocks[i].filter, &x))
+			return st->blocks[i].reason;
+	return NULL;
+}
+
+/* ---- control ------------------------------------------------------------------------------------------------------------ */
+
+void steer_message(struct worker *w, const struct ipc_message *m)
+{
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+	struct walk *k;
+
+	switch (m->type) {
+	case IPC_SESSIONS_ASK:
+		begin(w, m);
+		return;
+	case IPC_BLOCKS:
+		take_blocks(w, m);
+		return;
+	case IPC_SESSIONS_MORE:
+	case IPC_SESSIONS_CANCEL:
+		k = find_walk(w->steer, wire_get_u64(&r));
+		if (k != NULL && m->type == IPC_SESSIONS_CANCEL) {
+			walk_free(k);
+		} else if (k != NULL && k->awaits_more) {
+			k->awaits_more = false;
+			turn_later(k, 0);
+		}
+		return;
+	default:
+		return;
+	}
+}
+
+void steer_control_gone(struct worker *w)
+{
+	struct walk *k, *following;
+
+	/* What was to be ended is. */
+	for (k = LIST_FIRST(&w->steer->walks); k != NULL; k = following) {
+		following = LIST_NEXT(k, next);
+		if (k->ask.op != STEERING_END)
+			walk_free(k);
+	}
+}
+
+struct steer *steer_new(struct worker *w)
+{
+	struct steer *st = calloc(1, sizeof *st);
+
+	(void)w;
+	if (st == NULL)
+		log_fatal("out of memory");
+	LIST_INIT(&st->walks);
+	return st;
+}

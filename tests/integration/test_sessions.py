@@ -1,0 +1,245 @@
+"""gatewayctl session: live sessions listed, ended, blocked."""
+
+import json
+import os
+import pty
+import socket
+import subprocess
+
+import pytest
+
+from harness import admin, processes, socks, wait
+from harness.gateway import BUILD
+
+BOTH = {"listener_methods": ["password", "none"], "listener_commands": ["connect", "udp"]}
+
+
+def listed(g, *words):
+    return [json.loads(line) for line in g.ctl("session", "list", "--json", *words).out.splitlines()]
+
+
+def ended(client):
+    """True once the other side has gone."""
+    client.socket.settimeout(30)
+    return client.receive_all() == b""
+
+
+def test_a_session_is_seen(gateway, echo):
+    g = gateway(**BOTH)
+    with g.session("127.0.0.1", echo.port) as ann, g.session("127.0.0.1", echo.port, user="bob", password="bob-pass"):
+        ann.echo(b"x" * 1000)
+        row, = listed(g, "--user", "ann")
+        assert (row["state"], row["address"], row["port"], row["rule"]) == ("relaying", "127.0.0.1", echo.port, "loopback"), row
+        assert (row["bytes_up"], row["bytes_down"], row["command"], row["revision"]) == (1000, 1000, "connect", 1), row
+        assert len(listed(g)) == 2
+        assert [r["user"] for r in listed(g, "user=bob", "to=127.0.0.0/8", "rule=loopback", f"port={echo.port}")] == ["bob"]
+        assert listed(g, "--to", "10.0.0.0/8") == [] and listed(g, "--client", "127.0.0.2") == []
+        assert [r["user"] for r in listed(g, "--sort", "bytes", "--limit", "1")] == ["ann"]
+        assert [r["user"] for r in listed(g, "--sort", "age")] == ["ann", "bob"]
+        shown = g.ctl("session", "show", row["session"]).out
+        assert f"user          ann\n" in shown and "relaying" in shown, shown
+        assert json.loads(g.ctl("session", "show", row["session"], "--json").out)["user"] == "ann"
+        table = g.ctl("session", "list").out
+        assert row["session"] in table and f"127.0.0.1:{echo.port}" in table, table
+    done = g.ctl("session", "show", "0123-4567-89AB-C", check=False)
+    assert done.returncode == 1 and "audit query --session" in done.err, done.err
+
+
+def test_words_that_are_wrong(gateway):
+    g = gateway()
+    for words, code, said in (
+        (("list", "--port", "http"), 2, "no number"), (("list", "--sort", "name"), 2, "bytes, age or rate"), (("list", "colour=red"), 2, "no filter"),
+        (("list", "--to", "10.0.0.1/8"), 1, "prefix"), (("kill", "--reason", "x"), 2, "say which sessions"), (("kill", "user=x"), 2, "--reason"),
+        (("block", "user=x", "--reason", "y"), 2, "--for"), (("block", "user=x", "--for", "1y", "--reason", "y"), 2, "30s, 15m"),
+        (("block", "session=0123-4567-89AB-C", "--for", "1h", "--reason", "y"), 1, "has begun already"), (("unblock", "7"), 1, "no such block"),
+        (("block", "user=x", "--for", "31d", "--reason", "y"), 1, "30 days"), (("kill", "user=x", "--reason", "a\nb"), 1, "control character"),
+        (("kill", "user=x", "--reason", "y" * 151), 1, "150 bytes"), (("frobnicate",), 2, "no verb"), (("kill", "ann", "--reason", "y"), 2, "user=ann"),
+    ):
+        done = g.ctl("session", *words, check=False)
+        assert done.returncode == code and said in done.err, (words, done.returncode, done.err)
+
+
+def test_kill_ends_what_matches_and_says_why(gateway, echo):
+    g = gateway(**BOTH)
+    mine = [g.session("127.0.0.1", echo.port) for _ in range(40)]
+    with g.session("127.0.0.1", echo.port, user="bob", password="bob-pass") as other:
+        assert json.loads(g.ctl("session", "kill", "user=ann", "--dry-run", "--json").out) == {"would_end": 40}
+        assert "40 sessions ended" in g.ctl("session", "kill", "user=ann", "--reason", "left the company").out
+        assert all(ended(c) for c in mine)
+        other.echo(b"still here")
+        rows = g.wait_rows(40, event="ended", user="ann")
+        assert {r["reason"] for r in rows} == {f"ended by an operator: left the company (uid {os.geteuid()})"}, rows
+        g.row(event="admin", user=f"uid {os.geteuid()}", reason='session kill: {"user":"ann"}: left the company')
+        assert len(listed(g)) == 1
+
+
+def test_kill_of_one_by_its_id_and_of_all(gateway, echo):
+    g = gateway(**BOTH)
+    with g.session("127.0.0.1", echo.port) as one, g.session("127.0.0.1", echo.port) as two, g.client() as silent:
+        wait.until(lambda: len(listed(g)) == 3, "all are there")
+        first = max(listed(g, "user=ann"), key=lambda r: r["duration_us"])["session"]
+        assert "1 session ended" in g.ctl("session", "kill", "--session", first, "--reason", "x").out
+        assert ended(one)
+        two.echo(b"y")
+        assert "2 sessions ended" in g.ctl("session", "kill", "--all", "--reason", "maintenance").out
+        assert ended(two) and ended(silent)
+
+
+def test_a_thousand_are_ended_at_once(gateway, echo):
+    g = gateway(**BOTH)
+    clients = [g.session("127.0.0.1", echo.port) for _ in range(1000)]
+    try:
+        reply, _ = admin.ask(g.socket, {"command": "session-kill", "filter": {"user": "ann"}, "reason": "all of them"})
+        assert reply == {"ok": True, "ended": 1000, "silent": []}, reply
+        assert all(ended(c) for c in clients)
+    finally:
+        for c in clients:
+            c.close()
+    rows = g.wait_rows(1000, event="ended")
+    assert len(rows) == 1000 and all("all of them" in r["reason"] for r in rows)
+
+
+def test_many_are_asked_about_on_a_terminal(gateway, echo):
+    g = gateway(**BOTH)
+    with g.session("127.0.0.1", echo.port) as a, g.session("127.0.0.1", echo.port):
+        for answer, code in ((b"\n", 1), (b"y\n", 0)):
+            leader, follower = pty.openpty()
+            p = subprocess.Popen([os.path.join(BUILD, "admin", "gatewayctl"), "--socket", g.socket, "session", "kill", "user=ann", "--reason", "x"],
+                                 stdin=follower, stdout=subprocess.DEVNULL, stderr=follower)
+            os.close(follower)
+            said = b""
+            while b"[y/N]" not in said:
+                said += os.read(leader, 1000)
+            assert b"end 2 sessions?" in said, said
+            os.write(leader, answer)
+            assert p.wait(30) == code
+            os.close(leader)
+            if code == 1:
+                a.echo(b"alive")
+        assert ended(a)
+
+
+def test_a_block_ends_and_keeps_out(gateway, echo):
+    g = gateway(**BOTH)
+    with g.session("127.0.0.1", echo.port) as c:
+        said = g.ctl("session", "block", "user=ann", "--for", "1h", "--reason", "infected host").out
+        assert said == "block 1 is in force; 1 session ended\n", said
+        assert ended(c)
+    with g.session("127.0.0.1", echo.port) as c:
+        assert c.code == socks.NOT_ALLOWED
+    row = g.row(event="denied", user="ann")
+    assert row["reason"] == "blocked by an operator: infected host", row
+    with g.session("127.0.0.1", echo.port, user="bob", password="bob-pass") as c:
+        assert c.code == socks.OK
+    table = g.ctl("session", "blocks").out
+    assert "user=ann" in table and "infected host" in table and f"uid {os.geteuid()}" in table, table
+    # It outlives control, a worker, and the gateway.
+    for role in ("control", "worker"):
+        before = processes.of_role(g, role)
+        for pid in before:
+            processes.kill(pid)
+        wait.until(lambda: len(set(processes.of_role(g, role)) - set(before)) == len(before), f"another {role}")
+
+        def refused():
+            with g.session("127.0.0.1", echo.port) as c:
+                return c.code
+
+        wait.until(lambda: refused() == socks.NOT_ALLOWED, "it is blocked")
+    g.restart()
+    with g.session("127.0.0.1", echo.port) as c:
+        assert c.code == socks.NOT_ALLOWED
+    g.ctl("session", "unblock", "1")
+    with g.session("127.0.0.1", echo.port) as c:
+        assert c.code == socks.OK
+    g.restart()
+    assert json.loads(json.dumps(admin.ask(g.socket, {"command": "session-blocks"})[0]["blocks"])) == []
+    g.row(event="admin", reason="session unblock: 1")
+
+
+def test_a_block_is_over_in_time(gateway, echo):
+    g = gateway(clock=True, **BOTH)
+    g.set_time("2026-11-20 10:00")
+    g.ctl("session", "block", "user=ann", "--for", "30m", "--reason", "pause")
+    with g.session("127.0.0.1", echo.port) as c:
+        assert c.code == socks.NOT_ALLOWED
+    g.set_time("2026-11-20 10:31")
+    with g.session("127.0.0.1", echo.port) as c:
+        assert c.code == socks.OK
+    assert g.ctl("session", "blocks", "--json").out == ""
+
+
+@pytest.mark.parametrize("filter_", ["to=127.0.0.0/8", "rule=loopback", "text=loop", "client=127.0.0.1"])
+def test_blocks_by_what_is_known_late(gateway, echo, filter_):
+    g = gateway(**BOTH)
+    g.ctl("session", "block", filter_, "--for", "1h", "--reason", "no")
+    with g.session("127.0.0.1", echo.port) as c:
+        assert c.code == socks.NOT_ALLOWED, c.code
+    g.row(event="denied", reason="blocked by an operator: no")
+
+
+def test_blocks_by_name_are_not_even_looked_up(gateway, dns_server, echo):
+    d = dns_server(lambda name, kind, nth: 3)
+    g = gateway("rule all allow to domain .example\n", resolver=[d.address], **BOTH)
+    g.ctl("session", "block", "to=.bad.example", "--for", "1h", "--reason", "no")
+    with g.session(b"www.bad.example", echo.port) as c:
+        assert c.code == socks.NOT_ALLOWED
+    assert d.names() == []
+
+
+def test_flows_are_blocked(gateway, server):
+    from harness import servers
+
+    origin = server(servers.UdpEcho)
+    g = gateway(**BOTH)
+    with g.associate() as a:
+        a.echo("127.0.0.1", origin.port, b"hello")
+        row, = listed(g, f"port={origin.port}")
+        assert (row["command"], row["flows"]) == ("udp", 1), row
+        g.ctl("session", "block", "to=127.0.0.1", f"port={origin.port}", "--for", "1h", "--reason", "no")
+        assert ended(a.control)
+    with g.associate() as a:
+        a.send("127.0.0.1", origin.port, b"hello")
+        g.row(event="denied", reason="blocked by an operator: no", port=origin.port)
+        g.ctl("session", "unblock", "1")
+
+
+def test_who_asks_and_does_not_read_costs_nothing(gateway, echo):
+    """More than a pipe holds, for as many who do not read as may ask; others are served, and control rests."""
+    g = gateway(listener_methods=["none"])
+    clients = [g.session("127.0.0.1", echo.port, user=None) for _ in range(400)]
+    pipes = []
+    try:
+        for _ in range(8):
+            reply, fd = admin.ask(g.socket, {"command": "session-list", "filter": {}})
+            assert reply["ok"], reply
+            pipes.append(fd)
+        reply, _ = admin.ask(g.socket, {"command": "session-list", "filter": {}})
+        assert not reply["ok"] and "too many" in reply["error"], reply
+        processes.rests(g.pids("control")[0])
+        clients[0].echo(b"served")
+        # Ending has places of its own, and lists of those who are gone go on.
+        reply, _ = admin.ask(g.socket, {"command": "session-kill", "filter": {}, "all": True, "reason": "x"})
+        assert reply["ended"] == 400, reply
+        for fd in pipes:
+            with os.fdopen(fd) as f:
+                lines = [json.loads(line) for line in f]
+            assert lines[-1]["end"] and len(lines) - 1 == lines[-1]["sessions"], lines[-1]
+            assert 0 < lines[-1]["sessions"] <= 400
+        pipes.clear()
+    finally:
+        for fd in pipes:
+            os.close(fd)
+        for c in clients:
+            c.close()
+    assert listed(g) == []
+
+
+def test_damaged_blocks_let_nobody_through(gateway):
+    g = gateway()
+    g.stop()
+    with open(os.path.join(g.state, "policy", "blocks.json"), "w", encoding="utf-8") as f:
+        f.write("[{}]")
+    g.spawn()
+    assert g.process.wait(60) == 1
+    assert "blocks.json is damaged" in g.log()
+    g.expected_exit = 1
