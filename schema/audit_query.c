@@ -243,7 +243,12 @@ void audit_archive_counts(struct audit_archive *a, struct audit_counts *out)
 /* ---- asking ---------------------------------------------------------------------------------------------------- */
 
 /* The index that leads to the rows. */
-enum way { BY_TIME, BY_SESSION, BY_USER, BY_ID };
+enum way { BY_TIME, BY_SESSION, BY_USER, BY_ID, BY_SCAN, WAYS };
+
+/* A segment that is written has no index of users, but is small: reading all of it in its own order takes a fifth of the
+ * time that leading to each row by its time takes.  Its rows are sorted, so many at a time. */
+#define SCAN_ROWS_MAX 4000000
+#define SCAN_SORTED 2000
 
 /* One segment's share of an answer. */
 struct cursor {
@@ -253,6 +258,7 @@ struct cursor {
 	int64_t time, id; /* of the last row looked at */
 	bool opened, over;
 	bool row; /* stands on one, within a page */
+	unsigned sorted; /* BY_SCAN: rows of this round */
 };
 
 struct audit_query {
@@ -273,15 +279,19 @@ struct audit_query {
  * conditions are looked at row by row, so that a page ends in time however little matches. */
 #define PAGE(conditions, order)                                                                                        \
 	"SELECT " AUDIT_COLUMNS " FROM event WHERE " conditions " AND id <= ?4 ORDER BY time " order ", id " order
+#define SCAN(conditions, order)                                                                                        \
+	"SELECT " AUDIT_COLUMNS " FROM event NOT INDEXED WHERE user = ?5 AND " conditions                              \
+	" AND id <= ?4 ORDER BY time " order ", id " order " LIMIT ?6"
 #define DOWN "time >= ?1 AND time <= ?2 AND (time < ?2 OR id < ?3)"
 #define UP "time <= ?1 AND time >= ?2 AND (time > ?2 OR id > ?3)"
 
-static const char *const page_sql[4][2] = {
+static const char *const page_sql[WAYS][2] = {
 	[BY_TIME] = {PAGE(DOWN, "DESC"), PAGE(UP, "ASC")},
 	[BY_SESSION] = {PAGE("session = ?5 AND " DOWN, "DESC"), PAGE("session = ?5 AND " UP, "ASC")},
 	/* What was recorded since: the time does not matter. */
 	[BY_ID] = {NULL, "SELECT " AUDIT_COLUMNS " FROM event WHERE id > ?3 AND id <= ?4 ORDER BY id"},
 	[BY_USER] = {PAGE("user = ?5 AND " DOWN, "DESC"), PAGE("user = ?5 AND " UP, "ASC")},
+	[BY_SCAN] = {SCAN(DOWN, "DESC"), SCAN(UP, "ASC")},
 };
 
 static int by_newest(const void *a, const void *b)
@@ -496,8 +506,24 @@ static void bind_page(struct audit_query *q, struct cursor *c)
 	db_bind_i64(c->select, 4, q->newest_id);
 	if (c->way == BY_SESSION)
 		db_bind_i64(c->select, 5, (int64_t)q->filter.session);
-	else if (c->way == BY_USER)
+	else if (c->way == BY_USER || c->way == BY_SCAN)
 		db_bind_text(c->select, 5, q->filter.user);
+	if (c->way == BY_SCAN)
+		db_bind_i64(c->select, 6, SCAN_SORTED);
+	c->sorted = 0;
+}
+
+static enum way choose_way(const struct audit_query *q, const struct part *p)
+{
+	if (q->filter.after != 0)
+		return BY_ID;
+	if (q->filter.session != 0)
+		return BY_SESSION;
+	if (q->filter.user[0] == '\0')
+		return BY_TIME;
+	if (has_user_index(p->db))
+		return BY_USER;
+	return p->last_id - p->first_id < SCAN_ROWS_MAX ? BY_SCAN : BY_TIME;
 }
 
 static int prepare_cursor(struct audit_query *q, struct cursor *c, struct err *why)
@@ -505,10 +531,7 @@ static int prepare_cursor(struct audit_query *q, struct cursor *c, struct err *w
 	if (open_part(c->part, why) != 0)
 		return -1;
 	c->opened = true;
-	c->way = q->filter.after != 0					    ? BY_ID
-		 : q->filter.session != 0				    ? BY_SESSION
-		 : q->filter.user[0] != '\0' && has_user_index(c->part->db) ? BY_USER
-									    : BY_TIME;
+	c->way = choose_way(q, c->part);
 	c->select = db_prepare(c->part->db, page_sql[c->way][q->filter.oldest_first], why);
 	return c->select == NULL ? -1 : 0;
 }
@@ -527,12 +550,18 @@ static void step(struct audit_query *q, struct cursor *c)
 	struct err why;
 	enum db_step rc = db_step(c->select, &why);
 
+	if (rc == DB_DONE && c->way == BY_SCAN && c->sorted == SCAN_SORTED) {
+		db_reset(c->select);
+		bind_page(q, c);
+		rc = db_step(c->select, &why);
+	}
 	c->row = rc == DB_ROW;
 	if (rc == DB_FAILED) {
 		fail_cursor(q, c, &why);
 	} else if (rc == DB_DONE) {
 		end_cursor(c);
 	} else {
+		c->sorted++;
 		c->time = db_i64(c->select, COL_TIME);
 		c->id = db_i64(c->select, COL_ID);
 	}

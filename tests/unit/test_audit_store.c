@@ -553,7 +553,7 @@ static void test_times_sessions_limits(void **state)
 static void test_pages(void **state)
 {
 	struct audit_store *s = must_open();
-	struct audit_filter f = {.user = "nobody"};
+	struct audit_filter f = {.rule = "none"};
 	struct answer a = {0};
 	unsigned pages = 1;
 	int rc;
@@ -575,10 +575,64 @@ static void test_pages(void **state)
 	assert_int_equal(pages, 5000 / 64 + 1);
 	audit_query_free(&q);
 	audit_archive_close(&archive);
-	f.user[0] = '\0';
+	f.rule[0] = '\0';
 	assert_int_equal(ask_paged(s, &f, 7).rows, 5000);
 	f.oldest_first = true;
 	assert_int_equal(ask_paged(s, &f, 7).rows, 5000);
+	audit_store_close(&s);
+}
+
+struct order {
+	int64_t time, step;
+	uint64_t id;
+	unsigned rows;
+};
+
+static bool in_order(uint64_t id, const struct audit_event *e, void *arg)
+{
+	struct order *o = arg;
+
+	assert_string_equal(e->user, "ann");
+	if (o->rows++ > 0)
+		assert_true((e->time_us - o->time) * o->step > 0 ||
+			    (e->time_us == o->time && ((int64_t)id - (int64_t)o->id) * o->step > 0));
+	o->time = e->time_us;
+	o->id = id;
+	return true;
+}
+
+/* In a segment that is written, which has no index of users, and in more rows than are sorted at a time. */
+static void test_one_user_of_many(void **state)
+{
+	struct audit_store *s = must_open();
+	struct audit_filter f = {.user = "ann"};
+
+	(void)state;
+	assert_int_equal(audit_store_begin(s, &why), 0);
+	for (unsigned i = 1; i <= 15000; i++) {
+		/* Not in the order of time. */
+		struct audit_event e = event(i % 3 == 0 ? "bob" : "ann", "x", 1000 + i * 7919 % 10007 / 3);
+
+		assert_int_equal(audit_store_append(s, 1, i, &e, &why), 1);
+	}
+	assert_int_equal(audit_store_commit(s, &why), 0);
+	for (int i = 0; i < 4; i++) {
+		struct audit_archive *archive = must_read();
+		struct order o = {.step = i % 2 == 0 ? -1 : 1};
+
+		f.oldest_first = i % 2 != 0;
+		struct audit_query *q = audit_query_new(archive, &f, &why);
+
+		while (audit_query_page(q, i < 2 ? 701 : 100000, 10000000, in_order, &o) == 1)
+			;
+		assert_int_equal(o.rows, 10000);
+		audit_query_free(&q);
+		audit_archive_close(&archive);
+	}
+	f = (struct audit_filter){.user = "ann", .since_us = 1500, .until_us = 1501};
+	assert_true(ask(s, &f).rows > 0 && ask(s, &f).rows <= 3);
+	f.user[0] = 'z';
+	assert_int_equal(ask(s, &f).rows, 0);
 	audit_store_close(&s);
 }
 
@@ -695,6 +749,7 @@ int main(void)
 		TEST(test_destinations_refused),
 		TEST(test_users_clients_kinds),
 		TEST(test_times_sessions_limits),
+		TEST(test_one_user_of_many),
 		TEST(test_pages),
 		TEST(test_no_sorting),
 		TEST(test_read_while_writing),
