@@ -2,6 +2,7 @@
 
 #include "schema/audit_row.h"
 
+#include <endian.h>
 #include <string.h>
 
 static void bind_number(struct db_stmt *s, int column, uint64_t value)
@@ -107,8 +108,9 @@ static void put(struct out *o, enum db_type type, const void *data, size_t len)
 		return;
 	}
 	*o->at++ = (uint8_t)type;
-	for (int i = 0; i < 4; i++)
-		*o->at++ = (uint8_t)(size >> (8 * i));
+	size = htole32(size);
+	memcpy(o->at, &size, sizeof size);
+	o->at += sizeof size;
 	memcpy(o->at, data, len);
 	o->at += len;
 }
@@ -130,8 +132,9 @@ static void put_number(struct out *o, int64_t number)
 		return;
 	}
 	*o->at++ = DB_INTEGER;
-	for (int i = 0; i < 8; i++)
-		*o->at++ = (uint8_t)(value >> (8 * i));
+	value = htole64(value);
+	memcpy(o->at, &value, sizeof value);
+	o->at += sizeof value;
 }
 
 static void put_number_or_null(struct out *o, uint64_t value)
@@ -185,18 +188,15 @@ size_t audit_row_bytes_of(struct db_stmt *s, uint8_t out[AUDIT_ROW_BYTES_MAX])
 	struct out o = {out, out + AUDIT_ROW_BYTES_MAX};
 
 	for (int i = 0; i < COL_COUNT; i++) {
-		enum db_type type = db_type(s, i);
-		const void *data;
-		size_t len;
+		struct db_cell cell;
 
-		if (type == DB_NULL) {
+		db_read_cell(s, i, &cell);
+		if (cell.type == DB_NULL)
 			put_null(&o);
-		} else if (type == DB_INTEGER) {
-			put_number(&o, db_i64(s, i));
-		} else {
-			data = db_bytes(s, i, &len);
-			put(&o, type, data, len);
-		}
+		else if (cell.type == DB_INTEGER)
+			put_number(&o, cell.number);
+		else
+			put(&o, cell.type, cell.data, cell.len);
 	}
 	return o.at == NULL ? 0 : (size_t)(o.at - out);
 }

@@ -86,6 +86,7 @@ struct verifier {
 	struct db *db;
 	struct db_stmt *entries, *rows;
 	bool row; /* the row cursor stands on one */
+	int64_t row_id;
 	uint8_t bytes[AUDIT_ROW_BYTES_MAX];
 	struct audit_event event;
 };
@@ -455,6 +456,8 @@ static int step_row(struct verifier *v, struct err *why)
 	enum db_step rc = db_step(v->rows, why);
 
 	v->row = rc == DB_ROW;
+	if (v->row)
+		v->row_id = db_i64(v->rows, COL_ID);
 	return rc == DB_FAILED ? -1 : 0;
 }
 
@@ -464,7 +467,7 @@ static int pass_strangers(struct verifier *v, int64_t id, struct err *why)
 	char text[128];
 	int64_t n = 0;
 
-	for (; v->row && db_i64(v->rows, COL_ID) < id; n++) {
+	for (; v->row && v->row_id < id; n++) {
 		if (n == 0)
 			find(v, "row %lld (%s) was inserted: the chain does not know it",
 			     (long long)db_i64(v->rows, COL_ID), describe_row(v, text, sizeof text));
@@ -507,7 +510,7 @@ static int check_rows(struct verifier *v, const struct audit_entry *e, struct er
 
 		if (pass_strangers(v, id, why) != 0)
 			return -1;
-		if (!v->row || db_i64(v->rows, COL_ID) != id) {
+		if (!v->row || v->row_id != id) {
 			int pruned = was_pruned(v, id, why);
 
 			if (pruned < 0)

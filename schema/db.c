@@ -456,6 +456,34 @@ enum db_type db_type(struct db_stmt *s, int at)
 	}
 }
 
+void db_read_cell(struct db_stmt *s, int at, struct db_cell *cell)
+{
+	sqlite3_value *value = sqlite3_column_value(s->stmt, at);
+
+	switch (sqlite3_value_type(value)) {
+	case SQLITE_NULL:
+		cell->type = DB_NULL;
+		return;
+	case SQLITE_INTEGER:
+		cell->type = DB_INTEGER;
+		cell->number = sqlite3_value_int64(value);
+		return;
+	case SQLITE_TEXT:
+		cell->type = DB_TEXT;
+		break;
+	case SQLITE_BLOB:
+		cell->type = DB_BLOB;
+		break;
+	default:
+		cell->type = DB_OTHER;
+		break;
+	}
+	cell->data = sqlite3_value_blob(value);
+	cell->len = cell->data == NULL ? 0 : (size_t)sqlite3_value_bytes(value);
+	if (cell->data == NULL)
+		cell->data = "";
+}
+
 bool db_is_null(struct db_stmt *s, int at)
 {
 	return sqlite3_column_type(s->stmt, at) == SQLITE_NULL;

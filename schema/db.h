@@ -82,6 +82,14 @@ int db_run(struct db_stmt *s, struct err *why);
 enum db_type { DB_NULL, DB_INTEGER, DB_TEXT, DB_BLOB, DB_OTHER };
 enum db_type db_type(struct db_stmt *s, int at);
 bool db_is_null(struct db_stmt *s, int at);
+/* A value as it stands, in one look: many of them are read so.  data as db_bytes() gives it; DB_OTHER has none. */
+struct db_cell {
+	enum db_type type;
+	int64_t number;
+	const void *data;
+	size_t len;
+};
+void db_read_cell(struct db_stmt *s, int at, struct db_cell *cell);
 int64_t db_i64(struct db_stmt *s, int at);
 /* Valid until the next step; "" with *len 0 when NULL.  Any bytes. */
 const void *db_bytes(struct db_stmt *s, int at, size_t *len);
