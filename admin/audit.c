@@ -12,6 +12,7 @@
 #include "admin/admin.h"
 #include "admin/audit.h"
 #include "admin/audit_ask.h"
+#include "admin/audit_export.h"
 #include "admin/format.h"
 #include "admin/rows.h"
 #include "admin/times.h"
@@ -28,6 +29,9 @@ static const char usage[] =
 	"usage: gatewayctl audit query [OPTION ...]\n"
 	"       gatewayctl audit tail [-f] [OPTION ...]\n"
 	"       gatewayctl audit stats --by KEY [OPTION ...]\n"
+	"       gatewayctl audit export -o DIR --key FILE [OPTION ...]\n"
+	"       gatewayctl audit export --new-key FILE\n"
+	"       gatewayctl audit export --verify DIR --signer FILE|DIGITS\n"
 	"       gatewayctl audit verify --key FILE [OPTION ...]    (its --help says more)\n"
 	"       gatewayctl audit why SESSION|ROW    (its --help says more)\n"
 	"       gatewayctl audit report -o FILE [OPTION ...]    (its --help says more)\n"
@@ -36,6 +40,7 @@ static const char usage[] =
 	"\n"
 	"query shows events of the audit, newest first; tail the last ten, and with -f those that follow.\n"
 	"stats sums sessions, denials, bytes and time up by " AUDIT_STATS_BY ".\n"
+	"export writes rows (CSV or JSON lines, the oldest first) and a manifest signed with the key into a new directory.\n"
 	"All that is given must hold.\n"
 	"\n"
 	"  --user USER             exactly this user\n"
@@ -62,7 +67,8 @@ struct query {
 	json_t *filter;
 	enum rows_format format;
 	bool limited; /* --limit was given */
-	bool tail, follow, following, stats;
+	bool tail, follow, following, stats, exports;
+	const char *output, *key; /* of an export */
 	const char *by; /* what sums are made by */
 	int64_t newest; /* the id that the answer's end told of */
 	const char *dir;
@@ -136,6 +142,8 @@ static const struct option options[] = {
 	{"by", required_argument, NULL, 'b'},
 	{"format", required_argument, NULL, 'f'},
 	{"dir", required_argument, NULL, 'd'},
+	{"output", required_argument, NULL, 'o'},
+	{"key", required_argument, NULL, 'k'},
 	{"help", no_argument, NULL, 'h'},
 	{NULL, 0, NULL, 0},
 };
@@ -160,6 +168,12 @@ static int set_option(struct query *q, int c, int index)
 		if (!q->stats)
 			return admin_fail(ADMIN_USAGE, "--by is for gatewayctl audit stats");
 		q->by = optarg;
+		return -1;
+	case 'o':
+	case 'k':
+		if (!q->exports)
+			return admin_fail(ADMIN_USAGE, "--output and --key are for gatewayctl audit export");
+		*(c == 'o' ? &q->output : &q->key) = optarg;
 		return -1;
 	case 'F':
 		if (!q->tail)
@@ -196,6 +210,19 @@ static int check_stats(struct query *q)
 	return -1;
 }
 
+static int check_export(struct query *q)
+{
+	if (q->output == NULL)
+		return admin_fail(ADMIN_USAGE, "-o DIR is missing: the directory that is to be made");
+	if (q->key == NULL)
+		return admin_fail(ADMIN_USAGE, "--key FILE is missing: what signs the manifest (audit export --new-key FILE makes one)");
+	if (q->format == ROWS_TABLE)
+		return admin_fail(ADMIN_USAGE, "--format: an export is csv or json");
+	if (json_object_get(q->filter, "order") == NULL)
+		json_object_set_new(q->filter, "order", json_string("oldest"));
+	return -1;
+}
+
 /* An exit code, or -1 to go on. */
 static int parse(struct query *q, int argc, char **argv)
 {
@@ -204,13 +231,15 @@ static int parse(struct query *q, int argc, char **argv)
 	int c, code, index;
 
 	optind = 0;
-	while ((c = getopt_long(argc, argv, "+hf", options, &index)) != -1)
+	while ((c = getopt_long(argc, argv, "+hfo:", options, &index)) != -1)
 		/* -f without an argument is no --format. */
 		if ((code = set_option(q, c == 'f' && optarg == NULL ? 'F' : c, index)) >= 0)
 			return code;
 	if (optind < argc)
 		return admin_fail(ADMIN_USAGE, "\"%s\" is one word too many; see gatewayctl audit query --help",
 				  argv[optind]);
+	if (q->exports && (code = check_export(q)) >= 0)
+		return code;
 	if (q->tail) {
 		if (!q->limited)
 			json_object_set_new(q->filter, "limit", json_integer(TAIL_ROWS));
@@ -291,15 +320,17 @@ static int run_tail(struct query *q)
 
 static int run_query(int argc, char **argv)
 {
+	const bool exports = strcmp(argv[0], "export") == 0;
 	struct query q = {.filter = json_object(),
-			  .format = ROWS_TABLE,
+			  .format = exports ? ROWS_CSV : ROWS_TABLE,
+			  .exports = exports,
 			  .tail = strcmp(argv[0], "tail") == 0,
 			  .stats = strcmp(argv[0], "stats") == 0};
 	struct rows *rows = NULL;
 	int code = parse(&q, argc, argv);
 
-	if (code < 0 && q.tail) {
-		code = run_tail(&q);
+	if (code < 0 && (q.tail || q.exports)) {
+		code = q.tail ? run_tail(&q) : audit_export(&(struct export_order){q.filter, q.format, q.dir, q.output, q.key});
 		json_decref(q.filter);
 		return code;
 	}
@@ -320,8 +351,13 @@ static int run_query(int argc, char **argv)
 
 int admin_audit(int argc, char **argv)
 {
+	if (argc >= 3 && strcmp(argv[1], "export") == 0 && strcmp(argv[2], "--new-key") == 0)
+		return audit_export_new_key(argc - 1, argv + 1);
+	if (argc >= 3 && strcmp(argv[1], "export") == 0 &&
+	    (strncmp(argv[2], "--verify", 8) == 0 || strncmp(argv[2], "--signer", 8) == 0))
+		return audit_export_verify(argc - 1, argv + 1);
 	if (argc >= 2 &&
-	    (strcmp(argv[1], "query") == 0 || strcmp(argv[1], "tail") == 0 || strcmp(argv[1], "stats") == 0))
+	    (strcmp(argv[1], "query") == 0 || strcmp(argv[1], "export") == 0 || strcmp(argv[1], "tail") == 0 || strcmp(argv[1], "stats") == 0))
 		return run_query(argc - 1, argv + 1);
 	if (argc >= 2 && strcmp(argv[1], "verify") == 0)
 		return admin_audit_verify(argc - 1, argv + 1);

@@ -114,7 +114,11 @@ static int ask_gatewayd(struct asking *a)
 	size_t size = 0;
 	ssize_t n;
 	int fd, code;
-	json_t *reply = client_ask(json_pack("{s:s, s:O}", "command", "audit-query", "filter", a->question->request), &fd, &code);
+	json_t *order = json_pack("{s:s, s:O}", "command", "audit-query", "filter", a->question->request);
+
+	if (a->question->purpose != NULL)
+		json_object_set_new(order, "purpose", json_string(a->question->purpose));
+	json_t *reply = client_ask(order, &fd, &code);
 
 	if (reply == NULL)
 		return code;

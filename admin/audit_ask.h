@@ -12,6 +12,7 @@ typedef int audit_take(const json_t *line, void *arg);
 struct audit_question {
 	json_t *request;  /* the caller's */
 	const char *dir;  /* NULL: a running gatewayd */
+	const char *purpose; /* what the audit is to say of it; NULL: nothing but who asked */
 	bool quiet;	  /* no progress, even where standard error is a terminal */
 	audit_take *take; /* called for all lines but progress and end */
 	void *arg;

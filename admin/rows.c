@@ -4,6 +4,7 @@
 
 #include <libsmartcols.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -12,6 +13,7 @@
 
 struct rows {
 	enum rows_format format;
+	FILE *out;
 	unsigned width;
 	const struct table_column *columns; /* of the table */
 	size_t ncolumns;
@@ -206,9 +208,9 @@ static void line_row(struct rows *r, const json_t *row)
 			continue;
 		const char *text = r->columns[i].make(r, row, cell);
 
-		printf("%s%s", i == 0 ? "" : "  ", *text == '\0' ? "-" : text);
+		fprintf(r->out, "%s%s", i == 0 ? "" : "  ", *text == '\0' ? "-" : text);
 	}
-	putchar('\n');
+	putc('\n', r->out);
 }
 
 /* ---- CSV and JSON --------------------------------------------------------------------------------------------------
@@ -217,8 +219,8 @@ static void line_row(struct rows *r, const json_t *row)
 static void csv_head(const struct rows *r)
 {
 	for (size_t i = 0; i < r->ncsv; i++)
-		printf("%s%s", i == 0 ? "" : ",", r->csv[i]);
-	fputs("\r\n", stdout);
+		fprintf(r->out, "%s%s", i == 0 ? "" : ",", r->csv[i]);
+	fputs("\r\n", r->out);
 }
 
 static void csv_row(const struct rows *r, const json_t *row)
@@ -229,17 +231,17 @@ static void csv_row(const struct rows *r, const json_t *row)
 		const json_t *value = json_object_get(row, r->csv[i]);
 
 		if (i > 0)
-			putchar(',');
+			putc(',', r->out);
 		if (json_is_object(value) || json_is_array(value)) {
 			char *text = json_dumps(value, JSON_COMPACT | JSON_ENSURE_ASCII);
 
-			format_csv_cell(stdout, text == NULL ? "" : text);
+			format_csv_cell(r->out, text == NULL ? "" : text);
 			free(text);
 		} else {
-			format_csv_cell(stdout, format_member(row, r->csv[i], buf));
+			format_csv_cell(r->out, format_member(row, r->csv[i], buf));
 		}
 	}
-	fputs("\r\n", stdout);
+	fputs("\r\n", r->out);
 }
 
 /* ---- life -----------------------------------------------------------------------------------------------------------
@@ -264,6 +266,11 @@ static struct libscols_table *table_new(const struct rows *r)
 
 struct rows *rows_new(enum rows_format format, unsigned width, bool stats)
 {
+	return rows_new_to(stdout, format, width, stats);
+}
+
+struct rows *rows_new_to(FILE *out, enum rows_format format, unsigned width, bool stats)
+{
 	struct rows *r = calloc(1, sizeof *r);
 
 	if (r == NULL)
@@ -273,6 +280,7 @@ struct rows *rows_new(enum rows_format format, unsigned width, bool stats)
 	r->csv = stats ? stats_csv : csv_columns;
 	r->ncsv = stats ? sizeof stats_csv / sizeof *stats_csv : sizeof csv_columns / sizeof *csv_columns;
 	r->format = format;
+	r->out = out;
 	r->width = width;
 	if (format == ROWS_TABLE && (r->table = table_new(r)) == NULL)
 		rows_free(&r);
@@ -308,15 +316,15 @@ void rows_add(struct rows *r, const json_t *row)
 		csv_row(r, row);
 		break;
 	case ROWS_JSON:
-		json_dumpf(row, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
-		putchar('\n');
+		json_dumpf(row, r->out, JSON_COMPACT | JSON_ENSURE_ASCII);
+		putc('\n', r->out);
 		break;
 	}
 }
 
 void rows_end(struct rows *r)
 {
-	fflush(stdout);
+	fflush(r->out);
 	if (r->format == ROWS_TABLE && scols_table_get_nlines(r->table) > 0)
 		scols_print_table(r->table);
 }

@@ -4,6 +4,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* ROWS_LINES: as the table, but each row as it comes. */
 enum rows_format { ROWS_TABLE, ROWS_CSV, ROWS_JSON, ROWS_LINES };
@@ -12,6 +13,8 @@ struct rows;
 
 /* NULL if memory is short.  width: characters of a line, 0 for no terminal.  stats: sums, not events. */
 struct rows *rows_new(enum rows_format format, unsigned width, bool stats);
+/* The same into a file, which stays the caller's; ROWS_TABLE is for standard output only. */
+struct rows *rows_new_to(FILE *out, enum rows_format format, unsigned width, bool stats);
 /* row is borrowed. */
 void rows_add(struct rows *r, const json_t *row);
 /* From now on rows are kept, until this is called again with false: then they are printed, the last first. */

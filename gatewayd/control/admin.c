@@ -26,12 +26,15 @@
 struct client {
 	LIST_ENTRY(client) next;
 	struct control *control;
+	uint64_t number; /* of this control, never another's */
 	int fd;
 	int given_fd; /* that its request brought; -1: none */
 	struct event event;
 	struct author author;
 	bool lingers; /* it has its reply, and may not have read it */
 };
+
+static uint64_t last_number;
 
 struct control *admin_control(const struct client *client)
 {
@@ -51,6 +54,21 @@ bool admin_is_client(const struct control *c, const struct client *client)
 		if (each == client)
 			return true;
 	return false;
+}
+
+uint64_t admin_number(const struct client *client)
+{
+	return client->number;
+}
+
+struct client *admin_find_client(const struct control *c, uint64_t number)
+{
+	struct client *each;
+
+	LIST_FOREACH (each, &c->clients, next)
+		if (each->number == number)
+			return each;
+	return NULL;
 }
 
 static void client_free(struct client *client)
@@ -168,7 +186,7 @@ static void command_status(struct client *client, const json_t *request)
 
 static void command_audit_query(struct client *client, const json_t *request)
 {
-	query_start(client, json_object_get(request, "filter"));
+	query_start(client, request);
 }
 
 /* Each with the least that its caller must be allowed.  The first row that fits holds: a row with a verb is for requests with
@@ -328,6 +346,7 @@ static void on_connect(evutil_socket_t listen_fd, short what, void *arg)
 		return;
 	}
 	client->control = c;
+	client->number = ++last_number;
 	client->fd = fd;
 	client->given_fd = -1;
 	event_assign(&client->event, c->child->base, fd, EV_READ | EV_PERSIST, on_client, client);

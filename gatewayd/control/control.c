@@ -150,19 +150,39 @@ void control_end_worker(const struct peer *worker)
 
 /* ---- our own events ------------------------------------------------------------------------------------------------- */
 
+static void fill_event(struct audit_event *e, enum audit_kind kind, const struct author *author, uint32_t revision, const char *reason)
+{
+	memset(e, 0, sizeof *e);
+	e->kind = kind;
+	e->time_us = clock_wall_us();
+	e->revision = revision;
+	if (author != NULL)
+		snprintf(e->user, sizeof e->user, "%s", author->name);
+	snprintf(e->reason, sizeof e->reason, "%s", reason);
+}
+
 struct record *control_record_for(struct control *c, enum audit_kind kind, const struct author *author, uint32_t revision,
 				  const char *reason, struct waiter *waiter)
 {
 	static struct audit_event e;
 
-	memset(&e, 0, sizeof e);
-	e.kind = kind;
-	e.time_us = clock_wall_us();
-	e.revision = revision;
-	if (author != NULL)
-		snprintf(e.user, sizeof e.user, "%s", author->name);
-	snprintf(e.reason, sizeof e.reason, "%s", reason);
+	fill_event(&e, kind, author, revision, reason);
 	return record_event(c->recording, &e, waiter);
+}
+
+struct record *control_record_query(struct control *c, const struct author *author, const char *reason, const json_t *filter,
+				    struct waiter *waiter)
+{
+	static struct audit_event e;
+	json_t *detail = json_pack("{s:I, s:O}", "uid", (json_int_t)author->uid, "filter", filter);
+	size_t len;
+
+	fill_event(&e, AUDIT_ADMIN, author, c->policy.revision, reason);
+	len = json_dumpb(detail, e.detail, sizeof e.detail - 1, JSON_COMPACT | JSON_ENSURE_ASCII);
+	e.detail[len < sizeof e.detail ? len : 0] = '\0';
+	json_decref(detail);
+	/* What cannot be recorded as it was asked is not answered. */
+	return len == 0 || len >= sizeof e.detail ? NULL : record_event(c->recording, &e, waiter);
 }
 
 void control_record(struct control *c, enum audit_kind kind, const struct author *author, uint32_t revision, const char *reason)

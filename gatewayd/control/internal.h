@@ -185,6 +185,9 @@ struct client;
 void admin_start(struct control *c, int fd);
 /* True while the client is still there. */
 bool admin_is_client(const struct control *c, const struct client *client);
+/* The same for whoever may outlive it by far: a number is never another's. */
+uint64_t admin_number(const struct client *client);
+struct client *admin_find_client(const struct control *c, uint64_t number);
 /* Sends one JSON object (taken over) and at most one descriptor (taken over; -1: none), and ends the client. */
 void admin_reply(struct client *client, json_t *reply, int fd);
 void admin_refuse(struct client *client, const char *error);
@@ -216,6 +219,9 @@ void control_spawn(struct control *c, enum role role, void (*started)(struct con
 void control_record(struct control *c, enum audit_kind kind, const struct author *author, uint32_t revision, const char *reason);
 /* The same of an event that is filled in, but for its time and revision. */
 void control_record_event(struct control *c, struct audit_event *e);
+/* The same, with details, for a waiter, see record_event(). */
+struct record *control_record_query(struct control *c, const struct author *author, const char *reason, const json_t *filter,
+				    struct waiter *waiter);
 /* The same for a waiter, see record_event(). */
 struct record *control_record_for(struct control *c, enum audit_kind kind, const struct author *author, uint32_t revision,
 				  const char *reason, struct waiter *waiter);
@@ -347,4 +353,4 @@ void blocks_list(struct client *client, const json_t *request);
 void blocks_remove(struct client *client, const json_t *request);
 
 /* query.c */
-void query_start(struct client *client, const json_t *filter);
+void query_start(struct client *client, const json_t *request);

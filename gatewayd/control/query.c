@@ -1,26 +1,47 @@
-/* An audit query: a reader of its own writes rows into a pipe whose other end the caller gets.  No row passes through here. */
+/* An audit query: a reader of its own writes rows into a pipe whose other end the caller gets.  No row passes through here.
+ *
+ * Who looks is part of the audit: an export, and what anybody but root asks, is recorded with its filter before the reader begins.
+ * Whoever follows the audit asks each second for what is new by the same filter; that is recorded once an hour. */
 #include "config.h"
 
+#include <event2/event.h>
 #include <fcntl.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "gatewayd/control/internal.h"
 
+#define RECORD_DEADLINE_S 5
+#define FOLLOWED_MAX 32
+#define FOLLOWED_US (3600 * INT64_C(1000000))
+
 struct query {
-	struct client *client;
+	struct waiter recorded;
+	struct control *control;
+	uint64_t client; /* its number: it may have left, and another may stand where it stood */
+	uint8_t what[crypto_generichash_BYTES];
 	char *filter;
+	struct record *record; /* that it was asked, until that is durable */
+	struct event deadline;
 	struct ipc *link;
 };
 
 static void query_free(struct query *q)
 {
+	if (event_initialized(&q->deadline))
+		evtimer_del(&q->deadline);
+	if (q->record != NULL)
+		record_forget(&q->record);
 	ipc_free(&q->link);
 	free(q->filter);
 	free(q);
 }
+
+/* ---- the reader ------------------------------------------------------------------------------------------------------- */
 
 static void on_reader_message(struct ipc *link, struct ipc_message *m, void *arg)
 {
@@ -36,12 +57,12 @@ static void on_reader_gone(struct ipc *link, void *arg)
 static void on_reader(struct control *c, int fd, void *arg)
 {
 	struct query *q = arg;
-	bool waits = admin_is_client(c, q->client);
+	struct client *client = admin_find_client(c, q->client);
 	int ends[2];
 
-	if (fd < 0 || !waits || pipe2(ends, O_CLOEXEC) != 0) {
-		if (waits)
-			admin_refuse(q->client, "too many queries are being answered: try again when one is done");
+	if (fd < 0 || client == NULL || pipe2(ends, O_CLOEXEC) != 0) {
+		if (client != NULL)
+			admin_refuse(client, "too many queries are being answered: try again when one is done");
 		if (fd >= 0)
 			close(fd);
 		query_free(q);
@@ -50,20 +71,136 @@ static void on_reader(struct control *c, int fd, void *arg)
 	q->link = ipc_new(fd, ROLE_CONTROL, ROLE_READER, 0);
 	ipc_send(q->link, IPC_QUERY, q->filter, strlen(q->filter), &ends[1], 1);
 	ipc_attach(q->link, c->child->base, on_reader_message, on_reader_gone, q);
-	admin_reply(q->client, json_pack("{s:b}", "ok", 1), ends[0]);
+	admin_reply(client, json_pack("{s:b}", "ok", 1), ends[0]);
 }
 
-void query_start(struct client *client, const json_t *filter)
-{
-	struct query *q = calloc(1, sizeof *q);
+/* ---- who looks -------------------------------------------------------------------------------------------------------- */
 
-	if (q == NULL || !json_is_object(filter) || (q->filter = json_dumps(filter, JSON_COMPACT)) == NULL ||
+/* What somebody follows, by a hash of who and of the filter without what changes from one look to the next. */
+static struct followed {
+	uint8_t what[crypto_generichash_BYTES];
+	int64_t recorded_us;
+} followed[FOLLOWED_MAX];
+static size_t nfollowed;
+
+static void hash_what(const struct author *author, const json_t *filter, uint8_t what[crypto_generichash_BYTES])
+{
+	static const char *const changing[] = {"after", "limit", "order", "progress"};
+	json_t *rest = json_copy((json_t *)(uintptr_t)filter);
+	crypto_generichash_state state;
+	char *text;
+
+	for (size_t i = 0; i < sizeof changing / sizeof *changing; i++)
+		json_object_del(rest, changing[i]);
+	text = json_dumps(rest, JSON_COMPACT | JSON_SORT_KEYS);
+	crypto_generichash_init(&state, NULL, 0, crypto_generichash_BYTES);
+	crypto_generichash_update(&state, (const uint8_t *)&author->uid, sizeof author->uid);
+	if (text != NULL)
+		crypto_generichash_update(&state, (const uint8_t *)text, strlen(text));
+	crypto_generichash_final(&state, what, crypto_generichash_BYTES);
+	free(text);
+	json_decref(rest);
+}
+
+/* True if this look was recorded already, as one of the same kind. */
+static bool is_followed(const struct author *author, const json_t *filter)
+{
+	uint8_t what[crypto_generichash_BYTES];
+	int64_t now = clock_mono_us();
+
+	if (json_object_get(filter, "after") == NULL)
+		return false;
+	hash_what(author, filter, what);
+	for (size_t i = 0; i < FOLLOWED_MAX; i++)
+		if (followed[i].recorded_us != 0 && now - followed[i].recorded_us < FOLLOWED_US &&
+		    memcmp(followed[i].what, what, sizeof what) == 0)
+			return true;
+	return false;
+}
+
+static void note_followed(const struct query *q)
+{
+	memcpy(followed[nfollowed].what, q->what, sizeof q->what);
+	followed[nfollowed].recorded_us = clock_mono_us();
+	nfollowed = (nfollowed + 1) % FOLLOWED_MAX;
+}
+
+/* What it is called in the audit; NULL: it is not recorded. */
+static const char *name_of(const struct author *author, const json_t *request, const json_t *filter)
+{
+	const char *purpose = json_string_value(json_object_get(request, "purpose"));
+
+	if (purpose != NULL && strcmp(purpose, "export") == 0)
+		return "audit export";
+	if (author->uid == 0 || is_followed(author, filter))
+		return NULL;
+	return json_object_get(filter, "report") != NULL  ? "audit report"
+	       : json_object_get(filter, "stats") != NULL ? "audit stats"
+	       : json_object_get(filter, "sql") != NULL	  ? "audit sql"
+							  : "audit query";
+}
+
+static void on_recorded(struct waiter *waiter)
+{
+	struct query *q = (struct query *)waiter;
+
+	q->record = NULL;
+	evtimer_del(&q->deadline);
+	note_followed(q);
+	control_spawn(q->control, ROLE_READER, on_reader, q);
+}
+
+static void refuse_unrecorded(struct query *q)
+{
+	struct client *client = admin_find_client(q->control, q->client);
+
+	if (client != NULL)
+		admin_refuse(client, "the audit cannot record that it was asked, so it is not answered: see gatewayctl status");
+	query_free(q);
+}
+
+static void on_deadline(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	refuse_unrecorded(arg);
+}
+
+static void record_first(struct query *q, const struct author *author, const char *name, const json_t *filter)
+{
+	const struct timeval deadline = {.tv_sec = RECORD_DEADLINE_S};
+	char reason[AUDIT_TEXT_MAX + 1];
+
+	snprintf(reason, sizeof reason, "%s %s", name, q->filter);
+	hash_what(author, filter, q->what);
+	q->recorded.durable = on_recorded;
+	evtimer_assign(&q->deadline, q->control->child->base, on_deadline, q);
+	evtimer_add(&q->deadline, &deadline);
+	q->record = recording_grants(q->control->recording)
+			    ? control_record_query(q->control, author, reason, filter, &q->recorded)
+			    : NULL;
+	if (q->record == NULL)
+		refuse_unrecorded(q);
+}
+
+void query_start(struct client *client, const json_t *request)
+{
+	const json_t *filter = json_object_get(request, "filter");
+	struct query *q = calloc(1, sizeof *q);
+	const char *name;
+
+	if (q == NULL || !json_is_object(filter) ||
+	    (q->filter = json_dumps(filter, JSON_COMPACT | JSON_ENSURE_ASCII)) == NULL ||
 	    strlen(q->filter) > ipc_body_max(IPC_QUERY)) {
 		free(q != NULL ? q->filter : NULL);
 		free(q);
 		admin_refuse(client, "the query has no filter object, or one that is too large");
 		return;
 	}
-	q->client = client;
-	control_spawn(admin_control(client), ROLE_READER, on_reader, q);
+	q->control = admin_control(client);
+	q->client = admin_number(client);
+	name = name_of(admin_author(client), request, filter);
+	if (name == NULL)
+		control_spawn(q->control, ROLE_READER, on_reader, q);
+	else
+		record_first(q, admin_author(client), name, filter);
 }
