@@ -9,6 +9,7 @@
 
 #include "auth/groups.h"
 #include "auth/pam.h"
+#include "common/locked.h"
 #include "common/log.h"
 #include "common/text.h"
 
@@ -17,6 +18,7 @@
 struct server {
 	const struct auth_child_options *options;
 	bool broken;
+	struct auth_ask *ask; /* locked: modules may take long over it */
 };
 
 static void fold(char *text)
@@ -49,14 +51,14 @@ static void on_message(struct ipc *master, struct ipc_message *message, void *ar
 	uint8_t body[ANSWER_BODY_MAX];
 	struct wire_writer writer = wire_writer_on(body, sizeof body);
 	struct auth_answer answer = {0};
-	struct auth_ask ask;
 
-	if (message->type != IPC_PAM_ASK || !auth_get_ask(&r, &ask)) {
+	if (message->type != IPC_PAM_ASK || !auth_get_ask(&r, server->ask)) {
 		log_error("the auth master sent a malformed %s", ipc_type_name(message->type));
 		server->broken = true;
 		return;
 	}
-	judge(server->options, &ask, &answer);
+	explicit_bzero((void *)(uintptr_t)message->body, message->len);
+	judge(server->options, server->ask, &answer);
 	auth_put_answer(&writer, &answer);
 	if (ipc_send_wire(master, IPC_PAM_ANSWER, &writer) < 0)
 		server->broken = true;
@@ -64,14 +66,14 @@ static void on_message(struct ipc *master, struct ipc_message *message, void *ar
 
 int auth_child_serve(struct ipc *master, const struct auth_child_options *options)
 {
-	struct server server = {.options = options};
+	struct server server = {.options = options, .ask = locked_new(sizeof *server.ask)};
 
+	if (server.ask == NULL)
+		log_fatal("out of memory for log-ins");
 	signal(SIGPIPE, SIG_IGN);
-	while (ipc_receive_blocking(master, on_message, &server) == 0) {
-		if (server.broken)
-			return -1;
-		if (ipc_flush_blocking(master) < 0)
+	while (ipc_receive_blocking(master, on_message, &server) == 0)
+		if (server.broken || ipc_flush_blocking(master) < 0)
 			break;
-	}
+	locked_free(server.ask, sizeof *server.ask);
 	return server.broken ? -1 : 0;
 }

@@ -15,6 +15,7 @@
 
 #include "auth/master.h"
 #include "common/clock.h"
+#include "common/locked.h"
 #include "common/log.h"
 
 #define BODY_MAX 98304
@@ -101,9 +102,7 @@ static void login_free(struct gss_login *l)
 	LIST_REMOVE(l, of_worker);
 	l->worker->master->gss.count--;
 	event_del(&l->deadline);
-	if (l->bytes != NULL)
-		explicit_bzero(l->bytes, l->bytes_len);
-	free(l->bytes);
+	locked_free(l->bytes, l->bytes_len);
 	free(l);
 }
 
@@ -320,7 +319,7 @@ static struct gss_login *stepping(const struct gss_child *c, uint64_t child_id)
 static bool hold(struct gss_login *l, const struct gss_answer *a)
 {
 	l->bytes_len = a->token_len + a->context_len;
-	l->bytes = malloc(l->bytes_len);
+	l->bytes = locked_new(l->bytes_len);
 	if (l->bytes == NULL)
 		return false;
 	l->held = *a;

@@ -2,13 +2,11 @@
 
 #include "auth/secrets.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "auth/auth.h"
-#include "common/log.h"
+#include "common/locked.h"
 
 struct secret {
 	struct secret *next_free;
@@ -28,15 +26,11 @@ struct secrets *secrets_new(size_t n)
 		return NULL;
 	s->n = n;
 	s->size = (n > 0 ? n : 1) * sizeof *s->all;
-	s->all = mmap(NULL, s->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (s->all == MAP_FAILED) {
+	s->all = locked_new(s->size);
+	if (s->all == NULL) {
 		free(s);
 		return NULL;
 	}
-	if (mlock2(s->all, s->size, MLOCK_ONFAULT) != 0)
-		log_warning("passwords that wait for PAM may be swapped out: %s (%zu bytes are over RLIMIT_MEMLOCK)", strerror(errno),
-			    s->size);
-	madvise(s->all, s->size, MADV_DONTDUMP);
 	return s;
 }
 
@@ -44,8 +38,7 @@ void secrets_free(struct secrets **s)
 {
 	if (*s == NULL)
 		return;
-	explicit_bzero((*s)->all, (*s)->size);
-	munmap((*s)->all, (*s)->size);
+	locked_free((*s)->all, (*s)->size);
 	free(*s);
 	*s = NULL;
 }

@@ -9,6 +9,7 @@ common_libcommon_a_SOURCES = \
 	common/role.c common/role.h \
 	common/wire.c common/wire.h \
 	common/sealed.c common/sealed.h \
+	common/locked.c common/locked.h \
 	common/rights.c common/rights.h \
 	common/ipc.c common/ipc.h common/ipc.def
 common_libcommon_a_CPPFLAGS = $(AM_CPPFLAGS) $(EVENT_CFLAGS)

@@ -18,6 +18,7 @@
 #include "gatewayd/privileges.h"
 #include "gatewayd/supervisor/internal.h"
 
+#define LOCKED_BYTES (256ULL * 1024 * 1024)
 #define STOP_DEADLINE_S 10 /* of each phase */
 
 /* ---- stopping: workers first, so that they can record; the recorder last, so that it can write -------------- */
@@ -250,9 +251,21 @@ static void raise_descriptor_limit(void)
 	}
 }
 
+/* Of each process, for secrets that wait.  As much as we may have: without a right to more, that is what the host gives. */
+static void raise_lock_limit(void)
+{
+	struct rlimit wanted = {LOCKED_BYTES, LOCKED_BYTES}, now;
+
+	if (getrlimit(RLIMIT_MEMLOCK, &now) != 0 || now.rlim_cur >= LOCKED_BYTES || setrlimit(RLIMIT_MEMLOCK, &wanted) == 0)
+		return;
+	now.rlim_cur = now.rlim_max;
+	setrlimit(RLIMIT_MEMLOCK, &now);
+}
+
 static int prepare(struct supervisor *s, const char *config_text, struct err *why)
 {
 	raise_descriptor_limit();
+	raise_lock_limit();
 	open_clock(s);
 	if (files_prepare_state(s, why) != 0 || check_databases(s, why) != 0 || seal_config(s, config_text, why) != 0)
 		return -1;

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "common/locked.h"
+
 /* AddressSanitizer watches over what comes from malloc(3): with it, every object does. */
 #if defined(__SANITIZE_ADDRESS__)
 #define POOLED false
@@ -45,12 +47,20 @@ void pool_init(struct pool *p, size_t size)
 	TAILQ_INIT(&p->roomy);
 }
 
+void pool_init_secret(struct pool *p, size_t size)
+{
+	pool_init(p, size);
+	p->secret = true;
+}
+
 static struct slab *new_slab(struct pool *p)
 {
 	struct slab *s = mmap(NULL, SLAB_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (s == MAP_FAILED)
 		return NULL;
+	if (p->secret)
+		locked_keep(s, SLAB_BYTES);
 	TAILQ_INSERT_TAIL(&p->roomy, s, next);
 	p->nslabs++;
 	p->nempty++;

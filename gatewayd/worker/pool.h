@@ -2,6 +2,7 @@
  * the system, and not held by whatever small thing has been allocated in its midst. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/queue.h>
 
@@ -12,9 +13,12 @@ struct pool {
 	size_t stride, per_slab;
 	struct slab_list roomy; /* those with a free place, in the order in which they are filled */
 	size_t nslabs, nempty;
+	bool secret;
 };
 
 void pool_init(struct pool *p, size_t size);
+/* Its slabs are locked memory: secrets wait in the objects. */
+void pool_init_secret(struct pool *p, size_t size);
 /* Zeroed; NULL if memory is short. */
 void *pool_get(struct pool *p);
 /* Wipes it.  At most one empty slab is kept. */

@@ -204,7 +204,7 @@ static void trim_later(struct worker *w)
 void sessions_init(struct worker *w)
 {
 	pool_init(&w->session_pool, sizeof(struct session));
-	pool_init(&w->setup_pool, sizeof(struct setup));
+	pool_init_secret(&w->setup_pool, sizeof(struct setup)); /* log-ins come in here, maybe slowly */
 	TAILQ_INIT(&w->sessions);
 	TAILQ_INIT(&w->shaking);
 	TAILQ_INIT(&w->lingering);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/locked.h"
 #include "common/log.h"
 #include "gatewayd/recording.h"
 #include "gatewayd/worker/fold.h"
@@ -298,6 +299,7 @@ int worker_main(struct child *c)
 	w->config = c->config;
 	w->base = c->base;
 	w->session_tag = worker_random_tag();
+	locked_keep(w->buffer, sizeof w->buffer); /* what GSSAPI protects is plain in it for a moment */
 	sessions_init(w);
 	live_init(w);
 	LIST_INIT(&w->asking);

@@ -2,11 +2,13 @@
 
 import os
 import re
+import resource
 import signal
+import subprocess
 
 import pytest
 
-from harness import processes, socks, wait
+from harness import kdc, processes, socks, wait
 from harness.gateway import sanitized
 
 USERS = {"ann": "Correct-Horse-0417-ann", "bob": "Battery-Staple-9923-bob"}
@@ -104,13 +106,45 @@ def test_what_modules_leave_is_a_child_s_own(gateway, echo):
     assert left == []
 
 
+# ---- memory that stays in memory, and cores that are none ----------------------------------------------------------------
+
+
+def test_secrets_wait_in_locked_memory(gateway):
+    g = gateway()
+    for role in ("worker", "auth", "pam"):
+        for pid in g.pids(role):
+            assert int(processes.status(pid)["VmLck"].split()[0]) > 0, role
+    assert "swapped out" not in g.log()
+
+
 @pytest.mark.root
-def test_no_core_file(gateway, echo):
-    """A crash with a password in hand leaves nothing: cores are off, and the process is closed to others."""
-    g = gateway(users=USERS, start=False)
+def test_without_a_right_to_locked_memory(gateway, echo):
+    """It works all the same, and the log says what that means."""
+    g = gateway(as_user="nobody", limits={resource.RLIMIT_MEMLOCK: 0})
+    with g.session("127.0.0.1", echo.port, user="ann", password="ann-pass") as c:
+        assert c.code == socks.OK
+    assert "secrets in memory may be swapped out: " in g.log() and "RLIMIT_MEMLOCK is 0 bytes" in g.log()
+
+
+def cores(g):
+    return [n for where in (g.dir, *(g.path("state", d) for d in ("", "audit", "policy", "gssapi")), "/") if os.path.isdir(where)
+            for n in os.listdir(where) if n.startswith("core")]
+
+
+def slow_and_password(gateway, **options):
+    """One whose first log-in waits for a module."""
+    g = gateway(users=USERS, start=False, **options)
     g.write("slow.sh", "#!/bin/sh\nexec sleep 600\n")
     os.chmod(g.path("slow.sh"), 0o755)
     g.write("pam.d/gatewayd", f"auth optional pam_exec.so quiet {g.path('slow.sh')}\n{g.pam_lines()}")
+    return g
+
+
+@pytest.mark.root
+def test_no_core_file(gateway):
+    """A crash with a password in hand leaves nothing: cores are off, and the process is closed to others."""
+    before = cores(gateway(start=False))
+    g = slow_and_password(gateway, limits={resource.RLIMIT_CORE: resource.RLIM_INFINITY})
     g.start()
     with g.client() as c:
         c.send(socks.greeting(socks.PASSWORD) + socks.login("ann", USERS["ann"]))
@@ -118,11 +152,72 @@ def test_no_core_file(gateway, echo):
         if not sanitized():  # the child that is at it holds it (so the search finds what there is), and nobody else
             assert sum(memory_with_secrets(pid) != [] for pid in processes.of_role(g, "pam")) == 1
             assert [memory_with_secrets(pid) for pid in processes.of_role(g, "auth") + processes.of_role(g, "worker")] == [[], [], []]
-        for pid in processes.of_role(g, "pam") + processes.of_role(g, "auth"):
-            with open(f"/proc/{pid}/limits", encoding="utf-8") as f:
-                assert re.search(r"^Max core file size +0 +0 ", f.read(), re.M)
-            assert os.stat(f"/proc/{pid}/mem").st_uid == 0 and os.stat(f"/proc/{pid}/environ").st_mode & 0o77 == 0
-            os.kill(pid, signal.SIGQUIT)  # it dumps core like a fault, and no sanitizer catches it
-        assert c.receive_all()[2:] == b"\1\1"
-    cores = [n for where in (g.dir, g.path("state"), "/tmp", "/") for n in os.listdir(where) if n.startswith("core")]
-    assert cores == [] and files_with_secrets(g.dir) == []
+        for role in ("pam", "auth", "worker", "control", "recorder"):
+            for pid in processes.of_role(g, role):
+                with open(f"/proc/{pid}/limits", encoding="utf-8") as f:
+                    assert re.search(r"^Max core file size +0 +0 ", f.read(), re.M), role
+                assert os.stat(f"/proc/{pid}/mem").st_uid == 0 and os.stat(f"/proc/{pid}/environ").st_mode & 0o77 == 0
+                os.kill(pid, signal.SIGQUIT)  # it dumps core like a fault, and no sanitizer catches it
+            wait.until(lambda: all(processes.of_role(g, r) for r in ("pam", "auth", "worker", "control", "recorder")), "they are replaced")
+    assert cores(g) == before and files_with_secrets(g.dir) == []
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not kdc.available(), reason="needs krb5-kdc, krb5-admin-server, krb5-user and python3-gssapi")
+def test_no_key_in_any_file(gateway, echo):
+    """Neither passwords nor keys, of tickets or of the gateway, nor what was protected, are in the log, the audit, the policy store, or
+    another file of the gateway; nor in an environment; nor in a core, of which there is none."""
+    realm = kdc.Realm({"ann": USERS["ann"]})
+    try:
+        before = cores(gateway(start=False))
+        g = gateway(users=USERS, log_level="debug", listener_methods=["gssapi", "password"], gssapi_keytab=realm.keytab,
+                    gssapi_krb5_conf=realm.conf, listener_gssapi_protection="none", limits={resource.RLIMIT_CORE: resource.RLIM_INFINITY})
+        use(g, echo)
+        ticket = realm.kinit("ann", USERS["ann"])
+        payload = b"Plain-Payload-6620-" * 50
+        for level in (kdc.NONE, kdc.INTEGRITY, kdc.CONFIDENTIALITY):
+            with kdc.Client(g.address, ticket) as c:
+                assert c.login(level) == level
+                assert c.request("127.0.0.1", echo.port) == socks.OK
+                c.echo(payload)
+        with kdc.Client(g.address, ticket) as c:  # cut in the middle of a message
+            assert c.login(kdc.CONFIDENTIALITY) == kdc.CONFIDENTIALITY
+            c.send(kdc.frame(c.wrap(payload))[:-7])
+        g.wait_rows(3, event="open", method="gssapi")
+        keys = kdc.ticket_keys(ticket) + kdc.keytab_keys(realm.keytab)
+        assert len(keys) >= 3 and all(len(k) >= 16 for k in keys)
+        texts = [*USERS.values(), WRONG, "Byte-7781", "Plain-Payload-6620"]
+        needles = [t.encode() for t in texts] + keys + [k.hex().encode() for k in keys]
+        for pid, role in g.pids().items():
+            with open(f"/proc/{pid}/environ", "rb") as f:
+                environment = f.read()
+            assert not any(n in environment for n in needles), role
+        for pid in g.pids("gssapi"):
+            os.kill(pid, signal.SIGQUIT)
+        wait.until(lambda: g.pids("gssapi") and len(g.pids("gssapi")) == 1, "another is there")
+        found = []
+        for directory, _, names in os.walk(g.dir):
+            for name in names:
+                path = os.path.join(directory, name)
+                if os.path.isfile(path):
+                    with open(path, "rb") as f:
+                        content = f.read()
+                    found += [(os.path.relpath(path, g.dir), n) for n in needles if n in content]
+        assert found == []
+        assert cores(g) == before
+    finally:
+        realm.close()
+
+
+def test_a_core_would_be_found(tmp_path):
+    """Where this host writes cores beside the process that died: so that a search that finds none means something."""
+    with open("/proc/sys/kernel/core_pattern", encoding="utf-8") as f:
+        if not f.read().startswith("core"):
+            pytest.skip("this host writes cores elsewhere")
+    if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0:
+        pytest.skip("this host allows no cores")
+    limit = lambda: resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
+    p = subprocess.Popen(["sleep", "600"], cwd=tmp_path, preexec_fn=limit)
+    p.send_signal(signal.SIGQUIT)
+    assert p.wait(30) == -signal.SIGQUIT
+    assert [n for n in os.listdir(tmp_path) if n.startswith("core")] != []

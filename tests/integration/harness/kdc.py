@@ -26,6 +26,63 @@ def available():
     return all(shutil.which(p, path="/usr/sbin:/usr/bin") for p in ("krb5kdc", "kdb5_util", "kadmin.local", "kinit"))
 
 
+def _counted(data, at):
+    """A counted piece of a credential cache, and where the next begins."""
+    length = struct.unpack_from(">I", data, at)[0]
+    return data[at + 4:at + 4 + length], at + 4 + length
+
+
+def _principal(data, at):
+    _, components = struct.unpack_from(">II", data, at)
+    at += 8
+    for _ in range(components + 1):
+        _, at = _counted(data, at)
+    return at
+
+
+def ticket_keys(environment):
+    """The session keys in a client's credential cache (file format, version 4)."""
+    with open(environment["KRB5CCNAME"].split(":", 1)[1], "rb") as f:
+        data = f.read()
+    assert data[:2] == b"\5\4", data[:2]
+    at = _principal(data, 4 + struct.unpack_from(">H", data, 2)[0])
+    keys = []
+    while at < len(data):
+        at = _principal(data, _principal(data, at))
+        key, at = _counted(data, at + 2)
+        at += 4 * 4 + 1 + 4  # times, is_skey, flags
+        for _ in range(2):  # addresses, authorization data
+            n = struct.unpack_from(">I", data, at)[0]
+            at += 4
+            for _ in range(n):
+                _, at = _counted(data, at + 2)
+        for _ in range(2):  # tickets
+            _, at = _counted(data, at)
+        if any(key):
+            keys.append(key)
+    return keys
+
+
+def keytab_keys(path):
+    """The keys of a keytab (file format, version 2)."""
+    with open(path, "rb") as f:
+        data = f.read()
+    at, keys = 2, []
+    while at + 4 <= len(data):
+        length = struct.unpack_from(">i", data, at)[0]
+        end = at + 4 + abs(length)
+        if length > 0:
+            components = struct.unpack_from(">H", data, at + 4)[0]
+            where = at + 6
+            for _ in range(components + 1):
+                where += 2 + struct.unpack_from(">H", data, where)[0]
+            where += 4 + 4 + 1 + 2  # name type, time, version, kind of the key
+            n = struct.unpack_from(">H", data, where)[0]
+            keys.append(data[where + 2:where + 2 + n])
+        at = end
+    return keys
+
+
 class Realm:
     """users: {principal: password}. The gateway's keytab is .keytab, its service socks@localhost."""
 
