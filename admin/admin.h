@@ -9,6 +9,8 @@ int admin_rule(int argc, char **argv);
 int admin_set(int argc, char **argv);
 int admin_window(int argc, char **argv);
 int admin_audit(int argc, char **argv);
+int admin_drain(int argc, char **argv);
+int admin_log(int argc, char **argv);
 int admin_auth(int argc, char **argv);
 int admin_session(int argc, char **argv);
 

@@ -9,6 +9,7 @@ admin_libadmin_a_SOURCES = \
 	admin/status.c \
 	admin/reload.c \
 	admin/auth.c \
+	admin/running.c \
 	admin/session.c admin/session.h \
 	admin/audit_ask.c admin/audit_ask.h \
 	admin/audit_verify.c admin/audit_integrity.c admin/audit_retention.c \

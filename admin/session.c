@@ -307,6 +307,8 @@ static struct libscols_table *new_table(void)
 	static const char *const titles[] = {"SESSION", "STATE", "USER", "CLIENT", "DESTINATION", "RULE", "AGE", "BYTES", "RATE"};
 	struct libscols_table *table = scols_new_table();
 
+	if (table != NULL)
+		scols_table_enable_noencoding(table, 1); /* cells are safe already */
 	for (size_t i = 0; table != NULL && i < sizeof titles / sizeof *titles; i++)
 		scols_table_new_column(table, titles[i], 0, i >= 6 ? SCOLS_FL_RIGHT : i == 4 || i == 5 ? SCOLS_FL_TRUNC : 0);
 	if (table != NULL && format_terminal_width() > 0)
@@ -551,6 +553,8 @@ static int blocks(struct words *w)
 	if (reply == NULL)
 		return code;
 	table = w->json ? NULL : scols_new_table();
+	if (table != NULL)
+		scols_table_enable_noencoding(table, 1);
 	for (i = 0; table != NULL && i < sizeof titles / sizeof *titles; i++)
 		scols_table_new_column(table, titles[i], 0, i >= 3 ? SCOLS_FL_TRUNC : 0);
 	if (table != NULL && format_terminal_width() > 0)

@@ -86,6 +86,32 @@ static void show_tables(const json_t *status)
 	}
 }
 
+static double real(const json_t *object, const char *key)
+{
+	return json_number_value(json_object_get(object, key));
+}
+
+static void show_rates(const json_t *rates)
+{
+	char up[FORMAT_TEXT_MAX], down[FORMAT_TEXT_MAX], period[FORMAT_TEXT_MAX];
+
+	if (rates == NULL)
+		return;
+	printf("rates    %.1f granted/s, %.1f denied/s, %s/s up, %s/s down, over the last %s\n", real(rates, "granted"),
+	       real(rates, "denied") + real(rates, "login_failed"), format_bytes((uint64_t)real(rates, "bytes_up"), up),
+	       format_bytes((uint64_t)real(rates, "bytes_down"), down), format_duration(format_number(rates, "period_us"), period));
+}
+
+static void show_last_error(const json_t *status)
+{
+	const json_t *e = json_object_get(status, "last_error");
+	char process[64], text[1300], when[FORMAT_TEXT_MAX];
+
+	if (e != NULL)
+		printf("error    %s, %s: %s\n", moment(e, "at_us", when), shown(e, "process", process, sizeof process),
+		       shown(e, "text", text, sizeof text));
+}
+
 static void show_traffic(const json_t *status)
 {
 	const json_t *w = json_object_get(status, "workers");
@@ -94,8 +120,11 @@ static void show_traffic(const json_t *status)
 	printf("sessions %" PRId64 " open, %" PRId64 " accepted, %" PRId64 " granted, %" PRId64 " denied\n",
 	       format_number(w, "sessions"), format_number(w, "accepted"), format_number(w, "granted"),
 	       format_number(w, "denied"));
-	printf("bytes    %s up, %s down\n", format_bytes((uint64_t)format_number(w, "bytes_up"), up),
-	       format_bytes((uint64_t)format_number(w, "bytes_down"), down));
+	if (json_is_true(json_object_get(status, "draining")))
+		printf("  draining: no new connection is taken (gatewayctl drain --undo)\n");
+	printf("bytes    %s up, %s down\n", format_bytes((uint64_t)(format_number(w, "bytes_up") + format_number(w, "live_bytes_up")), up),
+	       format_bytes((uint64_t)(format_number(w, "bytes_down") + format_number(w, "live_bytes_down")), down));
+	show_rates(json_object_get(status, "rates"));
 }
 
 static void show_audit(const json_t *status)
@@ -180,6 +209,7 @@ static void show(const json_t *status)
 	show_traffic(status);
 	show_audit(status);
 	show_auth(status);
+	show_last_error(status);
 	show_processes(status);
 }
 

@@ -18,6 +18,8 @@ static char identity[48] = "gatewayd";
 static enum log_level threshold = LOG_INFO;
 static int64_t burst_second;
 static unsigned burst_lines;
+static void (*on_error)(const char *message, void *arg);
+static void *on_error_arg;
 
 static const char *const level_names[] = {
 	[LOG_ERROR] = "error",
@@ -30,6 +32,27 @@ void log_init(const char *who, enum log_level level)
 {
 	snprintf(identity, sizeof identity, "%s", who);
 	threshold = level;
+}
+
+void log_set_level(enum log_level level)
+{
+	threshold = level;
+}
+
+enum log_level log_get_level(void)
+{
+	return threshold;
+}
+
+const char *log_level_name(enum log_level level)
+{
+	return level_names[level];
+}
+
+void log_on_error(void (*told)(const char *message, void *arg), void *arg)
+{
+	on_error = told;
+	on_error_arg = arg;
 }
 
 bool log_level_parse(const char *text, enum log_level *level)
@@ -90,6 +113,8 @@ __attribute__((format(printf, 2, 0))) static void log_va(enum log_level level, c
 	errno = saved;
 	vsnprintf(message, sizeof message, format, ap);
 	write_line(level, message);
+	if (level == LOG_ERROR && on_error != NULL)
+		on_error(message, on_error_arg);
 	errno = saved;
 }
 

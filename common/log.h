@@ -14,6 +14,12 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 
 /* who is copied (e.g. "worker/0"). */
 void log_init(const char *who, enum log_level level);
+/* From now on. */
+void log_set_level(enum log_level level);
+enum log_level log_get_level(void);
+const char *log_level_name(enum log_level level);
+/* Told of each error that is logged (message: as it was given), besides the log; NULL: nobody. */
+void log_on_error(void (*told)(const char *message, void *arg), void *arg);
 /* "error", "warning", "info", "debug"; false if it is none of them. */
 bool log_level_parse(const char *text, enum log_level *level);
 

@@ -114,6 +114,19 @@ int child_main(enum role role, uint16_t slot)
 	return entries[role](&c);
 }
 
+/* For status: the first of a second, since an error seldom comes alone. */
+static void tell_error(const char *message, void *arg)
+{
+	static int64_t told_us;
+	struct child *c = arg;
+	size_t len = strlen(message), max = ipc_body_max(IPC_LOGGED);
+
+	if (c->supervisor == NULL || (told_us != 0 && clock_mono_us() - told_us < 1000000))
+		return;
+	told_us = clock_mono_us();
+	ipc_send(c->supervisor, IPC_LOGGED, message, len < max ? len : max, NULL, 0);
+}
+
 static void on_supervisor_message(struct ipc *link, struct ipc_message *m, void *arg)
 {
 	struct child *c = arg;
@@ -135,6 +148,11 @@ static void on_supervisor_message(struct ipc *link, struct ipc_message *m, void 
 			c->on_stop(c);
 		else
 			child_leave(c);
+	} else if (m->type == IPC_LOG_LEVEL) {
+		unsigned level = wire_get_u8(&r);
+
+		if (wire_done(&r) && level <= LOG_DEBUG)
+			log_set_level((enum log_level)level);
 	} else if (m->type == IPC_PING) {
 		ipc_send(c->supervisor, IPC_PONG, NULL, 0, NULL, 0);
 	} else if (c->on_message != NULL) {
@@ -191,6 +209,7 @@ int child_run(struct child *c)
 		c->running = true;
 		ipc_attach(c->supervisor, c->base, on_supervisor_message, on_supervisor_gone, c);
 		ipc_on_violation(report_violation, c);
+		log_on_error(tell_error, c);
 		if (c->config->sandbox && sandbox_enter(c->role, c->role == ROLE_WORKER && config_has_gssapi(c->config), &why) != 0)
 			log_fatal("%s", why.text);
 		if (!c->ready_later)

@@ -60,6 +60,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/control/status.c \
 	gatewayd/control/auth.c \
 	gatewayd/control/retention.c \
+	gatewayd/control/running.c gatewayd/control/rates.c \
 	gatewayd/control/sessions.c gatewayd/control/blocks.c \
 	gatewayd/control/query.c \
 	gatewayd/compiler/compiler.c gatewayd/compiler/compiler.h

@@ -206,6 +206,8 @@ static const struct command {
 	{"policy-log", revisions_log, RIGHT_VIEW, NULL, NULL},
 	{"policy-get", revisions_get, RIGHT_VIEW, NULL, NULL},
 	{"audit-query", command_audit_query, RIGHT_AUDIT, NULL, NULL},
+	{"drain", running_drain, RIGHT_OPERATE, NULL, NULL},
+	{"log-level", running_log_level, RIGHT_OPERATE, NULL, NULL},
 	{"session-list", sessions_list, RIGHT_VIEW, NULL, NULL},
 	{"session-kill", sessions_kill, RIGHT_OPERATE, NULL, NULL},
 	{"session-block", blocks_add, RIGHT_OPERATE, NULL, NULL},

@@ -151,7 +151,16 @@ struct tables {
 	void *next_arg;
 };
 
+/* What workers had counted when they were asked: rates are the difference of two such moments. */
+struct rates {
+	struct sample {
+		int64_t at_us; /* monotonic; 0: none */
+		int64_t values[6];
+	} last, before;
+};
+
 struct control {
+	struct rates rates;
 	struct child *child;
 	int socket_fd;
 	uid_t owner;
@@ -316,6 +325,14 @@ void status_peer_answered(struct peer *p, struct ipc_message *m);
 void status_peer_gone(struct peer *p);
 void status_recorder_answered(struct control *c, struct ipc_message *m);
 void status_processes(struct control *c, struct ipc_message *m);
+
+/* rates.c: a new JSON object, of now (the sums of all workers) against a moment before that is at least a second ago; since_us: how
+ * long the gateway runs. */
+json_t *rates_of(struct rates *r, const json_t *workers, int64_t since_us);
+
+/* running.c: what operators want of the gateway as a whole. */
+void running_drain(struct client *client, const json_t *request);
+void running_log_level(struct client *client, const json_t *request);
 
 /* auth.c: what administrators ask of the auth master. */
 void auth_command_ask(struct client *client, const json_t *request);

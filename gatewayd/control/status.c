@@ -8,6 +8,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/text.h"
 #include "gatewayd/control/internal.h"
 
 #define PATIENCE_MS 1000
@@ -17,7 +18,7 @@ struct status_job {
 	struct control *control;
 	struct client *askers[ASKERS_MAX];
 	size_t naskers;
-	json_t *workers, *auth, *audit, *processes; /* what has come */
+	json_t *workers, *auth, *audit, *processes, *last_error; /* what has come */
 	int64_t supervisor_started_us;
 	bool recorder_asked, processes_asked;
 	struct event patience;
@@ -58,6 +59,11 @@ static json_t *build(struct status_job *job)
 	}
 	json_object_set_new(status, "tables", tables_status(c));
 	json_object_set(status, "workers", job->workers);
+	json_object_set_new(status, "rates", rates_of(&job->control->rates, job->workers, clock_mono_us() - job->supervisor_started_us));
+	json_object_set_new(status, "draining", json_boolean(json_object_get(job->workers, "draining") != NULL));
+	json_object_set_new(status, "log_level", json_string(log_level_name(log_get_level())));
+	if (job->last_error != NULL)
+		json_object_set(status, "last_error", job->last_error);
 	json_t *audit = job->audit != NULL ? json_incref(job->audit) : json_pack("{s:s}", "state", silent);
 
 	if (c->child->config->audit_relaxed)
@@ -83,6 +89,7 @@ static void finish(struct status_job *job)
 	json_decref(job->auth);
 	json_decref(job->audit);
 	json_decref(job->processes);
+	json_decref(job->last_error);
 	event_del(&job->patience);
 	free(job);
 }
@@ -201,6 +208,18 @@ void status_recorder_answered(struct control *c, struct ipc_message *m)
 	finish_if_complete(job);
 }
 
+static void read_last_error(struct status_job *job, struct wire_reader *r)
+{
+	int64_t at_us = (int64_t)wire_get_u64(r);
+	char who[32], text[301], safe[1216];
+
+	wire_get_text(r, who, sizeof who);
+	wire_get_text(r, text, sizeof text);
+	if (!r->bad && at_us != 0)
+		job->last_error = json_pack("{s:I, s:s, s:s}", "at_us", (json_int_t)at_us, "process", who, "text",
+					    text_escape(text, strlen(text), safe, sizeof safe));
+}
+
 void status_processes(struct control *c, struct ipc_message *m)
 {
 	struct status_job *job = c->status_job;
@@ -228,5 +247,6 @@ void status_processes(struct control *c, struct ipc_message *m)
 			json_object_set_new(one, "last_end", json_string(last_end));
 		json_array_append_new(job->processes, one);
 	}
+	read_last_error(job, &r);
 	finish_if_complete(job);
 }

@@ -58,6 +58,11 @@ struct supervisor {
 	struct process *stand_ins[CONFIG_WORKERS_MAX]; /* by slot: who accepts for a missing worker */
 	struct listening *listening;
 	size_t nlistening;
+	bool draining; /* no listener listens */
+	int log_level; /* that was ordered; -1: the configured one */
+	char last_error[301]; /* of any process; "": none */
+	char last_error_of[32];
+	int64_t last_error_us; /* wall clock */
 	struct event term, intr, hup, child, stop_deadline, watch, groups_change;
 };
 
@@ -88,6 +93,10 @@ void listen_rebalance(struct supervisor *s);
 void listen_worker_gone(struct process *worker);
 void listen_close_all(struct supervisor *s);
 
+/* Ends listening, so that clients are refused and go elsewhere; or takes it up again. */
+void listen_drain(struct supervisor *s, bool drain);
+void listen_tell_draining(const struct process *worker);
+
 /* files.c: what children cannot open themselves. */
 int files_prepare_state(struct supervisor *s, struct err *why);
 void files_send_resolver(const struct process *worker);
@@ -115,6 +124,8 @@ void gssapi_end_retired(struct supervisor *s);
 /* A control that has just been started gets what the one before had in force. */
 void requests_return_tables(const struct process *control);
 ipc_handler requests_handle;
+/* The last error of any process, for status. */
+void requests_note_error(struct supervisor *s, const char *who, const char *text, size_t len);
 
 /* supervisor.c */
 void supervisor_child_ready(struct process *p);

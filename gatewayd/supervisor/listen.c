@@ -200,6 +200,30 @@ int listen_open_control(struct supervisor *s, struct err *why)
 	return give_to_groups(s->config, why);
 }
 
+void listen_tell_draining(const struct process *worker)
+{
+	uint8_t body = worker->sup->draining;
+
+	ipc_send(worker->link, IPC_DRAINING, &body, sizeof body, NULL, 0);
+}
+
+void listen_drain(struct supervisor *s, bool drain)
+{
+	struct process *p;
+
+	if (s->draining == drain)
+		return;
+	s->draining = drain;
+	/* The addresses stay ours: shut down, a listening socket is a bound one. */
+	for (size_t i = 0; i < s->nlistening; i++)
+		if ((drain ? shutdown(s->listening[i].fd, SHUT_RD) : listen(s->listening[i].fd, BACKLOG)) != 0)
+			log_error("a listener cannot %s: %s", drain ? "end listening" : "listen again", strerror(errno));
+	TAILQ_FOREACH (p, &s->processes, next)
+		if (p->role == ROLE_WORKER && p->link != NULL)
+			listen_tell_draining(p);
+	log_info("%s", drain ? "draining: no new connection is taken" : "new connections are taken again");
+}
+
 static void send_listening(struct process *worker, const struct listening *l, bool drop)
 {
 	uint8_t body[16];

@@ -198,7 +198,14 @@ void process_start(struct process *p)
 	links_connect(p);
 	if (p->temporary)
 		start_deadline(p);
+	if (s->log_level >= 0) {
+		uint8_t level = (uint8_t)s->log_level;
+
+		ipc_send(p->link, IPC_LOG_LEVEL, &level, sizeof level, NULL, 0);
+	}
 	if (p->role == ROLE_WORKER) {
+		if (s->draining)
+			listen_tell_draining(p);
 		files_send_resolver(p);
 		files_send_local(p);
 		listen_worker_started(p);

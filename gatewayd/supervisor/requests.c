@@ -194,6 +194,41 @@ static void on_pool(struct process *auth, struct ipc_message *m)
 	}
 }
 
+static void on_logged(struct process *p, struct ipc_message *m)
+{
+	char who[32];
+
+	snprintf(who, sizeof who, "%s/%u", role_name(p->role), (unsigned)p->slot);
+	requests_note_error(p->sup, who, (const char *)m->body, m->len);
+}
+
+void requests_note_error(struct supervisor *s, const char *who, const char *text, size_t len)
+{
+	snprintf(s->last_error, sizeof s->last_error, "%.*s", (int)len, text);
+	snprintf(s->last_error_of, sizeof s->last_error_of, "%s", who);
+	s->last_error_us = clock_wall_us();
+}
+
+static void on_drain(struct process *control, struct ipc_message *m)
+{
+	if (m->len == 1)
+		listen_drain(control->sup, m->body[0] != 0);
+}
+
+static void on_set_log_level(struct process *control, struct ipc_message *m)
+{
+	struct supervisor *s = control->sup;
+	struct process *p;
+
+	if (m->len != 1 || m->body[0] > LOG_DEBUG)
+		return;
+	s->log_level = m->body[0];
+	log_set_level((enum log_level)s->log_level);
+	TAILQ_FOREACH (p, &s->processes, next)
+		if (p->link != NULL)
+			ipc_send(p->link, IPC_LOG_LEVEL, m->body, 1, NULL, 0);
+}
+
 static void on_processes_ask(struct process *control, struct ipc_message *m)
 {
 	static uint8_t body[65536];
@@ -223,6 +258,9 @@ static void on_processes_ask(struct process *control, struct ipc_message *m)
 		wire_put_u64(&w, (uint64_t)p->started_us);
 		wire_put_text(&w, p->last_end);
 	}
+	wire_put_u64(&w, (uint64_t)control->sup->last_error_us);
+	wire_put_text(&w, control->sup->last_error_of);
+	wire_put_text(&w, control->sup->last_error);
 	ipc_send_wire(control->link, IPC_PROCESSES, &w);
 }
 
@@ -232,6 +270,7 @@ static void (*const handlers[IPC_TYPE_COUNT])(struct process *, struct ipc_messa
 	[IPC_FILE_OPEN] = on_file_open, [IPC_KILL] = on_kill,         [IPC_PROCESSES_ASK] = on_processes_ask,
 	[IPC_POOL] = on_pool,           [IPC_GSSAPI_RENEW] = on_renew,
 	[IPC_TABLE_KEEP] = on_table_keep,
+	[IPC_LOGGED] = on_logged,       [IPC_DRAIN] = on_drain,       [IPC_SET_LOG_LEVEL] = on_set_log_level,
 };
 
 void requests_handle(struct ipc *link, struct ipc_message *m, void *arg)

@@ -274,9 +274,15 @@ static int prepare(struct supervisor *s, const char *config_text, struct err *wh
 	return privileges_limit_supervisor(why);
 }
 
+static void note_own_error(const char *message, void *arg)
+{
+	requests_note_error(arg, "supervisor", message, strlen(message));
+}
+
 static void watch_signals(struct supervisor *s)
 {
 	signal(SIGPIPE, SIG_IGN);
+	log_on_error(note_own_error, s);
 	evsignal_assign(&s->term, s->base, SIGTERM, on_terminate, s);
 	evsignal_assign(&s->intr, s->base, SIGINT, on_terminate, s);
 	evsignal_assign(&s->hup, s->base, SIGHUP, on_hangup, s);
@@ -308,7 +314,7 @@ static void start_all(struct supervisor *s)
 
 int supervisor_main(const struct config *config, const char *config_text)
 {
-	static struct supervisor s = {.config_fd = -1, .control_fd = -1, .tables = {-1, -1, -1}};
+	static struct supervisor s = {.config_fd = -1, .control_fd = -1, .tables = {-1, -1, -1}, .log_level = -1};
 	struct err why;
 
 	s.config = config;

@@ -185,7 +185,7 @@ static void on_acceptable(evutil_socket_t listen_fd, short what, void *arg)
 
 static bool may_accept(const struct worker *w)
 {
-	return w->rules != NULL && w->local != NULL && !w->stopping && (recording_has_room(w->recording) || w->config->audit_allow) &&
+	return w->rules != NULL && w->local != NULL && !w->stopping && !w->draining && (recording_has_room(w->recording) || w->config->audit_allow) &&
 	       !evtimer_pending(&w->accept_pause, NULL);
 }
 

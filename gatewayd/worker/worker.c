@@ -50,10 +50,11 @@ static void take_policy(struct worker *w, struct ipc_message *m)
 		child_ready(w->child);
 }
 
-/* What associations did not carry, those that live and those that have ended. */
+/* What those that live have carried; and what associations did not, those that have ended included. */
 static void add_udp_status(const struct worker *w, json_t *status)
 {
 	struct udp_counts c = w->udp_counts;
+	uint64_t live_up = 0, live_down = 0;
 	const struct session *s;
 	const struct {
 		const char *key;
@@ -62,9 +63,14 @@ static void add_udp_status(const struct worker *w, json_t *status)
 		   {"udp_unsolicited", &c.unsolicited}, {"udp_denied", &c.denied},           {"udp_over_bounds", &c.over_bounds},
 		   {"udp_unsent", &c.unsent},           {"udp_icmp_errors", &c.icmp_errors}};
 
-	TAILQ_FOREACH (s, &w->sessions, next)
+	TAILQ_FOREACH (s, &w->sessions, next) {
+		live_up += s->up.bytes;
+		live_down += s->down.bytes;
 		if (s->association != NULL)
 			udp_count(s, &c);
+	}
+	json_object_set_new(status, "live_bytes_up", json_integer((json_int_t)live_up));
+	json_object_set_new(status, "live_bytes_down", json_integer((json_int_t)live_down));
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		json_object_set_new(status, all[i].key, json_integer((json_int_t)*all[i].count));
 }
@@ -81,6 +87,8 @@ static void send_status(struct worker *w)
 	char text[2048];
 
 	json_object_set_new(status, "ended_by_policy", json_integer((json_int_t)w->live.ended));
+	if (w->draining)
+		json_object_set_new(status, "draining", json_integer(1));
 	if (c->unrecorded > 0)
 		json_object_set_new(status, "unrecorded", json_integer((json_int_t)c->unrecorded));
 	add_udp_status(w, status);
@@ -200,6 +208,11 @@ static void on_message(struct child *c, struct ipc_message *m)
 	if (m->type == IPC_LOCAL) {
 		if (!authorise_take_local(w, m))
 			log_fatal("the supervisor sent malformed addresses");
+		accept_update(w);
+		return;
+	}
+	if (m->type == IPC_DRAINING) {
+		w->draining = wire_get_u8(&r) != 0;
 		accept_update(w);
 		return;
 	}

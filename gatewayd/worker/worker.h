@@ -91,7 +91,7 @@ struct worker {
 
 	TAILQ_HEAD(, acceptor) acceptors;
 	struct event accept_pause;
-	bool accepting, stopping;
+	bool accepting, stopping, draining;
 	int reserve_fd; /* given up for a moment when descriptors run out, so that a client can be told */
 	struct pool session_pool, setup_pool;
 	struct session_list sessions;

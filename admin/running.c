@@ -1,0 +1,156 @@
+/* gatewayctl drain and gatewayctl log: the gateway as a whole. */
+#include "config.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "admin/admin.h"
+#include "admin/client.h"
+#include "admin/format.h"
+
+/* ---- drain -------------------------------------------------------------------------------------------------------------- */
+
+static const char drain_usage[] = "usage: gatewayctl drain [--undo] [--wait] [--json]\n"
+				  "\n"
+				  "Takes no new connections: clients are refused, and go elsewhere.  Sessions that live go on; says how\n"
+				  "many remain.  A start of the gateway takes connections again.\n"
+				  "\n"
+				  "  --undo  take connections again\n"
+				  "  --wait  until none remains; ended early, nothing else changes\n"
+				  "  --json  as one JSON object\n";
+
+struct drain {
+	bool undo, wait, json;
+};
+
+static int parse_drain(int argc, char **argv, struct drain *d)
+{
+	static const struct option options[] = {{"undo", no_argument, NULL, 'u'},
+						{"wait", no_argument, NULL, 'w'},
+						{"json", no_argument, NULL, 'j'},
+						{"help", no_argument, NULL, 'h'},
+						{NULL, 0, NULL, 0}};
+	int c;
+
+	*d = (struct drain){0};
+	optind = 0;
+	while ((c = getopt_long(argc, argv, "+h", options, NULL)) != -1)
+		switch (c) {
+		case 'u':
+			d->undo = true;
+			break;
+		case 'w':
+			d->wait = true;
+			break;
+		case 'j':
+			d->json = true;
+			break;
+		case 'h':
+			fputs(drain_usage, stdout);
+			return ADMIN_FINE;
+		default:
+			fputs(drain_usage, stderr);
+			return ADMIN_USAGE;
+		}
+	if (optind < argc || (d->undo && d->wait)) {
+		fputs(drain_usage, stderr);
+		return ADMIN_USAGE;
+	}
+	return -1;
+}
+
+/* Of those that live; -1 with *code. */
+static int64_t remaining(int *code)
+{
+	json_t *reply = client_ask(json_pack("{s:s}", "command", "status"), NULL, code);
+	int64_t n = reply == NULL ? -1
+				  : format_number(json_object_get(json_object_get(reply, "status"), "workers"), "sessions");
+
+	json_decref(reply);
+	return n;
+}
+
+static int report(const struct drain *d)
+{
+	bool shows = d->wait && isatty(STDERR_FILENO);
+	int code;
+	int64_t n = remaining(&code);
+
+	while (d->wait && n > 0) {
+		if (shows)
+			fprintf(stderr, "\r%" PRId64 " sessions remain   ", n);
+		sleep(1);
+		n = remaining(&code);
+	}
+	if (shows)
+		fputc('\n', stderr);
+	if (n < 0)
+		return code;
+	if (d->json)
+		printf("{\"draining\":%s,\"sessions\":%" PRId64 "}\n", d->undo ? "false" : "true", n);
+	else
+		printf("new connections are %s; %" PRId64 " session%s %s\n", d->undo ? "taken again" : "not taken any more", n,
+		       n == 1 ? "" : "s", d->undo ? (n == 1 ? "lives" : "live") : n == 1 ? "remains" : "remain");
+	return ADMIN_FINE;
+}
+
+int admin_drain(int argc, char **argv)
+{
+	struct drain d;
+	int code = parse_drain(argc, argv, &d);
+	json_t *reply;
+
+	if (code >= 0)
+		return code;
+	reply = client_ask(json_pack("{s:s, s:b}", "command", "drain", "undo", (int)d.undo), NULL, &code);
+	if (reply == NULL)
+		return code;
+	json_decref(reply);
+	return report(&d);
+}
+
+/* ---- log ---------------------------------------------------------------------------------------------------------------- */
+
+static const char log_usage[] = "usage: gatewayctl log level [error|warning|info|debug]\n"
+				"\n"
+				"Shows how much is logged, or changes it for all processes until the gateway starts again.\n";
+
+static int show_level(void)
+{
+	char buf[FORMAT_TEXT_MAX], safe[64];
+	int code;
+	json_t *reply = client_ask(json_pack("{s:s}", "command", "status"), NULL, &code);
+
+	if (reply == NULL)
+		return code;
+	printf("%s\n", format_safe(format_member(json_object_get(reply, "status"), "log_level", buf), safe, sizeof safe));
+	json_decref(reply);
+	return ADMIN_FINE;
+}
+
+int admin_log(int argc, char **argv)
+{
+	json_t *reply;
+	int code;
+
+	if (argc >= 2 && (strcmp(argv[argc - 1], "--help") == 0 || strcmp(argv[argc - 1], "-h") == 0)) {
+		fputs(log_usage, stdout);
+		return ADMIN_FINE;
+	}
+	if (argc < 2 || argc > 3 || strcmp(argv[1], "level") != 0) {
+		fputs(log_usage, stderr);
+		return ADMIN_USAGE;
+	}
+	if (argc == 2)
+		return show_level();
+	reply = client_ask(json_pack("{s:s, s:s}", "command", "log-level", "level", argv[2]), NULL, &code);
+	if (reply == NULL)
+		return code;
+	json_decref(reply);
+	printf("from now on, %s and worse is logged\n", argv[2]);
+	return ADMIN_FINE;
+}
