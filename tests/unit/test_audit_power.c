@@ -1,6 +1,6 @@
 /* A disk that loses what was not synced, in part and out of order, or fails once: what the store has acknowledged is
  * there afterwards, once, and the chain verifies.  The disk is a SQLite VFS in the place of ours (schema/db_vfs.h).
- * AUDIT_POWER_STEP: 1 tries every write, more tries every so-manieth. */
+ * AUDIT_POWER_STEP: 1 tries every write, more tries every so-manieth; AUDIT_POWER_EVENTS: of a run of so many events. */
 #include "config.h"
 
 #include <setjmp.h>
@@ -349,11 +349,15 @@ static void install(void)
 /* ---- a run
  * ------------------------------------------------------------------------------------------------------------ */
 
-#define COMMITS 12 /* of each of three parts */
 #define ROWS 3
+#define EVENTS_FEW 81
+#define EVENTS_MANY 1000
+/* Of a long run, so many moments are chosen by chance, unless all are asked for. */
+#define SAMPLES 40
 
 static struct err why;
 static uint64_t acknowledged;
+static uint64_t commits; /* of each of the first two parts; the third has 3 */
 static bool relaxed; /* nothing waits for the disk: then it does lose */
 static unsigned lost;
 
@@ -393,13 +397,13 @@ static bool run_part(int part)
 		audit_store_close(&s);
 		return false;
 	}
-	for (uint64_t from = acknowledged; fine && acknowledged < from + COMMITS * ROWS;) {
+	for (uint64_t from = acknowledged; fine && acknowledged < from + commits * ROWS;) {
 		int tries = 0;
 
 		while (!(fine = commit_one(s, acknowledged)) && ++tries < 4)
 			;
 		/* Checkpoints move pages while it goes on; in the new segment once only. */
-		if (acknowledged == from + ROWS * COMMITS / 2)
+		if (acknowledged == from + commits / 2 * ROWS)
 			audit_store_checkpoint(s, &why);
 		if (part == 2 && fine && acknowledged >= from + 3 * ROWS)
 			break;
@@ -484,15 +488,32 @@ static unsigned long run(unsigned long fail_at, bool lose_power)
 	return ops;
 }
 
-static void run_all(bool lose_power)
+static void run_of(uint64_t events, bool lose_power)
 {
 	const char *text = getenv("AUDIT_POWER_STEP");
-	unsigned long step = text == NULL ? 7 : strtoul(text, NULL, 10), ops = run(0, false), runs = 0;
+	unsigned long step = text == NULL ? 7 : strtoul(text, NULL, 10), ops, runs = 0;
+
+	commits = (events - 3 * ROWS + 2 * ROWS - 1) / (2 * ROWS);
+	ops = run(0, false);
 
 	assert_true(ops > 200);
+	if (text == NULL && events == EVENTS_MANY)
+		step = ops / SAMPLES;
 	for (unsigned long at = 1 + below((unsigned)step); at <= ops; at += step, runs++)
 		run(at, lose_power);
-	print_message("%lu of %lu calls failed in turn\n", runs, ops);
+	print_message("%lu of %lu calls of a run of %lu events failed in turn\n", runs, ops, (unsigned long)events);
+}
+
+static void run_all(bool lose_power)
+{
+	const char *text = getenv("AUDIT_POWER_EVENTS");
+
+	if (text != NULL) {
+		run_of(strtoul(text, NULL, 10), lose_power);
+		return;
+	}
+	run_of(EVENTS_FEW, lose_power);
+	run_of(EVENTS_MANY, lose_power);
 }
 
 static void test_power_loss(void **state)
