@@ -39,7 +39,8 @@ static const char usage[] =
 	"       gatewayctl audit hold place|release|list ...       (the same)\n"
 	"\n"
 	"query shows events of the audit, newest first; tail the last ten, and with -f those that follow.\n"
-	"stats sums sessions, denials, bytes and time up by " AUDIT_STATS_BY ".\n"
+	"stats sums sessions, denials, bytes and time up by KEY:\n"
+	"  " AUDIT_STATS_BY ".\n"
 	"export writes rows (CSV or JSON lines, the oldest first) and a manifest signed with the key into a new directory.\n"
 	"All that is given must hold.\n"
 	"\n"
@@ -47,7 +48,7 @@ static const char usage[] =
 	"  --client ADDR|CIDR      from this client\n"
 	"  --to DEST               NAME, .SUFFIX (it and all below), *.SUFFIX (below only), ADDR or CIDR\n"
 	"  --verdict allow|deny\n"
-	"  --event KIND            open, connected, denied, ended, login-failed, policy, admin, start, stop, flow,\n"
+	"  --event KIND[,KIND]     open, connected, denied, ended, login-failed, policy, admin, start, stop, flow,\n"
 	"                          flow-ended, checkpoint, flow-checkpoint, throttle\n"
 	"  --port PORT             of the destination\n"
 	"  --country CC            the destination lies in this country (rows of before a database was there do not tell)\n"
@@ -56,8 +57,11 @@ static const char usage[] =
 	"  --group GROUP           the user was in it (rows of decisions tell)\n"
 	"  --text TEXT             some text of the row holds this\n"
 	"  --session ID            one session, like 0123-4567-89AB-C\n"
-	"  --since TIME            from then: 15m, 2h, 30d (ago), or YYYY-MM-DD[ HH:MM[:SS]], local or with Z\n"
+	"  --id N                  the row of this id\n"
+	"  --since TIME            from then: 15m, 2h, 30d (ago), or YYYY-MM-DD[ HH:MM[:SS]], local or with Z or +HH:MM\n"
 	"  --until TIME            before then; a date alone includes that day\n"
+	"  --zone ZONE             what local time is, like Europe/Berlin: for times that are given, and in tables\n"
+	"  --columns A,B           these, as CSV names them, and country, asn, groups; for every format\n"
 	"  --limit N               at most N rows (0: all; otherwise a table shows 100)\n"
 	"  --order newest|oldest\n"
 	"  --format table|csv|json\n"
@@ -69,6 +73,7 @@ struct query {
 	bool limited; /* --limit was given */
 	bool tail, follow, following, stats, exports;
 	const char *output, *key; /* of an export */
+	const char *since, *until, *columns;
 	const char *by; /* what sums are made by */
 	int64_t newest; /* the id that the answer's end told of */
 	const char *dir;
@@ -77,12 +82,15 @@ struct query {
 /* ---- words ----------------------------------------------------------------------------------------------------------
  */
 
-static int set_time(struct query *q, const char *option, const char *key, bool end)
+/* Read when the zone is known. */
+static int set_time(struct query *q, const char *option, const char *key, const char *text, bool end)
 {
 	struct err why;
 	int64_t us;
 
-	if (time_parse(optarg, clock_wall_us(), end, &us, &why) != 0)
+	if (text == NULL)
+		return -1;
+	if (time_parse(text, clock_wall_us(), end, &us, &why) != 0)
 		return admin_fail(ADMIN_USAGE, "%s: %s", option, why.text);
 	json_object_set_new(q->filter, key, json_integer(us));
 	return -1;
@@ -131,6 +139,9 @@ static const struct option options[] = {
 	{"order", required_argument, NULL, 0},
 	{"since", required_argument, NULL, 's'},
 	{"until", required_argument, NULL, 'u'},
+	{"zone", required_argument, NULL, 'z'},
+	{"columns", required_argument, NULL, 'c'},
+	{"id", required_argument, NULL, 'i'},
 	{"limit", required_argument, NULL, 'l'},
 	{"rule", required_argument, NULL, 0},
 	{"group", required_argument, NULL, 0},
@@ -150,13 +161,24 @@ static const struct option options[] = {
 
 static int set_option(struct query *q, int c, int index)
 {
+	struct err why;
+
 	switch (c) {
 	case 0:
 		return set_text(q, options[index].name);
 	case 's':
-		return set_time(q, "--since", "since_us", false);
+		q->since = optarg;
+		return -1;
 	case 'u':
-		return set_time(q, "--until", "until_us", true);
+		q->until = optarg;
+		return -1;
+	case 'z':
+		return time_set_zone(optarg, &why) ? -1 : admin_fail(ADMIN_USAGE, "--zone: %s", why.text);
+	case 'c':
+		q->columns = optarg;
+		return -1;
+	case 'i':
+		return set_number(q, "id", "id of a row");
 	case 'l':
 		q->limited = true;
 		return set_number(q, "limit", "number of rows");
@@ -189,8 +211,7 @@ static int set_option(struct query *q, int c, int index)
 		fputs(usage, stdout);
 		return ADMIN_FINE;
 	default:
-		fputs(usage, stderr);
-		return ADMIN_USAGE;
+		return admin_fail(ADMIN_USAGE, "see gatewayctl audit query --help");
 	}
 }
 
@@ -238,6 +259,11 @@ static int parse(struct query *q, int argc, char **argv)
 	if (optind < argc)
 		return admin_fail(ADMIN_USAGE, "\"%s\" is one word too many; see gatewayctl audit query --help",
 				  argv[optind]);
+	if ((code = set_time(q, "--since", "since_us", q->since, false)) >= 0 ||
+	    (code = set_time(q, "--until", "until_us", q->until, true)) >= 0)
+		return code;
+	if (q->columns != NULL && !rows_columns_fit(q->columns, q->stats, &why))
+		return admin_fail(ADMIN_USAGE, "--columns: %s", why.text);
 	if (q->exports && (code = check_export(q)) >= 0)
 		return code;
 	if (q->tail) {
@@ -304,7 +330,7 @@ static int follow(struct query *q, struct rows *rows)
 /* The last rows, oldest first. */
 static int run_tail(struct query *q)
 {
-	struct rows *rows = rows_new(q->format == ROWS_TABLE ? ROWS_LINES : q->format, format_terminal_width(), false);
+	struct rows *rows = rows_new(q->format == ROWS_TABLE ? ROWS_LINES : q->format, format_terminal_width(), false, q->columns);
 	int code;
 
 	if (rows == NULL)
@@ -330,13 +356,13 @@ static int run_query(int argc, char **argv)
 	int code = parse(&q, argc, argv);
 
 	if (code < 0 && (q.tail || q.exports)) {
-		code = q.tail ? run_tail(&q) : audit_export(&(struct export_order){q.filter, q.format, q.dir, q.output, q.key});
+		code = q.tail ? run_tail(&q) : audit_export(&(struct export_order){q.filter, q.format, q.dir, q.output, q.key, q.columns});
 		json_decref(q.filter);
 		return code;
 	}
 
 	if (code < 0) {
-		rows = rows_new(q.format, format_terminal_width(), q.stats);
+		rows = rows_new(q.format, format_terminal_width(), q.stats, q.columns);
 		if (rows == NULL)
 			code = admin_fail(ADMIN_REFUSED, "out of memory");
 		else

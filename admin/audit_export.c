@@ -247,7 +247,7 @@ int audit_export(const struct export_order *o)
 		admin_fail(0, "cannot make the directory %s: %s", o->output, strerror(errno));
 	else if ((x.dir = open(o->output, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)) < 0)
 		admin_fail(0, "cannot open the directory %s: %s", o->output, strerror(errno));
-	else if ((x.events = create_in(x.dir, x.name)) != NULL && (x.rows = rows_new_to(x.events, o->format, 0, false)) != NULL)
+	else if ((x.events = create_in(x.dir, x.name)) != NULL && (x.rows = rows_new_to(x.events, o->format, 0, false, o->columns)) != NULL)
 		code = fill(&x);
 	rows_free(&x.rows);
 	if (x.events != NULL)

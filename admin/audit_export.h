@@ -11,6 +11,7 @@ struct export_order {
 	const char *dir;	 /* the audit's; NULL: a running gatewayd */
 	const char *output;	 /* a directory, to be made */
 	const char *key;
+	const char *columns; /* NULL: all */
 };
 
 /* An exit code. */

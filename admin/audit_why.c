@@ -460,8 +460,6 @@ static int take_row(const json_t *row, void *arg)
 	char buf[FORMAT_TEXT_MAX];
 	const char *event = format_member(row, "event", buf);
 
-	if (job->row != 0 && format_number(row, "id") != (int64_t)job->row)
-		return -1;
 	for (size_t i = 0; i < sizeof decisions / sizeof *decisions; i++)
 		if (strcmp(event, decisions[i]) == 0 && json_array_size(job->rows) < DECISIONS_MAX)
 			json_array_append_new(job->rows, json_deep_copy(row));
@@ -478,9 +476,7 @@ static int find_rows(struct job *job)
 	if (job->row == 0)
 		json_object_set_new(request, "session", json_string(job->target));
 	else
-		json_object_set_new(request, "limit", json_integer(1));
-	if (job->row > 1)
-		json_object_set_new(request, "after", json_integer((json_int_t)job->row - 1));
+		json_object_set_new(request, "id", json_integer((json_int_t)job->row));
 	code = audit_ask(&question, &end);
 	json_decref(request);
 	if (code == ADMIN_FINE && json_array_size(job->rows) == 0)

@@ -90,15 +90,22 @@ void format_lines(FILE *out, const char *text)
 	}
 }
 
+/* A spreadsheet takes a cell for a formula by its first character; blanks before it, and a quote, some leave out. */
+static bool begins_formula(const char *text)
+{
+	text += strspn(text, " \"'");
+	return *text != '\0' && strchr("=+-@\t\r", *text) != NULL;
+}
+
 void format_csv_cell(FILE *out, const char *text)
 {
 	putc('"', out);
-	if (*text != '\0' && strchr("=+-@\t\r", *text) != NULL)
+	if (begins_formula(text))
 		putc('\'', out);
 	for (const unsigned char *in = (const unsigned char *)text; *in != '\0'; in++) {
 		if (*in == '"')
 			fputs("\"\"", out);
-		else if (printable(*in))
+		else if (printable(*in) && !(*in == ';' && begins_formula((const char *)in + 1)))
 			putc(*in, out);
 		else
 			fprintf(out, "\\x%02x", *in);

@@ -22,7 +22,8 @@ void format_lines(FILE *out, const char *text);
 void format_note(FILE *out, const json_t *note);
 
 /* One CSV cell (RFC 4180), always quoted and safe.  A cell that a spreadsheet would take for a formula (it begins with
- * = + - @, a tab or a carriage return) gets a single quote before it. */
+ * = + - @, a tab or a carriage return, blanks and quotes before it left out) gets a single quote before it; and a semicolon before
+ * such a character is escaped, since half of the world's spreadsheets end a cell at it. */
 void format_csv_cell(FILE *out, const char *text);
 
 #define FORMAT_TEXT_MAX 64

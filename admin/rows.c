@@ -2,6 +2,7 @@
 
 #include "admin/rows.h"
 
+#include <ctype.h>
 #include <libsmartcols.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -11,6 +12,8 @@
 
 #include "admin/format.h"
 
+#define CHOICE_MAX 32
+
 struct rows {
 	enum rows_format format;
 	FILE *out;
@@ -19,6 +22,8 @@ struct rows {
 	size_t ncolumns;
 	const char *const *csv; /* columns of CSV */
 	size_t ncsv;
+	bool chosen; /* columns were chosen: what csv has is what tables and JSON have, too */
+	const char *choice[CHOICE_MAX];
 	struct libscols_table *table;
 	json_t *kept; /* array, while rows are kept */
 };
@@ -29,6 +34,9 @@ static const char *const csv_columns[] = {
 	"listener", "user",	"method", "command",  "name",	    "address",	   "port",
 	"rule",	    "revision", "reason", "bytes_up", "bytes_down", "duration_us", "detail",
 };
+
+/* What a row tells besides, when it is asked for. */
+static const char *const more_columns[] = {"country", "asn", "groups"};
 
 #define CELL_MAX 1200
 
@@ -148,6 +156,47 @@ static const struct table_column {
 	{"SESSION", session_cell, 140, 0},
 };
 
+/* Of the destination; of several candidates the first. */
+static const json_t *detail_value(const json_t *row, const char *key)
+{
+	const json_t *detail = json_object_get(row, "detail"), *value = json_object_get(detail, key);
+
+	return value != NULL ? value : json_object_get(json_array_get(json_object_get(detail, "candidates"), 0), key);
+}
+
+static const json_t *column_value(const json_t *row, const char *key)
+{
+	for (size_t i = 0; i < sizeof more_columns / sizeof *more_columns; i++)
+		if (strcmp(more_columns[i], key) == 0)
+			return detail_value(row, key);
+	return json_object_get(row, key);
+}
+
+/* A column that was chosen, in a table: time, bytes and durations as people read them. */
+static const char *chosen_cell(const struct rows *r, const json_t *row, const char *key, char *out)
+{
+	const json_t *value = column_value(row, key);
+	json_t *one;
+
+	if (strcmp(key, "time") == 0)
+		return time_cell(r, row, out);
+	if (strncmp(key, "bytes_", 6) == 0)
+		return bytes_cell(row, key, out);
+	if (strcmp(key, "duration_us") == 0)
+		return value == NULL ? "" : format_duration(format_number(row, key), out);
+	if (json_is_object(value) || json_is_array(value)) {
+		char *text = json_dumps(value, JSON_COMPACT | JSON_ENSURE_ASCII);
+
+		format_safe(text == NULL ? "" : text, out, CELL_MAX);
+		free(text);
+		return out;
+	}
+	one = json_pack("{s:O?}", key, value);
+	plain(one, key, out);
+	json_decref(one);
+	return out;
+}
+
 static bool is_shown(const struct rows *r, const struct table_column *c)
 {
 	return r->width == 0 || r->width >= c->from_width;
@@ -193,7 +242,9 @@ static void table_row(struct rows *r, const json_t *row)
 	char cell[CELL_MAX];
 	size_t at = 0;
 
-	for (size_t i = 0; line != NULL && i < r->ncolumns; i++)
+	for (size_t i = 0; line != NULL && r->chosen && i < r->ncsv; i++)
+		scols_line_set_data(line, i, chosen_cell(r, row, r->csv[i], cell));
+	for (size_t i = 0; line != NULL && !r->chosen && i < r->ncolumns; i++)
 		if (is_shown(r, &r->columns[i]))
 			scols_line_set_data(line, at++, r->columns[i].make(r, row, cell));
 }
@@ -203,10 +254,10 @@ static void line_row(struct rows *r, const json_t *row)
 {
 	char cell[CELL_MAX];
 
-	for (size_t i = 0; i < r->ncolumns; i++) {
-		if (r->columns[i].from_width > 0)
+	for (size_t i = 0; i < (r->chosen ? r->ncsv : r->ncolumns); i++) {
+		if (!r->chosen && r->columns[i].from_width > 0)
 			continue;
-		const char *text = r->columns[i].make(r, row, cell);
+		const char *text = r->chosen ? chosen_cell(r, row, r->csv[i], cell) : r->columns[i].make(r, row, cell);
 
 		fprintf(r->out, "%s%s", i == 0 ? "" : "  ", *text == '\0' ? "-" : text);
 	}
@@ -228,7 +279,7 @@ static void csv_row(const struct rows *r, const json_t *row)
 	char buf[FORMAT_TEXT_MAX];
 
 	for (size_t i = 0; i < r->ncsv; i++) {
-		const json_t *value = json_object_get(row, r->csv[i]);
+		const json_t *value = column_value(row, r->csv[i]);
 
 		if (i > 0)
 			putc(',', r->out);
@@ -238,14 +289,93 @@ static void csv_row(const struct rows *r, const json_t *row)
 			format_csv_cell(r->out, text == NULL ? "" : text);
 			free(text);
 		} else {
-			format_csv_cell(r->out, format_member(row, r->csv[i], buf));
+			json_t *one = json_pack("{s:O?}", r->csv[i], value);
+
+			format_csv_cell(r->out, format_member(one, r->csv[i], buf));
+			json_decref(one);
 		}
 	}
 	fputs("\r\n", r->out);
 }
 
+static void json_row(const struct rows *r, const json_t *row)
+{
+	json_t *picked = r->chosen ? json_object() : json_incref((json_t *)(uintptr_t)row);
+
+	for (size_t i = 0; r->chosen && i < r->ncsv; i++)
+		if (column_value(row, r->csv[i]) != NULL)
+			json_object_set(picked, r->csv[i], (json_t *)(uintptr_t)column_value(row, r->csv[i]));
+	json_dumpf(picked, r->out, JSON_COMPACT | JSON_ENSURE_ASCII);
+	putc('\n', r->out);
+	json_decref(picked);
+}
+
+/* ---- columns that are chosen ----------------------------------------------------------------------------------------
+ */
+
+static const char *known_column(const char *name, size_t len, bool stats)
+{
+	const struct {
+		const char *const *names;
+		size_t n;
+	} lists[] = {{stats ? stats_csv : csv_columns,
+		      stats ? sizeof stats_csv / sizeof *stats_csv : sizeof csv_columns / sizeof *csv_columns},
+		     {more_columns, stats ? 0 : sizeof more_columns / sizeof *more_columns}};
+
+	for (size_t l = 0; l < 2; l++)
+		for (size_t i = 0; i < lists[l].n; i++)
+			if (strlen(lists[l].names[i]) == len && memcmp(lists[l].names[i], name, len) == 0)
+				return lists[l].names[i];
+	return NULL;
+}
+
+/* How many; 0 if one is unknown, or there are too many. */
+static size_t choose(const char *columns, bool stats, const char *choice[CHOICE_MAX])
+{
+	size_t n = 0;
+
+	for (const char *at = columns; at != NULL && n < CHOICE_MAX;) {
+		size_t len = strcspn(at, ",");
+
+		choice[n] = known_column(at, len, stats);
+		if (choice[n++] == NULL)
+			return 0;
+		at = at[len] == ',' ? at + len + 1 : NULL;
+		if (at == NULL)
+			return n;
+	}
+	return 0;
+}
+
+bool rows_columns_fit(const char *columns, bool stats, struct err *why)
+{
+	const char *choice[CHOICE_MAX];
+	char all[400] = "";
+	size_t n = stats ? sizeof stats_csv / sizeof *stats_csv : sizeof csv_columns / sizeof *csv_columns;
+
+	if (choose(columns, stats, choice) > 0)
+		return true;
+	for (size_t i = 0; i < n; i++)
+		snprintf(all + strlen(all), sizeof all - strlen(all), "%s%s", i == 0 ? "" : ",", stats ? stats_csv[i] : csv_columns[i]);
+	for (size_t i = 0; !stats && i < sizeof more_columns / sizeof *more_columns; i++)
+		snprintf(all + strlen(all), sizeof all - strlen(all), ",%s", more_columns[i]);
+	err_set(why, "\"%.100s\": columns are at most %d of %s", columns, CHOICE_MAX, all);
+	return false;
+}
+
 /* ---- life -----------------------------------------------------------------------------------------------------------
  */
+
+static bool is_count(const char *column)
+{
+	static const char *const counts[] = {"id", "port", "client_port", "revision", "bytes_up", "bytes_down", "duration_us",
+					     "sessions", "denied", "asn"};
+
+	for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+		if (strcmp(counts[i], column) == 0)
+			return true;
+	return false;
+}
 
 static struct libscols_table *table_new(const struct rows *r)
 {
@@ -258,18 +388,26 @@ static struct libscols_table *table_new(const struct rows *r)
 		scols_table_set_termforce(table, SCOLS_TERMFORCE_ALWAYS);
 		scols_table_set_termwidth(table, r->width);
 	}
-	for (size_t i = 0; i < r->ncolumns; i++)
+	for (size_t i = 0; r->chosen && i < r->ncsv; i++) {
+		char head[64];
+
+		snprintf(head, sizeof head, "%s", r->csv[i]);
+		for (char *c = head; *c != '\0'; c++)
+			*c = (char)toupper((unsigned char)*c);
+		scols_table_new_column(table, head, 0.05, is_count(r->csv[i]) ? SCOLS_FL_RIGHT : SCOLS_FL_TRUNC);
+	}
+	for (size_t i = 0; !r->chosen && i < r->ncolumns; i++)
 		if (is_shown(r, &r->columns[i]))
 			scols_table_new_column(table, r->columns[i].head, 0.05, r->columns[i].flags);
 	return table;
 }
 
-struct rows *rows_new(enum rows_format format, unsigned width, bool stats)
+struct rows *rows_new(enum rows_format format, unsigned width, bool stats, const char *columns)
 {
-	return rows_new_to(stdout, format, width, stats);
+	return rows_new_to(stdout, format, width, stats, columns);
 }
 
-struct rows *rows_new_to(FILE *out, enum rows_format format, unsigned width, bool stats)
+struct rows *rows_new_to(FILE *out, enum rows_format format, unsigned width, bool stats, const char *columns)
 {
 	struct rows *r = calloc(1, sizeof *r);
 
@@ -279,6 +417,11 @@ struct rows *rows_new_to(FILE *out, enum rows_format format, unsigned width, boo
 	r->ncolumns = stats ? sizeof stats_columns / sizeof *stats_columns : NTABLE;
 	r->csv = stats ? stats_csv : csv_columns;
 	r->ncsv = stats ? sizeof stats_csv / sizeof *stats_csv : sizeof csv_columns / sizeof *csv_columns;
+	if (columns != NULL) {
+		r->ncsv = choose(columns, stats, r->choice);
+		r->csv = r->choice;
+		r->chosen = true;
+	}
 	r->format = format;
 	r->out = out;
 	r->width = width;
@@ -316,8 +459,7 @@ void rows_add(struct rows *r, const json_t *row)
 		csv_row(r, row);
 		break;
 	case ROWS_JSON:
-		json_dumpf(row, r->out, JSON_COMPACT | JSON_ENSURE_ASCII);
-		putc('\n', r->out);
+		json_row(r, row);
 		break;
 	}
 }

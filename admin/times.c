@@ -3,12 +3,15 @@
 #include "admin/times.h"
 
 #include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static int bad(const char *text, struct err *why)
 {
-	return err_set(why, "\"%.64s\" is no time: write 15m, 2h or 30d (ago), or YYYY-MM-DD[ HH:MM[:SS]][Z]", text);
+	return err_set(why, "\"%.64s\" is no time: write 15m, 2h or 30d (ago), or YYYY-MM-DD[ HH:MM[:SS]][Z|+HH:MM]", text);
 }
 
 /* Reads digits; returns how many there were, at most max. */
@@ -69,29 +72,69 @@ static bool clock_part(const char **at, struct tm *tm)
 	return digits(at, 2, &tm->tm_sec) == 2;
 }
 
+/* "Z", "+02:00" or "-0530": seconds to the east of Greenwich.  False: it is none. */
+static bool offset(const char **at, int *seconds)
+{
+	int sign = **at == '-' ? -1 : 1, hours, minutes;
+
+	*seconds = 0;
+	if (**at == 'Z') {
+		++*at;
+		return true;
+	}
+	if (*(*at)++ == '\0' || digits(at, 2, &hours) != 2)
+		return false;
+	*at += **at == ':';
+	if (digits(at, 2, &minutes) != 2 || hours > 14 || minutes > 59)
+		return false;
+	*seconds = sign * (hours * 3600 + minutes * 60);
+	return true;
+}
+
+bool time_set_zone(const char *name, struct err *why)
+{
+	char path[300];
+
+	if (*name == '\0' || *name == '/' || strstr(name, "..") != NULL ||
+	    strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-/") != strlen(name) || strlen(name) > 200) {
+		err_set(why, "\"%.64s\" is no name of a zone, like Europe/Berlin", name);
+		return false;
+	}
+	snprintf(path, sizeof path, "/usr/share/zoneinfo/%s", name);
+	if (strcmp(name, "UTC") != 0 && access(path, R_OK) != 0) {
+		err_set(why, "this machine knows no zone %s", name);
+		return false;
+	}
+	setenv("TZ", name, 1);
+	tzset();
+	return true;
+}
+
 int time_parse(const char *text, int64_t now_us, bool end, int64_t *out, struct err *why)
 {
 	struct tm tm = {.tm_isdst = -1};
 	const char *at = text;
-	bool utc, date_only;
+	bool fixed, date_only;
+	int east = 0;
 
 	if (relative(text, now_us, out))
 		return 0;
 	if (digits(&at, 4, &tm.tm_year) != 4 || *at++ != '-' || digits(&at, 2, &tm.tm_mon) != 2 || *at++ != '-' ||
 	    digits(&at, 2, &tm.tm_mday) != 2)
 		return bad(text, why);
-	date_only = *at == '\0' || strcmp(at, "Z") == 0;
+	date_only = *at != ' ' && *at != 'T';
 	if (!date_only && !clock_part(&at, &tm))
 		return bad(text, why);
-	utc = *at == 'Z';
-	at += utc;
+	fixed = *at == 'Z' || *at == '+' || *at == '-';
+	if (fixed && !offset(&at, &east))
+		return bad(text, why);
 	tm.tm_year -= 1900;
 	tm.tm_mon -= 1;
 	if (*at != '\0' || !valid(&tm))
 		return bad(text, why);
 	if (date_only && end)
 		tm.tm_mday++; /* mktime(3) carries it over */
-	time_t seconds = utc ? timegm(&tm) : mktime(&tm);
+	time_t seconds = fixed ? timegm(&tm) - east : mktime(&tm);
 
 	if (seconds < 0)
 		return bad(text, why);

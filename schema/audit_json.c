@@ -125,16 +125,27 @@ static int set_client(struct audit_filter *f, const char *text, struct err *why)
 				      : "a client is an address or a prefix like 192.0.2.0/24");
 }
 
+/* One kind, or several with commas between them. */
 static int set_event(struct audit_filter *f, const char *text, struct err *why)
 {
-	enum audit_kind kind = audit_kind_parse(text);
+	uint32_t kinds = 0;
 
-	if (kind == AUDIT_KIND_COUNT)
-		return err_set(
-			why,
-			"an event is open, connected, denied, ended, login-failed, policy, admin, start, stop, flow, "
-			"flow-ended, checkpoint, flow-checkpoint or throttle");
-	f->kinds = f->kinds == 0 ? 1u << kind : f->kinds & 1u << kind;
+	for (const char *at = text; at != NULL;) {
+		const char *comma = strchr(at, ',');
+		size_t len = strcspn(at, ",");
+		char word[32] = "";
+
+		if (len < sizeof word)
+			memcpy(word, at, len);
+		enum audit_kind kind = audit_kind_parse(word);
+
+		if (kind == AUDIT_KIND_COUNT)
+			return err_set(why, "an event is open, connected, denied, ended, login-failed, policy, admin, start, stop, "
+					    "flow, flow-ended, checkpoint, flow-checkpoint or throttle");
+		kinds |= 1u << kind;
+		at = comma == NULL ? NULL : comma + 1;
+	}
+	f->kinds = f->kinds == 0 ? kinds : f->kinds & kinds;
 	return f->kinds == 0 ? err_set(why, "no event of this kind has this verdict") : 0;
 }
 
@@ -224,6 +235,12 @@ static int set_after(struct audit_filter *f, int64_t value, struct err *why)
 	return 0;
 }
 
+static int set_id(struct audit_filter *f, int64_t value, struct err *why)
+{
+	f->id = (uint64_t)value;
+	return value >= 1 ? 0 : err_set(why, "the id of a row is a number from 1 on");
+}
+
 static int set_limit(struct audit_filter *f, int64_t value, struct err *why)
 {
 	(void)why;
@@ -244,7 +261,7 @@ static const struct filter_key {
 	{"rule", set_rule, NULL},      {"group", set_group, NULL},
 	{"text", set_some_text, NULL}, {"revision", NULL, set_revision},
 	{"port", NULL, set_port},      {"after", NULL, set_after},
-	{"country", set_country, NULL},
+	{"country", set_country, NULL}, {"id", NULL, set_id},
 };
 
 static int set_key(struct audit_filter *f, const struct filter_key *k, const json_t *value, struct err *why)

@@ -15,6 +15,6 @@ json_t *audit_event_json(uint64_t id, const struct audit_event *e);
 const char *audit_time_text(int64_t time_us, char buf[AUDIT_TIME_TEXT_MAX]);
 
 /* Reads {"user", "client", "to", "verdict", "event", "session": texts; "rule", "group", "text", "country": texts; "since_us",
- * "until_us", "limit", "revision", "port", "after": integers; "order": "newest" or "oldest"}, each optional; any other
+ * "until_us", "limit", "revision", "port", "after", "id": integers; "order": "newest" or "oldest"}, each optional; any other
  * key or type is an error.  0, or -1 with *why. */
 int audit_filter_json(const json_t *object, struct audit_filter *out, struct err *why);

@@ -347,7 +347,10 @@ struct audit_query *audit_query_new(struct audit_archive *a, const struct audit_
 	}
 	q->archive = a;
 	q->filter = *f;
-	q->filter.oldest_first |= f->after != 0;
+	/* One row: it comes right after the one before it. */
+	if (f->id > 1)
+		q->filter.after = f->id - 1;
+	q->filter.oldest_first |= q->filter.after != 0;
 	if (q->filter.oldest_first) {
 		q->begin = f->since_us == 0 ? INT64_MIN : f->since_us;
 		q->far = f->until_us == 0 ? INT64_MAX : f->until_us - 1;
@@ -357,6 +360,8 @@ struct audit_query *audit_query_new(struct audit_archive *a, const struct audit_
 	}
 	bound_all(a);
 	choose_cursors(q);
+	if (f->id != 0 && q->newest_id > (int64_t)f->id)
+		q->newest_id = (int64_t)f->id;
 	return q;
 }
 

@@ -33,6 +33,7 @@ struct audit_filter {
 	char country[3];		/* of the destination, as the row's detail tells; "": any */
 	uint32_t revision;		/* 0: any */
 	uint16_t port;			/* of the destination; 0: any */
+	uint64_t id;			/* of one row; 0: any */
 	uint64_t after;			/* not 0: rows with a higher id only, in the order of ids */
 	uint64_t limit;			/* rows; 0: all */
 	bool oldest_first;

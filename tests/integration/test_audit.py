@@ -1,6 +1,7 @@
 """The rows of a session: what they say, and when they are there."""
 
 import csv
+import datetime
 import io
 import json
 import os
@@ -169,10 +170,25 @@ def test_more_filters(gateway, echo):
     assert [r["event"] for r in g.rows("--text", "mail.exam")] == ["denied"]
     assert {r["event"] for r in g.rows("--group", "staff")} >= {"open"}
     assert g.rows("--group", "nobody") == [] and g.rows("--text", "no such text") == []
+    assert {r["event"] for r in g.rows("--event", "denied,ended")} == {"denied", "ended"}
+    one = g.rows("--rule", "no-smtp")[0]
+    assert g.rows("--id", str(one["id"])) == [one] and g.rows("--id", str(10**9)) == [] and g.rows("--id", "1")[0]["id"] == 1
+    # Columns, and the zone that times are shown in.
+    row = json.loads(g.ctl("audit", "query", "--id", str(one["id"]), "--columns", "port,rule,groups", "--format", "json").out)
+    assert row == {"port": 25, "rule": "no-smtp", "groups": ["staff"]}
+    cells = list(csv.reader(io.StringIO(g.ctl("audit", "query", "--id", str(one["id"]), "--columns", "rule,port", "--format", "csv").out)))
+    assert cells == [["rule", "port"], ["no-smtp", "25"]]
+    there = datetime.datetime.fromisoformat(one["time"][:19]) + datetime.timedelta(hours=9)
+    table = g.ctl("audit", "query", "--id", str(one["id"]), "--columns", "time,rule", "--zone", "Asia/Tokyo").out.splitlines()
+    assert table[0].split() == ["TIME", "RULE"] and table[1].split() == [*str(there).split(), "no-smtp"]
+    assert g.rows("--id", str(one["id"]), "--since", f"{there}+09:00") == [one]
+    assert g.rows("--id", str(one["id"]), "--until", f"{there}", "--zone", "Asia/Tokyo") == []
     revision = g.revision()
     assert {r["revision"] for r in g.rows("--revision", str(revision))} == {revision}
     assert g.rows("--revision", str(revision + 1)) == []
-    for wrong in (["--port", "0"], ["--port", "65536"], ["--port", "x"], ["--revision", "0"], ["--rule", ""], ["-f"]):
+    for wrong in (["--port", "0"], ["--port", "65536"], ["--port", "x"], ["--revision", "0"], ["--rule", ""], ["-f"],
+                  ["--id", "0"], ["--columns", "rule,x"], ["--columns", ""], ["--zone", "../etc"], ["--zone", "Mars"], ["--event", "open,"],
+                  ["--country", "DEU"], ["-o", "x"], ["--nope"]):
         assert g.ctl("audit", "query", *wrong, check=False).returncode == 2
 
 

@@ -113,7 +113,7 @@ static char *printed(enum rows_format format, unsigned width, const json_t *row)
 	assert_non_null(file);
 	fflush(stdout);
 	dup2(fileno(file), STDOUT_FILENO);
-	r = rows_new(format, width, false);
+	r = rows_new(format, width, false, NULL);
 	rows_add(r, row);
 	rows_end(r);
 	rows_free(&r);
@@ -227,6 +227,10 @@ static void test_times(void **state)
 	assert_true(when("2026-11-25T19:30:01Z", true) == NOW);
 	assert_true(when("2026-11-25 19:30Z", false) == NOW - 1000000);
 	assert_true(when("1970-01-01Z", false) == 1);
+	/* In whatever zone it was written. */
+	assert_true(when("2026-11-25 20:30:01+01:00", false) == NOW);
+	assert_true(when("2026-11-25T14:00:01-0530", false) == NOW);
+	assert_true(when("2026-11-25+01:00", false) == when("2026-11-24 23:00Z", false));
 	/* A date as an end includes its day. */
 	assert_true(when("2026-11-25Z", true) - when("2026-11-25Z", false) == INT64_C(86400000000));
 	assert_true(when("2024-12-31Z", true) == when("2025-01-01Z", false));
@@ -253,7 +257,11 @@ static void test_times_refused(void **state)
 					    "1969-12-31",
 					    "9999999h",
 					    "2026-11-25 1:30",
-					    "2026-11-25 19"};
+					    "2026-11-25 19",
+					    "2026-11-25 19:30+1",
+					    "2026-11-25 19:30+15:00",
+					    "2026-11-25 19:30+01:60",
+					    "2026-11-25 19:30Zx"};
 	int64_t us;
 
 	(void)state;
