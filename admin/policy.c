@@ -27,9 +27,12 @@ static const char usage_text[] =
 	"       gatewayctl policy fmt FILE\n"
 	"       gatewayctl policy test FILE [--json]\n"
 	"       gatewayctl policy diff [--json] [--at \"YYYY-MM-DD HH:MM\"] OLD NEW\n"
-	"       gatewayctl policy apply FILE|- [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--yes | --max-ended N] [--json]\n"
+	"       gatewayctl policy apply FILE|- [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--yes | --max-ended N]\n"
+	"           [--confirm TIME] [--json]\n"
 	"       gatewayctl policy edit [FILE] [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--yes | --max-ended N]\n"
-	"       gatewayctl policy rollback N [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--yes | --max-ended N] [--json]\n"
+	"       gatewayctl policy rollback N [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--yes | --max-ended N]\n"
+	"           [--confirm TIME] [--json]\n"
+	"       gatewayctl policy confirm [--json] [N]\n"
 	"       gatewayctl policy log [--limit N] [--json]\n"
 	"       gatewayctl policy show [--json] [N]\n"
 	"       gatewayctl policy export [-o DIR] [N]\n"
@@ -528,6 +531,7 @@ int admin_policy(int argc, char **argv)
 		     {"diff", diff},
 		     {"explain", explain},
 		     {"apply", revision_apply},
+		     {"confirm", revision_confirm},
 		     {"rollback", revision_rollback},
 		     {"log", revision_log},
 		     {"show", revision_show},

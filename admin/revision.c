@@ -21,10 +21,14 @@
 #include "admin/policy_load.h"
 
 #define COMMENT_MAX 1023
+#define CONFIRM_MAX_S (24 * 3600)
 
 static const char usage_text[] =
-	"usage: gatewayctl policy apply FILE|- [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--yes | --max-ended N] [--json]\n"
-	"       gatewayctl policy rollback N [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--yes | --max-ended N] [--json]\n"
+	"usage: gatewayctl policy apply FILE|- [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--yes | --max-ended N]\n"
+	"           [--confirm TIME] [--json]\n"
+	"       gatewayctl policy rollback N [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--yes | --max-ended N]\n"
+	"           [--confirm TIME] [--json]\n"
+	"       gatewayctl policy confirm [--json] [N]\n"
 	"       gatewayctl policy log [--limit N] [--json]\n"
 	"       gatewayctl policy show [--json] [N]\n"
 	"       gatewayctl policy export [-o DIR] [N]\n";
@@ -41,6 +45,18 @@ struct options {
 	uint32_t limit;
 	const char *directory, *word;
 };
+
+/* "30s", "5m", "2h": up to a day. */
+static bool read_time(const char *text, uint32_t *seconds)
+{
+	size_t digits = strspn(text, "0123456789");
+	unsigned unit = text[digits] == 's' ? 1 : text[digits] == 'm' ? 60 : text[digits] == 'h' ? 3600 : 0;
+
+	if (digits == 0 || digits > 5 || unit == 0 || text[digits + 1] != '\0')
+		return false;
+	*seconds = (uint32_t)strtoul(text, NULL, 10) * unit;
+	return *seconds > 0 && *seconds <= CONFIRM_MAX_S;
+}
 
 bool revision_option(struct revision_options *o, int c)
 {
@@ -66,6 +82,8 @@ bool revision_option(struct revision_options *o, int c)
 	case 'm':
 		o->has_max = true;
 		return revision_number(optarg, &o->max_ended) && !o->yes;
+	case 'k':
+		return read_time(optarg, &o->confirm_s);
 	default:
 		return false;
 	}
@@ -115,6 +133,7 @@ static json_t *order(const char *command, const struct revision_options *o)
 	if (o->has_if)
 		json_object_set_new(request, "if_revision", json_integer(o->if_revision));
 	json_object_set_new(request, "yes", json_boolean(o->yes));
+	json_object_set_new(request, "confirm_s", json_integer(o->confirm_s));
 	json_object_set_new(request, "max_ended", json_integer(o->max_ended));
 	if (o->comment != NULL)
 		json_object_set_new(request, "comment", json_string(o->comment));
@@ -250,7 +269,8 @@ static int finish(json_t *reply, const struct revision_options *o, const struct 
 		printf("it could be applied, with %" PRId64 " warnings; nothing was changed, revision %" PRId64 " is active\n", warnings,
 		       revision);
 	else if (!o->json)
-		printf("policy revision %" PRId64 " is active\n", revision);
+		printf("policy revision %" PRId64 " is active%s\n", revision,
+		       o->confirm_s > 0 ? " on trial: what was before returns unless `gatewayctl policy confirm` comes in time" : "");
 	if (ok && !o->json)
 		tell_ended(reply, o);
 	json_decref(reply);
@@ -343,6 +363,29 @@ int revision_rollback(int argc, char **argv)
 	return reply == NULL ? code : finish(reply, &o.change, NULL);
 }
 
+int revision_confirm(int argc, char **argv)
+{
+	struct options o;
+	json_t *request, *reply;
+	uint32_t id = 0;
+	int code;
+
+	if (read_options(argc, argv, "j", 0, &o) != 0 || (o.word != NULL && !revision_number(o.word, &id)))
+		return usage();
+	request = json_pack("{s:s}", "command", "policy-confirm");
+	if (o.word != NULL)
+		json_object_set_new(request, "revision", json_integer(id));
+	reply = client_ask(request, NULL, &code);
+	if (reply == NULL)
+		return code;
+	if (o.json)
+		print_json(reply);
+	else
+		printf("policy revision %" PRId64 " is confirmed\n", format_number(reply, "revision"));
+	json_decref(reply);
+	return ADMIN_FINE;
+}
+
 /* ---- looking ------------------------------------------------------------------------------------------------------------
  */
 
@@ -381,6 +424,21 @@ static void size_text(const json_t *revision, char *out, size_t size)
 		snprintf(out, size, "%s + %s in %" PRId64 " files", text, lists, files);
 }
 
+/* Where it came from, and what became of its trial. */
+static const char *origin(const json_t *revision, char *out, size_t size)
+{
+	const json_t *trial = json_object_get(revision, "trial");
+	char buf[FORMAT_TEXT_MAX], state_buf[FORMAT_TEXT_MAX], whole[FORMAT_TEXT_MAX + 64];
+	const char *state = format_member(trial, "state", state_buf);
+
+	snprintf(whole, sizeof whole, "%s%s", format_member(revision, "source", buf),
+		 trial == NULL			       ? ""
+		 : strcmp(state, "confirmed") == 0     ? ", confirmed"
+		 : strcmp(state, "pending") == 0       ? ", on trial"
+						       : ", not confirmed");
+	return format_safe(whole, out, size);
+}
+
 static void add_line(struct libscols_table *table, const json_t *revision)
 {
 	struct libscols_line *line = scols_table_new_line(table, NULL);
@@ -391,7 +449,7 @@ static void add_line(struct libscols_table *table, const json_t *revision)
 	scols_line_set_data(line, 0, text);
 	scols_line_set_data(line, 1, moment(revision, buf));
 	scols_line_set_data(line, 2, author(revision, text, sizeof text));
-	scols_line_set_data(line, 3, format_safe(format_member(revision, "source", buf), text, sizeof text));
+	scols_line_set_data(line, 3, origin(revision, text, sizeof text));
 	size_text(revision, text, sizeof text);
 	scols_line_set_data(line, 4, text);
 	scols_line_set_data(line, 5, format_safe(format_member(revision, "comment", buf), text, sizeof text));

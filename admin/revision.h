@@ -8,6 +8,7 @@
 /* argv[0] is the verb.  Each returns an exit code. */
 int revision_apply(int argc, char **argv);
 int revision_rollback(int argc, char **argv);
+int revision_confirm(int argc, char **argv);
 int revision_log(int argc, char **argv);
 int revision_show(int argc, char **argv);
 int revision_export(int argc, char **argv);
@@ -15,7 +16,7 @@ int revision_export(int argc, char **argv);
 /* What every verb that changes the policy in force can be told. */
 struct revision_options {
 	bool json, strict, dry_run, has_if, yes, has_max;
-	uint32_t if_revision, max_ended;
+	uint32_t if_revision, max_ended, confirm_s;
 	const char *comment;
 };
 
@@ -23,8 +24,9 @@ struct revision_options {
 #define REVISION_OPTIONS                                                                                               \
 	{"json", no_argument, NULL, 'j'}, {"strict", no_argument, NULL, 's'}, {"dry-run", no_argument, NULL, 'd'},     \
 		{"if-revision", required_argument, NULL, 'i'}, {"comment", required_argument, NULL, 'c'},              \
-		{"yes", no_argument, NULL, 'y'}, {"max-ended", required_argument, NULL, 'm'}
-#define REVISION_LETTERS "jsdicym"
+		{"yes", no_argument, NULL, 'y'}, {"max-ended", required_argument, NULL, 'm'},                  \
+		{"confirm", required_argument, NULL, 'k'}
+#define REVISION_LETTERS "jsdicymk"
 
 /* False if c is none of them, or optarg does not fit it. */
 bool revision_option(struct revision_options *o, int c);

@@ -53,7 +53,7 @@ static void show_gateway(const json_t *status)
 
 static void show_policy(const json_t *status)
 {
-	const json_t *policy = json_object_get(status, "policy"), *warning;
+	const json_t *policy = json_object_get(status, "policy"), *trial = json_object_get(policy, "trial"), *warning;
 	char when[FORMAT_TEXT_MAX], safe[1024];
 	size_t i;
 
@@ -62,6 +62,9 @@ static void show_policy(const json_t *status)
 	if (json_object_get(policy, "loaded_at") != NULL)
 		printf(", loaded %s", format_safe(moment(policy, "loaded_at", when), safe, sizeof safe));
 	putchar('\n');
+	if (trial != NULL)
+		printf("  on trial: revision %" PRId64 " returns at %s unless it is confirmed (gatewayctl policy confirm)\n",
+		       format_number(trial, "previous"), format_safe(moment(trial, "until", when), safe, sizeof safe));
 	json_array_foreach(json_object_get(policy, "warnings"), i, warning) if (json_is_string(warning))
 		printf("  warning: %s\n", format_safe(json_string_value(warning), safe, sizeof safe));
 }

@@ -17,7 +17,7 @@ _Static_assert(POLICY_HASH_BYTES == crypto_generichash_BYTES, "the hash is libso
 struct policy_store {
 	struct db *db;
 	struct db_stmt *active, *find_content, *add_content, *add_revision, *activate, *add_import, *last_import, *get,
-		*list, *text, *add_file, *files;
+		*list, *text, *add_file, *files, *add_trial, *trial, *confirm;
 };
 
 static const struct db_permit permits[] = {
@@ -26,10 +26,13 @@ static const struct db_permit permits[] = {
 	{.table = "activation", .insert = true},
 	{.table = "import", .insert = true},
 	{.table = "revision_file", .insert = true},
+	{.table = "trial", .insert = true},
+	{.table = "confirmation", .insert = true},
 };
 
 static const struct db_permit read_permits[] = {
-	{.table = "content"}, {.table = "revision"}, {.table = "activation"}, {.table = "import"}, {.table = "revision_file"}};
+	{.table = "content"}, {.table = "revision"}, {.table = "activation"}, {.table = "import"}, {.table = "revision_file"},
+	{.table = "trial"}, {.table = "confirmation"}};
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
@@ -37,11 +40,13 @@ static const struct db_permit read_permits[] = {
 	"r.id, r.time, r.author_uid, r.author, r.source, r.comment, c.hash, length(c.text), r.checks, r.content, r.name, "      \
 	"(SELECT count(*) FROM revision_file AS f WHERE f.revision = r.id), "                                          \
 	"(SELECT sum(length(k.text)) FROM revision_file AS f JOIN content AS k ON k.id = f.content "       \
-	"WHERE f.revision = r.id)"
-#define REVISION_FROM " FROM revision AS r JOIN content AS c ON c.id = r.content "
+	"WHERE f.revision = r.id), t.until, k.time"
+#define REVISION_FROM                                                                                                  \
+	" FROM revision AS r JOIN content AS c ON c.id = r.content LEFT JOIN trial AS t ON t.revision = r.id "         \
+	"LEFT JOIN confirmation AS k ON k.revision = r.id "
 
 enum { COL_ID, COL_TIME, COL_UID, COL_AUTHOR, COL_SOURCE, COL_COMMENT, COL_HASH, COL_LENGTH, COL_CHECKS, COL_CONTENT, COL_NAME,
-       COL_FILES, COL_FILES_BYTES };
+       COL_FILES, COL_FILES_BYTES, COL_TRIAL_UNTIL, COL_CONFIRMED };
 
 static int prepare(struct policy_store *s, bool read_only, struct err *why)
 {
@@ -66,6 +71,11 @@ static int prepare(struct policy_store *s, bool read_only, struct err *why)
 		 "SELECT f.name, c.text, c.hash FROM revision_file AS f JOIN content AS c ON c.id = f.content "
 		 "WHERE f.revision = ?1 ORDER BY f.position"},
 		{&s->activate, true, "INSERT INTO activation (revision, time, uid) VALUES (?1, ?2, ?3)"},
+		{&s->add_trial, true, "INSERT INTO trial (revision, previous, until, lasts) VALUES (?1, ?2, ?3, ?4)"},
+		{&s->trial, false,
+		 "SELECT t.previous, t.until, t.lasts, r.author_uid, r.author FROM trial AS t JOIN revision AS r ON r.id = t.revision "
+		 "WHERE t.revision = ?1 AND NOT EXISTS (SELECT 1 FROM confirmation AS k WHERE k.revision = t.revision)"},
+		{&s->confirm, true, "INSERT INTO confirmation (revision, time, author_uid, author) VALUES (?1, ?2, ?3, ?4)"},
 		{&s->add_import, true, "INSERT INTO import (revision, hash, time) VALUES (?1, ?2, ?3)"},
 	};
 
@@ -201,6 +211,44 @@ static int add_files(struct policy_store *s, const struct policy_new *n, uint32_
 	return 0;
 }
 
+/* 1, 0 or -1: whether this revision, the active one, is on trial. */
+static int read_trial(struct policy_store *s, uint32_t active, struct policy_trial *out, struct err *why)
+{
+	*out = (struct policy_trial){.revision = active};
+	db_bind_i64(s->trial, 1, active);
+	enum db_step rc = db_step(s->trial, why);
+
+	if (rc == DB_ROW) {
+		out->previous = (uint32_t)db_i64(s->trial, 0);
+		out->until_us = db_i64(s->trial, 1);
+		out->lasts_us = db_i64(s->trial, 2);
+		out->author_uid = (uint32_t)db_i64(s->trial, 3);
+		db_text(s->trial, 4, out->author, sizeof out->author);
+	}
+	db_reset(s->trial);
+	return rc == DB_FAILED ? -1 : rc == DB_ROW;
+}
+
+/* What returns is what ruled last without being on trial itself. */
+static int add_trial(struct policy_store *s, const struct policy_new *n, uint32_t id, uint32_t active, struct err *why)
+{
+	struct policy_trial before;
+	int rc;
+
+	if (n->lasts_us == 0)
+		return 0;
+	if (active == 0)
+		return err_set(why, "there is no revision yet that could return");
+	rc = read_trial(s, active, &before, why);
+	if (rc < 0)
+		return -1;
+	db_bind_i64(s->add_trial, 1, id);
+	db_bind_i64(s->add_trial, 2, rc == 1 ? before.previous : active);
+	db_bind_i64(s->add_trial, 3, n->time_us + n->lasts_us);
+	db_bind_i64(s->add_trial, 4, n->lasts_us);
+	return db_run(s->add_trial, why);
+}
+
 static int activate(struct policy_store *s, const struct policy_new *n, const uint8_t *hash, uint32_t id,
 		    struct err *why)
 {
@@ -232,7 +280,7 @@ static int add_in_transaction(struct policy_store *s, const struct policy_new *n
 	policy_store_hash(n->text, n->len, hash);
 	content = content_id(s, n->text, n->len, hash, why);
 	if (content < 0 || add_revision(s, n, content, id, why) != 0 || add_files(s, n, *id, why) != 0 ||
-	    activate(s, n, hash, *id, why) != 0)
+	    add_trial(s, n, *id, active, why) != 0 || activate(s, n, hash, *id, why) != 0)
 		return -1;
 	return 0;
 }
@@ -292,6 +340,8 @@ static void read_revision(struct db_stmt *s, struct policy_revision *r)
 	db_text(s, COL_NAME, r->name, sizeof r->name);
 	r->nfiles = (uint32_t)db_i64(s, COL_FILES);
 	r->files_bytes = (uint64_t)db_i64(s, COL_FILES_BYTES);
+	r->trial_until_us = db_i64(s, COL_TRIAL_UNTIL);
+	r->confirmed_us = db_i64(s, COL_CONFIRMED);
 }
 
 /* A malloc'd, terminated copy of a column, or NULL. */
@@ -416,4 +466,46 @@ int policy_store_import(struct policy_store *s, struct policy_import *out, struc
 	}
 	db_reset(s->last_import);
 	return rc == DB_FAILED ? -1 : 0;
+}
+
+/* ---- trials ---------------------------------------------------------------------------------------------------- */
+
+int policy_store_trial(struct policy_store *s, struct policy_trial *out, struct err *why)
+{
+	uint32_t active;
+
+	*out = (struct policy_trial){0};
+	if (policy_store_active(s, &active, why) != 0)
+		return -1;
+	return read_trial(s, active, out, why);
+}
+
+static int confirm_in_transaction(struct policy_store *s, uint32_t revision, int64_t time_us, uint32_t author_uid, const char *author,
+				  struct err *why)
+{
+	struct policy_trial t;
+	int rc = policy_store_trial(s, &t, why);
+
+	if (rc != 1 || t.revision != revision)
+		return rc < 0 ? -1 : 1;
+	db_bind_i64(s->confirm, 1, revision);
+	db_bind_i64(s->confirm, 2, time_us);
+	db_bind_i64(s->confirm, 3, author_uid);
+	db_bind_text(s->confirm, 4, author);
+	return db_run(s->confirm, why);
+}
+
+int policy_store_confirm(struct policy_store *s, uint32_t revision, int64_t time_us, uint32_t author_uid, const char *author,
+			 struct err *why)
+{
+	int rc;
+
+	if (db_begin(s->db, why) != 0)
+		return -1;
+	rc = confirm_in_transaction(s, revision, time_us, author_uid, author, why);
+	if (rc == 0)
+		rc = db_commit(s->db, why);
+	if (rc != 0)
+		db_rollback(s->db);
+	return rc;
 }

@@ -43,6 +43,7 @@ struct policy_new {
 	const char *comment;
 	const char *checks; /* what the checks said: warnings, one a line */
 	int64_t time_us;
+	int64_t lasts_us;  /* on trial for so long; 0: for good */
 	bool imported;	   /* text is that of the configured policy file: remembered as the last import */
 	bool check_active; /* refuse (1) unless the active revision is still if_active (0: none yet) */
 	uint32_t if_active;
@@ -67,6 +68,8 @@ struct policy_revision {
 	char name[POLICY_NAME_MAX + 1]; /* of the text */
 	uint32_t nfiles;
 	uint64_t files_bytes;
+	int64_t trial_until_us; /* put into force on trial; 0: for good */
+	int64_t confirmed_us;   /* when it was; 0: it was not */
 };
 
 /* Texts and files are compared with their hashes when they are read: what is damaged is refused, not believed. */
@@ -85,6 +88,20 @@ typedef bool policy_row(const struct policy_revision *r, void *arg);
 /* Newest first, older than `before` (0: from the newest), at most `limit` (0: all).  row must not wait. */
 int policy_store_list(struct policy_store *s, uint32_t before, unsigned limit, policy_row *row, void *arg,
 		      struct err *why);
+
+/* A revision on trial that rules and is not confirmed. */
+struct policy_trial {
+	uint32_t revision, previous; /* which returns */
+	int64_t until_us, lasts_us;
+	uint32_t author_uid; /* who put it on trial */
+	char author[256];
+};
+
+/* 1 with *out, 0: the active revision is not on trial, -1 with *why. */
+int policy_store_trial(struct policy_store *s, struct policy_trial *out, struct err *why);
+/* 0: the revision rules for good now; 1: it is not the active one, or not on trial; -1 with *why. */
+int policy_store_confirm(struct policy_store *s, uint32_t revision, int64_t time_us, uint32_t author_uid, const char *author,
+			 struct err *why);
 
 struct policy_import {
 	uint32_t revision; /* 0: the file was never imported */

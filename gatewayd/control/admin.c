@@ -203,6 +203,7 @@ static const struct command {
 	{"policy-head", revisions_head, RIGHT_VIEW, NULL, NULL},
 	{"policy-apply", revisions_apply, RIGHT_ADMINISTER, NULL, NULL},
 	{"policy-rollback", revisions_rollback, RIGHT_ADMINISTER, NULL, NULL},
+	{"policy-confirm", confirm_order, RIGHT_ADMINISTER, NULL, NULL},
 	{"policy-log", revisions_log, RIGHT_VIEW, NULL, NULL},
 	{"policy-get", revisions_get, RIGHT_VIEW, NULL, NULL},
 	{"audit-query", command_audit_query, RIGHT_AUDIT, NULL, NULL},

@@ -312,6 +312,7 @@ int control_main(struct child *child)
 	LIST_INIT(&c->peers);
 	TAILQ_INIT(&c->spawns);
 	LIST_INIT(&c->previews);
+	confirm_init(c);
 	roles_init(c);
 	tables_init(c);
 	c->recording = recording_new(

@@ -77,6 +77,8 @@ struct policy_order {
 	bool force;        /* ORDER_RELOAD: even if the store has moved on */
 	bool strict;       /* warnings refuse it */
 	bool dry_run;      /* everything but the change */
+	unsigned confirm_s; /* on trial for so long; 0: for good */
+	bool unconfirmed;  /* ORDER_ROLLBACK: by itself, from a revision that nobody confirmed */
 	bool yes;          /* ORDER_APPLY, ORDER_ROLLBACK: however many live sessions it ends; */
 	uint64_t max_ended; /* else so many at most */
 	bool check_active; /* only if if_active is in force */
@@ -136,6 +138,14 @@ struct table {
 	int64_t loaded_us;    /* wall clock; 0: by a control before this one */
 };
 
+/* The revision in force, while it is on trial. */
+struct confirm {
+	bool pending;
+	struct policy_trial trial;
+	int64_t ends_us; /* monotonic */
+	struct event timer;
+};
+
 enum table_kind { TABLE_COUNTRY, TABLE_ASN, TABLES };
 
 struct tables {
@@ -173,6 +183,7 @@ struct control {
 	TAILQ_HEAD(, spawn) spawns;
 	struct recording *recording;
 	struct policy_state policy;
+	struct confirm confirm;
 	LIST_HEAD(, preview) previews;
 	uint32_t preview_number;
 	struct tables tables;
@@ -304,6 +315,14 @@ struct compiled {
 typedef void compile_done(struct control *c, struct compiled *result, void *arg);
 /* source_fd: a sealed bundle, or a database; taken over.  flags: enum compile_flags. */
 void compile_start(struct control *c, enum ipc_type what, int source_fd, unsigned flags, compile_done *done, void *arg);
+
+/* confirm.c */
+void confirm_init(struct control *c);
+/* Another revision is in force, or may be. */
+void confirm_look(struct control *c);
+void confirm_order(struct client *client, const json_t *request);
+/* NULL: nothing is on trial. */
+json_t *confirm_status(const struct control *c);
 
 /* preview.c */
 struct preview_result {

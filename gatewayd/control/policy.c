@@ -110,6 +110,8 @@ static void end(struct change *ch, const char *error)
 		control_record(c, AUDIT_POLICY, &ch->order.author, c->policy.revision, text);
 	}
 	record_forget(&ch->record);
+	if (!is_trial(&ch->order) && !(ch->order.unconfirmed && error != NULL))
+		confirm_look(c);
 	ch->done(c, &result, ch->arg);
 	json_decref(ch->notes);
 	json_decref(ch->sessions);
@@ -194,10 +196,11 @@ static int store_revision(struct change *ch)
 					      .nfiles = nfiles,
 					      .author_uid = ch->order.author.uid,
 					      .author = ch->order.author.name,
-					      .source = sources[ch->order.kind],
+					      .source = ch->order.unconfirmed ? "unconfirmed" : sources[ch->order.kind],
 					      .comment = ch->order.comment,
 					      .checks = checks == NULL ? "" : checks,
 					      .time_us = clock_wall_us(),
+					      .lasts_us = (int64_t)ch->order.confirm_s * 1000000,
 					      .imported = ch->imported,
 					      .check_active = ch->order.check_active,
 					      .if_active = ch->order.if_active,
@@ -296,10 +299,12 @@ static void record_in_force(struct change *ch, bool found)
 {
 	struct control *c = ch->control;
 	const char *comment = ch->order.comment;
-	char text[AUDIT_TEXT_MAX];
+	char text[AUDIT_TEXT_MAX], trial[64] = "";
 
-	snprintf(text, sizeof text, "revision %u is %sin force%s%.200s", ch->revision, found ? "found " : "", comment[0] == '\0' ? "" : ": ",
-		 comment);
+	if (ch->order.confirm_s > 0)
+		snprintf(trial, sizeof trial, ", to be confirmed within %u s", ch->order.confirm_s);
+	snprintf(text, sizeof text, "revision %u is %sin force%s%s%.200s", ch->revision, found ? "found " : "", trial,
+		 comment[0] == '\0' ? "" : ": ", comment);
 	/* Nobody waits for a start's answer, and the recorder may come later. */
 	if (ch->order.kind == ORDER_START) {
 		control_record(c, AUDIT_POLICY, &ch->order.author, ch->revision, text);
@@ -337,6 +342,8 @@ static void put_into_force(struct change *ch)
 {
 	bool news = ch->revision == 0;
 
+	if (ch->control->confirm.pending && !ch->order.unconfirmed)
+		note_add(ch->notes, "unconfirmed", "revision %u was on trial, and nobody has confirmed it", ch->control->policy.revision);
 	if (news && store_revision(ch) != 0)
 		return;
 	/* Whoever changes rules may have changed who is in which group, too. */
@@ -390,7 +397,7 @@ static void on_policy_compiled(struct control *c, struct compiled *result, void 
 	ch->image_fd = result->fd;
 	result->fd = -1;
 	ch->rules = result->rules;
-	if (ch->order.kind == ORDER_APPLY || ch->order.kind == ORDER_ROLLBACK)
+	if ((ch->order.kind == ORDER_APPLY || ch->order.kind == ORDER_ROLLBACK) && !ch->order.unconfirmed)
 		preview_start(c, ch->image_fd, on_previewed, ch);
 	else if (ch->order.dry_run)
 		end(ch, NULL);

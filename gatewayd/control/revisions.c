@@ -13,6 +13,7 @@
 #include "common/text.h"
 #include "gatewayd/control/internal.h"
 
+#define CONFIRM_MAX_S (24 * 3600)
 /* A page of the log; with the rest of a reply, a datagram holds it. */
 #define LOG_REPLY_BYTES 48000
 
@@ -41,6 +42,7 @@ static void on_changed(struct control *c, const struct policy_result *r, void *a
 static bool read_order(struct client *client, const json_t *request, struct policy_order *order)
 {
 	const json_t *if_revision = json_object_get(request, "if_revision"), *max_ended = json_object_get(request, "max_ended");
+	const json_t *confirm = json_object_get(request, "confirm_s");
 	const char *comment = json_string_value(json_object_get(request, "comment"));
 	json_int_t active = json_integer_value(if_revision);
 
@@ -56,6 +58,11 @@ static bool read_order(struct client *client, const json_t *request, struct poli
 		admin_refuse(client, "max_ended is no number of sessions");
 		return false;
 	}
+	if (confirm != NULL && (!json_is_integer(confirm) || json_integer_value(confirm) < 0 || json_integer_value(confirm) > CONFIRM_MAX_S)) {
+		admin_refuse(client, "confirm_s is no number of seconds up to a day");
+		return false;
+	}
+	order->confirm_s = (unsigned)json_integer_value(confirm);
 	if (if_revision != NULL && (!json_is_integer(if_revision) || active < 0 || active > UINT32_MAX)) {
 		admin_refuse(client, "if_revision is no number of a revision");
 		return false;
@@ -128,14 +135,20 @@ void revisions_rollback(struct client *client, const json_t *request)
 static json_t *describe(const struct policy_revision *r, uint32_t active)
 {
 	char hash[2 * POLICY_HASH_BYTES + 1];
+	json_t *one;
 
 	for (size_t i = 0; i < POLICY_HASH_BYTES; i++)
 		snprintf(hash + 2 * i, 3, "%02x", r->hash[i]);
-	return json_pack("{s:I,s:b,s:I,s:I,s:o,s:s,s:o,s:o,s:s,s:I,s:I,s:I}", "revision", (json_int_t)r->id, "active",
+	one = json_pack("{s:I,s:b,s:I,s:I,s:o,s:s,s:o,s:o,s:s,s:I,s:I,s:I}", "revision", (json_int_t)r->id, "active",
 			 r->id == active, "time_us", (json_int_t)r->time_us, "author_uid", (json_int_t)r->author_uid, "author",
 			 note_text(r->author, strlen(r->author)), "source", r->source, "comment",
 			 note_text(r->comment, strlen(r->comment)), "name", note_text(r->name, strlen(r->name)), "hash", hash,
 			 "bytes", (json_int_t)r->len, "files", (json_int_t)r->nfiles, "files_bytes", (json_int_t)r->files_bytes);
+	if (r->trial_until_us != 0)
+		json_object_set_new(one, "trial",
+				    json_pack("{s:I,s:s}", "until_us", (json_int_t)r->trial_until_us, "state",
+					      r->confirmed_us != 0 ? "confirmed" : r->id == active ? "pending" : "over"));
+	return one;
 }
 
 struct page {

@@ -41,8 +41,13 @@ static json_t *policy_status(const struct control *c)
 {
 	const struct policy_state *p = &c->policy;
 
-	return json_pack("{s:I,s:I,s:I,s:I,s:O}", "rules", (json_int_t)p->rules, "loaded_at", (json_int_t)(p->loaded_us / 1000000),
+	json_t *status = json_pack("{s:I,s:I,s:I,s:I,s:O}", "rules", (json_int_t)p->rules, "loaded_at", (json_int_t)(p->loaded_us / 1000000),
 			 "image_bytes", (json_int_t)p->image_bytes, "switch_us", (json_int_t)p->switch_us, "warnings", p->warnings);
+	json_t *trial = confirm_status(c);
+
+	if (trial != NULL)
+		json_object_set_new(status, "trial", trial);
+	return status;
 }
 
 static json_t *build(struct status_job *job)

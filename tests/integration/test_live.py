@@ -1,5 +1,6 @@
 """What a change does to what lives: sessions are decided again by the new policy, and at every moment at which an answer may change."""
 
+import datetime
 import json
 import os
 import pty
@@ -10,7 +11,7 @@ import subprocess
 
 import pytest
 
-from harness import dns, geo, servers, socks, wait
+from harness import dns, geo, processes, servers, socks, wait
 from harness.gateway import BUILD, POLICY
 
 SERVED = {"listener_commands": ["connect", "bind", "udp"]}
@@ -419,3 +420,127 @@ def test_a_dry_run_is_in_nobodys_way(gateway, echo):
         os.kill(pid, signal.SIGCONT)
     out, err = dry.communicate(timeout=120)
     assert dry.returncode == 0 and b"nothing was changed" in out, (out, err)
+
+
+# ---- on trial: what nobody confirms goes by itself ---------------------------------------------------------------------------
+
+
+def log(g):
+    return json.loads(g.ctl("policy", "log", "--json").out)
+
+
+def rolled_back(g, revision):
+    wait.until(lambda: g.revision() == revision, f"revision {revision} is in force by itself", 60)
+    return log(g)
+
+
+def test_a_trial_that_nobody_confirms(gateway, lives):
+    """Who is kept out by it is let in again; what was cut stays cut; and what only the trial allowed ends with it."""
+    g = gateway(POLICY.replace("127.0.0.0/8", "127.0.0.1/32"), **SERVED)
+    all_ = lives(g)
+    other = servers.Echo("127.0.0.2")
+    try:
+        apply(g, POLICY + "# wider\n", "--confirm", "1h")
+        with g.session("127.0.0.2", other.port) as late:
+            assert late.code == socks.OK
+            all_.check()
+            # On trial again: what returns is still what nobody has tried.
+            done = apply(g, POLICY + "# again\n", "--confirm", "1s")
+            assert "on trial" in done.out and "revision 2 was on trial" in done.err, (done.out, done.err)
+            top = rolled_back(g, 4)[0]
+            assert late.receive(1) == b""
+            all_.check()
+    finally:
+        other.close()
+    assert (top["source"], top["author_uid"]) == ("unconfirmed", os.geteuid())
+    assert top["comment"] == "revision 3 was not confirmed in time: rollback to revision 1"
+    assert [r.get("trial", {}).get("state") for r in log(g)] == [None, "over", "over", None]
+    assert g.row(event="ended", revision=4)["reason"].startswith("denied by policy now")
+    row = [r for r in g.wait_rows(4, event="policy") if r["revision"] == 4][0]
+    assert "not confirmed in time" in row["reason"] and row["user"] == f"uid {os.geteuid()}", row
+    assert "not confirmed" in g.ctl("policy", "log").out
+
+
+def test_a_trial_that_locks_out(gateway, lives):
+    g = gateway(**SERVED)
+    all_ = lives(g)
+    apply(g, FORBID, "--yes", "--confirm", "2s")
+    all_.check_ended()
+    rolled_back(g, 3)
+    with g.session("127.0.0.1", all_.echo.port) as c:
+        assert c.code == socks.OK
+    with g.associate() as u:
+        u.echo("127.0.0.1", all_.udp_echo.port, b"again")
+    assert {r["revision"] for r in g.rows(event="ended", rule="closed")} == {2}
+
+
+def test_a_trial_that_is_confirmed(gateway):
+    g = gateway()
+    assert g.ctl("policy", "confirm", check=False).returncode == 1
+    apply(g, POLICY + "# tried\n", "--confirm", "1h")
+    shown = g.status()["policy"]["trial"]
+    assert (shown["revision"], shown["previous"]) == (2, 1) and 3500 < shown["left_s"] <= 3600
+    assert "on trial: revision 1 returns at" in g.ctl("status").out and "apply, on trial" in g.ctl("policy", "log").out
+    assert g.ctl("policy", "confirm", "1", check=False).returncode == 1
+    assert "revision 2 is confirmed" in g.ctl("policy", "confirm", "2").out
+    assert "trial" not in g.status()["policy"]
+    assert "apply, confirmed" in g.ctl("policy", "log").out
+    assert g.ctl("policy", "confirm", check=False).returncode == 1
+    row = g.wait_rows(1, event="policy", reason="revision 2 is confirmed")[0]
+    assert (row["revision"], row["user"]) == (2, f"uid {os.geteuid()}")
+    g.restart()
+    assert g.revision() == 2 and "trial" not in g.status()["policy"]
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed", "control"])
+def test_a_trial_outlives_every_process(gateway, how):
+    """The time passes while nobody is there to look; or control alone is gone for a moment."""
+    g = gateway(clock=True)
+    apply(g, POLICY + "# tried\n", "--confirm", "1h")
+    until = log(g)[0]["trial"]["until_us"]
+    if how == "control":
+        old = g.pids("control")[0]
+        os.kill(old, signal.SIGKILL)
+        wait.until(lambda: g.ctl("status", "--json", check=False).returncode == 0 and g.pids("control") not in ([], [old]), "control is back", 60)
+        assert wait.until(lambda: g.status()["policy"].get("trial"), "control knows of the trial")["until"] == until // 1000000
+        g.ctl("policy", "confirm")
+        return
+    if how == "killed":
+        children = processes.children(g.process.pid)
+        g.stop(signal.SIGKILL)
+        wait.until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in children), "its children are gone", 60)
+    else:
+        g.stop()
+    g.start()
+    assert g.status()["policy"]["trial"]["until"] == until // 1000000 and g.revision() == 2
+    g.stop()
+    g.set_time(datetime.datetime.fromtimestamp(until / 1e6 + 1, datetime.timezone.utc).replace(tzinfo=None).isoformat())
+    g.start()
+    assert rolled_back(g, 3)[0]["source"] == "unconfirmed"
+    assert [r["reason"] for r in g.wait_rows(1, event="policy", revision=3)][0].startswith("revision 3 is in force")
+
+
+def test_no_trial_is_longer_than_it_was_ordered(gateway):
+    """A clock that is set back while nobody looks."""
+    g = gateway(clock=True)
+    apply(g, POLICY + "# tried\n", "--confirm", "1h")
+    g.stop()
+    g.set_time("2020-01-01 00:00")
+    g.start()
+    assert g.status()["policy"]["trial"]["left_s"] <= 3600
+
+
+def test_what_is_put_into_force_ends_a_trial(gateway):
+    g = gateway()
+    apply(g, POLICY + "# tried\n", "--confirm", "1h")
+    done = apply(g, POLICY + "# for good\n")
+    assert "revision 2 was on trial" in done.err
+    assert "trial" not in g.status()["policy"]
+    assert g.ctl("policy", "confirm", check=False).returncode == 1
+
+
+@pytest.mark.parametrize("time", ["0s", "5", "m", "25h", "-1s", "1d", ""])
+def test_times_that_are_none(gateway, time):
+    g = gateway(start=False)
+    g.write("new.policy", POLICY)
+    assert g.ctl("policy", "apply", g.path("new.policy"), "--confirm", time, check=False).returncode == 2

@@ -376,6 +376,53 @@ static void test_damaged_texts_are_refused(void **state)
 	policy_store_close(&s);
 }
 
+static void test_trials(void **state)
+{
+	struct policy_store *s = must_open(false);
+	struct policy_new n = new_policy("one");
+	struct policy_revision *r = malloc(sizeof *r);
+	struct policy_trial t;
+	uint32_t id;
+
+	(void)state;
+	n.lasts_us = 100;
+	assert_int_equal(policy_store_add(s, &n, &id, &why), -1); /* nothing could return */
+	assert_int_equal(active(s), 0);
+	n.lasts_us = 0;
+	assert_int_equal(must_add(s, &n), 1);
+	assert_int_equal(policy_store_trial(s, &t, &why), 0);
+	assert_int_equal(policy_store_confirm(s, 1, 6000, 7, "bob", &why), 1);
+	n.text = "two";
+	n.lasts_us = 100;
+	assert_int_equal(must_add(s, &n), 2);
+	assert_int_equal(policy_store_trial(s, &t, &why), 1);
+	assert_true(t.revision == 2 && t.previous == 1 && t.until_us == 5100 && t.lasts_us == 100 && t.author_uid == 1000);
+	assert_string_equal(t.author, "ann");
+	/* What returns is what nobody tries. */
+	n.text = "six";
+	n.lasts_us = 200;
+	assert_int_equal(must_add(s, &n), 3);
+	assert_int_equal(policy_store_trial(s, &t, &why), 1);
+	assert_true(t.revision == 3 && t.previous == 1 && t.until_us == 5200);
+	assert_int_equal(policy_store_confirm(s, 2, 6000, 7, "bob", &why), 1);
+	policy_store_close(&s);
+	s = must_open(false);
+	assert_int_equal(policy_store_trial(s, &t, &why), 1);
+	assert_int_equal(policy_store_confirm(s, 3, 6000, 7, "bob", &why), 0);
+	assert_int_equal(policy_store_confirm(s, 3, 6000, 7, "bob", &why), 1);
+	assert_int_equal(policy_store_trial(s, &t, &why), 0);
+	assert_int_equal(policy_store_get(s, 3, r, NULL, NULL, &why), 1);
+	assert_true(r->trial_until_us == 5200 && r->confirmed_us == 6000);
+	assert_int_equal(policy_store_get(s, 2, r, NULL, NULL, &why), 1);
+	assert_true(r->trial_until_us == 5100 && r->confirmed_us == 0);
+	/* Confirmed, it is what returns. */
+	assert_int_equal(must_add(s, &n), 4);
+	assert_int_equal(policy_store_trial(s, &t, &why), 1);
+	assert_int_equal(t.previous, 3);
+	free(r);
+	policy_store_close(&s);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, scratch_enter, scratch_leave)
@@ -385,6 +432,7 @@ int main(void)
 		TEST(test_rollback_is_a_revision),
 		TEST(test_someone_was_faster),
 		TEST(test_imports),
+		TEST(test_trials),
 		TEST(test_files_are_stored_once),
 		TEST(test_older_store),
 		TEST(test_list),
