@@ -12,13 +12,11 @@
 #include "admin/audit.h"
 #include "admin/audit_ask.h"
 #include "admin/format.h"
+#include "admin/past.h"
 #include "admin/policy_load.h"
 #include "policy/policy.h"
 #include "schema/audit_event.h"
 
-#define ADDRESSES_MAX 64
-#define ALIASES_MAX 16
-#define GROUPS_MAX 1024
 /* Decisions of one session that are told: an association has one for each destination. */
 #define DECISIONS_MAX 200
 
@@ -43,17 +41,9 @@ struct job {
 	struct loaded loaded;
 };
 
-/* A decision as it was recorded, as a request to decide. */
-struct past {
-	const json_t *row, *detail;
-	struct policy_request request;
-	char user[AUDIT_TEXT_MAX + 1], claimed[AUDIT_TEXT_MAX + 1], listener[64];
-	struct name name, aliases[ALIASES_MAX];
-	char (*group_texts)[AUDIT_TEXT_MAX + 1];
-	const char **groups;
-	struct addr addresses[ADDRESSES_MAX];
-	const char *rules[ADDRESSES_MAX]; /* that were recorded for candidates */
-	size_t naddresses, naliases;
+/* A decision as it was recorded, and what is told of it. */
+struct telling {
+	struct past past;
 	json_t *notes;	     /* what cannot be as it was */
 	json_t *differences; /* texts */
 };
@@ -61,229 +51,84 @@ struct past {
 /* ---- reading a row --------------------------------------------------------------------------------------------------
  */
 
-static int hex(char c)
+static void note(struct telling *t, const char *text)
 {
-	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* The bytes that were escaped (common/text.h); false if they do not fit. */
-static bool unescape(const char *text, char *out, size_t size)
-{
-	size_t used = 0;
-
-	for (; *text != '\0'; text++) {
-		char c = *text;
-
-		if (c == '\\' && text[1] == 'x' && hex(text[2]) >= 0 && hex(text[3]) >= 0) {
-			c = (char)(hex(text[2]) << 4 | hex(text[3]));
-			text += 3;
-		}
-		if (used + 1 >= size || c == '\0')
-			return false;
-		out[used++] = c;
-	}
-	out[used] = '\0';
-	return true;
-}
-
-/* A member as the bytes it was; NULL where there is none. */
-static const char *bytes_of(const json_t *object, const char *key, char *out, size_t size)
-{
-	const char *text = json_string_value(json_object_get(object, key));
-
-	return text != NULL && unescape(text, out, size) ? out : NULL;
-}
-
-static void note(struct past *p, const char *text)
-{
-	json_array_append_new(p->notes, json_string(text));
-}
-
-static enum policy_method method_of(const json_t *row, const json_t *detail)
-{
-	char buf[FORMAT_TEXT_MAX], protection_buf[FORMAT_TEXT_MAX];
-	const char *method = format_member(row, "method", buf), *protection = format_member(detail, "protection", protection_buf);
-
-	if (strcmp(method, "password") == 0)
-		return POLICY_METHOD_PASSWORD;
-	if (strcmp(method, "socks4") == 0)
-		return POLICY_METHOD_SOCKS4;
-	if (strcmp(method, "gssapi") != 0)
-		return POLICY_METHOD_NONE;
-	return strcmp(protection, "integrity") == 0	    ? POLICY_METHOD_GSSAPI_INTEGRITY
-	       : strcmp(protection, "confidentiality") == 0 ? POLICY_METHOD_GSSAPI_CONFIDENTIALITY
-							    : POLICY_METHOD_GSSAPI;
-}
-
-static enum policy_command command_of(const json_t *row)
-{
-	char buf[FORMAT_TEXT_MAX];
-	const char *command = format_member(row, "command", buf);
-
-	return strcmp(command, "bind") == 0 ? POLICY_BIND : strcmp(command, "udp") == 0 ? POLICY_UDP : POLICY_CONNECT;
-}
-
-static int read_groups(struct past *p)
-{
-	const json_t *groups = json_object_get(p->detail, "groups"), *group;
-	size_t i;
-
-	if (json_is_string(groups))
-		note(p, "the row could not hold all groups of the user: rules by group may differ");
-	if (json_object_get(p->detail, "folded") != NULL)
-		note(p, "the row stands for a flood and keeps no groups: rules by group may differ");
-	p->group_texts = calloc(GROUPS_MAX, sizeof *p->group_texts);
-	p->groups = calloc(GROUPS_MAX, sizeof *p->groups);
-	if (p->group_texts == NULL || p->groups == NULL)
-		return admin_fail(ADMIN_REFUSED, "out of memory");
-	p->request.groups = p->groups;
-	json_array_foreach(groups, i, group)
-	{
-		size_t n = p->request.ngroups;
-
-		if (n < GROUPS_MAX && json_is_string(group) &&
-		    unescape(json_string_value(group), p->group_texts[n], sizeof p->group_texts[n]))
-			p->groups[p->request.ngroups++] = p->group_texts[n];
-	}
-	return -1;
-}
-
-static void add_address(struct past *p, const char *text, const char *rule)
-{
-	if (text != NULL && p->naddresses < ADDRESSES_MAX && addr_parse(text, &p->addresses[p->naddresses]))
-		p->rules[p->naddresses++] = rule;
-}
-
-/* The addresses that the name had: all of the answer if the row tells them, else the candidates, else the one it names. */
-static void read_addresses(struct past *p)
-{
-	const json_t *answers = json_object_get(p->detail, "answers"), *candidates = json_object_get(p->detail, "candidates"), *one;
-	const json_t *aliases = json_object_get(p->detail, "aliases");
-	struct addr unused;
-	const char *why;
-	size_t i;
-
-	json_array_foreach(candidates, i, one) add_address(p, json_string_value(json_object_get(one, "address")),
-							   json_string_value(json_object_get(one, "rule")));
-	json_array_foreach(answers, i, one)
-	{
-		struct addr address;
-		bool known = false;
-
-		if (!json_is_string(one) || !addr_parse(json_string_value(one), &address))
-			continue;
-		for (size_t k = 0; k < p->naddresses; k++)
-			known |= addr_equal(&p->addresses[k], &address);
-		if (!known)
-			add_address(p, json_string_value(one), NULL);
-	}
-	if (p->naddresses == 0 && p->request.name != NULL)
-		add_address(p, json_string_value(json_object_get(p->row, "address")), NULL);
-	json_array_foreach(aliases, i, one) if (json_is_string(one) && p->naliases < ALIASES_MAX &&
-						name_canonical(json_string_value(one), strlen(json_string_value(one)),
-							       &p->aliases[p->naliases], &unused, &why) == NAME_IS_NAME) p->naliases++;
+	json_array_append_new(t->notes, json_string(text));
 }
 
 /* -1, or an exit code: this row is none that can be decided again. */
-static int read_past(const json_t *row, struct past *p)
+static int read_row(const json_t *row, struct telling *t)
 {
-	char buf[FORMAT_TEXT_MAX], raw[AUDIT_TEXT_MAX + 1];
-	const char *name = bytes_of(row, "name", raw, sizeof raw), *client = format_member(row, "client", buf), *why;
-	struct policy_request *r = &p->request;
+	const char *why = past_read(row, &t->past);
 
-	p->row = row;
-	p->detail = json_object_get(row, "detail");
-	p->notes = json_array();
-	p->differences = json_array();
-	if (*client == '\0' || !addr_parse(client, &r->client))
-		return admin_fail(ADMIN_REFUSED, "row %" PRId64 " names no client", format_number(row, "id"));
-	r->user = bytes_of(row, "user", p->user, sizeof p->user);
-	r->claimed_user = bytes_of(p->detail, "claimed_user", p->claimed, sizeof p->claimed);
-	r->listener = bytes_of(row, "listener", p->listener, sizeof p->listener);
-	r->method = method_of(row, p->detail);
-	r->command = command_of(row);
-	r->port = (uint16_t)format_number(row, "port");
-	if (name != NULL && name_canonical(name, strlen(name), &p->name, &r->address, &why) != NAME_IS_NAME)
-		return admin_fail(ADMIN_REFUSED, "row %" PRId64 " is no decision of the policy: its name was refused before",
-				  format_number(row, "id"));
-	if (name != NULL)
-		r->name = &p->name;
-	else if (!addr_parse(format_member(row, "address", buf), &r->address)) {
-		/* A grant to associate names no destination yet. */
-		return admin_fail(ADMIN_REFUSED, "row %" PRId64 " names no destination: its decisions are those of its flows",
-				  format_number(row, "id"));
-	}
-	read_addresses(p);
-	return read_groups(p);
+	t->notes = json_array();
+	t->differences = json_array();
+	if (why != NULL)
+		return admin_fail(ADMIN_REFUSED, "row %" PRId64 " %s", format_number(row, "id"), why);
+	if (t->past.groups_cut)
+		note(t, "the row could not hold all groups of the user: rules by group may differ");
+	if (t->past.folded)
+		note(t, "the row stands for a flood and keeps no groups: rules by group may differ");
+	return -1;
 }
 
-static void clear_past(struct past *p)
+static void clear(struct telling *t)
 {
-	free(p->group_texts);
-	free(p->groups);
-	json_decref(p->notes);
-	json_decref(p->differences);
-	free(p);
+	json_decref(t->notes);
+	json_decref(t->differences);
+	free(t);
 }
 
 /* ---- deciding again -------------------------------------------------------------------------------------------------
  */
 
-static int64_t seconds_of(const json_t *row)
-{
-	struct tm tm = {0};
-	char buf[FORMAT_TEXT_MAX];
-
-	return strptime(format_member(row, "time", buf), "%Y-%m-%dT%H:%M:%S", &tm) == NULL ? 0 : (int64_t)timegm(&tm);
-}
-
-static void differ(struct past *p, const char *what, const char *then, const char *now)
+static void differ(struct telling *t, const char *what, const char *then, const char *now)
 {
 	char text[1200], a[400], b[400];
 
 	snprintf(text, sizeof text, "%s: recorded %s, decided again %s", what, format_safe(then, a, sizeof a),
 		 format_safe(now, b, sizeof b));
-	json_array_append_new(p->differences, json_string(text));
+	json_array_append_new(t->differences, json_string(text));
 }
 
 /* What is as it was is told of the policy only: the rest can have changed since. */
-static void compare_places(struct past *p, const struct loaded *l)
+static void compare_places(struct telling *t, const struct loaded *l)
 {
-	const json_t *candidates = json_object_get(p->detail, "candidates"), *one;
+	const json_t *candidates = json_object_get(t->past.detail, "candidates"), *one;
 	char now[3], then_buf[FORMAT_TEXT_MAX], what[128], address[ADDR_TEXT_MAX];
 	size_t i;
 
-	for (size_t k = 0; l->geo != NULL && k < p->naddresses; k++)
+	for (size_t k = 0; l->geo != NULL && k < t->past.naddresses; k++)
 		json_array_foreach(candidates, i, one)
 		{
 			const char *then = format_member(one, "country", then_buf), *text = json_string_value(json_object_get(one, "address"));
 
-			addr_format(&p->addresses[k], address);
+			addr_format(&t->past.addresses[k], address);
 			if (*then == '\0' || text == NULL || strcmp(text, address) != 0)
 				continue;
-			if (!policy_geo_country(l->geo, &p->addresses[k], now))
+			if (!policy_geo_country(l->geo, &t->past.addresses[k], now))
 				strcpy(now, "-");
 			if (strcmp(then, now) == 0)
 				continue;
 			snprintf(what, sizeof what, "the country of %s was %.2s, and is %s in the database of today", address, then, now);
-			note(p, what);
+			note(t, what);
 		}
 }
 
-static void compare_candidates(struct past *p, const struct policy_context *ctx)
+static void compare_candidates(struct telling *t, const struct policy_context *ctx)
 {
 	struct policy_decision d;
 	char what[128], address[ADDR_TEXT_MAX];
 
-	for (size_t i = 0; i < p->naddresses; i++) {
-		if (p->rules[i] == NULL)
+	for (size_t i = 0; i < t->past.naddresses; i++) {
+		if (t->past.rules[i] == NULL)
 			continue;
-		policy_decide_address(ctx, &p->request, &p->addresses[i], p->aliases, p->naliases, &d);
-		snprintf(what, sizeof what, "address %s", addr_format(&p->addresses[i], address));
+		policy_decide_address(ctx, &t->past.request, &t->past.addresses[i], t->past.aliases, t->past.naliases, &d);
+		snprintf(what, sizeof what, "address %s", addr_format(&t->past.addresses[i], address));
 		if (d.verdict != POLICY_ALLOW)
-			differ(p, what, "allow", "deny");
-		else if (strcmp(policy_rule_name(ctx->image, d.rule), p->rules[i]) != 0)
-			differ(p, what, p->rules[i], policy_rule_name(ctx->image, d.rule));
+			differ(t, what, "allow", "deny");
+		else if (strcmp(policy_rule_name(ctx->image, d.rule), t->past.rules[i]) != 0)
+			differ(t, what, t->past.rules[i], policy_rule_name(ctx->image, d.rule));
 	}
 }
 
@@ -302,34 +147,34 @@ static bool by_policy(const json_t *row)
 	return was_allowed(row) || strncmp(format_member(row, "reason", buf), "denied by policy", 16) == 0;
 }
 
-static void compare(struct past *p, const struct policy_context *ctx, const struct policy_decision *d)
+static void compare(struct telling *t, const struct policy_context *ctx, const struct policy_decision *d)
 {
 	char buf[FORMAT_TEXT_MAX];
-	const char *rule = format_member(p->row, "rule", buf), *now = policy_rule_name(ctx->image, d->rule);
+	const char *rule = format_member(t->past.row, "rule", buf), *now = policy_rule_name(ctx->image, d->rule);
 	bool allowed = d->verdict == POLICY_ALLOW;
 
-	if (!by_policy(p->row)) {
-		note(p, "it was not the policy that refused it: the reason says what did");
+	if (!by_policy(t->past.row)) {
+		note(t, "it was not the policy that refused it: the reason says what did");
 		return;
 	}
 	if (d->verdict == POLICY_RESOLVE)
-		note(p, "the row tells no address of the name: what follows a lookup cannot be told");
-	else if (allowed != was_allowed(p->row))
-		differ(p, "verdict", was_allowed(p->row) ? "allow" : "deny", allowed ? "allow" : "deny");
+		note(t, "the row tells no address of the name: what follows a lookup cannot be told");
+	else if (allowed != was_allowed(t->past.row))
+		differ(t, "verdict", was_allowed(t->past.row) ? "allow" : "deny", allowed ? "allow" : "deny");
 	else if (!allowed && strcmp(rule, now) != 0)
-		differ(p, "rule", rule, now);
-	else if (allowed && json_object_get(p->detail, "candidates") == NULL && strcmp(rule, now) != 0)
-		differ(p, "rule", rule, now);
-	compare_candidates(p, ctx);
+		differ(t, "rule", rule, now);
+	else if (allowed && json_object_get(t->past.detail, "candidates") == NULL && strcmp(rule, now) != 0)
+		differ(t, "rule", rule, now);
+	compare_candidates(t, ctx);
 }
 
 /* ---- telling --------------------------------------------------------------------------------------------------------
  */
 
-static void print_facts(const struct past *p)
+static void print_facts(const struct telling *t)
 {
 	char a[1200], b[1200], c[FORMAT_TEXT_MAX], d[FORMAT_TEXT_MAX];
-	const json_t *row = p->row;
+	const json_t *row = t->past.row;
 	const char *name = format_member(row, "name", c), *user = format_member(row, "user", d);
 
 	printf("row %" PRId64, format_number(row, "id"));
@@ -338,12 +183,12 @@ static void print_facts(const struct past *p)
 	printf(", %s: %s\n", format_safe(format_member(row, "time", (char[FORMAT_TEXT_MAX]){0}), a, sizeof a),
 	       format_safe(format_member(row, "event", (char[FORMAT_TEXT_MAX]){0}), b, sizeof b));
 	printf("  %s", *user == '\0' ? "nobody" : format_safe(user, a, sizeof a));
-	for (size_t i = 0; i < p->request.ngroups; i++)
-		printf("%s%s%s", i == 0 ? " (" : ", ", format_safe(p->groups[i], a, sizeof a), i + 1 == p->request.ngroups ? ")" : "");
+	for (size_t i = 0; i < t->past.request.ngroups; i++)
+		printf("%s%s%s", i == 0 ? " (" : ", ", format_safe(t->past.groups[i], a, sizeof a), i + 1 == t->past.request.ngroups ? ")" : "");
 	printf(" from %s", format_safe(format_member(row, "client", (char[FORMAT_TEXT_MAX]){0}), a, sizeof a));
-	printf(", %s to %s port %u\n", p->request.command == POLICY_BIND ? "bind" : p->request.command == POLICY_UDP ? "udp" : "connect",
+	printf(", %s to %s port %u\n", t->past.request.command == POLICY_BIND ? "bind" : t->past.request.command == POLICY_UDP ? "udp" : "connect",
 	       format_safe(*name != '\0' ? name : format_member(row, "address", (char[FORMAT_TEXT_MAX]){0}), a, sizeof a),
-	       (unsigned)p->request.port);
+	       (unsigned)t->past.request.port);
 	printf("  recorded: %s by rule %s of revision %" PRId64, was_allowed(row) ? "allow" : "deny",
 	       format_safe(format_member(row, "rule", (char[FORMAT_TEXT_MAX]){0}), a, sizeof a), format_number(row, "revision"));
 	if (json_object_get(row, "reason") != NULL)
@@ -360,53 +205,53 @@ static void print_list(const char *word, const json_t *list)
 	json_array_foreach(list, i, text) printf("%s: %s\n", word, format_safe(json_string_value(text), safe, sizeof safe));
 }
 
-static void tell(struct job *job, struct past *p, const char *explained)
+static void tell(struct job *job, struct telling *t, const char *explained)
 {
-	bool same = json_array_size(p->differences) == 0;
+	bool same = json_array_size(t->differences) == 0;
 
 	if (job->json) {
-		json_t *one = json_pack("{s:O, s:b, s:O, s:O}", "row", p->row, "same", (int)same, "differences", p->differences, "notes",
-					p->notes);
+		json_t *one = json_pack("{s:O, s:b, s:O, s:O}", "row", t->past.row, "same", (int)same, "differences", t->differences, "notes",
+					t->notes);
 
 		json_object_set_new(one, "explanation", json_loads(explained, 0, NULL));
 		json_array_append_new(job->told, one);
 		return;
 	}
-	print_facts(p);
+	print_facts(t);
 	format_lines(stdout, explained);
-	print_list("note", p->notes);
-	print_list("DIFFERS", p->differences);
+	print_list("note", t->notes);
+	print_list("DIFFERS", t->differences);
 	if (same)
 		printf("as recorded\n");
 	putchar('\n');
 }
 
-static int decide_again(struct job *job, struct past *p)
+static int decide_again(struct job *job, struct telling *t)
 {
 	const struct loaded *l = &job->loaded;
 	struct policy_context ctx = {.image = l->image,
 				     .geo = l->geo,
 				     .asn = l->asn,
-				     .now = seconds_of(p->row),
+				     .now = t->past.seconds,
 				     .local = l->local,
 				     .nlocal = l->nlocal,
 				     .own_ports = l->own_ports,
 				     .nown_ports = l->nown_ports};
 	struct policy_decision d;
-	char *text = policy_explain(&ctx, &p->request, p->addresses, p->naddresses, p->aliases, p->naliases, job->json, &d);
+	char *text = policy_explain(&ctx, &t->past.request, t->past.addresses, t->past.naddresses, t->past.aliases, t->past.naliases, job->json, &d);
 
 	if (text == NULL)
 		return admin_fail(ADMIN_REFUSED, "out of memory");
 	if (l->geo == NULL || l->asn == NULL)
-		note(p, l->geo == NULL ? "no --geoip: a condition on countries cannot be evaluated, as if their database were missing"
+		note(t, l->geo == NULL ? "no --geoip: a condition on countries cannot be evaluated, as if their database were missing"
 				       : "no --asn: a condition on autonomous systems cannot be evaluated, as if their database were missing");
 	if (job->dir != NULL)
-		note(p, "the gateway is not asked: its own addresses and ports are not known, which the address guard refuses");
-	compare(p, &ctx, &d);
-	compare_places(p, l);
-	tell(job, p, text);
+		note(t, "the gateway is not asked: its own addresses and ports are not known, which the address guard refuses");
+	compare(t, &ctx, &d);
+	compare_places(t, l);
+	tell(job, t, text);
 	free(text);
-	return json_array_size(p->differences) == 0 ? ADMIN_FINE : ADMIN_REFUSED;
+	return json_array_size(t->differences) == 0 ? ADMIN_FINE : ADMIN_REFUSED;
 }
 
 /* ---- the policy of then ---------------------------------------------------------------------------------------------
@@ -438,15 +283,15 @@ static int load(struct job *job, uint32_t revision)
 
 static int explain_row(struct job *job, const json_t *row)
 {
-	struct past *p = calloc(1, sizeof *p);
-	int code = p == NULL ? admin_fail(ADMIN_REFUSED, "out of memory") : load(job, (uint32_t)format_number(row, "revision"));
+	struct telling *t = calloc(1, sizeof *t);
+	int code = t == NULL ? admin_fail(ADMIN_REFUSED, "out of memory") : load(job, (uint32_t)format_number(row, "revision"));
 
 	if (code == ADMIN_FINE)
-		code = read_past(row, p);
+		code = read_row(row, t);
 	if (code < 0)
-		code = decide_again(job, p);
-	if (p != NULL)
-		clear_past(p);
+		code = decide_again(job, t);
+	if (t != NULL)
+		clear(t);
 	return code;
 }
 

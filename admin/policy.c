@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "admin/impact.h"
 #include "admin/policy_edit.h"
 #include "admin/policy_load.h"
 #include "admin/revision.h"
@@ -33,6 +34,7 @@ static const char usage_text[] =
 	"       gatewayctl policy rollback N [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--yes | --max-ended N]\n"
 	"           [--confirm TIME] [--json]\n"
 	"       gatewayctl policy confirm [--json] [N]\n"
+	"       gatewayctl policy impact FILE|N [--since 30d]    (its --help says more)\n"
 	"       gatewayctl policy log [--limit N] [--json]\n"
 	"       gatewayctl policy show [--json] [N]\n"
 	"       gatewayctl policy export [-o DIR] [N]\n"
@@ -536,6 +538,7 @@ int admin_policy(int argc, char **argv)
 		     {"log", revision_log},
 		     {"show", revision_show},
 		     {"edit", policy_edit},
+		     {"impact", policy_impact},
 		     {"export", revision_export}};
 
 	for (size_t i = 0; argc >= 2 && i < sizeof verbs / sizeof verbs[0]; i++)

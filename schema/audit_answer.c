@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "schema/audit_json.h"
+#include "schema/audit_requests.h"
 #include "schema/audit_stats.h"
 #include "schema/audit_summary.h"
 
@@ -16,16 +17,22 @@
 /* Sums that are given at most. */
 #define GROUPS_MAX 10000
 #define PROGRESS_US 200000
+/* Requests that are held before they are given, and times that part them. */
+#define REQUESTS_MAX 8192
+#define EDGES_MAX 4096
 
 struct audit_answer {
 	struct audit_archive *archive;
 	struct audit_query *query;
 	struct audit_stats *stats;
 	struct audit_summary *summary;
+	struct audit_requests *requests;
 	uint64_t groups_max;
 	bool tells_progress;
 	int64_t told_us; /* when progress was told last */
 	json_t *waiting; /* lines to be given when all rows have been read; NULL before that */
+	bool all_read;
+	bool emptying; /* requests are given before more rows are read */
 	size_t given;	 /* of them */
 	audit_line *line;
 	void *arg;
@@ -51,25 +58,54 @@ static int begin_report(struct audit_answer *a, const json_t *step, struct audit
 	return a->summary == NULL ? -1 : 0;
 }
 
+static int begin_requests(struct audit_answer *a, const json_t *times, struct audit_filter *f, struct err *why)
+{
+	size_t n = json_array_size(times), i;
+	int64_t *edges = calloc(n + 1, sizeof *edges);
+	const json_t *time;
+	bool sound = json_is_array(times) && n <= EDGES_MAX && edges != NULL;
+
+	json_array_foreach(times, i, time)
+	{
+		if (!sound)
+			break;
+		edges[i] = json_integer_value(time);
+		sound = json_is_integer(time) && (i == 0 || edges[i - 1] < edges[i]);
+	}
+	if (sound) {
+		f->limit = 0;
+		f->kinds = f->kinds == 0 ? AUDIT_REQUEST_KINDS : f->kinds & AUDIT_REQUEST_KINDS;
+		a->requests = audit_requests_new(edges, n, REQUESTS_MAX);
+	}
+	free(edges);
+	if (!sound)
+		return err_set(why, "requests are parted by at most %d ascending times", EDGES_MAX);
+	return a->requests == NULL ? err_set(why, "out of memory") : 0;
+}
+
 static int begin(struct audit_answer *a, const json_t *request, struct err *why)
 {
 	json_t *filter = json_copy((json_t *)(uintptr_t)request);
 	const json_t *by = json_object_get(request, "stats"), *step = json_object_get(request, "report");
+	const json_t *times = json_object_get(request, "requests");
 	struct audit_filter f;
 	int rc;
 
 	json_object_del(filter, "stats");
 	json_object_del(filter, "report");
+	json_object_del(filter, "requests");
 	json_object_del(filter, "progress");
 	a->tells_progress = json_is_true(json_object_get(request, "progress"));
 	rc = audit_filter_json(filter, &f, why);
 	json_decref(filter);
-	if (rc == 0 && by != NULL && step != NULL)
-		rc = err_set(why, "sums and a report are two requests");
+	if (rc == 0 && (by != NULL) + (step != NULL) + (times != NULL) > 1)
+		rc = err_set(why, "sums, a report and requests are asked for apart");
 	else if (rc == 0 && by != NULL)
 		rc = begin_sums(a, by, &f, why);
 	else if (rc == 0 && step != NULL)
 		rc = begin_report(a, step, &f, why);
+	else if (rc == 0 && times != NULL)
+		rc = begin_requests(a, times, &f, why);
 	if (rc != 0)
 		return rc;
 	a->query = audit_query_new(a->archive, &f, why);
@@ -101,13 +137,14 @@ void audit_answer_free(struct audit_answer **answer)
 	audit_query_free(&a->query);
 	audit_stats_free(&a->stats);
 	audit_summary_free(&a->summary);
+	audit_requests_free(&a->requests);
 	json_decref(a->waiting);
 	free(a);
 }
 
 uint64_t audit_answer_rows(const struct audit_answer *a)
 {
-	return a->stats == NULL && a->summary == NULL ? audit_query_rows(a->query) : 0;
+	return a->stats == NULL && a->summary == NULL && a->requests == NULL ? audit_query_rows(a->query) : 0;
 }
 
 /* ---- lines --------------------------------------------------------------------------------------------------------
@@ -121,6 +158,8 @@ static bool on_row(uint64_t id, const struct audit_event *e, void *arg)
 		audit_stats_add(a->stats, e);
 	else if (a->summary != NULL)
 		audit_summary_add(a->summary, id, e);
+	else if (a->requests != NULL)
+		return audit_requests_add(a->requests, id, e);
 	else
 		return a->line(audit_event_json(id, e), a->arg);
 	return true;
@@ -139,6 +178,22 @@ static json_t *end_line(const struct audit_answer *a)
 static void keep_group(json_t *group, void *arg)
 {
 	json_array_append_new(arg, group);
+}
+
+/* False: there are more than fit on the page. */
+static bool give_requests(struct audit_answer *a)
+{
+	const struct audit_event *e;
+	uint64_t id, count;
+
+	while ((e = audit_requests_next(a->requests, &id, &count)) != NULL) {
+		json_t *line = audit_event_json(id, e);
+
+		json_object_set_new(line, "count", json_integer((json_int_t)count));
+		if (!a->line(line, a->arg))
+			return false;
+	}
+	return true;
 }
 
 static void collect(struct audit_answer *a)
@@ -169,18 +224,23 @@ static void tell_progress(struct audit_answer *a)
 
 int audit_answer_page(struct audit_answer *a, int64_t max_us, audit_line *line, void *arg)
 {
-	bool summed = a->stats != NULL || a->summary != NULL;
+	bool summed = a->stats != NULL || a->summary != NULL || a->requests != NULL;
 
 	a->line = line;
 	a->arg = arg;
-	if (a->waiting == NULL) {
-		if (audit_query_page(a->query, summed ? SUMMED_ROWS : PAGE_ROWS, max_us, on_row, a) != 0) {
+	if (a->waiting == NULL && !a->all_read && !a->emptying) {
+		a->all_read = audit_query_page(a->query, summed ? SUMMED_ROWS : PAGE_ROWS, max_us, on_row, a) == 0;
+		a->emptying = a->requests != NULL && (a->all_read || audit_requests_full(a->requests));
+		if (!a->all_read)
 			tell_progress(a);
+		if (!a->all_read || a->emptying)
 			return 1;
-		}
-		collect(a);
-		if (a->waiting == NULL)
-			return 0;
 	}
-	return give_waiting(a);
+	if (a->emptying) {
+		a->emptying = !give_requests(a);
+		return 1;
+	}
+	if (a->waiting == NULL)
+		collect(a);
+	return a->waiting == NULL ? 0 : give_waiting(a);
 }

@@ -4,9 +4,11 @@
  * A request is a filter (audit_json.h) with at most one of
  *   "stats": KEY          sums by that key (audit_stats.h); the filter's limit bounds the sums, not the rows
  *   "report": STEP        what a report tells (audit_summary.h), in steps of so many microseconds
+ *   "requests": [TIME..]  requests that were decided (audit_requests.h), each as its first event with how many "count" tells; those
+ *                         on two sides of one of the times, ascending seconds, are two.  A request can be told more than once.
  * and "progress": true, for lines {"progress": N} with per mille of the way, now and then.
  *
- * Lines are events, sums or parts, then {"end": true, "rows", "more", "newest"} with "damage" where not all could be read. */
+ * Lines are events, sums, parts or requests, then {"end": true, "rows", "more", "newest"} with "damage" where not all could be read. */
 #pragma once
 
 #include <jansson.h>

@@ -3,6 +3,7 @@ schema_libschema_a_SOURCES = \
 	schema/audit_event.c schema/audit_event.h \
 	schema/audit_detail.c schema/audit_detail.h \
 	schema/audit_summary.c schema/audit_summary.h \
+	schema/audit_requests.c schema/audit_requests.h \
 	schema/audit_answer.c schema/audit_answer.h \
 	schema/db_vfs.c schema/db_vfs.h \
 	schema/db.c schema/db.h schema/migrations.h \

@@ -2,7 +2,7 @@
  * row. Everything happens in a directory of its own, which is removed.  The store is made by the recorder's own code, a
  * segment a day.
  *
- * usage: audit-bench [--rows N] [--segments N] [--dir DIR] */
+ * usage: audit-bench [--rows N] [--segments N] [--dir DIR] [--keep] */
 #include "config.h"
 
 #include <dirent.h>
@@ -309,10 +309,12 @@ int main(int argc, char **argv)
 	static const struct option options[] = {{"rows", required_argument, NULL, 'r'},
 						{"segments", required_argument, NULL, 's'},
 						{"dir", required_argument, NULL, 'd'},
+						{"keep", no_argument, NULL, 'k'},
 						{NULL, 0, NULL, 0}};
 	uint64_t rows = 10000000;
 	unsigned segments = 30;
 	const char *base = "/tmp";
+	bool keep = false;
 	char dir[4096];
 	int c;
 
@@ -326,6 +328,9 @@ int main(int argc, char **argv)
 			break;
 		case 'd':
 			base = optarg;
+			break;
+		case 'k':
+			keep = true;
 			break;
 		default:
 			return 2;
@@ -380,6 +385,9 @@ int main(int argc, char **argv)
 	f = (struct audit_filter){.session = session / 2};
 	ask("one session", &f);
 	check();
-	remove_all(dir);
+	if (keep)
+		printf("%-28s %s\n", "kept", dir);
+	else
+		remove_all(dir);
 	return 0;
 }
