@@ -33,6 +33,7 @@ static const int base_calls[] = {
 static const int network_calls[] = {
 	SCMP_SYS(accept4), SCMP_SYS(connect), SCMP_SYS(bind), SCMP_SYS(listen), SCMP_SYS(shutdown), SCMP_SYS(setsockopt),
 	SCMP_SYS(getsockopt), SCMP_SYS(getsockname), SCMP_SYS(getpeername), SCMP_SYS(recvmmsg), SCMP_SYS(sendmmsg),
+	SCMP_SYS(splice), SCMP_SYS(pipe2),
 };
 
 static const int socket_server_calls[] = {
@@ -85,7 +86,7 @@ static const int look_calls[] = {SCMP_SYS(stat), SCMP_SYS(newfstatat), SCMP_SYS(
 static const int refused_calls[] = {
 	SCMP_SYS(openat), SCMP_SYS(open), SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(statx), SCMP_SYS(access),
 	SCMP_SYS(faccessat), SCMP_SYS(faccessat2), SCMP_SYS(readlink), SCMP_SYS(readlinkat), SCMP_SYS(getcwd), SCMP_SYS(uname),
-	SCMP_SYS(sysinfo), SCMP_SYS(ioctl), SCMP_SYS(pipe2),
+	SCMP_SYS(sysinfo), SCMP_SYS(ioctl),
 };
 
 struct group {

@@ -43,3 +43,16 @@ tests_bench_live_bench_LDADD = $(gatewayd_gatewayd_LDADD)
 .PHONY: live-bench
 live-bench: tests/bench/live-bench$(EXEEXT)
 	@./tests/bench/live-bench
+
+# What carrying bytes costs, beside bare relays and beside other proxies of this machine.
+EXTRA_PROGRAMS += tests/bench/load tests/bench/relay
+CLEANFILES += tests/bench/load$(EXEEXT) tests/bench/relay$(EXEEXT)
+tests_bench_load_SOURCES = tests/bench/load.c
+tests_bench_relay_SOURCES = tests/bench/relay.c
+
+.PHONY: bench bench-quick
+bench: all tests/bench/load$(EXEEXT) tests/bench/relay$(EXEEXT)
+	@GATEWAYD_BUILD=. /usr/bin/python3 $(srcdir)/tests/bench/bench.py $(BENCH)
+bench-quick: all tests/bench/load$(EXEEXT) tests/bench/relay$(EXEEXT)
+	@GATEWAYD_BUILD=. /usr/bin/python3 $(srcdir)/tests/bench/bench.py --quick $(BENCH)
+EXTRA_DIST += tests/bench/bench.py

@@ -1,0 +1,634 @@
+"""What carrying bytes costs: gatewayd with everything switched on, beside bare relays and beside the proxies that Debian packages.
+
+Every figure is CPU time of a whole process tree for one unit of work, pinned to one CPU while clients and servers have another one;
+what is compared was measured in the same rounds, one after the other, and medians are told with their spread. Nothing here is a test:
+no figure is a threshold. Needs root (a network namespace of its own); what is missing is named, and left out.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import platform
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.dont_write_bytecode = True
+root = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
+sys.path.insert(0, os.path.join(root, "tests", "integration"))
+
+from harness import ports, wait  # noqa: E402
+from harness.gateway import BUILD, Gateway  # noqa: E402
+
+CPUS = sorted(os.sched_getaffinity(0))
+LOAD_CPU, PROXY_CPU = CPUS[0], CPUS[-1]
+NAME = "www.bench.test"
+TARGET = "127.0.9.1"
+USER, PASSWORD = "ann", "ann-pass"
+PACKAGES = {"microsocks": "microsocks", "danted": "dante-server", "squid": "squid", "haproxy": "haproxy"}
+_CLONE_NEWNS, _CLONE_NEWNET = 0x20000, 0x40000000
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+# ---- a world of its own ------------------------------------------------------------------------------------------------
+
+
+def _write(path, text):
+    with open(path, "w", encoding="ascii") as f:
+        f.write(text)
+
+
+def enter_namespace(directory):
+    """Own loopback, own name server; connections that have ended are soon forgotten, so that ports do not run out."""
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS | _CLONE_NEWNET) != 0:
+        raise SystemExit(f"bench: cannot make a network namespace ({os.strerror(ctypes.get_errno())}): run it as root")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    for name, text in (("resolv.conf", "nameserver 127.0.0.1\n"), ("hosts", "127.0.0.1 localhost\n")):
+        _write(os.path.join(directory, name), text)
+        subprocess.run(["mount", "--bind", os.path.join(directory, name), os.path.realpath(f"/etc/{name}")], check=True)
+    for name, value in {"net/ipv4/tcp_max_tw_buckets": "64", "net/ipv4/ip_local_port_range": "1024 65535",
+                        "net/core/somaxconn": "8192", "net/ipv4/tcp_max_syn_backlog": "8192"}.items():
+        try:
+            _write("/proc/sys/" + name, value)
+        except OSError as e:
+            say(f"bench: {name} stays as it is: {e}")
+
+
+class Group:
+    """The processes of one proxy: what they use, and have used."""
+
+    def __init__(self, name):
+        self.pid = None
+        self.cpu = self._make("cpuacct", name)
+        self.memory = self._make("memory", name)
+        self.prefix = ["sh", "-c", "for g; do shift; [ \"$g\" != -- ] || break; echo $$ >\"$g/cgroup.procs\"; done; exec \"$@\"", "sh",
+                       *[g for g in (self.cpu, self.memory) if g], "--", "taskset", "-c", str(PROXY_CPU)]
+
+    @staticmethod
+    def _make(controller, name):
+        path = f"/sys/fs/cgroup/{controller}/gwbench{os.getpid()}-{name}"
+        try:
+            os.mkdir(path)
+            with open(os.path.join(path, "cgroup.procs"), encoding="ascii"):
+                return path
+        except OSError:
+            return None
+
+    def pids(self):
+        if self.cpu:
+            with open(os.path.join(self.cpu, "cgroup.procs"), encoding="ascii") as f:
+                return [int(line) for line in f]
+        found, parents = [self.pid], {}
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                try:
+                    with open(f"/proc/{entry}/stat", encoding="latin-1") as f:
+                        parents.setdefault(int(f.read().rsplit(")", 1)[1].split()[1]), []).append(int(entry))
+                except OSError:
+                    pass
+        for pid in found:
+            found += parents.get(pid, [])
+        return found
+
+    def cpu_ns(self):
+        """Without the control group, the time of processes that have ended is missing."""
+        if self.cpu:
+            with open(os.path.join(self.cpu, "cpuacct.usage"), encoding="ascii") as f:
+                return int(f.read())
+        total = 0
+        for pid in self.pids():
+            try:
+                with open(f"/proc/{pid}/schedstat", encoding="ascii") as f:
+                    total += int(f.read().split()[0])
+            except OSError:
+                pass
+        return total
+
+    def user_bytes(self):
+        total = 0
+        for pid in self.pids():
+            try:
+                with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:
+                    total += sum(1024 * int(line.split()[1]) for line in f if line.startswith("Pss:"))
+            except OSError:
+                pass
+        return total
+
+    def all_bytes(self):
+        """User and kernel memory, without the cache of files; None where nobody counts it."""
+        if not self.memory:
+            return None
+        with open(os.path.join(self.memory, "memory.stat"), encoding="ascii") as f:
+            stat = dict(line.split() for line in f)
+        with open(os.path.join(self.memory, "memory.usage_in_bytes"), encoding="ascii") as f:
+            return int(f.read()) - int(stat["cache"])
+
+    def close(self):
+        for path in (self.cpu, self.memory):
+            if path:
+                try:
+                    wait.until(lambda p=path: not open(os.path.join(p, "cgroup.procs"), encoding="ascii").read(), "its processes end", 10)
+                    os.rmdir(path)
+                except (OSError, AssertionError) as e:
+                    say(f"bench: {path} stays: {e}")
+
+
+# ---- what is measured --------------------------------------------------------------------------------------------------------
+
+
+class Proxy:
+    """A program under measurement; its configuration is text with {port}, {dir}, {sink}."""
+
+    via, options = "socks5", ()
+
+    def __init__(self, name, directory, sink):
+        self.name, self.sink = name, sink
+        self.dir = os.path.join(directory, name)
+        os.mkdir(self.dir)
+        os.chmod(self.dir, 0o777)
+        self.port = ports.free()
+        self.group = Group(name)
+        self.process = None
+
+    def spawn(self, *command):
+        with open(os.path.join(self.dir, "log"), "ab") as log:
+            self.process = subprocess.Popen([*self.group.prefix, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            start_new_session=True)
+        self.group.pid = self.process.pid
+        wait.until(self.listens, f"{self.name} listens", 60)
+
+    def listens(self):
+        if self.process.poll() is not None:
+            with open(os.path.join(self.dir, "log"), encoding="utf-8", errors="replace") as f:
+                raise SystemExit(f"bench: {self.name} ended: {f.read()}")
+        with open("/proc/net/tcp", encoding="ascii") as f, open("/proc/net/udp", encoding="ascii") as g:
+            return f":{self.port:04X} " in f.read() + g.read()
+
+    def arguments(self):
+        return [f"via={self.via}", f"proxy=127.0.0.1:{self.port}", *self.options]
+
+    def configure(self, name, text):
+        path = os.path.join(self.dir, name)
+        _write(path, text.format(port=self.port, dir=self.dir, sink=self.sink, target=TARGET))
+        return path
+
+    def close(self):
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+        for pid in self.group.pids() if self.group.cpu else []:
+            os.kill(pid, signal.SIGKILL)
+        self.group.close()
+
+
+class Bare(Proxy):
+    """What one relays to is fixed at its start: one of the sink's ports."""
+
+    via = "direct"
+
+    def __init__(self, name, directory, sink, kind, offset=0, count=1):
+        super().__init__(name, directory, sink)
+        self.spawn(os.path.join(BUILD, "tests", "bench", "relay"), kind, "127.0.0.1", str(self.port), TARGET, str(sink + offset), str(count))
+
+
+class Microsocks(Proxy):
+    def __init__(self, name, directory, sink):
+        super().__init__(name, directory, sink)
+        self.spawn("microsocks", "-i", "127.0.0.1", "-p", str(self.port))
+
+
+class Dante(Proxy):
+    def __init__(self, name, directory, sink):
+        super().__init__(name, directory, sink)
+        self.spawn("danted", "-f", self.configure("danted.conf", """\
+errorlog: {dir}/errors
+internal: 127.0.0.1 port = {port}
+external: 127.0.0.1
+socksmethod: none
+clientmethod: none
+user.unprivileged: nobody
+client pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
+socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
+"""))
+
+
+class Squid(Proxy):
+    via = "http"
+
+    def __init__(self, name, directory, sink):
+        super().__init__(name, directory, sink)
+        self.spawn("squid", "-N", "-f", self.configure("squid.conf", """\
+http_port 127.0.0.1:{port}
+http_access allow all
+cache deny all
+cache_mem 8 MB
+access_log none
+cache_log {dir}/cache.log
+cache_store_log none
+pid_filename {dir}/squid.pid
+coredump_dir {dir}
+netdb_filename none
+max_filedescriptors 20000
+shutdown_lifetime 0 seconds
+via off
+forwarded_for delete
+"""))
+
+
+class Haproxy(Proxy):
+    via = "direct"
+
+    def __init__(self, name, directory, sink, splice=False, offset=0):
+        super().__init__(name, directory, sink + offset)
+        self.spawn("haproxy", "-db", "-f", self.configure("haproxy.cfg", """\
+global
+	maxconn 4500
+	nbthread 1
+	tune.pipesize 262144
+defaults
+	mode tcp
+	timeout connect 10s
+	timeout client 1h
+	timeout server 1h
+	""" + ("option splice-request\n\toption splice-response" if splice else "") + """
+listen bench
+	bind 127.0.0.1:{port}
+	server sink {target}:{sink}
+"""))
+
+
+def policy_text(rules=10000):
+    """Rules of every kind that an office has, none of which is about what is measured; that rule comes last."""
+    kinds = ("deny  to domain .n{i}.example", "allow group g{g} to cidr 10.{a}.{b}.0/24 port 443", "deny  client 192.0.{b}.0/28",
+             "allow user u{i} to domain www.n{i}.test port 22 443", "allow group g{g} command connect to domain .m{i}.example port 80 443")
+    lines = ["rule r{i} ".format(i=i) + kinds[i % len(kinds)].format(i=i, g=i % 50, a=i // 256 % 256, b=i % 256) for i in range(rules - 2)]
+    lines += [f"rule staff allow group staff to cidr 127.0.0.0/8", "rule anybody allow to cidr 127.0.0.0/8", "default deny", ""]
+    return "\n".join(lines)
+
+
+class Gatewayd(Proxy):
+    """With 10,000 rules; log-ins of PAM that are remembered and a strict audit, or (relaxed) neither."""
+
+    def __init__(self, name, directory, sink, relaxed=False, workers=1, policy=None):
+        super().__init__(name, directory, sink)
+        self.options = () if relaxed else (f"user={USER}:{PASSWORD}",)
+        more = {"listener_methods": ["none"], "audit_durability": "relaxed"} if relaxed else {}
+        self.gateway = Gateway(policy=policy or policy_text(), workers=workers, resolver=["127.0.0.1:53"], remember_logins=3600000,
+                               listener_commands=["connect", "udp"], pam_processes=1, **more)
+        self.gateway.prefix = self.group.prefix
+        self.gateway.start()
+        self.process, self.port = self.gateway.process, self.gateway.port
+        self.group.pid = self.process.pid
+
+    def close(self):
+        self.gateway.close()
+        super().close()
+
+
+class Load:
+    """One run of the load generator: opened, then started by a word."""
+
+    def __init__(self, mode, *options):
+        self.process = subprocess.Popen(["taskset", "-c", str(LOAD_CPU), os.path.join(BUILD, "tests", "bench", "load"), mode, *options],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def ready(self):
+        line = self.process.stdout.readline()
+        if line != b"ready\n":
+            self.process.wait()
+            raise RuntimeError(f"the load did not start: {self.process.args}")
+        return self
+
+    def go(self):
+        self.process.stdin.write(b"go\n")
+        self.process.stdin.flush()
+
+    def result(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the load broke: {self.process.args}")
+        return json.loads(line)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.stdout.close()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def measure(group, mode, *options):
+    """One run: what the load says, and the CPU time of the group meanwhile."""
+    load = Load(mode, *options)
+    try:
+        load.ready()
+        before = group.cpu_ns()
+        load.go()
+        result = load.result()
+        result["cpu_ns"] = group.cpu_ns() - before
+        return result
+    finally:
+        load.close()
+
+
+# ---- figures --------------------------------------------------------------------------------------------------------------------
+
+
+class Table:
+    """One figure of several proxies, in interleaved rounds."""
+
+    def __init__(self, key, title, unit, base):
+        self.key, self.title, self.unit, self.base = key, title, unit, base
+        self.values, self.notes = {}, {}
+
+    def add(self, name, value, **notes):
+        self.values.setdefault(name, []).append(value)
+        for k, v in notes.items():
+            self.notes.setdefault(name, {}).setdefault(k, []).append(v)
+
+    def ratios(self, name):
+        return [a / b for a, b in zip(self.values[name], self.values[self.base])] if self.base in self.values else []
+
+    def json(self):
+        return {"title": self.title, "unit": self.unit, "base": self.base, "rounds": self.values, "notes": self.notes,
+                "median": {n: statistics.median(v) for n, v in self.values.items()},
+                "ratio": {n: statistics.median(self.ratios(n)) for n in self.values if self.ratios(n)}}
+
+    def markdown(self):
+        notes = sorted({k for n in self.notes.values() for k in n})
+        lines = [f"## {self.title}", "", "| | " + self.unit + " | spread | " + (f"times {self.base} | spread |" if self.base else "")
+                 + "".join(f" {k} |" for k in notes)]
+        lines.append("|---|" + "---:|" * (lines[-1].count("|") - 2))
+        for name, values in sorted(self.values.items(), key=lambda kv: statistics.median(kv[1])):
+            row = f"| {name} | {statistics.median(values):.4g} | {min(values):.4g}-{max(values):.4g} |"
+            ratios = self.ratios(name)
+            if self.base:
+                row += f" {statistics.median(ratios):.2f} | {min(ratios):.2f}-{max(ratios):.2f} |" if ratios else " | |"
+            for k in notes:
+                v = self.notes.get(name, {}).get(k)
+                row += f" {statistics.median(v):.4g} |" if v else " |"
+            lines.append(row)
+        return "\n".join(lines) + "\n"
+
+
+class Bench:
+    def __init__(self, arguments):
+        self.a = arguments
+        self.dir = tempfile.mkdtemp(prefix="gwbench", dir="/tmp")
+        os.chmod(self.dir, 0o755)
+        enter_namespace(self.dir)
+        self.sink = 20000
+        self.proxies, self.tables, self.helpers = {}, [], []
+        self.missing = sorted({p for program, p in PACKAGES.items() if shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin") is None})
+        os.environ["PATH"] += ":/usr/sbin"
+        if self.missing:
+            say("bench: these are left out, since they are missing: " + " ".join(self.missing)
+                + "\n       apt-get install --no-install-recommends " + " ".join(self.missing))
+
+    # ---- servers ----
+
+    def _helper(self, *command, ready=None):
+        process = subprocess.Popen(["taskset", "-c", str(LOAD_CPU), *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        self.helpers.append(process)
+        if ready:
+            process.stdout.readline()
+
+    def start(self):
+        self._helper(os.path.join(BUILD, "tests", "bench", "load"), "sink", str(self.sink), str(self.a.sinks), ready=True)
+        self._helper("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--no-poll", "--pid-file=",
+                     "--listen-address=127.0.0.1", "--bind-interfaces", "--local=/test/", "--user=root", "--group=root",
+                     f"--host-record={NAME},{TARGET},60")
+        makers = {
+            "bare copy": lambda n: Bare(n, self.dir, self.sink, "copy"),
+            "gatewayd": lambda n: Gatewayd(n, self.dir, self.sink),
+            "gatewayd, none, relaxed": lambda n: Gatewayd(n, self.dir, self.sink, relaxed=True),
+        }
+        if not self.a.ours:
+            for name, make in {"microsocks": Microsocks, "danted": Dante, "squid": Squid, "haproxy": Haproxy}.items():
+                if PACKAGES[name] not in self.missing:
+                    makers[name] = lambda n, make=make: make(n, self.dir, self.sink)
+        for name, make in makers.items():
+            self.proxies[name] = make(name)
+
+    def close(self):
+        for p in list(self.proxies.values()):
+            p.close()
+        for h in self.helpers:
+            h.kill()
+            h.wait()
+            h.stdout.close()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    # ---- figures ----
+
+    def rounds(self, table, runs, per=1.0, notes=lambda r: {}):
+        """runs: {name: (group, mode, options)}; per: of the load's units or bytes."""
+        self.tables.append(table)
+        for _ in range(self.a.rounds):
+            for name, (group, mode, options) in runs.items():
+                try:
+                    r = measure(group, mode, f"seconds={self.a.seconds}", *options)
+                except RuntimeError as e:
+                    say(f"bench: {table.key}, {name}: {e}")
+                    continue
+                n = r["bytes"] / 2**30 if mode == "bulk" else r["units"]
+                if n == 0 or r["failures"] > n / 100:
+                    say(f"bench: {table.key}, {name}: {r}")
+                    continue
+                table.add(name, r["cpu_ns"] / n * per, **notes(r))
+            say(f"bench: {table.key}: " + ", ".join(f"{n} {v[-1]:.4g}" for n, v in table.values.items()))
+
+    def setup(self):
+        to = f"to={TARGET}:{self.sink}"
+        self.rounds(Table("setup", "Set-up by address, 64 bytes there and back, end", "us", "bare copy"),
+                    {n: (p.group, "setup", [*p.arguments(), to, "n=64"]) for n, p in self.proxies.items()}, 1e-3,
+                    lambda r: {"p50, ms": r["p50_us"] / 1e3, "p99, ms": r["p99_us"] / 1e3, "a second": r["units"] / r["seconds"]})
+        named = {n: (p.group, "setup", [*p.arguments(), to, "n=64", *([f"name={NAME}"] if p.via == "socks5" else [])])
+                 for n, p in self.proxies.items() if p.via == "socks5" or n == "bare copy"}
+        self.rounds(Table("setup-name", "The same by name", "us", "bare copy"), named, 1e-3,
+                    lambda r: {"p99, ms": r["p99_us"] / 1e3})
+
+    def requests(self):
+        self.rounds(Table("requests", "64 bytes there and back on open sessions", "us", "bare copy"),
+                    {n: (p.group, "rr", [*p.arguments(), f"to={TARGET}:{self.sink}", "n=64"]) for n, p in self.proxies.items()}, 1e-3)
+
+    def bulk(self):
+        for direction, offset in (("down", 1), ("up", 2), ("both", 3)):
+            fixed = {"bare copy": Bare(f"bare-copy-{direction}", self.dir, self.sink, "copy", offset),
+                     "bare splice": Bare(f"bare-splice-{direction}", self.dir, self.sink, "splice", offset)}
+            if "haproxy" in self.proxies:
+                fixed["haproxy"] = Haproxy(f"haproxy-{direction}", self.dir, self.sink, offset=offset)
+                fixed["haproxy, splice"] = Haproxy(f"haproxy-splice-{direction}", self.dir, self.sink, True, offset)
+            proxies = {**fixed, **{n: p for n, p in self.proxies.items() if p.via != "direct"}}
+            for n in (1, 16):
+                self.rounds(Table(f"bulk-{n}-{direction}", f"Bulk, {n} stream{'s' if n > 1 else ''}, {direction}", "CPU s/GiB", "bare splice"),
+                            {name: (p.group, "bulk", [*p.arguments(), f"to={TARGET}:{self.sink + offset}", f"n={n}", f"direction={direction}"])
+                             for name, p in proxies.items()}, 1e-9,
+                            lambda r: {"Gbit/s": r["bytes"] * 8e-9 / r["seconds"]})
+            for p in fixed.values():
+                p.close()
+
+    def udp(self):
+        n = 4
+        bare = Bare("bare-udp", self.dir, self.sink, "udp", count=n)
+        runs = {"bare udp": (bare.group, "udp", ["via=direct", f"proxy=127.0.0.1:{bare.port}", f"n={n}", f"to={TARGET}:{self.sink}"])}
+        for name, p in self.proxies.items():
+            if name.startswith("gatewayd") or name == "danted":
+                runs[name] = (p.group, "udp", [*p.arguments(), f"n={n}", f"to={TARGET}:{self.sink}"])
+        self.rounds(Table("udp", "UDP round trip, 64 bytes", "us", "bare udp"), runs, 1e-3, lambda r: {"lost": r["failures"]})
+        bare.close()
+
+    def idle(self):
+        table = Table("idle", f"Memory of an idle session ({self.a.idle} of them), user and kernel", "bytes", "bare copy")
+        self.tables.append(table)
+        for name, p in self.proxies.items():
+            if name == "danted" and self.a.idle > 500:
+                n = 500  # a process serves few: it would start hundreds
+            else:
+                n = self.a.idle
+            before = p.group.user_bytes(), p.group.all_bytes()
+            load = Load("idle", *p.arguments(), f"to={TARGET}:{self.sink}", f"n={n}")
+            try:
+                load.ready()
+                time.sleep(2.5)  # what a gateway gives back a moment later is no session's
+                user, whole = (p.group.user_bytes() - before[0]) / n, p.group.all_bytes()
+                table.add(name, (whole - before[1]) / n if whole is not None else user, user=user)
+            except RuntimeError as e:
+                say(f"bench: idle, {name}: {e}")
+            finally:
+                load.close()
+            say(f"bench: idle: {name} {table.values.get(name)} {table.notes.get(name)}")
+
+    def disk(self):
+        table = Table("disk", "The disk: write 4 KiB and fdatasync(2)", "ms", None)
+        self.tables.append(table)
+        with open(os.path.join(self.dir, "disk"), "wb", buffering=0) as f:
+            for _ in range(100):
+                f.write(bytes(4096))
+                began = time.perf_counter()
+                os.fdatasync(f.fileno())
+                table.add("fdatasync", (time.perf_counter() - began) * 1e3)
+
+    def workers(self):
+        """What sharing costs: the same work with more workers, all on the one CPU."""
+        setup = Table("workers-setup", "Set-up by number of workers", "us", "1 worker")
+        bulk = Table("workers-bulk", "Bulk, 16 streams, by number of workers", "CPU s/GiB", "1 worker")
+        several = {f"{n} worker{'s' if n > 1 else ''}": Gatewayd(f"workers{n}", self.dir, self.sink, workers=n) for n in (1, 2, 4, 8)}
+        self.rounds(setup, {n: (p.group, "setup", [*p.arguments(), f"to={TARGET}:{self.sink}", "n=64"]) for n, p in several.items()}, 1e-3)
+        self.rounds(bulk, {n: (p.group, "bulk", [*p.arguments(), f"to={TARGET}:{self.sink + 1}", "n=16"]) for n, p in several.items()}, 1e-9)
+        for p in several.values():
+            p.close()
+
+    def crowd(self):
+        """Many idle sessions, and what a new one costs then."""
+        table = Table("crowd", f"A new session beside {self.a.crowd} idle ones", "us", "100 idle")
+        self.tables.append(table)
+        p = Gatewayd("crowd", self.dir, self.sink, workers=max(2, -(-self.a.crowd // 8000)))
+        options = [*p.arguments(), f"to={TARGET}:{self.sink}"]
+        loads = []
+        try:
+            for label, sizes in (("100 idle", [100]), (f"{self.a.crowd} idle", [self.a.crowd // 4] * 4)):
+                loads += [Load("idle", *options, f"n={n}", "sources=64").ready() for n in sizes]
+                held = p.gateway.status()["sessions"] if "sessions" in p.gateway.status() else None
+                for _ in range(self.a.rounds):
+                    r = measure(p.group, "setup", f"seconds={self.a.seconds}", *options, "n=64")
+                    table.add(label, r["cpu_ns"] / r["units"] * 1e-3)
+                say(f"bench: crowd: {label} (held: {held}): {table.values[label]}")
+        except RuntimeError as e:
+            say(f"bench: crowd: {e}")
+        finally:
+            for load in loads:
+                load.close()
+            p.close()
+
+    def reload(self):
+        """A new policy, in force while sessions are opened and carry small requests."""
+        table = Table("reload", "A policy of 10,000 rules and a list of 1,000,000 names put into force under load", "ms of silence at most", None)
+        self.tables.append(table)
+        p = Gatewayd("reload", self.dir, self.sink)
+        g = p.gateway
+        g.write("names.txt", "".join(f"n{i}.list{i % 1000}.example\n" for i in range(self.a.names)))
+        head = 'set listed domain file "names.txt"\nrule listed deny to domain @listed\n'
+        try:
+            for i in range(2 if self.a.quick else 5):
+                # As an operator's machine is: not everything on the one CPU of the worker.
+                for pid in p.group.pids():
+                    os.sched_setaffinity(pid, CPUS)
+                load = Load("watch", *p.arguments(), f"to={TARGET}:{self.sink}", "n=16").ready()
+                load.go()
+                g.write_policy(head + f"rule turn{i} deny to domain turn{i}.example\n" + policy_text())
+                began = time.monotonic()
+                g.ctl("policy", "apply", "--allow-warnings" if self.a.allow else "--yes", g.policy_file, check=False)
+                took = time.monotonic() - began
+                load.go()
+                r = load.result()
+                load.close()
+                table.add("under load", r["silence_us"] / 1e3, **{"worst answer, ms": r["max_us"] / 1e3, "p99, ms": r["p99_us"] / 1e3,
+                                                                 "failures": r["failures"], "applied in, s": took})
+                say(f"bench: reload: revision {g.revision()}, {r}, {took:.1f} s")
+        finally:
+            p.close()
+
+    def markdown(self):
+        with open("/proc/cpuinfo", encoding="utf-8") as f:
+            cpu = next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), "?")
+        head = [f"# What carrying bytes costs: {time.strftime('%Y-%m-%d %H:%M')} UTC", "",
+                f"{cpu}, {len(CPUS)} CPUs, Linux {platform.release()}; load average {self.load[0]:.1f} before, {os.getloadavg()[0]:.1f} after.",
+                f"{self.a.rounds} interleaved rounds of {self.a.seconds} s; medians, spread, and the median of the ratios of each round.", ""]
+        return "\n".join(head) + "\n" + "\n".join(t.markdown() for t in self.tables)
+
+    def run(self):
+        self.load = os.getloadavg()
+        figures = {"setup": self.setup, "requests": self.requests, "bulk": self.bulk, "udp": self.udp, "idle": self.idle, "disk": self.disk,
+                   "workers": self.workers, "crowd": self.crowd, "reload": self.reload}
+        wanted = self.a.figures.split(",") if self.a.figures else [f for f in figures if not self.a.quick or f not in ("workers", "crowd")]
+        self.start()
+        for name in wanted:
+            figures[name]()
+        text = self.markdown()
+        print(text)
+        with open(os.path.join(self.a.output, "bench.md"), "w", encoding="utf-8") as f:
+            f.write(text)
+        with open(os.path.join(self.a.output, "bench.json"), "w", encoding="utf-8") as f:
+            json.dump({t.key: t.json() for t in self.tables}, f, indent=1)
+        say(f"bench: {os.path.join(self.a.output, 'bench.md')} and bench.json beside it")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--quick", action="store_true", help="in three minutes")
+    p.add_argument("--rounds", type=int, help="5; quick: 3")
+    p.add_argument("--seconds", type=float, help="of one run: 1.5; quick: 0.5")
+    p.add_argument("--figures", help="some of them, with commas between")
+    p.add_argument("--idle", type=int, default=2000, help="sessions for the memory of one")
+    p.add_argument("--crowd", type=int, default=50000, help="idle sessions beside which new ones are opened")
+    p.add_argument("--names", type=int, default=1000000, help="in the list of the reload")
+    p.add_argument("--sinks", type=int, default=4, help="processes that serve")
+    p.add_argument("--ours", action="store_true", help="gatewayd and the bare relays alone")
+    p.add_argument("--output", default=".", help="directory of bench.md and bench.json")
+    a = p.parse_args()
+    a.rounds = a.rounds or (3 if a.quick else 5)
+    a.seconds = a.seconds or (0.5 if a.quick else 1.5)
+    bench = Bench(a)
+    try:
+        bench.run()
+    finally:
+        bench.close()
+
+
+main()

@@ -1,0 +1,371 @@
+/* Bare relays to compare a gateway with: no handshake, no policy, no record, one fixed destination, nothing of one's own but the
+ * loop.  What they cost is what the kernel asks for carrying bytes between two sockets.
+ *
+ *   relay copy|splice ADDRESS PORT TO-ADDRESS TO-PORT
+ *   relay udp ADDRESS PORT TO-ADDRESS TO-PORT COUNT        (serves the ports from PORT on, one client each) */
+#include "config.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define BUFFER (64 * 1024)
+#define PIPE_BYTES (256 * 1024)
+#define BATCH 32
+#define DATAGRAM 2048
+
+static int epoll_fd;
+static struct sockaddr_in destination;
+static bool splicing;
+static uint8_t buffer[BUFFER];
+
+static void die(const char *what)
+{
+	perror(what);
+	exit(1);
+}
+
+static void watch(int op, int fd, uint32_t events, void *arg)
+{
+	struct epoll_event e = {.events = events, .data.ptr = arg};
+
+	if (epoll_ctl(epoll_fd, op, fd, &e) != 0)
+		die("epoll_ctl");
+}
+
+/* ---- TCP ------------------------------------------------------------------------------------------------------------ */
+
+struct pair;
+
+/* One socket of a pair: what it reads goes to the other one. */
+struct end {
+	struct pair *pair;
+	int fd;
+	int pipe[2]; /* splice: from this one to the other */
+	size_t in_pipe;
+	uint8_t *kept; /* copy: what the other one would not take */
+	size_t off, len;
+	bool eof, shut;
+	uint32_t events;
+};
+
+struct pair {
+	struct end end[2]; /* client, server */
+	bool connected, dead;
+	struct pair *next_dead;
+};
+
+static struct pair *dead;
+
+static struct end *other(struct end *e)
+{
+	return e == &e->pair->end[0] ? &e->pair->end[1] : &e->pair->end[0];
+}
+
+static void drop(struct pair *p)
+{
+	if (p->dead)
+		return;
+	p->dead = true;
+	for (int i = 0; i < 2; i++) {
+		close(p->end[i].fd);
+		free(p->end[i].kept);
+		if (p->end[i].pipe[0] >= 0) {
+			close(p->end[i].pipe[0]);
+			close(p->end[i].pipe[1]);
+		}
+	}
+	p->next_dead = dead;
+	dead = p;
+}
+
+static void want(struct end *e, uint32_t events)
+{
+	if (e->events == events)
+		return;
+	e->events = events;
+	watch(EPOLL_CTL_MOD, e->fd, events, e);
+}
+
+static bool stuck(const struct end *e)
+{
+	return e->len > 0 || e->in_pipe > 0;
+}
+
+/* Reads only while nothing waits for the other side; writes only while something does. */
+static void update(struct pair *p)
+{
+	for (int i = 0; i < 2 && !p->dead; i++) {
+		struct end *e = &p->end[i];
+
+		want(e, (!stuck(e) && !e->eof ? EPOLLIN : 0u) | (stuck(other(e)) ? EPOLLOUT : 0u));
+	}
+}
+
+static void finish(struct end *e)
+{
+	struct end *to = other(e);
+
+	e->eof = true;
+	if (stuck(e) || e->shut)
+		return;
+	shutdown(to->fd, SHUT_WR);
+	e->shut = true;
+	if (to->shut)
+		drop(e->pair);
+}
+
+/* False: the pair is gone, or the other side is full. */
+static bool give(struct end *e, const uint8_t *data, size_t len)
+{
+	ssize_t n = send(other(e)->fd, data, len, MSG_NOSIGNAL);
+
+	if (n < 0 && errno != EAGAIN) {
+		drop(e->pair);
+		return false;
+	}
+	if (n == (ssize_t)len)
+		return true;
+	size_t sent = n > 0 ? (size_t)n : 0;
+
+	if (e->kept == NULL && (e->kept = malloc(BUFFER)) == NULL)
+		die("malloc");
+	memmove(e->kept, data + sent, len - sent);
+	e->len = len - sent;
+	return false;
+}
+
+static void copy(struct end *e)
+{
+	ssize_t n = recv(e->fd, buffer, sizeof buffer, 0);
+
+	if (n > 0)
+		give(e, buffer, (size_t)n);
+	else if (n == 0)
+		finish(e);
+	else if (errno != EAGAIN)
+		drop(e->pair);
+}
+
+static bool drain_pipe(struct end *e)
+{
+	while (e->in_pipe > 0) {
+		ssize_t n = splice(e->pipe[0], NULL, other(e)->fd, NULL, e->in_pipe, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+
+		if (n <= 0) {
+			if (n < 0 && errno != EAGAIN)
+				drop(e->pair);
+			return false;
+		}
+		e->in_pipe -= (size_t)n;
+	}
+	return true;
+}
+
+static void move(struct end *e)
+{
+	if (e->pipe[0] < 0) {
+		if (pipe2(e->pipe, O_NONBLOCK | O_CLOEXEC) != 0)
+			die("pipe2");
+		if (fcntl(e->pipe[1], F_SETPIPE_SZ, PIPE_BYTES) < 0)
+			perror("F_SETPIPE_SZ");
+	}
+	ssize_t n = splice(e->fd, NULL, e->pipe[1], NULL, PIPE_BYTES, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+
+	if (n > 0) {
+		e->in_pipe += (size_t)n;
+		drain_pipe(e);
+	} else if (n == 0) {
+		finish(e);
+	} else if (errno != EAGAIN) {
+		drop(e->pair);
+	}
+}
+
+static void on_event(struct end *e, uint32_t events)
+{
+	struct pair *p = e->pair;
+	struct end *to = other(e);
+
+	if (p->dead)
+		return;
+	if (!p->connected) {
+		int error = 0;
+		socklen_t len = sizeof error;
+
+		if (getsockopt(e->fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0 || error != 0) {
+			drop(p);
+			return;
+		}
+		p->connected = true;
+		e->events = EPOLLIN;
+		watch(EPOLL_CTL_MOD, e->fd, EPOLLIN, e);
+		to->events = EPOLLIN;
+		watch(EPOLL_CTL_ADD, to->fd, EPOLLIN, to);
+		return;
+	}
+	if ((events & EPOLLOUT) && stuck(to)) {
+		if (splicing ? drain_pipe(to) : give(to, to->kept + to->off, to->len)) {
+			to->len = 0;
+			if (to->eof)
+				finish(to);
+		}
+	}
+	if (!p->dead && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) && !stuck(e) && !e->eof)
+		(splicing ? move : copy)(e);
+	update(p);
+}
+
+static void no_delay(int fd)
+{
+	int one = 1;
+
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+}
+
+static void on_client(int listen_fd)
+{
+	for (int i = 0; i < 64; i++) {
+		int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		struct pair *p;
+
+		if (fd < 0)
+			return;
+		p = calloc(1, sizeof *p);
+		if (p == NULL)
+			die("calloc");
+		no_delay(fd);
+		p->end[0] = (struct end){.pair = p, .fd = fd, .pipe = {-1, -1}};
+		p->end[1] = (struct end){.pair = p, .fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), .pipe = {-1, -1}};
+		no_delay(p->end[1].fd);
+		if (connect(p->end[1].fd, (struct sockaddr *)&destination, sizeof destination) != 0 && errno != EINPROGRESS) {
+			drop(p);
+			continue;
+		}
+		watch(EPOLL_CTL_ADD, p->end[1].fd, EPOLLOUT, &p->end[1]);
+	}
+}
+
+static void serve_tcp(const struct sockaddr_in *address)
+{
+	int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	if (bind(fd, (const struct sockaddr *)address, sizeof *address) != 0 || listen(fd, 4096) != 0)
+		die("listen");
+	watch(EPOLL_CTL_ADD, fd, EPOLLIN, NULL);
+	puts("ready");
+	fflush(stdout);
+	for (;;) {
+		struct epoll_event events[256];
+		int n = epoll_wait(epoll_fd, events, 256, -1);
+
+		for (int i = 0; i < n; i++)
+			if (events[i].data.ptr == NULL)
+				on_client(fd);
+			else
+				on_event(events[i].data.ptr, events[i].events);
+		while (dead != NULL) {
+			struct pair *p = dead;
+
+			dead = p->next_dead;
+			free(p);
+		}
+	}
+}
+
+/* ---- UDP ------------------------------------------------------------------------------------------------------------- */
+
+struct path {
+	int fd[2]; /* towards the client, and towards the destination */
+	struct sockaddr_in client;
+};
+
+static struct mmsghdr messages[BATCH];
+static struct iovec vectors[BATCH];
+static struct sockaddr_in from[BATCH];
+static uint8_t datagrams[BATCH][DATAGRAM];
+
+static void carry(struct path *p, int which)
+{
+	int n;
+
+	for (int i = 0; i < BATCH; i++) {
+		vectors[i] = (struct iovec){datagrams[i], DATAGRAM};
+		messages[i].msg_hdr = (struct msghdr){
+			.msg_iov = &vectors[i], .msg_iovlen = 1, .msg_name = &from[i], .msg_namelen = sizeof from[i]};
+	}
+	n = recvmmsg(p->fd[which], messages, BATCH, MSG_DONTWAIT, NULL);
+	if (n <= 0)
+		return;
+	if (which == 0)
+		p->client = from[n - 1];
+	for (int i = 0; i < n; i++) {
+		vectors[i].iov_len = messages[i].msg_len;
+		from[i] = which == 0 ? destination : p->client;
+	}
+	sendmmsg(p->fd[!which], messages, (unsigned)n, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static void serve_udp(struct sockaddr_in address, int count)
+{
+	struct path *paths = calloc((size_t)count, sizeof *paths);
+	uint16_t port = ntohs(address.sin_port);
+
+	if (paths == NULL)
+		die("calloc");
+	for (int i = 0; i < count; i++) {
+		for (int k = 0; k < 2; k++) {
+			paths[i].fd[k] = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+			watch(EPOLL_CTL_ADD, paths[i].fd[k], EPOLLIN, (void *)((uintptr_t)&paths[i] | (uintptr_t)k));
+		}
+		address.sin_port = htons((uint16_t)(port + i));
+		if (bind(paths[i].fd[0], (struct sockaddr *)&address, sizeof address) != 0)
+			die("bind");
+	}
+	puts("ready");
+	fflush(stdout);
+	for (;;) {
+		struct epoll_event events[64];
+		int n = epoll_wait(epoll_fd, events, 64, -1);
+
+		for (int i = 0; i < n; i++)
+			carry((struct path *)((uintptr_t)events[i].data.ptr & ~(uintptr_t)1), (int)((uintptr_t)events[i].data.ptr & 1));
+	}
+}
+
+static struct sockaddr_in address_of(const char *host, const char *port)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
+
+	if (inet_pton(AF_INET, host, &a.sin_addr) != 1)
+		die(host);
+	return a;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 6) {
+		fputs("usage: relay copy|splice|udp ADDRESS PORT TO-ADDRESS TO-PORT [COUNT]\n", stderr);
+		return 2;
+	}
+	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	destination = address_of(argv[4], argv[5]);
+	splicing = strcmp(argv[1], "splice") == 0;
+	struct sockaddr_in address = address_of(argv[2], argv[3]);
+
+	if (strcmp(argv[1], "udp") == 0)
+		serve_udp(address, argc > 6 ? atoi(argv[6]) : 1);
+	else
+		serve_tcp(&address);
+}
