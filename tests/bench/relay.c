@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -360,6 +361,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	signal(SIGPIPE, SIG_IGN); /* of splice(2), which knows no MSG_NOSIGNAL */
 	destination = address_of(argv[4], argv[5]);
 	splicing = strcmp(argv[1], "splice") == 0;
 	struct sockaddr_in address = address_of(argv[2], argv[3]);
