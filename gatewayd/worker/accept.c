@@ -303,5 +303,6 @@ void accept_init(struct worker *w)
 	TAILQ_INIT(&w->acceptors);
 	evtimer_assign(&w->accept_pause, w->base, on_pause_over, w);
 	share_descriptors(w);
+	pipes_init(&w->pipes, w->config->workers, &w->extra_fds, &w->max_extra_fds);
 	w->reserve_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
 }

@@ -1,10 +1,14 @@
 /* Carries the bytes.  Everything is read into one buffer of the worker's and sent on at once; only what the receiver would not
  * take is kept, and then nothing more is read from that side: an idle session owns no buffer.  The directions are
- * independent: one may end while the other goes on, for as long as the idle limit allows. */
+ * independent: one may end while the other goes on, for as long as the idle limit allows.
+ *
+ * Small requests are cheapest so.  A direction that reads a lot, again and again, is bulk: its bytes move through a pipe of the
+ * worker's (pipes.h) and are never copied, until it reads little again. */
 #include "config.h"
 
 #include <errno.h>
 #include <event2/event.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
@@ -18,6 +22,11 @@
 
 /* Reads of one side before the others get their turn. */
 #define READS_PER_TURN 4
+/* So many reads in a row, each of at least so much, are bulk; so many of less than that are not. */
+#define BULK_READS 6
+#define BULK_BYTES (16 * 1024)
+#define SMALL_READS 32
+#define SMALL_BYTES (4 * 1024)
 
 /* One direction, with everything that differs between the two. */
 struct side {
@@ -41,6 +50,19 @@ static struct side down(struct session *s)
 
 enum step { STEP_ON, STEP_WAIT, STEP_OVER };
 
+static void note_carried(struct session *s, struct side *d, size_t len)
+{
+	d->flow->bytes += len;
+	s->active_us = clock_mono_us();
+	session_carried(s, s->active_us);
+}
+
+static void wait_for_room(struct side *d)
+{
+	event_del(d->read_event);
+	event_add(d->write_event, NULL);
+}
+
 /* Sends what it can; keeps the rest and waits for room. */
 static enum step deliver(struct session *s, struct side *d, const uint8_t *data, size_t len)
 {
@@ -61,9 +83,7 @@ static enum step deliver(struct session *s, struct side *d, const uint8_t *data,
 		}
 		break;
 	}
-	d->flow->bytes += sent;
-	s->active_us = clock_mono_us();
-	session_carried(s, s->active_us);
+	note_carried(s, d, sent);
 	if (sent == len)
 		return STEP_ON;
 	if (data != d->flow->pending + d->flow->off) {
@@ -78,8 +98,7 @@ static enum step deliver(struct session *s, struct side *d, const uint8_t *data,
 		d->flow->off += (uint32_t)sent;
 	}
 	d->flow->len = (uint32_t)(len - sent);
-	event_del(d->read_event);
-	event_add(d->write_event, NULL);
+	wait_for_room(d);
 	return STEP_WAIT;
 }
 
@@ -156,13 +175,96 @@ static enum step pass(struct session *s, struct side *d, uint8_t *data, size_t l
 	return d->flow == &s->up ? open_messages(s, d, data, len) : make_message(s, d, data, len);
 }
 
+/* ---- bulk ----------------------------------------------------------------------------------------------------------- */
+
+/* Does what was read speak for the other way of carrying, and has it done so for long enough? */
+static void judge(struct flow *f, size_t len)
+{
+	if (f->bulk ? len >= SMALL_BYTES : len < BULK_BYTES) {
+		f->streak = 0;
+	} else if (++f->streak == (f->bulk ? SMALL_READS : BULK_READS)) {
+		f->bulk = !f->bulk;
+		f->streak = 0;
+	}
+}
+
+/* From the pipe to the receiver; an empty pipe goes back. */
+static enum step push(struct session *s, struct side *d)
+{
+	struct relay_pipe *pipe = d->flow->pipe;
+	size_t sent = 0;
+
+	while (pipe->len > 0) {
+		ssize_t n = splice(pipe->out, NULL, d->to, NULL, pipe->len, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+
+		if (n > 0) {
+			pipe->len -= (uint32_t)n;
+			sent += (size_t)n;
+			continue;
+		}
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n == 0 || errno != EAGAIN) {
+			session_end(s, d->to_reset, true);
+			return STEP_OVER;
+		}
+		break;
+	}
+	if (sent > 0)
+		note_carried(s, d, sent);
+	if (pipe->len > 0) {
+		wait_for_room(d);
+		return STEP_WAIT;
+	}
+	pipes_put(&s->worker->pipes, &d->flow->pipe);
+	return STEP_ON;
+}
+
+/* One read into a pipe and out of it.  *moved: the bytes; 0 if the sender is to be asked by recv(2), which alone tells an end from
+ * an urgent byte that splice(2) does not pass. */
+static enum step move(struct session *s, struct side *d, size_t *moved)
+{
+	struct flow *f = d->flow;
+	ssize_t n;
+
+	*moved = 0;
+	f->pipe = pipes_get(&s->worker->pipes, s->active_us);
+	if (f->pipe == NULL)
+		return STEP_ON;
+	do
+		n = splice(d->from, NULL, f->pipe->in, NULL, PIPE_BYTES, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	while (n < 0 && errno == EINTR);
+	if (n <= 0) {
+		pipes_put(&s->worker->pipes, &f->pipe);
+		if (n == 0 || errno == EAGAIN || errno == EINVAL)
+			return STEP_ON;
+		/* Told once: recv(2) would take it for an end in good order. */
+		session_end(s, d->from_reset, true);
+		return STEP_OVER;
+	}
+	*moved = (size_t)n;
+	f->pipe->len = (uint32_t)n;
+	judge(f, *moved);
+	return push(s, d);
+}
+
+/* ---- one direction ----------------------------------------------------------------------------------------------------- */
+
 static enum step pump(struct session *s, struct side *d)
 {
 	uint8_t *buffer = s->worker->buffer;
-	size_t size = gss_protects(s) && d->flow == &s->down ? GSS_PLAIN_MAX : RELAY_BUFFER;
+	bool protects = gss_protects(s);
+	size_t size = protects && d->flow == &s->down ? GSS_PLAIN_MAX : RELAY_BUFFER, moved;
 
 	for (int i = 0; i < READS_PER_TURN; i++) {
-		ssize_t n = gss_protects(s) && d->flow == &s->up ? gss_recv(s, buffer, size) : recv(d->from, buffer, size, 0);
+		if (d->flow->bulk) {
+			enum step step = move(s, d, &moved);
+
+			/* What comes meanwhile is told by the loop: asking would mostly be in vain. */
+			if (step != STEP_ON || moved > 0)
+				return step;
+		}
+		ssize_t n = protects && d->flow == &s->up ? gss_recv(s, buffer, size) : recv(d->from, buffer, size, 0);
 
 		if (n == 0)
 			return finish_direction(s, d);
@@ -172,6 +274,8 @@ static enum step pump(struct session *s, struct side *d)
 			session_end(s, d->from_reset, true);
 			return STEP_OVER;
 		}
+		if (!protects && !d->flow->bulk)
+			judge(d->flow, (size_t)n);
 		enum step step = pass(s, d, buffer, (size_t)n);
 
 		if (step != STEP_ON || (size_t)n < size)
@@ -184,6 +288,11 @@ static void drain(struct session *s, struct side *d)
 {
 	struct flow *f = d->flow;
 
+	if (f->pipe != NULL) {
+		if (push(s, d) == STEP_ON)
+			event_add(d->read_event, NULL);
+		return;
+	}
 	if (deliver(s, d, f->pending + f->off, f->len) != STEP_ON)
 		return;
 	free(f->pending);
@@ -195,6 +304,14 @@ static void drain(struct session *s, struct side *d)
 		finish_direction(s, d);
 	else
 		event_add(d->read_event, NULL);
+}
+
+void relay_free(struct session *s)
+{
+	free(s->up.pending);
+	free(s->down.pending);
+	pipes_put(&s->worker->pipes, &s->up.pipe);
+	pipes_put(&s->worker->pipes, &s->down.pipe);
 }
 
 static void on_client_readable(evutil_socket_t fd, short what, void *arg)

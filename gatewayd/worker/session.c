@@ -300,8 +300,7 @@ static void session_free(struct session *s, bool reset)
 	forget_events(s);
 	close_fd(&s->client_fd, reset);
 	close_fd(&s->server_fd, reset);
-	free(s->up.pending);
-	free(s->down.pending);
+	relay_free(s);
 	free(s->user);
 	free(s->name);
 	free(s->rule);

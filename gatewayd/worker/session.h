@@ -127,12 +127,18 @@ struct setup {
 	struct record *record; /* the grant, until it is durable */
 };
 
-/* One direction of the relay.  Bytes that the receiver would not take yet wait in `pending`; nothing more is read then. */
+struct relay_pipe;
+
+/* One direction of the relay.  Bytes that the receiver would not take yet wait in `pending`, or in the pipe; nothing more is read
+ * then. */
 struct flow {
 	uint8_t *pending;
+	struct relay_pipe *pipe;
 	uint32_t off, len;
 	bool eof;  /* the sender has finished */
 	bool shut; /* and the receiver has been told */
+	bool bulk; /* it is spliced, where there is a pipe for it */
+	uint8_t streak; /* reads, one after the other, that speak for the other way of carrying */
 	uint64_t bytes;
 };
 

@@ -11,6 +11,7 @@
 #include "gatewayd/child.h"
 #include "gatewayd/worker/asked.h"
 #include "gatewayd/worker/live.h"
+#include "gatewayd/worker/pipes.h"
 #include "gatewayd/worker/pool.h"
 #include "gatewayd/worker/session.h"
 #include "gatewayd/worker/udp.h"
@@ -100,6 +101,7 @@ struct worker {
 	struct event trim_timer;
 	/* Descriptors beyond two a session: attempts to connect side by side, sockets of associations. */
 	unsigned extra_fds, max_extra_fds;
+	struct pipes pipes;
 	unsigned udp_lookups;        /* under way for associations */
 	size_t udp_waiting_bytes;    /* of datagrams that wait, in all associations */
 	struct udp_counts udp_counts; /* of associations that have ended */
@@ -244,3 +246,5 @@ void grant_audit_timeout(struct session *s);
 void relay_prepare(int fd);
 void relay_start(struct session *s, const uint8_t *early, size_t len);
 void relay_idle_check(struct session *s);
+/* Frees what waits for a receiver. */
+void relay_free(struct session *s);
