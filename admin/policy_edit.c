@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,14 +51,21 @@ static void on_signal(int sig)
 	interrupted = sig;
 }
 
-/* Ending early must not leave the copy behind: a question that is interrupted is a no. */
-static void catch_signals(void)
-{
-	static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-	struct sigaction a = {.sa_handler = on_signal};
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
 
-	for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+/* Ending early must not leave the copy behind: a question that is interrupted is a no.  They come in while a question waits, and at
+ * no other time, so that none is lost before the wait begins. */
+static void hold_signals(bool hold)
+{
+	struct sigaction a = {.sa_handler = hold ? on_signal : SIG_DFL};
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+		sigaddset(&set, signals[i]);
 		sigaction(signals[i], &a, NULL);
+	}
+	sigprocmask(hold ? SIG_BLOCK : SIG_UNBLOCK, &set, NULL);
 }
 
 /* ---- the copy ----------------------------------------------------------------------------------------------------------- */
@@ -113,6 +121,19 @@ static size_t split(char *text, char *words[WORDS_MAX])
 	return n;
 }
 
+static void forget_signals(void)
+{
+	const struct timespec now = {0};
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+		sigaddset(&set, signals[i]);
+	while (sigtimedwait(&set, NULL, &now) > 0)
+		;
+	interrupted = 0;
+}
+
 static void run_editor(const char *path) __attribute__((noreturn));
 static void run_editor(const char *path)
 {
@@ -120,9 +141,7 @@ static void run_editor(const char *path)
 	char *words[WORDS_MAX], *text;
 	size_t n;
 
-	signal(SIGINT, SIG_DFL);
-	signal(SIGTERM, SIG_DFL);
-	signal(SIGHUP, SIG_DFL);
+	hold_signals(false);
 	if (said == NULL || said[strspn(said, " \t")] == '\0')
 		said = getenv("EDITOR");
 	if (said == NULL || said[strspn(said, " \t")] == '\0')
@@ -148,10 +167,10 @@ static int edit_copy(const struct editing *e)
 		run_editor(e->path);
 	if (pid < 0)
 		return admin_fail(-1, "cannot start the editor: %s", strerror(errno));
-	/* An interrupt in the editor is the editor's. */
+	/* An interrupt in the editor is the editor's: one that came to us as well is forgotten. */
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	interrupted = 0;
+	forget_signals();
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
 		return admin_fail(-1, "the editor did not end well; nothing was changed");
 	return 0;
@@ -172,6 +191,30 @@ static int read_copy(const struct editing *e, char **text, size_t *len)
 
 /* ---- questions ---------------------------------------------------------------------------------------------------------- */
 
+/* The next line of standard input, without its end; false if there is none, or a signal came.  Nothing is read ahead: others ask
+ * questions too. */
+static bool read_line(char *line, size_t size)
+{
+	struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
+	sigset_t none;
+	size_t len = 0;
+	char c;
+
+	sigemptyset(&none);
+	for (;;) {
+		if (ppoll(&in, 1, NULL, &none) < 0 && errno == EINTR && !interrupted)
+			continue;
+		if (interrupted || read(STDIN_FILENO, &c, 1) != 1)
+			return false;
+		if (c == '\n')
+			break;
+		if (len + 1 < size)
+			line[len++] = c;
+	}
+	line[len] = '\0';
+	return true;
+}
+
 /* One of the letters; 'q' when nobody answers. */
 static char ask(const char *question, const char *letters)
 {
@@ -180,13 +223,10 @@ static char ask(const char *question, const char *letters)
 	for (int tries = 0; tries < 10 && !interrupted; tries++) {
 		printf("%s ", question);
 		fflush(stdout);
-		if (fgets(line, sizeof line, stdin) == NULL)
+		if (!read_line(line, sizeof line))
 			break;
-		if (line[0] != '\0' && strchr(letters, line[0]) != NULL && (line[1] == '\n' || line[1] == '\0'))
+		if (line[0] != '\0' && strchr(letters, line[0]) != NULL && line[1] == '\0')
 			return line[0];
-		if (strchr(line, '\n') == NULL)
-			for (int c = getchar(); c != '\n' && c != EOF; c = getchar())
-				;
 	}
 	putchar('\n');
 	return 'q';
@@ -240,7 +280,9 @@ static int offer(struct editing *e)
 	else
 		answer = ask("(a)pply, (e)dit again, (q)uit without a change?", "aeq");
 	if (answer == 'a') {
+		hold_signals(false);
 		code = change_put(&e->change, g);
+		hold_signals(true);
 		if (code != ADMIN_FINE && ask("(e)dit again, (q)uit?", "eq") == 'e')
 			code = -1;
 		e->keep = code > 0;
@@ -318,7 +360,7 @@ int policy_edit(int argc, char **argv)
 	if (code == ADMIN_FINE && find_file(&e, optind < argc ? argv[optind] : NULL) != 0)
 		code = ADMIN_REFUSED;
 	if (code == ADMIN_FINE) {
-		catch_signals();
+		hold_signals(true);
 		code = make_copy(&e) == 0 ? run_rounds(&e) : ADMIN_REFUSED;
 		remove_copy(&e);
 	}
