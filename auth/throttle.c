@@ -41,6 +41,7 @@ struct record {
 	int64_t begun_us;
 	uint64_t refused;
 	struct tried tried[TRIED_MAX]; /* USER: what was denied last */
+	int64_t tried_us;	       /* and when */
 	struct prefix network;
 	char user[]; /* ASCII letters in lower case; "" of a network */
 };
@@ -228,7 +229,9 @@ static unsigned failures_now(const struct record *r, int64_t now_us)
 
 static bool is_over(const struct record *r, int64_t now_us)
 {
-	return r->kind == KNOWN ? now_us - r->failed_us > KNOWN_US : r->until_us <= now_us && failures_now(r, now_us) == 0;
+	if (r->kind == KNOWN)
+		return now_us - r->failed_us > KNOWN_US;
+	return r->until_us <= now_us && failures_now(r, now_us) == 0 && now_us - r->tried_us >= DENIED_US;
 }
 
 /* NULL if there is none that still says anything. */
@@ -282,6 +285,7 @@ static struct record *find_or_add(struct throttle *t, enum kind kind, const stru
 	r->kind = kind;
 	r->network = *network;
 	r->failed_us = now_us;
+	r->tried_us = now_us - DENIED_US;
 	strcpy(r->user, user);
 	LIST_INSERT_HEAD(bucket_of(t, kind, network, user), r, by_key);
 	TAILQ_INSERT_TAIL(&t->used[kind], r, by_use);
@@ -352,10 +356,12 @@ static struct tried *tried_before(struct throttle *t, const struct prefix *netwo
 
 static void note_tried(struct throttle *t, const struct prefix *network, const char *user, uint64_t tried, int64_t now_us)
 {
-	struct record *r = find(t, USER, network, user, now_us);
+	/* Also where nobody is slowed down: it spares PAM the question. */
+	struct record *r = tried == 0 ? NULL : find_or_add(t, USER, network, user, now_us);
 
 	if (r == NULL)
 		return;
+	r->tried_us = now_us;
 	memmove(r->tried + 1, r->tried, sizeof r->tried - sizeof *r->tried);
 	r->tried[0] = (struct tried){.hash = tried};
 }
@@ -465,8 +471,10 @@ static void visit_all(struct throttle *t, int64_t now_us, bool waiting, throttle
 		TAILQ_FOREACH (r, &t->used[k], by_use) {
 			int64_t wait = r->until_us > now_us ? r->until_us - now_us : 0;
 
-			if ((wait > 0) == waiting && !is_over(r, now_us))
-				visit(&r->network, r->user, failures_now(r, now_us), wait, arg);
+			unsigned failures = failures_now(r, now_us);
+
+			if ((wait > 0) == waiting && (wait > 0 || failures > 0))
+				visit(&r->network, r->user, failures, wait, arg);
 		}
 }
 

@@ -347,6 +347,32 @@ static void test_an_episode_is_told_twice(void **state)
 	throttle_free(&t);
 }
 
+/* Where no user is slowed down, the same wrong password is still answered from memory. */
+static void test_denied_lately_without_a_throttle(void **state)
+{
+	struct throttle_options options = plain;
+	struct addr a = v4(1), b = addr_v4(0xc0000301);
+	uint32_t delay = 0;
+
+	(void)state;
+	options.user_failures = options.client_failures = 0;
+	struct throttle *t = throttle_new(&options);
+
+	assert_int_equal(throttle_failed(t, &a, "ann", 77, MINUTE), 0);
+	assert_false(throttle_denied_lately(t, &a, "ann", 77, MINUTE, &delay));
+	throttle_note_denied(t, &a, "ann", 77, 5000, MINUTE);
+	assert_true(throttle_denied_lately(t, &a, "Ann", 77, MINUTE + 29 * S, &delay));
+	assert_int_equal(delay, 5000);
+	assert_false(throttle_denied_lately(t, &a, "ann", 78, MINUTE, &delay));
+	assert_false(throttle_denied_lately(t, &b, "ann", 77, MINUTE, &delay));
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(throttle_failed(t, &a, "ann", 100 + i, MINUTE), 0);
+	assert_int_equal(throttle_wait_us(t, &a, "ann", MINUTE), 0);
+	assert_false(throttle_denied_lately(t, &a, "ann", 77, MINUTE + 31 * S, &delay));
+	assert_int_equal(throttle_records(t), 0); /* it was over, and was forgotten */
+	throttle_free(&t);
+}
+
 static void test_what_ends_an_episode(void **state)
 {
 	struct told told;
@@ -412,6 +438,7 @@ int main(void)
 		cmocka_unit_test(test_listing_and_unlocking),
 		cmocka_unit_test(test_an_episode_is_told_twice), cmocka_unit_test(test_what_ends_an_episode),
 		cmocka_unit_test(test_a_flood_of_episodes_is_counted),
+		cmocka_unit_test(test_denied_lately_without_a_throttle),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
