@@ -2,6 +2,7 @@
 
 import os
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -11,7 +12,7 @@ root = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 sys.path.insert(0, os.path.join(root, "tests", "integration"))
 
 from harness import kdc, servers, socks, wait  # noqa: E402
-from harness.gateway import Gateway  # noqa: E402
+from harness.gateway import BUILD, Gateway  # noqa: E402
 
 SLOW = """\
 auth optional pam_exec.so quiet {dir}/module.sh
@@ -46,13 +47,15 @@ def none(g):
         assert c.receive(2) == b"\5\0" and c.reply() == socks.NOT_ALLOWED
 
 
-def latency_us(n, act):
-    times = []
+def latencies_us(n, *acts):
+    """The medians of acts that take turns: whatever else the machine does, it does to all of them."""
+    times = [[] for _ in acts]
     for _ in range(n):
-        begin = time.perf_counter()
-        act()
-        times.append((time.perf_counter() - begin) * 1e6)
-    return statistics.median(times)
+        for act, into in zip(acts, times):
+            begin = time.perf_counter()
+            act()
+            into.append((time.perf_counter() - begin) * 1e6)
+    return [statistics.median(t) for t in times]
 
 
 def remembered():
@@ -77,18 +80,22 @@ def remembered():
 
 
 def beside_a_sleeper():
-    g = Gateway(users={"ann": "ann-pass", "sleepy": "x"}, pam=SLOW, listener_methods=["password", "none"], throttle_user_failures=0,
-                throttle_client_failures=0, pam_timeout=40000)
-    g.write("module.sh", '#!/bin/sh\n[ "$PAM_USER" = sleepy ] && exec sleep 30\nexit 0\n')
-    os.chmod(g.path("module.sh"), 0o755)
-    g.start()
+    """Two gateways: at one, a user whose module sleeps tries again and again."""
+    made = []
+    for _ in range(2):
+        g = Gateway(users={"ann": "ann-pass", "sleepy": "x"}, pam=SLOW, listener_methods=["password", "none"], throttle_user_failures=0,
+                    throttle_client_failures=0, pam_timeout=40000)
+        g.write("module.sh", '#!/bin/sh\n[ "$PAM_USER" = sleepy ] && exec sleep 30\nexit 0\n')
+        os.chmod(g.path("module.sh"), 0o755)
+        made.append(g.start())
+    quiet, troubled = made
     stop = threading.Event()
 
     def try_again_and_again():
         i, clients = 0, []
         while not stop.is_set():
             try:
-                c = g.client(source="127.0.0.9")
+                c = troubled.client(source="127.0.0.9")
                 c.send(socks.greeting(socks.PASSWORD) + socks.login("sleepy", f"try{i}"))
                 clients.append(c)
             except OSError:
@@ -100,75 +107,85 @@ def beside_a_sleeper():
         for c in clients:
             c.close()
 
+    t = threading.Thread(target=try_again_and_again)
     try:
-        login(g, "ann", "ann-pass")
-        acts = {"a remembered user": lambda: login(g, "ann", "ann-pass"), "the method none": lambda: none(g)}
-        alone = {what: latency_us(1500, act) for what, act in acts.items()}
-        t = threading.Thread(target=try_again_and_again)
+        for g in made:
+            login(g, "ann", "ann-pass")
         t.start()
-        wait.until(lambda: g.status()["auth"]["busy"] >= 2 and g.status()["auth"]["queued"] > 20, "modules sleep, and tries wait")
-        beside = {what: latency_us(1500, act) for what, act in acts.items()}
-        stop.set()
-        t.join()
-        for what in acts:
-            say(f"{what}: median alone, and beside a user whose module sleeps 30 s", f"{alone[what]:.0f} us", f"{beside[what]:.0f} us",
-                f"{beside[what] / alone[what]:.2f} times")
+        wait.until(lambda: troubled.status()["auth"]["busy"] >= 2 and troubled.status()["auth"]["queued"] > 20, "modules sleep, and tries wait")
+        for what, act in (("a remembered user", lambda g: login(g, "ann", "ann-pass")), ("the method none", none)):
+            alone, beside = latencies_us(2000, lambda: act(quiet), lambda: act(troubled))
+            say(f"{what}: median where nobody else is, and beside a user whose module sleeps 30 s", f"{alone:.0f} us", f"{beside:.0f} us",
+                f"{beside / alone:.2f} times")
     finally:
         stop.set()
-        g.close()
+        t.join()
+        for g in made:
+            g.close()
 
 
-def gssapi(realm, level, name):
-    size, piece = 192 << 20, 16 << 10
+def bare(realm, environment):
+    """{level: bytes per CPU second} of libgssapi alone, in C."""
+    e = {**os.environ, "KRB5_CONFIG": environment["KRB5_CONFIG"], "KRB5CCNAME": environment["KRB5CCNAME"], "KRB5_KTNAME": realm.keytab,
+         "KRB5RCACHENAME": "none:"}
+    out = subprocess.run([os.path.join(BUILD, "tests", "bench", "gss-bench"), "socks@localhost", "3"], env=e, stdout=subprocess.PIPE,
+                         check=True).stdout.decode()
+    return {line.split()[0]: float(line.split()[1]) for line in out.splitlines()}
+
+
+def gssapi(realm, environment, level, name, base):
+    """Bytes that an echo sends back: each is opened once and made once, as in gss-bench."""
+    size, piece = 256 << 20, 16 << 10
     echo = servers.Echo()
-    g = Gateway(listener_methods=["gssapi"], gssapi_keytab=realm.keytab, gssapi_krb5_conf=realm.conf, workers=1).start()
-    environment = realm.kinit("ann", "ann-secret")
+    g = Gateway(listener_methods=["gssapi"], gssapi_keytab=realm.keytab, gssapi_krb5_conf=realm.conf, workers=1,
+                listener_gssapi_protection="none").start()
     try:
         with kdc.Client(g.address, environment, timeout=120) as c:
             assert c.login(level) == level and c.request("127.0.0.1", echo.port) == socks.OK
             data = os.urandom(piece)
-            # Bare: what the relay has to do, and nothing else; with a context of both ends in one process.
-            peer = bare_peer(realm, environment)
-            begin = time.process_time()
-            for _ in range(4096):
-                peer[1].unwrap(peer[0].wrap(data, level == kdc.CONFIDENTIALITY).message)
-            bare = 4096 * piece / (time.process_time() - begin)
-            frames = [kdc.frame(c.wrap(data)) for _ in range(size // piece)]
+            frames = [data if level == kdc.NONE else kdc.frame(c.wrap(data)) for _ in range(size // piece)]
             worker = g.pids("worker")
             before = cpu_s(worker)
             t = threading.Thread(target=lambda: [c.send(f) for f in frames])
             t.start()
             got = 0
             while got < size:  # opened for the count of its bytes only: the client's own time is not measured
-                kind, token = c.receive_message()
-                got += len(c.context.unwrap(token).message)
+                if level == kdc.NONE:
+                    got += len(c.receive(1 << 16))
+                else:
+                    got += len(c.context.unwrap(c.receive_message()[1]).message)
             t.join()
             relayed = size / (cpu_s(worker) - before)
-        say(f"GSSAPI with {name}: MiB per CPU second, opened and made again: bare, and through the relay", f"{bare / 2**20:.0f}",
-            f"{relayed / 2**20:.0f}", f"{relayed / bare:.2f} times")
+        if base is None:
+            say("GSSAPI without protection: MiB per CPU second through the relay", f"{relayed / 2**20:.0f}", "", "")
+        else:
+            say(f"GSSAPI with {name}: MiB per CPU second, made and opened in a bare loop in C, and through the relay", f"{base / 2**20:.0f}",
+                f"{relayed / 2**20:.0f}", f"{relayed / base:.2f} times")
     finally:
         g.close()
         echo.close()
 
 
-def bare_peer(realm, environment):
-    import gssapi as api
-
-    old = {k: os.environ.get(k) for k in ("KRB5_CONFIG", "KRB5CCNAME", "KRB5_KTNAME", "KRB5RCACHENAME")}
-    os.environ.update({"KRB5_CONFIG": environment["KRB5_CONFIG"], "KRB5CCNAME": environment["KRB5CCNAME"],
-                       "KRB5_KTNAME": realm.keytab, "KRB5RCACHENAME": "none:"})
+def gssapi_logins(realm, environment):
+    """Contexts as a client makes them, one after the other, in processes of their own: the gateway's side is what is measured."""
+    g = Gateway(listener_methods=["gssapi"], gssapi_keytab=realm.keytab, gssapi_krb5_conf=realm.conf, workers=1).start()
     try:
-        ours = api.SecurityContext(name=api.Name("socks@localhost", api.NameType.hostbased_service), usage="initiate",
-                                   mech=api.MechType.kerberos)
-        theirs = api.SecurityContext(usage="accept")
-        token = ours.step()
-        while token:
-            token = theirs.step(token)
-            token = ours.step(token) if token else None
-        return ours, theirs
+        def login_once():
+            with kdc.Client(g.address, environment) as c:
+                assert c.login(kdc.INTEGRITY) == kdc.INTEGRITY
+
+        login_once()
+        pids = {role: g.pids(role) for role in ("worker", "auth", "gssapi")}
+        n, begin, before = 1000, time.monotonic(), {role: cpu_s(p) for role, p in pids.items()}
+        for _ in range(n):
+            login_once()
+        seconds = time.monotonic() - begin
+        busy = {role: (cpu_s(p) - before[role]) / n * 1e6 for role, p in pids.items()}
+        say("GSSAPI log-ins, one after the other, by one client in Python", f"{n / seconds:.0f}/s",
+            ", ".join(f"{role} {us:.0f} us" for role, us in busy.items()) + " of CPU each",
+            f"{1e6 / max(busy.values()):.0f}/s at most, by the busiest process")
     finally:
-        for k, v in old.items():
-            os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
+        g.close()
 
 
 def main():
@@ -178,8 +195,12 @@ def main():
     if kdc.available():
         realm = kdc.Realm({"ann": "ann-secret"})
         try:
-            gssapi(realm, kdc.INTEGRITY, "integrity")
-            gssapi(realm, kdc.CONFIDENTIALITY, "confidentiality")
+            environment = realm.kinit("ann", "ann-secret")
+            base = bare(realm, environment)
+            gssapi(realm, environment, kdc.NONE, "none", None)
+            for level, name in ((kdc.INTEGRITY, "integrity"), (kdc.CONFIDENTIALITY, "confidentiality")):
+                gssapi(realm, environment, level, name, base[name])
+            gssapi_logins(realm, environment)
         finally:
             realm.close()
 

@@ -396,7 +396,7 @@ def test_python_gssapi(realm, kerberos, tmp_path, version):
 @pytest.mark.program("curl, --socks5-gssapi", "CONNECT", address="ipv4")
 @pytest.mark.needs("curl")
 @pytest.mark.parametrize("version", ["socks5, GSSAPI without protection"])
-def test_curl_gssapi(realm, kerberos, tmp_path, version):
+def test_curl_gssapi(realm, kerberos, tmp_path, version, record_property):
     (tmp_path / "page.txt").write_bytes(PAGE)
     http = servers.Http(tmp_path)
     try:
@@ -405,7 +405,36 @@ def test_curl_gssapi(realm, kerberos, tmp_path, version):
                              env=realm.kinit("ann", "ann-secret"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=40)
     finally:
         http.close()
-    # Either before the context is made, or after "SOCKS5 access without GSS-API data protection granted".
-    if b"per-message authentication is not supported" in got.stderr or b"Undocumented SOCKS5 mode" in got.stderr:
-        pytest.skip("this curl (7.88) offers GSSAPI, and has forgotten it when the answer comes")
+    # It takes part in all that the method has, and then mistakes its own state; before that, it may have forgotten that it offered it.
+    for reason in ("Undocumented SOCKS5 mode attempted to be used by server", "SOCKS5 GSSAPI per-message authentication is not supported"):
+        if got.returncode == 97 and reason.encode() in got.stderr:
+            record_property("result", f"cannot: curl: (97) {reason} (its own fault)")
+            return
+    assert (got.returncode, got.stdout) == (0, PAGE), got.stderr
+
+
+@pytest.mark.program("Dante's socksify, method gssapi", "CONNECT", address="ipv4")
+@pytest.mark.needs("socksify")
+@pytest.mark.parametrize("version", ["socks5, GSSAPI with integrity"])
+def test_dante_gssapi(realm, kerberos, tmp_path, version, record_property):
+    """Client library and danted, which could chain, share the parser that says this."""
+    conf = tmp_path / "socks.conf"
+    conf.write_text(f"""\
+errorlog: stderr
+route {{ from: 0.0.0.0/0 to: 0.0.0.0/0 via: 127.0.0.1 port = {kerberos.port}
+    proxyprotocol: socks_v5
+    method: gssapi
+}}
+""")
+    (tmp_path / "page.txt").write_bytes(PAGE)
+    http = servers.Http(tmp_path)
+    try:
+        got = subprocess.run(["socksify", "/bin/sh", "-c", f'exec curl -sS --noproxy "" --max-time 20 http://127.0.0.1:{http.port}/page.txt'],
+                             env={**realm.kinit("ann", "ann-secret"), "SOCKS_CONF": str(conf)}, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, timeout=40)
+    finally:
+        http.close()
+    if b"Dante must be linked with an external GSSAPI library at compiletime" in got.stderr:
+        record_property("result", "cannot: \"Dante must be linked with an external GSSAPI library at compiletime\"")
+        return
     assert (got.returncode, got.stdout) == (0, PAGE), got.stderr
