@@ -12,6 +12,7 @@ int admin_audit(int argc, char **argv);
 int admin_drain(int argc, char **argv);
 int admin_log(int argc, char **argv);
 int admin_auth(int argc, char **argv);
+int admin_top(int argc, char **argv);
 int admin_session(int argc, char **argv);
 
 /* "gatewayctl: ..." on standard error; returns the code, so that a function can `return admin_fail(ADMIN_USAGE, ...)`.

@@ -24,6 +24,7 @@ static const struct noun {
 	{"set", admin_set, "show and change its sets: values that rules name together"},
 	{"window", admin_window, "show and change its windows: times that rules name"},
 	{"session", admin_session, "the sessions that live: list, show, end, block"},
+	{"top", admin_top, "the same on a whole screen, with rates, denials and rules"},
 	{"drain", admin_drain, "take no new connections, and say what remains; undo that"},
 	{"log", admin_log, "show and change how much is logged"},
 	{"auth", admin_auth, "who is throttled after failed log-ins; unlock, and forget remembered log-ins"},

@@ -9,13 +9,13 @@ admin_libadmin_a_SOURCES = \
 	admin/status.c \
 	admin/reload.c \
 	admin/auth.c \
-	admin/running.c \
+	admin/running.c admin/top.c \
 	admin/session.c admin/session.h \
 	admin/audit_ask.c admin/audit_ask.h \
 	admin/audit_verify.c admin/audit_integrity.c admin/audit_retention.c \
 	admin/html.c admin/html.h \
 	admin/report.h admin/report_page.c admin/report_chart.c admin/report_style.c
-admin_libadmin_a_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS) $(SODIUM_CFLAGS)
+admin_libadmin_a_CPPFLAGS = $(AM_CPPFLAGS) $(NCURSES_CFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS) $(SODIUM_CFLAGS)
 
 bin_PROGRAMS = admin/gatewayctl
 admin_gatewayctl_SOURCES = admin/gatewayctl.c admin/policy.c admin/policy.h \
@@ -27,5 +27,5 @@ admin_gatewayctl_SOURCES += admin/audit.c admin/audit.h admin/audit_report.c adm
 admin_gatewayctl_SOURCES += admin/past.c admin/past.h admin/history.c admin/history.h admin/impact.c admin/impact.h
 admin_gatewayctl_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS) $(SODIUM_CFLAGS)
 admin_gatewayctl_LDADD = admin/libadmin.a schema/libschema.a policy/libpolicy.a common/libcommon.a \
-	$(SCHEMA_LIBS) $(POLICY_LIBS) $(SMARTCOLS_LIBS) $(JANSSON_LIBS) -lm
+	$(SCHEMA_LIBS) $(POLICY_LIBS) $(SMARTCOLS_LIBS) $(NCURSES_LIBS) $(JANSSON_LIBS) -lm
 dist_man_MANS += doc/gatewayctl.8

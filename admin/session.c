@@ -27,6 +27,7 @@ static const char usage[] =
 	"       gatewayctl session block FILTER ... --for TIME --reason TEXT [--yes] [--dry-run] [--json]\n"
 	"       gatewayctl session blocks [--json]\n"
 	"       gatewayctl session unblock N\n"
+	"       gatewayctl session watch [FILTER ...]      (gatewayctl top)\n"
 	"\n"
 	"list   shows sessions that live; kill ends them, and says so in their records\n"
 	"block  ends them, and keeps new ones from beginning, before policy is asked\n"
@@ -68,21 +69,21 @@ static int set_number(const char *what, const char *text, int64_t *out)
 	return -1;
 }
 
-static int set_filter(struct words *w, const char *key, const char *value)
+static int set_filter(json_t *filter, const char *key, const char *value)
 {
 	int64_t number;
 	int code;
 
 	for (size_t i = 0; i < sizeof filter_texts / sizeof *filter_texts; i++)
 		if (strcmp(filter_texts[i], key) == 0)
-			return json_object_set_new(w->filter, key, json_string(value)) == 0
+			return json_object_set_new(filter, key, json_string(value)) == 0
 				       ? -1
 				       : admin_fail(ADMIN_USAGE, "%s: the text is no UTF-8", key);
 	for (size_t i = 0; i < sizeof filter_numbers / sizeof *filter_numbers; i++)
 		if (strcmp(filter_numbers[i], key) == 0) {
 			code = set_number(key, value, &number);
 			if (code < 0)
-				json_object_set_new(w->filter, key, json_integer(number));
+				json_object_set_new(filter, key, json_integer(number));
 			return code;
 		}
 	return admin_fail(ADMIN_USAGE, "\"%s\" is no filter: user, client, to, rule, port, text, revision or session", key);
@@ -120,7 +121,7 @@ static int set_option(struct words *w, int c, int index)
 {
 	switch (c) {
 	case 0:
-		return set_filter(w, options[index].name, optarg);
+		return set_filter(w->filter, options[index].name, optarg);
 	case 'S':
 		w->sort = optarg;
 		return -1;
@@ -152,15 +153,23 @@ static int set_option(struct words *w, int c, int index)
 	}
 }
 
+int session_filter_word(json_t *filter, const char *word)
+{
+	const char *equals = strchr(word, '=');
+	char key[32];
+
+	if (equals == NULL || (size_t)(equals - word) >= sizeof key)
+		return admin_fail(ADMIN_USAGE, "\"%s\" is no filter: write it like user=ann", word);
+	memcpy(key, word, (size_t)(equals - word));
+	key[equals - word] = '\0';
+	return set_filter(filter, key, equals + 1);
+}
+
 /* "user=ann"; or the object of a verb that has one. */
 static int set_word(struct words *w, char *word)
 {
-	char *equals = strchr(word, '=');
-
-	if (equals != NULL) {
-		*equals = '\0';
-		return set_filter(w, word, equals + 1);
-	}
+	if (strchr(word, '=') != NULL)
+		return session_filter_word(w->filter, word);
 	if (w->object != NULL)
 		return admin_fail(ADMIN_USAGE, "\"%s\" is one word too many; see gatewayctl session --help", word);
 	w->object = word;
@@ -624,6 +633,10 @@ int admin_session(int argc, char **argv)
 	if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
 		fputs(usage, stdout);
 		code = ADMIN_FINE;
+		goto out;
+	}
+	if (argc >= 2 && strcmp(argv[1], "watch") == 0) {
+		code = admin_top(argc - 1, argv + 1);
 		goto out;
 	}
 	for (size_t i = 0; argc >= 2 && i < sizeof verbs / sizeof *verbs; i++)

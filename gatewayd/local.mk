@@ -16,7 +16,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/sandbox/landlock.c gatewayd/sandbox/landlock.h \
 	gatewayd/steering.c gatewayd/steering.h \
 	gatewayd/worker/worker.c gatewayd/worker/worker.h \
-	gatewayd/worker/steer.c gatewayd/worker/steer.h \
+	gatewayd/worker/steer.c gatewayd/worker/steer.h gatewayd/worker/recent.c gatewayd/worker/recent.h \
 	gatewayd/worker/accept.c \
 	gatewayd/worker/session.c gatewayd/worker/session.h \
 	gatewayd/worker/pool.c gatewayd/worker/pool.h \

@@ -13,6 +13,7 @@ enum steering_op {
 	STEERING_LIST, /* all that match, in no order, a slice at a time, each when the one before has been asked after */
 	STEERING_TOP,  /* those that stand first in an order */
 	STEERING_END,  /* they are ended */
+	STEERING_RECENT, /* no session: what happened lately, see gatewayd/worker/recent.h */
 	STEERING_OPS
 };
 

@@ -370,6 +370,8 @@ void retention_answered(struct control *c, struct ipc_message *m);
 void retention_recorder_gone(struct control *c);
 /* sessions.c: sessions that live. */
 void sessions_list(struct client *client, const json_t *request);
+/* The last refusals, and the rules that decide most. */
+void sessions_recent(struct client *client, const json_t *request);
 void sessions_kill(struct client *client, const json_t *request);
 /* Ends those that match, and replies with their number, and extra (taken over; may be NULL). */
 void sessions_end(struct client *client, const char *filter, const char *reason, json_t *extra);

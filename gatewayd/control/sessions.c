@@ -224,12 +224,24 @@ static void on_patience_over(evutil_socket_t fd, short what, void *arg)
 
 /* ---- rows --------------------------------------------------------------------------------------------------------------- */
 
-static json_t *row_json(const struct steering_row *row, uint16_t slot)
+/* A refusal is told as the audit tells it. */
+static json_t *recent_json(const struct steering_row *row)
 {
-	json_t *o = audit_event_json(0, &row->event);
+	char safe[4 * AUDIT_TEXT_MAX + 8];
+	const char *rule = text_escape(row->event.rule, strlen(row->event.rule), safe, sizeof safe);
 
-	if (o == NULL)
-		return NULL;
+	if (row->event.kind != AUDIT_POLICY)
+		return audit_event_json(0, &row->event);
+	return json_pack("{s:s, s:I, s:I, s:I}", "rule", rule, "revision", (json_int_t)row->event.revision, "allowed",
+			 (json_int_t)row->event.bytes_up, "denied", (json_int_t)row->event.bytes_down);
+}
+
+static json_t *row_json(const struct session_job *j, const struct steering_row *row, uint16_t slot)
+{
+	json_t *o = j->ask.op == STEERING_RECENT ? recent_json(row) : audit_event_json(0, &row->event);
+
+	if (o == NULL || j->ask.op == STEERING_RECENT)
+		return o;
 	json_object_del(o, "event");
 	json_object_set(o, "started", json_object_get(o, "time"));
 	json_object_del(o, "time");
@@ -272,7 +284,7 @@ void sessions_answered(struct peer *p, const struct ipc_message *m)
 			ipc_reject(p->link, "a malformed row of a session");
 			return;
 		}
-		if (j->pipe_fd >= 0 && !add_line(j, row_json(&row, p->slot))) {
+		if (j->pipe_fd >= 0 && !add_line(j, row_json(j, &row, p->slot))) {
 			job_free(j);
 			return;
 		}
@@ -403,14 +415,11 @@ static bool read_order(struct client *client, const json_t *request, struct stee
 	return true;
 }
 
-void sessions_list(struct client *client, const json_t *request)
+static void list(struct client *client, struct steering_ask ask)
 {
-	struct steering_ask ask = {0};
 	struct session_job *j;
 	int ends[2];
 
-	if (!read_order(client, request, &ask) || !sessions_read_filter(client, request, true, ask.filter))
-		return;
 	j = job_new(client, ask.op);
 	if (j == NULL)
 		return;
@@ -427,6 +436,20 @@ void sessions_list(struct client *client, const json_t *request)
 	event_assign(&j->writable, j->control->child->base, ends[1], EV_WRITE, on_writable, j);
 	admin_reply(client, json_pack("{s:b}", "ok", 1), ends[0]);
 	go_on(j);
+}
+
+void sessions_list(struct client *client, const json_t *request)
+{
+	struct steering_ask ask = {0};
+
+	if (read_order(client, request, &ask) && sessions_read_filter(client, request, true, ask.filter))
+		list(client, ask);
+}
+
+void sessions_recent(struct client *client, const json_t *request)
+{
+	(void)request;
+	list(client, (struct steering_ask){.op = STEERING_RECENT, .filter = "{}"});
 }
 
 void sessions_record(struct client *client, const char *what, const char *filter, const char *reason)

@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "gatewayd/worker/resolver.h"
 #include "gatewayd/worker/gss.h"
+#include "gatewayd/worker/recent.h"
 #include "gatewayd/worker/session.h"
 #include "gatewayd/worker/steer.h"
 #include "gatewayd/worker/worker.h"
@@ -78,6 +79,7 @@ void authorise_log(const struct session *s, const struct policy_decision *d, con
 	enum policy_log level = policy_rule_log(image, d->rule);
 	char client[ADDR_TEXT_MAX], id[AUDIT_SESSION_TEXT_MAX];
 
+	recent_decided(s->worker, d);
 	if (level < POLICY_LOG_NOTICE)
 		return;
 	(level == POLICY_LOG_NOTICE ? log_info : log_warning)(

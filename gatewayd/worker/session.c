@@ -18,6 +18,7 @@
 #include "gatewayd/recording.h"
 #include "gatewayd/worker/fold.h"
 #include "gatewayd/worker/gss.h"
+#include "gatewayd/worker/recent.h"
 #include "gatewayd/worker/resolver.h"
 #include "gatewayd/worker/steer.h"
 #include "gatewayd/worker/udp.h"
@@ -405,6 +406,8 @@ static void record_refusal(struct session *s, enum reason reason, const char *de
 		write_dropped(s, &e);
 	}
 	*(s->granted ? &w->counters.failed : is_login_failure(reason) ? &w->counters.login_failed : &w->counters.denied) += 1;
+	if (!s->granted)
+		recent_refused(w, &e);
 	if (s->granted ? !s->unrecorded : !fold_take(w->fold, &e))
 		record_event(w->recording, &e, NULL);
 	s->granted = false;

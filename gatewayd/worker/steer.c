@@ -11,6 +11,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "gatewayd/steering.h"
+#include "gatewayd/worker/recent.h"
 #include "gatewayd/worker/worker.h"
 
 /* Sessions looked at, and ended, in one turn of the loop. */
@@ -335,6 +336,11 @@ static void begin(struct worker *w, const struct ipc_message *m)
 		return;
 	if (!steering_get_ask(&r, &k->ask) || steering_filter(k->ask.filter, &k->filter, &why) != 0)
 		log_fatal("control asks for sessions in a way that is not understood: %s", why.text);
+	if (k->ask.op == STEERING_RECENT) {
+		recent_send(w, k->ask.job);
+		free(k);
+		return;
+	}
 	k->worker = w;
 	k->head.job = k->ask.job;
 	k->at = TAILQ_FIRST(&w->sessions);

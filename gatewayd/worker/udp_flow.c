@@ -10,6 +10,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "gatewayd/worker/recent.h"
 #include "gatewayd/worker/resolver.h"
 #include "gatewayd/worker/steer.h"
 #include "gatewayd/worker/udp.h"
@@ -121,6 +122,7 @@ static void refuse(struct udp_flow *f, enum reason reason, const char *detail, c
 		detail_write_flow(f, d, &e);
 	snprintf(e.reason, sizeof e.reason, "%s%s%s", reason_word(reason), detail == NULL ? "" : ": ",
 		 detail == NULL ? "" : detail);
+	recent_refused(f->association->session->worker, &e);
 	record_event(f->association->session->worker->recording, &e, NULL);
 }
 

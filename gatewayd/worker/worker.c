@@ -15,6 +15,7 @@
 #include "gatewayd/recording.h"
 #include "gatewayd/worker/fold.h"
 #include "gatewayd/worker/gss.h"
+#include "gatewayd/worker/recent.h"
 #include "gatewayd/worker/resolver.h"
 #include "gatewayd/worker/steer.h"
 
@@ -323,6 +324,7 @@ int worker_main(struct child *c)
 	if (w->config->audit_relaxed)
 		recording_relax(w->recording);
 	w->steer = steer_new(w);
+	w->recent = recent_new();
 	accept_init(w);
 	authorise_learn_ports(w);
 	evtimer_assign(&w->relink_timer, w->base, on_relink, w);

@@ -20,6 +20,7 @@ struct resolver;
 struct recording;
 struct fold;
 struct steer;
+struct recent;
 
 /* One listening socket, our own or a missing sibling's. */
 struct acceptor {
@@ -73,6 +74,7 @@ struct worker {
 	struct resolver *resolver;
 	struct recording *recording;
 	struct fold *fold; /* of floods of denials */
+	struct recent *recent;
 	struct steer *steer; /* what operators want */
 	uint64_t unrecorded_told; /* of the sessions without a row, how many the audit knows of */
 
