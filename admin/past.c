@@ -120,7 +120,7 @@ static void read_addresses(struct past *p)
 							       &p->aliases[p->naliases], &unused, &why) == NAME_IS_NAME) p->naliases++;
 }
 
-static int64_t seconds_of(const json_t *row)
+int64_t past_time(const json_t *row)
 {
 	struct tm tm = {0};
 	char buf[FORMAT_TEXT_MAX];
@@ -139,7 +139,7 @@ const char *past_read(const json_t *row, struct past *p)
 	p->request = (struct policy_request){0};
 	p->naddresses = p->naliases = 0;
 	p->no_destination = false;
-	p->seconds = seconds_of(row);
+	p->seconds = past_time(row);
 	if (*client == '\0' || !addr_parse(client, &r->client))
 		return "names no client";
 	r->user = bytes_of(row, "user", p->user, sizeof p->user);

@@ -29,5 +29,7 @@ struct past {
 	char texts[AUDIT_DETAIL_MAX + 1];
 };
 
+/* When a row was recorded, in seconds since the epoch. */
+int64_t past_time(const json_t *row);
 /* Reads a row into p, which need not be cleared before.  NULL, or why this row is no decision that can be made again. */
 const char *past_read(const json_t *row, struct past *p);

@@ -17,6 +17,7 @@ static const char usage_text[] =
 	"       gatewayctl rule remove NAME ...\n"
 	"       gatewayctl rule enable NAME ... [--until DATE]\n"
 	"       gatewayctl rule disable NAME ...\n"
+	"       gatewayctl rule list | unused 90d | expiring 30d     (their --help says more)\n"
 	"\n"
 	"Each changes the policy in force, in the file of it that holds the rule, and leaves everything else as it is written.\n"
 	"RULE is a rule without the word \"rule\": in words, or as one text.\n"
@@ -26,6 +27,8 @@ static const char usage_text[] =
 	"  --until DATE            the rule's end: 2027-01-31 (included), or \"2027-01-31 18:00\"\n"
 	"  --if-revision N         only if this revision is in force\n"
 	"  --comment TEXT          why, for the log of revisions\n"
+	"  --yes, --max-ended N    live sessions may end, or so many of them\n"
+	"  --confirm TIME          what was before returns unless `gatewayctl policy confirm` comes in time\n"
 	"  --dry-run               show the lines that change, check, and change nothing\n"
 	"  --strict                warnings refuse the change\n"
 	"  --json                  the result as a JSON object\n"
@@ -276,11 +279,17 @@ static int run(const struct verb *v, int argc, char **argv)
 
 int admin_rule(int argc, char **argv)
 {
+	static const struct {
+		const char *word;
+		int (*run)(int argc, char **argv);
+	} looks[] = {{"list", rule_list}, {"unused", rule_unused}, {"expiring", rule_expiring}};
+
 	for (size_t i = 0; argc >= 2 && i < sizeof verbs / sizeof *verbs; i++)
 		if (strcmp(argv[1], verbs[i].word) == 0)
 			return run(&verbs[i], argc - 1, argv + 1);
-	if (argc >= 2 && strcmp(argv[1], "list") == 0)
-		return rule_list(argc - 1, argv + 1);
+	for (size_t i = 0; argc >= 2 && i < sizeof looks / sizeof *looks; i++)
+		if (strcmp(argv[1], looks[i].word) == 0)
+			return looks[i].run(argc - 1, argv + 1);
 	if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
 		fputs(usage_text, stdout);
 		return ADMIN_FINE;

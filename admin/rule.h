@@ -2,3 +2,5 @@
 #pragma once
 
 int rule_list(int argc, char **argv);
+int rule_unused(int argc, char **argv);
+int rule_expiring(int argc, char **argv);

@@ -1,4 +1,4 @@
-/* gatewayctl rule list: the rules of the policy in force, in the order in which they decide. */
+/* gatewayctl rule list, unused, expiring: the rules of the policy in force, in the order in which they decide, and what they did. */
 #include "config.h"
 
 #include <getopt.h>
@@ -6,16 +6,151 @@
 #include <libsmartcols.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "admin/admin.h"
+#include "admin/audit_ask.h"
 #include "admin/change.h"
 #include "admin/format.h"
+#include "admin/history.h"
 #include "admin/rule.h"
+#include "common/clock.h"
+#include "schema/audit_json.h"
+
+/* Rules that are counted, those of former policies among them; rules of one request. */
+#define HIT_RULES_MAX 200000
+#define SEEN_MAX 80
+#define DAY_US INT64_C(86400000000)
 
 static const char usage_text[] =
-	"usage: gatewayctl rule list [--json]\n"
+	"usage: gatewayctl rule list [--since TIME | --no-hits] [--json]\n"
+	"       gatewayctl rule unused PERIOD [--json]        such as 90d: no request was decided by it since then\n"
+	"       gatewayctl rule expiring PERIOD [--json]      such as 30d: it ends until then, or has ended\n"
 	"\n"
-	"Shows the rules of the policy in force, in the order in which they decide.\n";
+	"Shows the rules of the policy in force, in the order in which they decide.  Hits are requests that a rule of this name decided,\n"
+	"or judged as a monitor, as the audit tells; bytes are those of sessions that have ended.\n"
+	"\n"
+	"  --since TIME   count hits since then: 30d unless said; 15m, 2h (ago), or YYYY-MM-DD[ HH:MM[:SS]]\n"
+	"  --no-hits      do not ask the audit\n"
+	"  --json         a JSON array\n";
+
+struct listing {
+	struct change change;
+	struct history history;
+	json_t *hits;	 /* rule -> {"hits", "last_us", "bytes"}; NULL: not asked for */
+	int64_t oldest_us; /* the audit's first row; 0: there is none */
+	bool json;
+};
+
+/* ---- hits --------------------------------------------------------------------------------------------------------------- */
+
+static json_t *hits_of(struct listing *l, const char *rule)
+{
+	json_t *o = json_object_get(l->hits, rule);
+
+	if (o == NULL && json_object_size(l->hits) < HIT_RULES_MAX) {
+		o = json_pack("{s:I, s:I, s:I}", "hits", (json_int_t)0, "last_us", (json_int_t)0, "bytes", (json_int_t)0);
+		json_object_set_new(l->hits, rule, o);
+	}
+	return o;
+}
+
+static void add(json_t *o, const char *key, json_int_t value)
+{
+	if (o != NULL)
+		json_object_set_new(o, key, json_integer(json_integer_value(json_object_get(o, key)) + value));
+}
+
+static void hit(struct listing *l, const char *rule, uint64_t count, int64_t seconds)
+{
+	json_t *o = rule == NULL ? NULL : hits_of(l, rule);
+
+	add(o, "hits", (json_int_t)count);
+	if (o != NULL && json_integer_value(json_object_get(o, "last_us")) < seconds * 1000000)
+		json_object_set_new(o, "last_us", json_integer(seconds * 1000000));
+}
+
+/* The rules of a list that have not been met in this row before. */
+static void hit_each(struct listing *l, const json_t *list, const char *seen[], size_t *nseen, size_t room, uint64_t count,
+		     int64_t seconds)
+{
+	const json_t *one;
+	size_t i;
+
+	json_array_foreach(list, i, one)
+	{
+		const char *rule = json_string_value(json_object_get(one, "rule"));
+		bool known = rule == NULL || *nseen == room;
+
+		for (size_t k = 0; k < *nseen && !known; k++)
+			known = strcmp(seen[k], rule) == 0;
+		if (known)
+			continue;
+		seen[(*nseen)++] = rule;
+		hit(l, rule, count, seconds);
+	}
+}
+
+/* A request counts once for each rule that decided it or one of its addresses, or watched it. */
+static void take_request(const struct past *p, uint64_t count, void *arg)
+{
+	const char *seen[SEEN_MAX], *rule = json_string_value(json_object_get(p->row, "rule"));
+	struct listing *l = arg;
+	size_t nseen = 0;
+
+	if (rule != NULL) {
+		seen[nseen++] = rule;
+		hit(l, rule, count, p->seconds);
+	}
+	hit_each(l, json_object_get(p->detail, "candidates"), seen, &nseen, SEEN_MAX, count, p->seconds);
+	hit_each(l, json_object_get(p->detail, "monitors"), seen, &nseen, SEEN_MAX, count, p->seconds);
+}
+
+static int take_sum(const json_t *line, void *arg)
+{
+	struct listing *l = arg;
+	const char *rule = json_string_value(json_object_get(line, "key"));
+
+	if (rule != NULL)
+		add(hits_of(l, rule), "bytes", format_number(line, "bytes_up") + format_number(line, "bytes_down"));
+	return -1;
+}
+
+static int take_oldest(const json_t *line, void *arg)
+{
+	struct listing *l = arg;
+
+	l->oldest_us = past_time(line) * 1000000;
+	return -1;
+}
+
+static int ask(struct listing *l, json_t *request, audit_take *take)
+{
+	struct audit_question q = {.request = request, .take = take, .arg = l};
+	struct audit_end end;
+	int code = audit_ask(&q, &end);
+
+	json_decref(request);
+	return code;
+}
+
+static int count_hits(struct listing *l)
+{
+	int code;
+
+	l->hits = json_object();
+	l->history.take = take_request;
+	l->history.arg = l;
+	code = history_read(&l->history);
+	if (code == ADMIN_FINE)
+		code = ask(l, json_pack("{s:s, s:I, s:I}", "stats", "rule", "since_us", (json_int_t)l->history.since_us, "limit", (json_int_t)0),
+			   take_sum);
+	if (code == ADMIN_FINE)
+		code = ask(l, json_pack("{s:s, s:I}", "order", "oldest", "limit", (json_int_t)1), take_oldest);
+	return code;
+}
+
+/* ---- rules -------------------------------------------------------------------------------------------------------------- */
 
 static const char *clause_text(const struct ast_statement *s, enum ast_clause_kind kind)
 {
@@ -52,23 +187,45 @@ static char *conditions(const struct ast_statement *s)
 	return text;
 }
 
-static json_t *rule_json(const struct ast_statement *s, size_t number)
+static const char *moment(int64_t us, char out[FORMAT_TEXT_MAX])
+{
+	time_t seconds = (time_t)(us / 1000000);
+	struct tm tm;
+
+	out[0] = '\0';
+	if (us != 0 && localtime_r(&seconds, &tm) != NULL)
+		strftime(out, FORMAT_TEXT_MAX, "%Y-%m-%d %H:%M", &tm);
+	return out;
+}
+
+static json_t *rule_json(const struct listing *l, const struct ast_statement *s, size_t number)
 {
 	char *what = conditions(s);
 	json_t *o = json_pack("{s:I, s:s, s:s, s:b, s:s*, s:s, s:s, s:s, s:s, s:I}", "number", (json_int_t)number, "name", s->name->text,
 			      "action", action(s), "disabled", s->disabled.length > 0, "conditions", what, "owner",
 			      clause_text(s, AST_OWNER), "ticket", clause_text(s, AST_TICKET), "comment", clause_text(s, AST_COMMENT), "until",
 			      clause_text(s, AST_UNTIL), "line", (json_int_t)s->at.line);
+	const json_t *hits = json_object_get(l->hits, s->name->text);
+	char time[AUDIT_TIME_TEXT_MAX];
 
 	free(what);
+	if (o == NULL)
+		return json_pack("{s:I}", "number", (json_int_t)number); /* a name that is no UTF-8 */
+	if (l->hits != NULL) {
+		json_object_set_new(o, "hits", json_integer(format_number(hits, "hits")));
+		json_object_set_new(o, "bytes", json_integer(format_number(hits, "bytes")));
+		if (format_number(hits, "last_us") > 0)
+			json_object_set_new(o, "last_hit", json_string(audit_time_text(format_number(hits, "last_us"), time)));
+	}
 	return o;
 }
 
-static void add_line(struct libscols_table *table, const json_t *rule)
+static void add_line(const struct listing *l, struct libscols_table *table, const json_t *rule)
 {
 	static const char *const members[] = {"number", "name", "action", "owner", "until", "conditions"};
 	struct libscols_line *line = scols_table_new_line(table, NULL);
 	char text[1100], buf[FORMAT_TEXT_MAX];
+	size_t column = 0;
 
 	for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
 		const char *value = format_member(rule, members[i], buf);
@@ -76,13 +233,26 @@ static void add_line(struct libscols_table *table, const json_t *rule)
 		format_safe(value, text, 1000);
 		if (strcmp(members[i], "action") == 0 && json_is_true(json_object_get(rule, "disabled")))
 			snprintf(text, sizeof text, "disabled %s", value);
-		scols_line_set_data(line, i, text);
+		scols_line_set_data(line, column++, text);
+		if (i != 2 || l->hits == NULL)
+			continue;
+		scols_line_set_data(line, column++, format_member(rule, "hits", buf));
+		scols_line_set_data(line, column++, format_bytes((uint64_t)format_number(rule, "bytes"), buf));
+		const json_t *hits = json_object_get(l->hits, format_member(rule, "name", buf));
+
+		scols_line_set_data(line, column++, moment(format_number(hits, "last_us"), buf));
 	}
 }
 
-static void print_table(const json_t *rules)
+static void print_table(const struct listing *l, const json_t *rules)
 {
-	static const char *const heads[] = {"#", "RULE", "ACTION", "OWNER", "UNTIL", "CONDITIONS"};
+	static const struct {
+		const char *head;
+		int flags;
+		bool of_hits;
+	} columns[] = {{"#", SCOLS_FL_RIGHT, false},	{"RULE", 0, false},	{"ACTION", 0, false},
+		       {"HITS", SCOLS_FL_RIGHT, true}, {"BYTES", SCOLS_FL_RIGHT, true}, {"LAST HIT", 0, true},
+		       {"OWNER", 0, false},		{"UNTIL", 0, false},	{"CONDITIONS", SCOLS_FL_TRUNC, false}};
 	struct libscols_table *table = scols_new_table();
 	const json_t *rule;
 	size_t i;
@@ -90,42 +260,146 @@ static void print_table(const json_t *rules)
 	if (table == NULL)
 		return;
 	scols_table_enable_noencoding(table, 1); /* cells are safe already */
-	for (size_t c = 0; c < sizeof heads / sizeof *heads; c++)
-		scols_table_new_column(table, heads[c], 0.1, c == 0 ? SCOLS_FL_RIGHT : c == 5 ? SCOLS_FL_TRUNC : 0);
-	json_array_foreach(rules, i, rule) add_line(table, rule);
+	for (size_t c = 0; c < sizeof columns / sizeof *columns; c++)
+		if (!columns[c].of_hits || l->hits != NULL)
+			scols_table_new_column(table, columns[c].head, 0.1, columns[c].flags);
+	json_array_foreach(rules, i, rule) add_line(l, table, rule);
 	scols_print_table(table);
 	scols_unref_table(table);
 }
 
-int rule_list(int argc, char **argv)
+static void print_period(const struct listing *l)
 {
-	static const struct option options[] = {{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
-	struct change change = {0};
+	char since[FORMAT_TEXT_MAX], oldest[FORMAT_TEXT_MAX];
+
+	printf("hits since %s", moment(l->history.since_us, since));
+	if (l->oldest_us > l->history.since_us)
+		printf("; the audit begins at %s", moment(l->oldest_us, oldest));
+	putchar('\n');
+}
+
+/* ---- what is listed ----------------------------------------------------------------------------------------------------- */
+
+/* The moment from which a rule is over; INT64_MAX: never.  A date is meant whole. */
+static int64_t end_of(const struct policy_image *image, const struct ast_statement *s)
+{
+	const char *until = clause_text(s, AST_UNTIL);
+	char next[32];
+	struct tm tm = {0};
+	struct err why;
+	int64_t instant;
+
+	if (*until == '\0')
+		return INT64_MAX;
+	if (strlen(until) == 10 && strptime(until, "%Y-%m-%d", &tm) != NULL) {
+		time_t day = timegm(&tm) + 86400;
+
+		gmtime_r(&day, &tm);
+		strftime(next, sizeof next, "%Y-%m-%d", &tm);
+		until = next;
+	}
+	return policy_instant_parse(image, until, &instant, &why) == 0 ? instant : INT64_MAX;
+}
+
+enum what { ALL, UNUSED, EXPIRING };
+
+static int print_rules(struct listing *l, enum what what, int64_t before_s)
+{
+	struct loaded loaded = {0};
 	json_t *rules = json_array();
-	bool json = false;
 	size_t number = 0;
-	int c, code;
+
+	if (what == EXPIRING && (load_bundle(&l->change.base.bundle, &loaded) != 0 || loaded.image == NULL)) {
+		json_decref(rules);
+		loaded_clear(&loaded);
+		return admin_fail(ADMIN_REFUSED, "the policy in force cannot be compiled by this gatewayctl");
+	}
+	for (const struct ast_statement *s = l->change.tree->first; s != NULL; s = s->next) {
+		if (s->kind != AST_RULE)
+			continue;
+		number++;
+		if ((what == UNUSED && format_number(json_object_get(l->hits, s->name->text), "hits") > 0) ||
+		    (what == EXPIRING && end_of(loaded.image, s) > before_s))
+			continue;
+		json_array_append_new(rules, rule_json(l, s, number));
+	}
+	if (l->json) {
+		json_dumpf(rules, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+		putchar('\n');
+	} else if (json_array_size(rules) > 0) {
+		print_table(l, rules);
+	} else {
+		printf("no rule\n");
+	}
+	if (!l->json && l->hits != NULL)
+		print_period(l);
+	json_decref(rules);
+	loaded_clear(&loaded);
+	return ADMIN_FINE;
+}
+
+/* An exit code, or -1 to go on. */
+static int read_options(int argc, char **argv, enum what what, struct listing *l, bool *counts)
+{
+	static const struct option options[] = {{"json", no_argument, NULL, 'j'},
+						{"since", required_argument, NULL, 's'},
+						{"no-hits", no_argument, NULL, 'n'},
+						{"help", no_argument, NULL, 'h'},
+						{NULL, 0, NULL, 0}};
+	int c;
 
 	optind = 0;
 	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-		if (c != 'j') {
+		if (c == 'h' || c == '?' || (what != ALL && c != 'j')) {
 			fputs(usage_text, c == 'h' ? stdout : stderr);
-			json_decref(rules);
 			return c == 'h' ? ADMIN_FINE : ADMIN_USAGE;
 		}
-		json = true;
+		l->json |= c == 'j';
+		*counts &= c != 'n';
+		if (c == 's' && history_time("--since", optarg, false, &l->history.since_us) != 0)
+			return ADMIN_USAGE;
 	}
-	code = change_begin(&change);
-	for (const struct ast_statement *s = code == ADMIN_FINE ? change.tree->first : NULL; s != NULL; s = s->next)
-		if (s->kind == AST_RULE)
-			json_array_append_new(rules, rule_json(s, ++number));
-	if (code == ADMIN_FINE && json) {
-		json_dumpf(rules, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
-		putchar('\n');
-	} else if (code == ADMIN_FINE) {
-		print_table(rules);
-	}
-	json_decref(rules);
-	change_clear(&change);
+	if (argc - optind == (what == ALL ? 0 : 1))
+		return -1;
+	fputs(usage_text, stderr);
+	return ADMIN_USAGE;
+}
+
+static int list(int argc, char **argv, enum what what)
+{
+	struct listing l = {.history = {.since_us = clock_wall_us() - 30 * DAY_US}};
+	int64_t now_us = clock_wall_us(), ago_us = now_us;
+	bool counts = what != EXPIRING;
+	int code = read_options(argc, argv, what, &l, &counts);
+
+	/* A period is read as the time that lies so far back. */
+	if (code < 0 && what != ALL && history_time(argv[0], argv[optind], false, &ago_us) != 0)
+		code = ADMIN_USAGE;
+	if (code >= 0)
+		return code;
+	if (what == UNUSED)
+		l.history.since_us = ago_us;
+	code = change_begin(&l.change);
+	if (code == ADMIN_FINE && counts)
+		code = count_hits(&l);
+	if (code == ADMIN_FINE)
+		code = print_rules(&l, what, (now_us + (now_us - ago_us)) / 1000000);
+	json_decref(l.hits);
+	change_clear(&l.change);
 	return code;
+}
+
+int rule_list(int argc, char **argv)
+{
+	return list(argc, argv, ALL);
+}
+
+int rule_unused(int argc, char **argv)
+{
+	return list(argc, argv, UNUSED);
+}
+
+int rule_expiring(int argc, char **argv)
+{
+	return list(argc, argv, EXPIRING);
 }

@@ -30,6 +30,8 @@ static const char usage_text[] =
 	"  --replace               what FILE does not hold is removed\n"
 	"  --if-revision N         only if this revision is in force\n"
 	"  --comment TEXT          why, for the log of revisions\n"
+	"  --yes, --max-ended N    live sessions may end, or so many of them\n"
+	"  --confirm TIME          what was before returns unless `gatewayctl policy confirm` comes in time\n"
 	"  --dry-run               show the lines that change, check, and change nothing\n"
 	"  --strict                warnings refuse the change\n"
 	"  --json                  the result as a JSON object\n";
