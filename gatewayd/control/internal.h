@@ -284,7 +284,8 @@ int policy_bundle_of(struct policy_store *store, uint32_t id, struct policy_revi
 void tables_init(struct control *c);
 /* Makes those anew whose database has changed, and holds them until tables_commit() or tables_discard(). */
 void tables_refresh(struct control *c, tables_done *done, void *arg);
-void tables_commit(struct control *c);
+/* Recorded as a change by this author; NULL: the gateway itself. */
+void tables_commit(struct control *c, const struct author *author);
 void tables_discard(struct control *c);
 void tables_send(struct peer *worker);
 /* What the control before this one had in force comes back; true: fd is taken over. */

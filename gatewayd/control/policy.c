@@ -99,7 +99,7 @@ static void end(struct change *ch, const char *error)
 	} else {
 		c->policy.change = NULL;
 		if (error == NULL && !ch->order.dry_run)
-			tables_commit(c);
+			tables_commit(c, &ch->order.author);
 		else
 			tables_discard(c);
 	}
@@ -322,7 +322,7 @@ static void take_image(struct change *ch)
 	struct peer *peer;
 	struct stat st;
 
-	tables_commit(ch->control);
+	tables_commit(ch->control, &ch->order.author);
 	ch->former_fd = p->image_fd;
 	p->image_fd = ch->image_fd;
 	ch->image_fd = -1;

@@ -78,7 +78,20 @@ bool tables_kept(struct control *c, unsigned file, int fd)
 	return false;
 }
 
-void tables_commit(struct control *c)
+/* Decisions may differ from now on.  What is there from the start on is part of the start. */
+static void record_change(struct control *c, unsigned kind, const struct author *author)
+{
+	const char *path = config_file_path(c->child->config, kinds[kind].file);
+	char text[AUDIT_TEXT_MAX];
+
+	if (c->policy.revision == 0)
+		return;
+	log_info("%s %s has changed; the new %s is in force", kinds[kind].code, path, kinds[kind].what);
+	snprintf(text, sizeof text, "the %s was made anew: its database has changed", kinds[kind].what);
+	control_record(c, AUDIT_POLICY, author, c->policy.revision, text);
+}
+
+void tables_commit(struct control *c, const struct author *author)
 {
 	for (unsigned i = 0; i < TABLES; i++) {
 		struct table *t = &c->tables.each[i];
@@ -92,6 +105,7 @@ void tables_commit(struct control *c)
 		t->loaded_us = clock_wall_us();
 		keep(c, i);
 		send_all(c, i);
+		record_change(c, i, author);
 	}
 }
 
@@ -123,7 +137,7 @@ static void refresh_done(struct control *c)
 
 	t->busy = false;
 	if (!t->hold)
-		tables_commit(c);
+		tables_commit(c, NULL);
 	if (done != NULL)
 		done(c, arg);
 	if (!t->busy && t->next_done != NULL) {
@@ -149,18 +163,13 @@ static void on_compiled(struct control *c, struct compiled *result, void *arg)
 	struct tables *tables = &c->tables;
 	struct table *t = &tables->each[tables->at];
 	const char *path = config_file_path(c->child->config, kinds[tables->at].file);
-	char line[NOTE_LINE_MAX], why[sizeof t->fault], text[AUDIT_TEXT_MAX];
+	char line[NOTE_LINE_MAX], why[sizeof t->fault];
 
 	(void)arg;
 	if (result->fd >= 0) {
 		t->held = result->fd;
 		result->fd = -1;
 		t->fault[0] = '\0';
-		if (!tables->hold) {
-			log_info("%s %s has changed; the new %s is in force", kinds[tables->at].code, path, kinds[tables->at].what);
-			snprintf(text, sizeof text, "the %s was made anew: its database has changed", kinds[tables->at].what);
-			control_record(c, AUDIT_POLICY, NULL, c->policy.revision, text);
-		}
 	} else {
 		note_line(json_array_get(result->notes, 0), line, sizeof line);
 		snprintf(why, sizeof why, "%s %.400s is not usable: %.400s", kinds[tables->at].code, path, line);

@@ -56,6 +56,8 @@ struct udp_flow {
 	struct addr source;     /* of the rule; ADDR_NONE: any */
 	enum flow_state state;
 	bool inbound; /* opened by the other side */
+	bool unrecorded; /* granted without any record, as configured */
+	struct event patience; /* on-audit-failure allow: its record is not waited for any longer */
 	struct lookup *lookup;
 	struct record *record;
 	struct kept_answer *answer;

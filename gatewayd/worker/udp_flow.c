@@ -131,12 +131,17 @@ static void deny(struct udp_flow *f, enum reason reason, const char *detail)
 	refuse(f, reason, detail, NULL, may_tell(f->association, f->inbound));
 }
 
-static void on_durable(struct waiter *w)
+static void end_patience(struct udp_flow *f)
 {
-	struct udp_flow *f = (struct udp_flow *)w; /* its first member */
+	if (event_initialized(&f->patience))
+		event_del(&f->patience);
+}
+
+static void open_recorded(struct udp_flow *f)
+{
 	struct waiting_datagram *d;
 
-	f->record = NULL;
+	end_patience(f);
 	f->state = FLOW_OPEN;
 	/* The record may have taken long: what waited is sent by the policy of now. */
 	if (!flow_still_allowed(f))
@@ -145,6 +150,41 @@ static void on_durable(struct waiter *w)
 		(d->back ? udp_send_back : udp_send)(f, d->data, d->len);
 	udp_flush();
 	drop_waiting(f);
+}
+
+static void on_durable(struct waiter *w)
+{
+	struct udp_flow *f = (struct udp_flow *)w; /* its first member */
+
+	f->record = NULL;
+	open_recorded(f);
+}
+
+/* Its record is on its way, and goes on without it. */
+static void on_patience_over(evutil_socket_t fd, short what, void *arg)
+{
+	struct udp_flow *f = arg;
+
+	(void)fd, (void)what;
+	record_forget(&f->record);
+	open_recorded(f);
+}
+
+/* The operator's explicit choice: it is granted all the same, in time. */
+static void grant_all_the_same(struct udp_flow *f)
+{
+	struct worker *w = f->association->session->worker;
+	int64_t ms = w->config->audit_timeout_ms;
+	struct timeval patience = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+
+	/* In the next turn, what waits is sent. */
+	if (f->record == NULL) {
+		f->unrecorded = true;
+		w->counters.unrecorded++;
+		patience = (struct timeval){0};
+	}
+	evtimer_assign(&f->patience, w->child->base, on_patience_over, f);
+	evtimer_add(&f->patience, &patience);
 }
 
 /* ---- deciding ------------------------------------------------------------------------------------------------------ */
@@ -207,7 +247,9 @@ static void open_flow(struct udp_flow *f, const struct addr *remote, const struc
 	detail_write_flow(f, d, &e);
 	if (recording_grants(w->recording))
 		f->record = record_event(w->recording, &e, &f->waiter);
-	if (f->record == NULL)
+	if (w->config->audit_allow)
+		grant_all_the_same(f);
+	else if (f->record == NULL)
 		deny(f, REASON_AUDIT, "the audit does not keep up");
 }
 
@@ -366,7 +408,7 @@ void flow_checkpoint(struct udp_flow *f, int64_t now_us)
 	struct recording *recording = f->association->session->worker->recording;
 	uint64_t bytes = f->bytes_up + f->bytes_down;
 
-	if (f->state != FLOW_OPEN || bytes == f->checked_bytes || !recording_has_room(recording))
+	if (f->state != FLOW_OPEN || f->unrecorded || bytes == f->checked_bytes || !recording_has_room(recording))
 		return;
 	f->checked_bytes = bytes;
 	flow_event(f, AUDIT_FLOW_CHECKPOINT, &e);
@@ -382,7 +424,8 @@ void flow_end(struct udp_flow *f, const char *reason)
 	struct association *a = f->association;
 
 	udp_flush(); /* it may wait there */
-	if (f->state == FLOW_OPEN || f->state == FLOW_RECORDING) {
+	end_patience(f);
+	if (!f->unrecorded && (f->state == FLOW_OPEN || f->state == FLOW_RECORDING)) {
 		flow_event(f, AUDIT_FLOW_ENDED, &e);
 		e.duration_us = clock_mono_us() - f->opened_us;
 		snprintf(e.reason, sizeof e.reason, "%s", reason);
@@ -426,7 +469,7 @@ static bool may_add_flow(struct association *a, const struct request *request, b
 	const struct worker *w = a->session->worker;
 
 	/* Connections have the other half. */
-	if (!recording_has_plenty(w->recording))
+	if (!recording_has_plenty(w->recording) && !w->config->audit_allow)
 		return false;
 	if (request->has_name && (a->nlookups >= UDP_LOOKUPS_MAX || w->udp_lookups >= UDP_LOOKUPS_ALL))
 		return false;

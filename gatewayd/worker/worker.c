@@ -251,7 +251,7 @@ static void tell_unrecorded(struct worker *w)
 	e.kind = AUDIT_ADMIN;
 	e.time_us = clock_wall_us();
 	snprintf(e.reason, sizeof e.reason,
-		 "%llu sessions were granted without a row while the audit could not be written (on-audit-failure allow)",
+		 "%llu sessions and flows were granted without a row while the audit could not be written (on-audit-failure allow)",
 		 (unsigned long long)n);
 	if (record_event(w->recording, &e, NULL) != NULL)
 		w->unrecorded_told = w->counters.unrecorded;

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from harness import socks, wait
+from harness import servers, socks, wait
 from harness.processes import of_role
 
 
@@ -45,6 +45,23 @@ def test_allow_grants_what_is_recorded_late(gateway, echo):
         os.kill(pid, signal.SIGCONT)
     assert g.row(event="ended")["bytes_up"] == 5
     assert len(g.rows(event="open")) == 1
+
+
+def test_allow_holds_for_destinations_of_udp(gateway, server):
+    """What was waiting is sent in time; recorded it is later, once."""
+    target = server(servers.UdpEcho)
+    g = gateway(on_audit_failure="allow", audit_timeout=300, listener_commands=["connect", "udp"])
+    with g.associate() as a:
+        assert a.code == socks.OK
+        pid = stopped_recorder(g)
+        try:
+            for size in (5, 7, 9):
+                assert a.echo("127.0.0.1", target.port, b"x" * size) == ("127.0.0.1", target.port)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        flow = g.row(event="flow", address="127.0.0.1")
+    assert g.row(event="flow-ended", address="127.0.0.1")["bytes_up"] == 21
+    assert len(g.rows(event="flow", session=flow["session"], address="127.0.0.1")) == 1
 
 
 def test_the_default_refuses(gateway, echo):

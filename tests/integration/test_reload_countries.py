@@ -1,5 +1,7 @@
 """Countries change with the policy, or not at all."""
 
+import os
+
 from harness import admin, geo, servers, socks
 
 POLICY = "rule german allow to country DE to cidr 127.0.0.0/16\ndefault deny\n"
@@ -11,6 +13,11 @@ def codes(g, port):
         with g.session(host, port) as c:
             found.append(c.code)
     return found
+
+
+def anew(g):
+    """Changes of the table that the audit tells of."""
+    return [r for r in g.rows(event="policy") if "country table was made anew" in r["reason"]]
 
 
 def test_bad_policy_with_a_new_database(gateway, server):
@@ -25,10 +32,14 @@ def test_bad_policy_with_a_new_database(gateway, server):
     g.write_policy("rule german alow\n")
     assert g.reload(check=False).returncode != 0
     assert codes(g, s.port) == [socks.OK, socks.NOT_ALLOWED]
+    assert not anew(g)
 
     g.write_policy(POLICY + "# mended\n")
     g.reload()
     assert codes(g, s.port) == [socks.NOT_ALLOWED, socks.OK]
+    assert [r["user"] for r in anew(g)] == [f"uid {os.getuid()}"]
+    g.reload()  # nothing has changed
+    assert len(anew(g)) == 1
 
 
 def test_bad_database_with_a_new_policy(gateway, server):
