@@ -1020,6 +1020,9 @@ int audit_store_tick(struct audit_store *s, struct err *why)
 	finish_next(s);
 	if (ratchet(s, why) != 0)
 		return -1;
+	/* Nothing comes behind a segment's last entry; the next one has the seal. */
+	if (s->ended)
+		return rotate(s, why);
 	if (s->epoch_commits < EPOCH_COMMITS && clock_mono_us() - s->epoch_began_us < EPOCH_US)
 		return 0;
 	return seal(s, why);

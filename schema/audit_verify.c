@@ -723,10 +723,10 @@ static int take_entry(struct verifier *v, struct err *why)
 	mac = db_bytes(v->entries, 7, &len);
 	/* No key has that many lives: the number was changed, and going there would take for ever. */
 	if (len != AUDIT_MAC_BYTES || e.epoch > v->keys.epoch + (UINT64_C(1) << 26) || e.first < 0 ||
-	    e.first > INT64_MAX / 2) {
+	    e.first > INT64_MAX / 2 || e.count < 0 || e.count > INT32_MAX || e.id < 0 || e.id > INT64_MAX / 2) {
 		find(v, "entry %lld of the chain is malformed", (long long)e.id);
 		v->lost = true;
-		v->next_entry = e.id + 1;
+		v->next_entry = e.id < INT64_MAX ? e.id + 1 : e.id;
 		return 0;
 	}
 	return check_entry(v, &e, mac, why);

@@ -416,6 +416,70 @@ static void test_segment_change_cut_short(void **state)
 	must_be_sound();
 }
 
+/* The segment has its last entry, the next cannot be begun, and meanwhile the epoch's time is over: no seal comes behind the
+ * end. */
+static void test_an_epoch_ends_between_segments(void **state)
+{
+	struct audit_store *s = must_open(100 * 1024);
+	struct db *db = audit_segment_open("audit-00000002.db", AUDIT_WRITE, &why);
+	struct audit_store_status status;
+	sqlite3 *stranger;
+
+	(void)state;
+	db_close(&db);
+	assert_int_equal(audit_store_relax(s, &why), 0);
+	for (int i = 0; i < 10000; i++)
+		commit_rows(s, 1, 0, AUDIT_DENIED, 1);
+	assert_int_equal(sqlite3_open("audit-00000002.db", &stranger), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(stranger, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(audit_store_checkpoint(s, &why), 0);
+	assert_int_equal(audit_store_begin(s, &why), -1);
+	audit_store_tick(s, &why);
+	assert_int_equal(audit_store_begin(s, &why), -1);
+	assert_int_equal(sqlite3_close(stranger), SQLITE_OK);
+	commit_rows(s, 1, 0, AUDIT_DENIED, 1);
+	assert_int_equal(audit_store_tick(s, &why), 0);
+	audit_store_status(s, &status);
+	assert_int_equal(status.segment, 2);
+	assert_int_equal(status.head.epoch, 1);
+	must_be_sound();
+	audit_store_close(&s);
+}
+
+/* Numbers that nobody ever counted to, where sums are made of them. */
+static void test_numbers_at_the_end_of_the_world(void **state)
+{
+	static const char *const edits[] = {
+		"UPDATE chain SET count = 9223372036854775807 WHERE id = 3",
+		"UPDATE chain SET count = -1 WHERE id = 3",
+		"UPDATE chain SET count = 2147483648 WHERE id = 3",
+		"UPDATE chain SET first = 9223372036854775807 WHERE id = 3",
+		"UPDATE chain SET id = 9223372036854775807 WHERE id = (SELECT max(id) FROM chain)",
+		"UPDATE chain SET id = -9223372036854775807 WHERE id = 3",
+		"UPDATE chain SET epoch = -1 WHERE id = 3",
+		"UPDATE chain SET kind = -1 WHERE id = 3",
+		"UPDATE chain SET time = 9223372036854775807 WHERE id = 3",
+		"UPDATE event SET id = 9223372036854775807 WHERE id = 3",
+		"UPDATE event SET id = -9223372036854775807 WHERE id = 3",
+	};
+	struct audit_store *s = must_open(LARGE);
+
+	(void)state;
+	fill(s);
+	audit_store_close(&s);
+	s = must_open(1); /* a plain file */
+	commit_rows(s, 1, 0, AUDIT_DENIED, 1);
+	audit_store_close(&s);
+	must_be_sound();
+	copy("audit-00000001.db", "kept");
+	for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
+		sql("audit-00000001.db", edits[i]);
+		must_find("segment 1");
+		copy("kept", "audit-00000001.db");
+	}
+	must_be_sound();
+}
+
 static void test_a_locked_or_damaged_segment(void **state)
 {
 	struct audit_filter f = {0};
@@ -846,6 +910,8 @@ int main(void)
 		TEST(test_the_first_key_is_for_the_auditor),
 		TEST(test_segments),
 		TEST(test_segment_change_cut_short),
+		TEST(test_an_epoch_ends_between_segments),
+		TEST(test_numbers_at_the_end_of_the_world),
 		TEST(test_a_locked_or_damaged_segment),
 		TEST(test_single_file_of_before),
 		TEST(test_findings_name_what_was_done),
