@@ -54,6 +54,8 @@ static void show_gateway(const json_t *status)
 static void show_policy(const json_t *status)
 {
 	const json_t *policy = json_object_get(status, "policy"), *trial = json_object_get(policy, "trial"), *warning;
+	const json_t *change = json_object_get(policy, "change");
+	char by[256], stage[64];
 	char when[FORMAT_TEXT_MAX], safe[1024];
 	size_t i;
 
@@ -62,6 +64,8 @@ static void show_policy(const json_t *status)
 	if (json_object_get(policy, "loaded_at") != NULL)
 		printf(", loaded %s", format_safe(moment(policy, "loaded_at", when), safe, sizeof safe));
 	putchar('\n');
+	if (change != NULL)
+		printf("  a change by %s is under way: %s\n", shown(change, "author", by, sizeof by), shown(change, "stage", stage, sizeof stage));
 	if (trial != NULL)
 		printf("  on trial: revision %" PRId64 " returns at %s unless it is confirmed (gatewayctl policy confirm)\n",
 		       format_number(trial, "previous"), format_safe(moment(trial, "until", when), safe, sizeof safe));

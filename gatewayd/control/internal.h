@@ -265,6 +265,8 @@ json_t *notes_for_reply(const json_t *notes);
 /* policy.c: the revision in force.  done may be called before this returns. */
 void policy_start(struct control *c, bool first);
 void policy_change(struct control *c, const struct policy_order *order, policy_done *done, void *arg);
+/* The change under way; NULL: there is none. */
+json_t *policy_change_status(const struct control *c);
 /* A worker has taken the policy, or is gone. */
 void policy_taken(struct peer *worker);
 /* The authenticator has forgotten what it remembered. */

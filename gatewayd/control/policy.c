@@ -36,6 +36,7 @@ struct change {
 	struct policy_order order;
 	policy_done *done;
 	void *arg;
+	const char *stage;    /* for status */
 	bool file_awaited;    /* of the supervisor */
 	bool renewal_awaited; /* of the GSSAPI process */
 	struct sealed bytes;  /* what is compiled, and what bundle points into */
@@ -262,6 +263,7 @@ static void settle(struct change *ch)
 		end(ch, NULL);
 		return;
 	}
+	ch->stage = "settling";
 	ch->waiting = true;
 	evtimer_assign(&ch->late, ch->control->child->base, on_late, ch);
 	evtimer_add(&ch->late, &wait);
@@ -397,9 +399,10 @@ static void on_policy_compiled(struct control *c, struct compiled *result, void 
 	ch->image_fd = result->fd;
 	result->fd = -1;
 	ch->rules = result->rules;
-	if ((ch->order.kind == ORDER_APPLY || ch->order.kind == ORDER_ROLLBACK) && !ch->order.unconfirmed)
+	if ((ch->order.kind == ORDER_APPLY || ch->order.kind == ORDER_ROLLBACK) && !ch->order.unconfirmed) {
+		ch->stage = "previewing";
 		preview_start(c, ch->image_fd, on_previewed, ch);
-	else if (ch->order.dry_run)
+	} else if (ch->order.dry_run)
 		end(ch, NULL);
 	else
 		put_into_force(ch);
@@ -419,6 +422,7 @@ static void compile_bundle(struct change *ch, int fd)
 		fail(ch, "%s", why.text);
 		return;
 	}
+	ch->stage = "compiling";
 	compile_start(ch->control, IPC_COMPILE_POLICY, fd, flags, on_policy_compiled, ch);
 }
 
@@ -717,6 +721,15 @@ static void begin(struct change *ch)
 	}
 }
 
+json_t *policy_change_status(const struct control *c)
+{
+	const struct change *ch = c->policy.change;
+
+	if (ch == NULL)
+		return NULL;
+	return json_pack("{s:s,s:o}", "stage", ch->stage, "author", note_text(ch->order.author.name, strlen(ch->order.author.name)));
+}
+
 void policy_change(struct control *c, const struct policy_order *order, policy_done *done, void *arg)
 {
 	struct policy_result busy = {.error = "another change of the policy is under way: try again when it is done"};
@@ -743,7 +756,7 @@ void policy_change(struct control *c, const struct policy_order *order, policy_d
 	ch = calloc(1, sizeof *ch);
 	if (ch == NULL)
 		log_fatal("out of memory");
-	*ch = (struct change){.control = c, .order = *order, .done = done, .arg = arg, .notes = json_array(), .image_fd = -1, .former_fd = -1};
+	*ch = (struct change){.control = c, .order = *order, .done = done, .arg = arg, .stage = "reading", .notes = json_array(), .image_fd = -1, .former_fd = -1};
 	if (trial)
 		c->policy.trials++;
 	else
@@ -768,6 +781,7 @@ void policy_start(struct control *c, bool first)
 	*ch = (struct change){.control = c,
 			      .order = {.kind = ORDER_START, .first = first, .author = {c->owner, "start"}, .bundle_fd = -1},
 			      .done = on_started,
+			      .stage = "reading",
 			      .notes = json_array(),
 			      .image_fd = -1,
 			      .former_fd = -1};

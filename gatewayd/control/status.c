@@ -43,10 +43,12 @@ static json_t *policy_status(const struct control *c)
 
 	json_t *status = json_pack("{s:I,s:I,s:I,s:I,s:O}", "rules", (json_int_t)p->rules, "loaded_at", (json_int_t)(p->loaded_us / 1000000),
 			 "image_bytes", (json_int_t)p->image_bytes, "switch_us", (json_int_t)p->switch_us, "warnings", p->warnings);
-	json_t *trial = confirm_status(c);
+	json_t *trial = confirm_status(c), *change = policy_change_status(c);
 
 	if (trial != NULL)
 		json_object_set_new(status, "trial", trial);
+	if (change != NULL)
+		json_object_set_new(status, "change", change);
 	return status;
 }
 

@@ -1,6 +1,6 @@
 SCHEMA_TEST_LIBS = schema/libschema.a common/libcommon.a $(SCHEMA_LIBS) $(EVENT_LIBS) $(CMOCKA_LIBS)
 SCHEMA_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CMOCKA_CFLAGS) $(EVENT_CFLAGS) $(JANSSON_CFLAGS) $(SQLITE_CFLAGS) $(SODIUM_CFLAGS)
-check_PROGRAMS += tests/unit/test_audit_event tests/unit/test_db tests/unit/test_audit_store tests/unit/test_audit_verify tests/unit/test_audit_prune tests/unit/test_audit_power tests/unit/test_audit_json \
+check_PROGRAMS += tests/unit/test_audit_event tests/unit/test_db tests/unit/test_audit_store tests/unit/test_audit_verify tests/unit/test_audit_prune tests/unit/test_audit_power tests/unit/test_policy_power tests/unit/test_audit_json \
 	tests/unit/test_policy_store tests/unit/test_recorder tests/unit/test_reader tests/unit/test_admin_format
 
 tests_unit_test_audit_event_SOURCES = tests/unit/test_audit_event.c
@@ -25,7 +25,7 @@ tests_unit_test_audit_prune_LDADD = $(SCHEMA_TEST_LIBS)
 # A process that ends at any of these calls.
 tests_unit_test_audit_prune_LDFLAGS = -Wl,--wrap=rename,--wrap=unlink,--wrap=audit_store_declare
 
-tests_unit_test_audit_power_SOURCES = tests/unit/test_audit_power.c tests/unit/scratch.c tests/unit/scratch.h
+tests_unit_test_audit_power_SOURCES = tests/unit/test_audit_power.c tests/unit/disk.c tests/unit/disk.h tests/unit/scratch.c tests/unit/scratch.h
 tests_unit_test_audit_power_CPPFLAGS = $(SCHEMA_TEST_CPPFLAGS)
 tests_unit_test_audit_power_LDADD = $(SCHEMA_TEST_LIBS)
 
@@ -49,3 +49,7 @@ tests_unit_test_reader_LDADD = $(SCHEMA_TEST_LIBS)
 tests_unit_test_admin_format_SOURCES = tests/unit/test_admin_format.c
 tests_unit_test_admin_format_CPPFLAGS = $(SCHEMA_TEST_CPPFLAGS)
 tests_unit_test_admin_format_LDADD = admin/libadmin.a $(SCHEMA_TEST_LIBS) $(SMARTCOLS_LIBS)
+
+tests_unit_test_policy_power_SOURCES = tests/unit/test_policy_power.c tests/unit/disk.c tests/unit/disk.h tests/unit/scratch.c tests/unit/scratch.h
+tests_unit_test_policy_power_CPPFLAGS = $(SCHEMA_TEST_CPPFLAGS)
+tests_unit_test_policy_power_LDADD = $(SCHEMA_TEST_LIBS)
