@@ -33,6 +33,7 @@ static const char usage[] =
 	"       gatewayctl audit export --new-key FILE\n"
 	"       gatewayctl audit export --verify DIR --signer FILE|DIGITS\n"
 	"       gatewayctl audit verify --key FILE [OPTION ...]    (its --help says more)\n"
+	"       gatewayctl audit sql SELECT    (its --help says more)\n"
 	"       gatewayctl audit why SESSION|ROW    (its --help says more)\n"
 	"       gatewayctl audit report -o FILE [OPTION ...]    (its --help says more)\n"
 	"       gatewayctl audit prune --keep AGE [OPTION ...]     (the same)\n"
@@ -387,6 +388,8 @@ int admin_audit(int argc, char **argv)
 		return run_query(argc - 1, argv + 1);
 	if (argc >= 2 && strcmp(argv[1], "verify") == 0)
 		return admin_audit_verify(argc - 1, argv + 1);
+	if (argc >= 2 && strcmp(argv[1], "sql") == 0)
+		return admin_audit_sql(argc - 1, argv + 1);
 	if (argc >= 2 && strcmp(argv[1], "why") == 0)
 		return admin_audit_why(argc - 1, argv + 1);
 	if (argc >= 2 && strcmp(argv[1], "report") == 0)

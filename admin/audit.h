@@ -10,6 +10,7 @@ int admin_audit_prune(int argc, char **argv);
 int admin_audit_hold(int argc, char **argv);
 int admin_audit_report(int argc, char **argv);
 int admin_audit_why(int argc, char **argv);
+int admin_audit_sql(int argc, char **argv);
 
 struct report;
 /* Verifies the audit in dir with the first key into the report; an exit code. */

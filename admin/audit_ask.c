@@ -153,6 +153,12 @@ static bool on_line(json_t *line, void *arg)
 	return a->code < 0 && !interrupted;
 }
 
+static bool goes_on(void *arg)
+{
+	(void)arg;
+	return !interrupted;
+}
+
 static int read_here(struct asking *a)
 {
 	const char *dir = a->question->dir;
@@ -165,6 +171,8 @@ static int read_here(struct asking *a)
 		answer = audit_answer_new(archive, a->question->request, &why);
 	if (answer == NULL)
 		a->code = admin_fail(ADMIN_REFUSED, "%s: %s", dir, why.text);
+	else
+		audit_answer_watch(answer, goes_on, NULL);
 	while (a->code < 0 && !interrupted && audit_answer_page(answer, PAGE_US, on_line, a) == 1)
 		;
 	audit_answer_free(&answer);

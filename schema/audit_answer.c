@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "schema/audit_json.h"
 #include "schema/audit_requests.h"
+#include "schema/audit_sql.h"
 #include "schema/audit_stats.h"
 #include "schema/audit_summary.h"
 
@@ -27,6 +28,8 @@ struct audit_answer {
 	struct audit_stats *stats;
 	struct audit_summary *summary;
 	struct audit_requests *requests;
+	struct audit_sql *sql;
+	bool sql_begun;
 	uint64_t groups_max;
 	bool tells_progress;
 	int64_t told_us; /* when progress was told last */
@@ -83,19 +86,40 @@ static int begin_requests(struct audit_answer *a, const json_t *times, struct au
 	return a->requests == NULL ? err_set(why, "out of memory") : 0;
 }
 
+/* What is asked for stands in the statement itself. */
+static int begin_sql(struct audit_answer *a, const json_t *sql, const json_t *filter, struct err *why)
+{
+	const json_t *limit = json_object_get(filter, "limit");
+
+	if (!json_is_string(sql) || strlen(json_string_value(sql)) != json_string_length(sql))
+		return err_set(why, "SQL is a text");
+	if (json_object_size(filter) != (limit != NULL) || (limit != NULL && json_integer_value(limit) < 0))
+		return err_set(why, "SQL takes no filter besides its own WHERE");
+	a->sql = audit_sql_new(a->archive, json_string_value(sql), (uint64_t)json_integer_value(limit), why);
+	return a->sql == NULL ? -1 : 0;
+}
+
 static int begin(struct audit_answer *a, const json_t *request, struct err *why)
 {
 	json_t *filter = json_copy((json_t *)(uintptr_t)request);
 	const json_t *by = json_object_get(request, "stats"), *step = json_object_get(request, "report");
 	const json_t *times = json_object_get(request, "requests");
+	const json_t *sql = json_object_get(request, "sql");
 	struct audit_filter f;
 	int rc;
 
 	json_object_del(filter, "stats");
 	json_object_del(filter, "report");
 	json_object_del(filter, "requests");
+	json_object_del(filter, "sql");
 	json_object_del(filter, "progress");
 	a->tells_progress = json_is_true(json_object_get(request, "progress"));
+	if (sql != NULL) {
+		rc = by != NULL || step != NULL || times != NULL ? err_set(why, "SQL is asked for apart")
+						: begin_sql(a, sql, filter, why);
+		json_decref(filter);
+		return rc;
+	}
 	rc = audit_filter_json(filter, &f, why);
 	json_decref(filter);
 	if (rc == 0 && (by != NULL) + (step != NULL) + (times != NULL) > 1)
@@ -134,6 +158,7 @@ void audit_answer_free(struct audit_answer **answer)
 	*answer = NULL;
 	if (a == NULL)
 		return;
+	audit_sql_free(&a->sql);
 	audit_query_free(&a->query);
 	audit_stats_free(&a->stats);
 	audit_summary_free(&a->summary);
@@ -144,6 +169,8 @@ void audit_answer_free(struct audit_answer **answer)
 
 uint64_t audit_answer_rows(const struct audit_answer *a)
 {
+	if (a->sql != NULL)
+		return audit_sql_rows(a->sql);
 	return a->stats == NULL && a->summary == NULL && a->requests == NULL ? audit_query_rows(a->query) : 0;
 }
 
@@ -167,8 +194,11 @@ static bool on_row(uint64_t id, const struct audit_event *e, void *arg)
 
 static json_t *end_line(const struct audit_answer *a)
 {
-	json_t *line = json_pack("{s:b, s:I, s:b, s:I}", "end", 1, "rows", (json_int_t)audit_query_rows(a->query), "more",
-				 audit_query_cut(a->query), "newest", (json_int_t)audit_query_newest(a->query));
+	uint64_t rows = a->sql != NULL ? audit_sql_rows(a->sql) : audit_query_rows(a->query);
+	uint64_t newest = a->sql != NULL ? 0 : audit_query_newest(a->query);
+	bool cut = a->sql != NULL ? audit_sql_cut(a->sql) : audit_query_cut(a->query);
+	json_t *line = json_pack("{s:b, s:I, s:b, s:I}", "end", 1, "rows", (json_int_t)rows, "more", (int)cut, "newest",
+				 (json_int_t)newest);
 
 	if (audit_archive_damage(a->archive)[0] != '\0')
 		json_object_set_new(line, "damage", json_string(audit_archive_damage(a->archive)));
@@ -222,12 +252,44 @@ static void tell_progress(struct audit_answer *a)
 	a->line(json_pack("{s:i}", "progress", (int)audit_query_progress(a->query)), a->arg);
 }
 
+void audit_answer_watch(struct audit_answer *a, bool (*go_on)(void *arg), void *arg)
+{
+	if (a->sql != NULL)
+		audit_sql_watch(a->sql, go_on, arg);
+}
+
+static int sql_page(struct audit_answer *a, int64_t deadline_us)
+{
+	struct err why;
+	json_t *row, *error;
+	int rc;
+
+	if (!a->sql_begun) {
+		a->sql_begun = true;
+		if (!a->line(audit_sql_head(a->sql), a->arg))
+			return 1;
+	}
+	while ((rc = audit_sql_step(a->sql, &row, &why)) == 1)
+		if (!a->line(row, a->arg) || clock_mono_us() >= deadline_us)
+			return 1;
+	if (rc == 0) {
+		a->line(end_line(a), a->arg);
+		return 0;
+	}
+	error = json_object();
+	json_object_set_new(error, "error", json_string(why.text));
+	a->line(error, a->arg);
+	return 0;
+}
+
 int audit_answer_page(struct audit_answer *a, int64_t max_us, audit_line *line, void *arg)
 {
 	bool summed = a->stats != NULL || a->summary != NULL || a->requests != NULL;
 
 	a->line = line;
 	a->arg = arg;
+	if (a->sql != NULL)
+		return sql_page(a, clock_mono_us() + max_us);
 	if (a->waiting == NULL && !a->all_read && !a->emptying) {
 		a->all_read = audit_query_page(a->query, summed ? SUMMED_ROWS : PAGE_ROWS, max_us, on_row, a) == 0;
 		a->emptying = a->requests != NULL && (a->all_read || audit_requests_full(a->requests));

@@ -6,9 +6,11 @@
  *   "report": STEP        what a report tells (audit_summary.h), in steps of so many microseconds
  *   "requests": [TIME..]  requests that were decided (audit_requests.h), each as its first event with how many "count" tells; those
  *                         on two sides of one of the times, ascending seconds, are two.  A request can be told more than once.
+ *   "sql": TEXT           one SELECT over the table event (audit_sql.h); besides "limit" no filter
  * and "progress": true, for lines {"progress": N} with per mille of the way, now and then.
  *
- * Lines are events, sums, parts or requests, then {"end": true, "rows", "more", "newest"} with "damage" where not all could be read. */
+ * Lines are events, sums, parts, requests, or {"columns": [...]} and for each row {"values": [...]}; at last {"error": text}, or
+ * {"end": true, "rows", "more", "newest"} with "damage" where not all could be read. */
 #pragma once
 
 #include <jansson.h>
@@ -25,6 +27,8 @@ typedef bool audit_line(json_t *line, void *arg);
 /* The archive must outlive the answer.  NULL with *why: the request is none. */
 struct audit_answer *audit_answer_new(struct audit_archive *a, const json_t *request, struct err *why);
 void audit_answer_free(struct audit_answer **answer);
+/* Asked now and then while SQL looks for a row; false ends it. */
+void audit_answer_watch(struct audit_answer *a, bool (*go_on)(void *arg), void *arg);
 /* Goes on, in at most one read transaction of about max_us: 1 there is more, 0 that was all, the end included. */
 int audit_answer_page(struct audit_answer *a, int64_t max_us, audit_line *line, void *arg);
 /* Rows that were given as such. */

@@ -98,6 +98,7 @@ static bool same(const char *name, size_t len, const char *text)
 struct part {
 	uint32_t number;
 	struct db *db; /* NULL: not open */
+	unsigned users; /* who have it open: queries side by side, and the archive itself if it keeps it */
 	bool keep;     /* it has a log: opened with the archive, since later that may not be possible any more */
 	bool bounded;
 	int64_t oldest_us, newest_us, first_id, last_id; /* last_id 0: no row */
@@ -115,12 +116,15 @@ static int open_part(struct part *p, struct err *why)
 
 	if (p->db == NULL)
 		p->db = audit_segment_open(audit_segment_name(p->number, name), AUDIT_READ, why);
-	return p->db == NULL ? -1 : 0;
+	if (p->db == NULL)
+		return -1;
+	p->users++;
+	return 0;
 }
 
 static void leave_part(struct part *p)
 {
-	if (!p->keep)
+	if (--p->users == 0)
 		db_close(&p->db);
 }
 
@@ -135,7 +139,9 @@ static void note_damage(struct audit_archive *a, struct part *p, const struct er
 		snprintf(a->damage + used, sizeof a->damage - used, "%s%.200s", used == 0 ? "" : "; ", why->text);
 	p->last_id = 0;
 	p->bounded = true;
-	db_close(&p->db);
+	if (p->keep && p->db != NULL)
+		leave_part(p);
+	p->keep = false;
 }
 
 struct audit_archive *audit_archive_open(struct err *why)
@@ -192,13 +198,16 @@ const char *audit_archive_damage(const struct audit_archive *a)
  * all. */
 static int bound_part(struct part *p, struct err *why)
 {
-	struct db_stmt *s = open_part(p, why) != 0
-				    ? NULL
-				    : db_prepare(p->db,
-						 "SELECT (SELECT min(time) FROM event), (SELECT max(time) FROM event), "
-						 "(SELECT min(id) FROM event), (SELECT max(id) FROM event)",
-						 why);
-	enum db_step rc = s == NULL ? DB_FAILED : db_step(s, why);
+	struct db_stmt *s;
+	enum db_step rc;
+
+	if (open_part(p, why) != 0)
+		return -1;
+	s = db_prepare(p->db,
+		       "SELECT (SELECT min(time) FROM event), (SELECT max(time) FROM event), (SELECT min(id) FROM event), "
+		       "(SELECT max(id) FROM event)",
+		       why);
+	rc = s == NULL ? DB_FAILED : db_step(s, why);
 
 	if (rc == DB_ROW) {
 		p->oldest_us = db_i64(s, 0);
@@ -371,7 +380,7 @@ static void end_cursor(struct cursor *c)
 	c->row = false;
 	if (c->select != NULL)
 		db_finalize(&c->select);
-	if (c->opened && c->part->db != NULL)
+	if (c->opened)
 		leave_part(c->part);
 }
 
@@ -544,9 +553,7 @@ static int prepare_cursor(struct audit_query *q, struct cursor *c, struct err *w
 /* A segment that fails in the middle is left out from there, and the answer says so. */
 static void fail_cursor(struct audit_query *q, struct cursor *c, const struct err *why)
 {
-	db_finalize(&c->select);
-	c->over = true;
-	c->row = false;
+	end_cursor(c);
 	note_damage(q->archive, c->part, why);
 }
 

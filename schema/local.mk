@@ -5,6 +5,7 @@ schema_libschema_a_SOURCES = \
 	schema/audit_summary.c schema/audit_summary.h \
 	schema/audit_requests.c schema/audit_requests.h \
 	schema/audit_answer.c schema/audit_answer.h \
+	schema/audit_sql.c schema/audit_sql.h \
 	schema/db_vfs.c schema/db_vfs.h \
 	schema/db.c schema/db.h schema/migrations.h \
 	schema/audit_row.c schema/audit_row.h \

@@ -8,6 +8,7 @@
 #include <event2/event.h>
 #include <event2/event_struct.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -152,6 +153,15 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 /* ---- the query -----------------------------------------------------------------------------------------------------
  */
 
+/* A statement can look for its next row for long: it ends when nobody reads. */
+static bool is_read(void *arg)
+{
+	const struct reader *r = arg;
+	struct pollfd pipe = {.fd = r->fd};
+
+	return poll(&pipe, 1, 0) <= 0 || (pipe.revents & (POLLERR | POLLHUP | POLLNVAL)) == 0;
+}
+
 static void start_query(struct reader *r, const void *body, size_t len)
 {
 	json_t *object = json_loadb(body, len, JSON_REJECT_DUPLICATES, NULL);
@@ -161,6 +171,8 @@ static void start_query(struct reader *r, const void *body, size_t len)
 		put_error(r, r->why.text);
 	else if ((r->answer = audit_answer_new(r->archive, object, &why)) == NULL)
 		put_error(r, why.text);
+	else
+		audit_answer_watch(r->answer, is_read, r);
 	json_decref(object);
 }
 
