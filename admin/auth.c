@@ -9,6 +9,7 @@
 #include "admin/admin.h"
 #include "admin/client.h"
 #include "admin/format.h"
+#include "admin/options.h"
 
 static const char usage[] =
 	"usage: gatewayctl auth list [--format table|json]\n"
@@ -26,37 +27,13 @@ struct words {
 
 static int parse(int argc, char **argv, struct words *w)
 {
-	static const struct option options[] = {{"client", required_argument, NULL, 'c'},
-						{"user", required_argument, NULL, 'u'},
-						{"format", required_argument, NULL, 'f'},
-						{"all", no_argument, NULL, 'a'},
-						{"help", no_argument, NULL, 'h'},
-						{NULL, 0, NULL, 0}};
-	int c;
-
 	*w = (struct words){.format = "table"};
-	optind = 0;
-	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1)
-		switch (c) {
-		case 'c':
-			w->client = optarg;
-			break;
-		case 'u':
-			w->user = optarg;
-			break;
-		case 'f':
-			w->format = optarg;
-			break;
-		case 'a':
-			w->all = true;
-			break;
-		case 'h':
-			fputs(usage, stdout);
-			return ADMIN_FINE;
-		default:
-			fputs(usage, stderr);
-			return ADMIN_USAGE;
-		}
+	const struct admin_option options[] = {
+		{"client", NULL, &w->client}, {"user", NULL, &w->user}, {"format", NULL, &w->format}, {"all", &w->all, NULL}, {0}};
+	int code = admin_options(argc, argv, usage, options);
+
+	if (code >= 0)
+		return code;
 	w->verb = optind < argc ? argv[optind++] : "";
 	bool list = strcmp(w->verb, "list") == 0, forget = strcmp(w->verb, "forget") == 0, unlock = strcmp(w->verb, "unlock") == 0;
 
@@ -64,10 +41,8 @@ static int parse(int argc, char **argv, struct words *w)
 		w->user = argv[optind++];
 	if (optind < argc || !(list || forget || unlock) || (list && (w->user != NULL || w->client != NULL)) ||
 	    (forget && (w->client != NULL || (w->user == NULL) != w->all)) || (w->all && !forget) ||
-	    (strcmp(w->format, "table") != 0 && strcmp(w->format, "json") != 0)) {
-		fputs(usage, stderr);
-		return ADMIN_USAGE;
-	}
+	    (strcmp(w->format, "table") != 0 && strcmp(w->format, "json") != 0))
+		return admin_misused(usage);
 	return -1;
 }
 

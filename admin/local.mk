@@ -7,6 +7,7 @@ admin_libadmin_a_SOURCES = \
 	admin/times.c admin/times.h \
 	admin/rows.c admin/rows.h \
 	admin/status.c \
+	admin/options.c admin/options.h \
 	admin/reload.c \
 	admin/auth.c \
 	admin/running.c admin/top.c \

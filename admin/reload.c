@@ -7,6 +7,7 @@
 #include "admin/admin.h"
 #include "admin/client.h"
 #include "admin/format.h"
+#include "admin/options.h"
 
 static const char usage[] = "usage: gatewayctl reload [--force] [--strict]\n"
 			    "\n"
@@ -16,50 +17,17 @@ static const char usage[] = "usage: gatewayctl reload [--force] [--strict]\n"
 			    "  --force   also when the active revision did not come from that file\n"
 			    "  --strict  refuse a policy that has warnings\n";
 
-struct options {
-	bool force, strict;
-};
-
-static int parse(int argc, char **argv, struct options *o)
-{
-	static const struct option options[] = {
-		{"force", no_argument, NULL, 'f'}, {"strict", no_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
-	int c;
-
-	*o = (struct options){0};
-	optind = 0;
-	while ((c = getopt_long(argc, argv, "+h", options, NULL)) != -1)
-		switch (c) {
-		case 'f':
-			o->force = true;
-			break;
-		case 's':
-			o->strict = true;
-			break;
-		case 'h':
-			fputs(usage, stdout);
-			return ADMIN_FINE;
-		default:
-			fputs(usage, stderr);
-			return ADMIN_USAGE;
-		}
-	if (optind < argc) {
-		fputs(usage, stderr);
-		return ADMIN_USAGE;
-	}
-	return -1;
-}
-
 int admin_reload(int argc, char **argv)
 {
-	struct options o;
-	int code = parse(argc, argv, &o);
+	bool force = false, strict = false;
+	int code = admin_options(argc, argv, usage, (struct admin_option[]){{"force", &force, NULL}, {"strict", &strict, NULL}, {0}});
 
 	if (code >= 0)
 		return code;
-	json_t *reply = client_order(json_pack("{s:s, s:b, s:b}", "command", "reload", "force", (int)o.force, "strict",
-					       (int)o.strict),
-				     -1, &code);
+	if (optind < argc)
+		return admin_misused(usage);
+	json_t *reply = client_order(json_pack("{s:s, s:b, s:b}", "command", "reload", "force", (int)force, "strict", (int)strict), -1,
+				     &code);
 
 	if (reply == NULL)
 		return code;

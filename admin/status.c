@@ -10,6 +10,7 @@
 #include "admin/admin.h"
 #include "admin/client.h"
 #include "admin/format.h"
+#include "admin/options.h"
 
 static const char usage[] = "usage: gatewayctl status [--json]\n"
 			    "\n"
@@ -220,40 +221,15 @@ static void show(const json_t *status)
 	show_processes(status);
 }
 
-static int parse(int argc, char **argv, bool *json)
-{
-	static const struct option options[] = {
-		{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
-	int c;
-
-	*json = false;
-	optind = 0;
-	while ((c = getopt_long(argc, argv, "+h", options, NULL)) != -1)
-		switch (c) {
-		case 'j':
-			*json = true;
-			break;
-		case 'h':
-			fputs(usage, stdout);
-			return ADMIN_FINE;
-		default:
-			fputs(usage, stderr);
-			return ADMIN_USAGE;
-		}
-	if (optind < argc) {
-		fputs(usage, stderr);
-		return ADMIN_USAGE;
-	}
-	return -1;
-}
-
 int admin_status(int argc, char **argv)
 {
-	bool json;
-	int code = parse(argc, argv, &json);
+	bool json = false;
+	int code = admin_options(argc, argv, usage, (struct admin_option[]){{"json", &json, NULL}, {0}});
 
 	if (code >= 0)
 		return code;
+	if (optind < argc)
+		return admin_misused(usage);
 	json_t *reply = client_ask(json_pack("{s:s}", "command", "status"), NULL, &code);
 
 	if (reply == NULL)
