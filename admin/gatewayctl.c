@@ -9,6 +9,7 @@
 
 #include "admin/admin.h"
 #include "admin/client.h"
+#include "admin/complete.h"
 #include "admin/policy.h"
 #include "common/clock.h"
 
@@ -44,6 +45,8 @@ static void usage(FILE *out)
 
 static int run(int argc, char **argv)
 {
+	if (strcmp(argv[0], "complete") == 0)
+		return admin_complete(argc, argv, run);
 	for (size_t i = 0; i < sizeof nouns / sizeof *nouns; i++)
 		if (strcmp(nouns[i].name, argv[0]) == 0)
 			return nouns[i].run(argc, argv);

@@ -19,7 +19,7 @@ admin_libadmin_a_SOURCES = \
 admin_libadmin_a_CPPFLAGS = $(AM_CPPFLAGS) $(NCURSES_CFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS) $(SODIUM_CFLAGS)
 
 bin_PROGRAMS = admin/gatewayctl
-admin_gatewayctl_SOURCES = admin/gatewayctl.c admin/policy.c admin/policy.h \
+admin_gatewayctl_SOURCES = admin/gatewayctl.c admin/complete.c admin/complete.h admin/policy.c admin/policy.h \
 	admin/policy_load.c admin/policy_load.h admin/revision.c admin/revision.h \
 	admin/change.c admin/change.h admin/policy_edit.c admin/policy_edit.h admin/rule.c admin/rule.h admin/rule_list.c admin/set.c \
 	admin/window.c
@@ -30,3 +30,11 @@ admin_gatewayctl_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS)
 admin_gatewayctl_LDADD = admin/libadmin.a schema/libschema.a policy/libpolicy.a common/libcommon.a \
 	$(SCHEMA_LIBS) $(POLICY_LIBS) $(SMARTCOLS_LIBS) $(NCURSES_LIBS) $(JANSSON_LIBS) -lm
 dist_man_MANS += doc/gatewayctl.8
+
+# bash looks a completion up by the name of the command.
+bashcompletiondir = $(datadir)/bash-completion/completions
+dist_bashcompletion_DATA = packaging/completions/gatewayctl
+zshcompletiondir = $(datadir)/zsh/vendor-completions
+dist_zshcompletion_DATA = packaging/completions/_gatewayctl
+fishcompletiondir = $(datadir)/fish/vendor_completions.d
+dist_fishcompletion_DATA = packaging/completions/gatewayctl.fish
