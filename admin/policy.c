@@ -16,6 +16,7 @@
 #include "admin/policy_edit.h"
 #include "admin/policy_load.h"
 #include "admin/revision.h"
+#include "admin/suggest.h"
 #include "common/clock.h"
 #include "policy/policy.h"
 
@@ -35,6 +36,7 @@ static const char usage_text[] =
 	"           [--confirm TIME] [--json]\n"
 	"       gatewayctl policy confirm [--json] [N]\n"
 	"       gatewayctl policy impact FILE|N [--since 30d]    (its --help says more)\n"
+	"       gatewayctl policy suggest [--since 14d]            (its --help says more)\n"
 	"       gatewayctl policy log [--limit N] [--json]\n"
 	"       gatewayctl policy show [--json] [N]\n"
 	"       gatewayctl policy export [-o DIR] [N]\n"
@@ -539,6 +541,7 @@ int admin_policy(int argc, char **argv)
 		     {"show", revision_show},
 		     {"edit", policy_edit},
 		     {"impact", policy_impact},
+		     {"suggest", policy_suggest},
 		     {"export", revision_export}};
 
 	for (size_t i = 0; argc >= 2 && i < sizeof verbs / sizeof verbs[0]; i++)

@@ -355,12 +355,17 @@ static bool can_be_written(const char *value)
 
 char *edit_quote(const char *value)
 {
+	return value[0] == '@' && words_bare(value + 1) ? strdup(value) : edit_literal(value);
+}
+
+char *edit_literal(const char *value)
+{
 	size_t len = strlen(value), used = 0;
 	char *out;
 
 	if (!can_be_written(value))
 		return NULL;
-	if (value[0] == '@' ? words_bare(value + 1) : words_bare(value) && strpbrk(value, "\\[](){}?|^") == NULL && words_near(value) == NULL)
+	if (words_bare(value) && strpbrk(value, "\\[](){}?|^") == NULL && words_near(value) == NULL)
 		return strdup(value);
 	out = malloc(2 * len + 3);
 	if (out == NULL)

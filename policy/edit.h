@@ -68,3 +68,5 @@ void edit_except(struct policy_edit *e, const struct ast_statement *window, cons
 /* A value as a policy writes it: in quotes where they are needed.  malloc'd.  NULL if none can be written that means this: it
  * holds a control byte, or a backslash before a quote or at its end. */
 char *edit_quote(const char *value);
+/* The same for a value that is never a set, whatever it begins with. */
+char *edit_literal(const char *value);
