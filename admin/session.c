@@ -74,6 +74,8 @@ static int set_filter(json_t *filter, const char *key, const char *value)
 	int64_t number;
 	int code;
 
+	if (json_object_get(filter, key) != NULL)
+		return admin_fail(ADMIN_USAGE, "%s is given twice: a session has one; ask once for each", key);
 	for (size_t i = 0; i < sizeof filter_texts / sizeof *filter_texts; i++)
 		if (strcmp(filter_texts[i], key) == 0)
 			return json_object_set_new(filter, key, json_string(value)) == 0
@@ -465,10 +467,22 @@ static bool may(const struct words *w, int64_t n, const char *what)
 	return fgets(answer, sizeof answer, stdin) != NULL && (answer[0] == 'y' || answer[0] == 'Y');
 }
 
+/* A worker that has not said that it is done does what it was told to. */
+static int say_later(const json_t *reply)
+{
+	const json_t *later = json_object_get(reply, "later"), *slot;
+	int code = ADMIN_FINE;
+	size_t i;
+
+	json_array_foreach(later, i, slot) code = admin_fail(
+		ADMIN_REFUSED, "worker %" JSON_INTEGER_FORMAT " is busy: it has been told, and does it as soon as it can", json_integer_value(slot));
+	return code;
+}
+
 static int print_reply(const struct words *w, const json_t *reply, bool block)
 {
 	int64_t n = format_number(reply, "ended");
-	int code = say_silent(reply);
+	int silent = say_silent(reply), later = say_later(reply), code = silent != ADMIN_FINE ? silent : later;
 
 	if (w->json) {
 		json_dumpf(reply, stdout, JSON_COMPACT);
@@ -615,8 +629,9 @@ static int unblock(struct words *w)
 	printf("block %" PRId64 " is no more\n", id);
 	if (json_is_false(json_object_get(reply, "saved")))
 		fputs("that could not be saved: it comes back with the gateway's next restart, see its log\n", stderr);
+	code = say_later(reply);
 	json_decref(reply);
-	return ADMIN_FINE;
+	return code;
 }
 
 static const struct {

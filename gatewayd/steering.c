@@ -49,6 +49,7 @@ void steering_put_answer(struct wire_writer *w, const struct steering_answer *a)
 {
 	wire_put_u64(w, a->job);
 	wire_put_u8(w, a->last);
+	wire_put_u8(w, a->refused);
 	wire_put_u16(w, a->rows);
 	wire_put_u32(w, a->matched);
 	wire_put_u64(w, a->bytes_up);
@@ -59,6 +60,7 @@ bool steering_get_answer(struct wire_reader *r, struct steering_answer *a)
 {
 	a->job = wire_get_u64(r);
 	a->last = wire_get_u8(r) != 0;
+	a->refused = wire_get_u8(r) != 0;
 	a->rows = wire_get_u16(r);
 	a->matched = wire_get_u32(r);
 	a->bytes_up = wire_get_u64(r);
@@ -88,15 +90,29 @@ bool steering_get_row(struct wire_reader *r, struct steering_row *row)
 
 /* ---- filters ------------------------------------------------------------------------------------------------------------ */
 
+/* Whatever is not held against a session would match every one of them. */
+static bool is_key(const char *key)
+{
+	static const char *const keys[] = {"user", "client", "to", "port", "rule", "revision", "session", "text"};
+
+	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+		if (strcmp(keys[i], key) == 0)
+			return true;
+	return false;
+}
+
 int steering_filter(const char *json, struct audit_filter *out, struct err *why)
 {
-	json_t *object = json_loads(json, JSON_REJECT_DUPLICATES, NULL);
+	json_t *object = json_loads(json, JSON_REJECT_DUPLICATES, NULL), *value;
 	int rc = audit_filter_json(object, out, why);
+	const char *key;
 
+	if (rc == 0) {
+		json_object_foreach(object, key, value) if (!is_key(key)) rc = -1;
+		if (rc != 0)
+			err_set(why, "sessions that live are found by user, client, to, port, rule, revision, session and text");
+	}
 	json_decref(object);
-	if (rc == 0 && (out->kinds != 0 || out->group[0] != '\0' || out->since_us != 0 || out->until_us != 0 || out->after != 0 ||
-			out->limit != 0))
-		rc = err_set(why, "sessions that live are found by user, client, to, port, rule, revision, session and text");
 	return rc;
 }
 

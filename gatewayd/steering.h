@@ -14,6 +14,7 @@ enum steering_op {
 	STEERING_TOP,  /* those that stand first in an order */
 	STEERING_END,  /* they are ended */
 	STEERING_RECENT, /* no session: what happened lately, see gatewayd/worker/recent.h */
+	STEERING_TAKEN, /* no session: answered once what was sent before has been taken */
 	STEERING_OPS
 };
 
@@ -37,19 +38,21 @@ struct steering_ask {
 };
 
 void steering_put_ask(struct wire_writer *w, const struct steering_ask *ask);
+/* False: it is malformed; ask->job is what it says all the same. */
 bool steering_get_ask(struct wire_reader *r, struct steering_ask *ask);
 
 /* The head of an answer; rows follow. */
 struct steering_answer {
 	uint64_t job;
 	bool last;
+	bool refused;		       /* it is the last, because it is not understood, or too much is asked for at once */
 	uint16_t rows;		       /* in this message */
 	uint32_t matched;	       /* so far */
 	uint64_t bytes_up, bytes_down; /* of those, so far */
 };
 
 /* The rows are counted as they are put: the head is written again over its place at the end. */
-#define STEERING_ANSWER_BYTES 31
+#define STEERING_ANSWER_BYTES 32
 void steering_put_answer(struct wire_writer *w, const struct steering_answer *a);
 bool steering_get_answer(struct wire_reader *r, struct steering_answer *a);
 

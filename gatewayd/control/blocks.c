@@ -164,14 +164,21 @@ void blocks_add(struct client *client, const json_t *request)
 		admin_refuse(client, "the filter and the reason are too long together");
 		return;
 	}
+	/* What can still be refused is, before anything is in force. */
+	struct session_job *ending = sessions_end_later(client);
+
+	if (ending == NULL) {
+		json_decref(block);
+		return;
+	}
 	c->last_block++;
 	json_array_append_new(c->blocks, block);
-	sessions_record(client, "session block", filter, reason);
+	sessions_record(client, "session block", json_object_get(request, "filter"), reason);
 	send_all(c);
 	bool saved = save(c);
 
 	/* Workers take messages in their order: nothing slips in between. */
-	sessions_end(client, filter, reason, json_pack("{s:I, s:b}", "block", (json_int_t)c->last_block, "saved", saved));
+	sessions_end(ending, client, filter, reason, json_pack("{s:I, s:b}", "block", (json_int_t)c->last_block, "saved", saved));
 }
 
 void blocks_list(struct client *client, const json_t *request)
@@ -193,11 +200,15 @@ void blocks_remove(struct client *client, const json_t *request)
 	for (size_t i = 0; json_is_integer(id) && i < json_array_size(c->blocks); i++) {
 		if (json_integer_value(json_object_get(json_array_get(c->blocks, i), "id")) != json_integer_value(id))
 			continue;
+		struct session_job *taken = sessions_wait_later(client);
+
+		if (taken == NULL)
+			return;
 		json_array_remove(c->blocks, i);
 		snprintf(what, sizeof what, "session unblock: %lld", (long long)json_integer_value(id));
 		control_record(c, AUDIT_ADMIN, admin_author(client), c->policy.revision, what);
 		send_all(c);
-		admin_reply(client, json_pack("{s:b, s:b}", "ok", 1, "saved", save(c)), -1);
+		sessions_wait(taken, client, json_pack("{s:b}", "saved", save(c)));
 		return;
 	}
 	admin_refuse(client, "there is no such block: `gatewayctl session blocks` shows those in force");

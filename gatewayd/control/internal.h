@@ -376,12 +376,18 @@ void sessions_list(struct client *client, const json_t *request);
 /* The last refusals, and the rules that decide most. */
 void sessions_recent(struct client *client, const json_t *request);
 void sessions_kill(struct client *client, const json_t *request);
+/* A place for sessions_end(), which then cannot fail; NULL: there is none, and the client has been refused. */
+struct session_job;
+struct session_job *sessions_end_later(struct client *client);
 /* Ends those that match, and replies with their number, and extra (taken over; may be NULL). */
-void sessions_end(struct client *client, const char *filter, const char *reason, json_t *extra);
+void sessions_end(struct session_job *j, struct client *client, const char *filter, const char *reason, json_t *extra);
+/* Replies, with extra as well, once all workers have taken what was sent to them; with a place that was had before. */
+struct session_job *sessions_wait_later(struct client *client);
+void sessions_wait(struct session_job *j, struct client *client, json_t *extra);
 /* Of a request; false: it is malformed, and has been refused.  all: a filter may be empty. */
 bool sessions_read_filter(struct client *client, const json_t *request, bool all, char out[STEERING_FILTER_MAX]);
 bool sessions_read_reason(struct client *client, const json_t *request, char out[STEERING_REASON_MAX + 1]);
-void sessions_record(struct client *client, const char *what, const char *filter, const char *reason);
+void sessions_record(struct client *client, const char *what, const json_t *filter, const char *reason);
 void sessions_answered(struct peer *p, const struct ipc_message *m);
 void sessions_peer_gone(struct peer *p);
 void sessions_client_gone(struct control *c, const struct client *client);

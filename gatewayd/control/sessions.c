@@ -21,10 +21,13 @@
 #define REASON_GIVEN_MAX 150
 #define JOBS_MAX 12
 #define JOBS_LISTING_MAX 8
+#define JOBS_LISTING_LESSER_MAX 6
 #define JOBS_OF_USER_MAX 3
 /* How long a worker may be silent, and a reader. */
 #define WORKER_PATIENCE_S 5
 #define READER_PATIENCE_S 30
+/* How long somebody who reads slowly may take for all of it. */
+#define LISTING_MAX_S 600
 
 struct session_job {
 	LIST_ENTRY(session_job) next;
@@ -34,6 +37,7 @@ struct session_job {
 	struct steering_ask ask;
 	int pipe_fd; /* -1: nothing is listed, or nobody reads any more */
 	struct event writable, patience;
+	int64_t began_us; /* monotonic */
 	char *text; /* on its way into the pipe */
 	size_t off, len, size;
 	struct peer *asked; /* the worker that has it now; NULL: none */
@@ -42,14 +46,21 @@ struct session_job {
 	bool over;	    /* no worker is left */
 	uint64_t matched, bytes_up, bytes_down;
 	json_t *silent; /* slots of workers that did not answer */
+	json_t *later;	/* of those that have yet to end theirs: they were told, and will */
 	json_t *extra;	/* for the reply to the client */
 };
+
+/* Those that look have readers; the others tell a client when they are done, and are never called off. */
+static bool looks(enum steering_op op)
+{
+	return op != STEERING_END && op != STEERING_TAKEN;
+}
 
 /* ---- life --------------------------------------------------------------------------------------------------------------- */
 
 static void job_free(struct session_job *j)
 {
-	if (j->asked != NULL && !j->answered && j->ask.op != STEERING_END)
+	if (j->asked != NULL && !j->answered && looks(j->ask.op))
 		ipc_send(j->asked->link, IPC_SESSIONS_CANCEL, &j->ask.job, sizeof j->ask.job, NULL, 0);
 	LIST_REMOVE(j, next);
 	event_del(&j->patience);
@@ -58,16 +69,30 @@ static void job_free(struct session_job *j)
 		close(j->pipe_fd);
 	}
 	json_decref(j->silent);
+	json_decref(j->later);
 	json_decref(j->extra);
 	free(j->text);
 	free(j);
 }
 
+/* Of the time that a list may take. */
+static int64_t left_us(const struct session_job *j)
+{
+	int64_t left = j->began_us + LISTING_MAX_S * INT64_C(1000000) - clock_mono_us();
+
+	return left < 0 ? 0 : left;
+}
+
 static void be_patient(struct session_job *j)
 {
 	bool reader = j->len > j->off;
+	int64_t wait = (reader ? READER_PATIENCE_S : WORKER_PATIENCE_S) * INT64_C(1000000);
 
-	evtimer_add(&j->patience, &(struct timeval){.tv_sec = reader ? READER_PATIENCE_S : WORKER_PATIENCE_S});
+	if (j->pipe_fd >= 0 && wait > left_us(j))
+		wait = left_us(j);
+	struct timeval tv = {.tv_sec = wait / 1000000, .tv_usec = wait % 1000000};
+
+	evtimer_add(&j->patience, &tv);
 }
 
 static bool add_line(struct session_job *j, json_t *object)
@@ -102,10 +127,14 @@ static json_t *totals(const struct session_job *j)
 static void tell_client(struct session_job *j)
 {
 	struct client *client = j->client;
-	json_t *reply = json_pack("{s:b, s:I, s:O}", "ok", 1, "ended", (json_int_t)j->matched, "silent", j->silent);
+	json_t *reply = json_pack("{s:b, s:O}", "ok", 1, "silent", j->silent);
 
 	j->client = NULL;
+	if (j->ask.op == STEERING_END)
+		json_object_set_new(reply, "ended", json_integer((json_int_t)j->matched));
 	json_object_update(reply, j->extra);
+	if (json_array_size(j->later) > 0)
+		json_object_set(reply, "later", j->later);
 	if (client != NULL)
 		admin_reply(client, reply, -1);
 	else
@@ -212,9 +241,17 @@ static void on_patience_over(evutil_socket_t fd, short what, void *arg)
 	struct session_job *j = arg;
 
 	(void)fd, (void)what;
-	if (j->len > j->off) {
+	if (j->len > j->off || (j->pipe_fd >= 0 && left_us(j) == 0)) {
 		log_info("%s does not read the sessions it has asked for", j->author.name);
 		job_free(j);
+		return;
+	}
+	if (!looks(j->ask.op)) {
+		/* It has been told, and does it as soon as it can: nobody lives on because it was busy. */
+		log_warning("worker %d has yet to do with its sessions as %s ordered: it does so as soon as it can", j->slot, j->author.name);
+		json_array_append_new(j->later, json_integer(j->slot));
+		j->asked = NULL;
+		go_on(j);
 		return;
 	}
 	if (j->asked != NULL)
@@ -288,6 +325,10 @@ void sessions_answered(struct peer *p, const struct ipc_message *m)
 			job_free(j);
 			return;
 		}
+	}
+	if (a.refused) {
+		give_up_worker(j);
+		return;
 	}
 	be_patient(j);
 	if (a.last) {
@@ -363,34 +404,48 @@ bool sessions_read_reason(struct client *client, const json_t *request, char out
 	return true;
 }
 
+/* Whoever may less than all cannot take all the places to look from, and what ends sessions has places of its own. */
+static bool has_place(const struct control *c, const struct author *author, enum steering_op op)
+{
+	unsigned all = 0, listing = 0, lesser = 0, same = 0;
+	const struct session_job *j;
+
+	LIST_FOREACH (j, &c->session_jobs, next) {
+		bool lists = looks(j->ask.op);
+
+		all++;
+		listing += lists;
+		lesser += lists && !(j->author.rights & RIGHT_ADMINISTER);
+		same += lists && j->author.uid == author->uid;
+	}
+	if (!looks(op))
+		return all < JOBS_MAX;
+	return listing < JOBS_LISTING_MAX &&
+	       (author->rights & RIGHT_ADMINISTER || (lesser < JOBS_LISTING_LESSER_MAX && same < JOBS_OF_USER_MAX));
+}
+
 /* NULL: refused. */
 static struct session_job *job_new(struct client *client, enum steering_op op)
 {
 	struct control *c = admin_control(client);
-	unsigned all = 0, listing = 0, same = 0;
-	struct session_job *j;
+	struct session_job *j = has_place(c, admin_author(client), op) ? calloc(1, sizeof *j) : NULL;
 
-	LIST_FOREACH (j, &c->session_jobs, next) {
-		all++;
-		listing += j->ask.op != STEERING_END;
-		same += j->ask.op != STEERING_END && j->author.uid == admin_author(client)->uid;
-	}
-	bool full = op == STEERING_END ? all >= JOBS_MAX : listing >= JOBS_LISTING_MAX;
-
-	if (op != STEERING_END && !(admin_author(client)->rights & RIGHT_ADMINISTER) && same >= JOBS_OF_USER_MAX)
-		full = true;
-	j = full ? NULL : calloc(1, sizeof *j);
 	if (j == NULL) {
 		admin_refuse(client, "too many are looking through the sessions: try again when one is done");
 		return NULL;
 	}
+	/* What an earlier control has ordered may be answered yet. */
+	if (c->session_job_id == 0)
+		c->session_job_id = (uint64_t)clock_mono_us();
 	j->control = c;
 	j->author = *admin_author(client);
+	j->began_us = clock_mono_us();
 	j->ask.job = ++c->session_job_id;
 	j->ask.op = op;
 	j->pipe_fd = -1;
 	j->slot = -1;
 	j->silent = json_array();
+	j->later = json_array();
 	j->extra = json_object();
 	evtimer_assign(&j->patience, c->child->base, on_patience_over, j);
 	LIST_INSERT_HEAD(&c->session_jobs, j, next);
@@ -402,16 +457,20 @@ static bool read_order(struct client *client, const json_t *request, struct stee
 	const json_t *order = json_object_get(request, "sort"), *limit = json_object_get(request, "limit");
 
 	ask->order = order == NULL ? STEERING_BY_NOTHING : steering_order_parse(json_is_string(order) ? json_string_value(order) : "");
-	ask->limit = (uint32_t)json_integer_value(limit);
 	if (ask->order == STEERING_ORDERS) {
 		admin_refuse(client, "sessions are sorted by bytes, age or rate");
 		return false;
 	}
 	ask->op = ask->order == STEERING_BY_NOTHING ? STEERING_LIST : STEERING_TOP;
+	if (ask->op == STEERING_LIST && limit != NULL) {
+		admin_refuse(client, "a limit goes with a sort: without one, read as many sessions as are wanted");
+		return false;
+	}
 	if (ask->op == STEERING_TOP && (!json_is_integer(limit) || json_integer_value(limit) < 1 || json_integer_value(limit) > STEERING_TOP_MAX)) {
 		admin_refuse(client, "a sorted list has a limit of 1 to 200 sessions of each worker");
 		return false;
 	}
+	ask->limit = (uint32_t)json_integer_value(limit);
 	return true;
 }
 
@@ -452,22 +511,37 @@ void sessions_recent(struct client *client, const json_t *request)
 	list(client, (struct steering_ask){.op = STEERING_RECENT, .filter = "{}"});
 }
 
-void sessions_record(struct client *client, const char *what, const char *filter, const char *reason)
+void sessions_record(struct client *client, const char *what, const json_t *filter, const char *reason)
 {
-	char text[AUDIT_TEXT_MAX + 1];
+	char text[AUDIT_TEXT_MAX + 1], *shown = json_dumps(filter, JSON_COMPACT);
 
-	snprintf(text, sizeof text, "%s: %.120s%s%s", what, filter, reason == NULL ? "" : ": ", reason == NULL ? "" : reason);
-	control_record(admin_control(client), AUDIT_ADMIN, admin_author(client), admin_control(client)->policy.revision, text);
+	/* Cut in the text, whole in the detail. */
+	snprintf(text, sizeof text, "%s: %.85s: %s", what, shown == NULL ? "" : shown, reason);
+	free(shown);
+	control_record_query(admin_control(client), admin_author(client), text, filter, NULL);
 }
 
-void sessions_end(struct client *client, const char *filter, const char *reason, json_t *extra)
+struct session_job *sessions_end_later(struct client *client)
 {
-	struct session_job *j = job_new(client, STEERING_END);
+	return job_new(client, STEERING_END);
+}
 
-	if (j == NULL) {
-		json_decref(extra);
-		return;
-	}
+struct session_job *sessions_wait_later(struct client *client)
+{
+	return job_new(client, STEERING_TAKEN);
+}
+
+void sessions_wait(struct session_job *j, struct client *client, json_t *extra)
+{
+	j->client = client;
+	strcpy(j->ask.filter, "{}");
+	json_object_update(j->extra, extra);
+	json_decref(extra);
+	go_on(j);
+}
+
+void sessions_end(struct session_job *j, struct client *client, const char *filter, const char *reason, json_t *extra)
+{
 	j->client = client;
 	strcpy(j->ask.filter, filter);
 	snprintf(j->ask.reason, sizeof j->ask.reason, "%.150s (%s)", reason, j->author.name);
@@ -479,10 +553,14 @@ void sessions_end(struct client *client, const char *filter, const char *reason,
 void sessions_kill(struct client *client, const json_t *request)
 {
 	char filter[STEERING_FILTER_MAX], reason[STEERING_REASON_MAX + 1];
+	struct session_job *j;
 
 	if (!sessions_read_filter(client, request, json_is_true(json_object_get(request, "all")), filter) ||
 	    !sessions_read_reason(client, request, reason))
 		return;
-	sessions_record(client, "session kill", filter, reason);
-	sessions_end(client, filter, reason, NULL);
+	j = sessions_end_later(client);
+	if (j == NULL)
+		return;
+	sessions_record(client, "session kill", json_object_get(request, "filter"), reason);
+	sessions_end(j, client, filter, reason, NULL);
 }

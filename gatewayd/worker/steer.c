@@ -20,6 +20,7 @@
 /* How long ending waits when the recorder does not keep up. */
 #define PAUSE_US 5000
 #define WALKS_MAX 16
+#define ENDING_MAX 64
 #define BODY_MAX 60000
 /* Two looks at a session that are not this far apart tell no rate. */
 #define RATE_US 900000
@@ -50,7 +51,6 @@ struct block {
 
 struct steer {
 	LIST_HEAD(, walk) walks;
-	unsigned nwalks;
 	struct block *blocks;
 	size_t nblocks;
 };
@@ -127,10 +127,7 @@ static void describe(struct session *s, int64_t now_us, struct steering_row *row
 
 static void walk_free(struct walk *k)
 {
-	struct steer *st = k->worker->steer;
-
 	LIST_REMOVE(k, next);
-	st->nwalks--;
 	event_del(&k->turn);
 	for (size_t i = 0; i < k->ntop; i++)
 		free(k->top[i].row);
@@ -286,6 +283,7 @@ static void turn_end(struct walk *k)
 	struct wire_writer w = wire_writer_on(body, sizeof body);
 	unsigned ended = 0;
 
+	k->head.rows = 0;
 	for (unsigned i = 0; i < SLICE && ended < SLICE_ENDED && k->at != NULL && recording_has_room(k->worker->recording); i++) {
 		struct session *s = step(k);
 
@@ -295,14 +293,15 @@ static void turn_end(struct walk *k)
 		end(s, k->ask.reason);
 		ended++;
 	}
-	if (k->at != NULL) {
-		turn_later(k, recording_has_room(k->worker->recording) ? 0 : PAUSE_US);
-		return;
-	}
-	k->head.last = true;
+	k->head.last = k->at == NULL;
 	steering_put_answer(&w, &k->head);
-	send_body(k, body, &w);
-	walk_free(k);
+	/* How far it is, too: as long as it gets on, control waits. */
+	if (ended > 0 || k->head.last)
+		send_body(k, body, &w);
+	if (k->head.last)
+		walk_free(k);
+	else
+		turn_later(k, recording_has_room(k->worker->recording) ? 0 : PAUSE_US);
 }
 
 static void on_turn(evutil_socket_t fd, short what, void *arg)
@@ -315,31 +314,51 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
 	turns[k->ask.op](k);
 }
 
+/* Of those that only look: nothing stops what is to be ended. */
 static struct walk *find_walk(const struct steer *st, uint64_t job)
 {
 	struct walk *k;
 
 	LIST_FOREACH (k, &st->walks, next)
-		if (k->ask.job == job)
+		if (k->ask.job == job && k->ask.op != STEERING_END)
 			return k;
 	return NULL;
 }
 
-static void begin(struct worker *w, const struct ipc_message *m)
+static void answer_at_once(struct worker *w, const struct steering_answer *a)
 {
-	struct wire_reader r = wire_reader_on(m->body, m->len);
-	struct walk *k = w->steer->nwalks == WALKS_MAX ? NULL : calloc(1, sizeof *k);
-	struct err why = {"malformed"};
+	static uint8_t body[STEERING_ANSWER_BYTES];
+	struct wire_writer out = wire_writer_on(body, sizeof body);
 
-	/* Control asks for less, and says that we are silent. */
-	if (k == NULL)
-		return;
-	if (!steering_get_ask(&r, &k->ask) || steering_filter(k->ask.filter, &k->filter, &why) != 0)
-		log_fatal("control asks for sessions in a way that is not understood: %s", why.text);
-	if (k->ask.op == STEERING_RECENT) {
-		recent_send(w, k->ask.job);
+	steering_put_answer(&out, a);
+	if (w->control != NULL)
+		ipc_send_wire(w->control, IPC_SESSIONS, &out);
+}
+
+/* Whoever asks is told that it will not be. */
+static void refuse(struct worker *w, uint64_t job, const char *why)
+{
+	log_error("what control asks of our sessions is not done: %s", why);
+	answer_at_once(w, &(struct steering_answer){.job = job, .last = true, .refused = true});
+}
+
+/* What is to be ended waits for the recorder, if need be longer than control waits for us: those who look have other places. */
+static bool has_place(const struct steer *st, enum steering_op op)
+{
+	unsigned same = 0;
+	const struct walk *k;
+
+	LIST_FOREACH (k, &st->walks, next)
+		same += (k->ask.op == STEERING_END) == (op == STEERING_END);
+	return same < (op == STEERING_END ? ENDING_MAX : WALKS_MAX);
+}
+
+/* Takes over k.  NULL, or why not. */
+static const char *start(struct worker *w, struct walk *k)
+{
+	if (!has_place(w->steer, k->ask.op)) {
 		free(k);
-		return;
+		return "too much of it is under way";
 	}
 	k->worker = w;
 	k->head.job = k->ask.job;
@@ -347,12 +366,40 @@ static void begin(struct worker *w, const struct ipc_message *m)
 	k->top = k->ask.op == STEERING_TOP ? calloc(k->ask.limit, sizeof *k->top) : NULL;
 	if (k->ask.op == STEERING_TOP && k->top == NULL) {
 		free(k);
-		return;
+		return "out of memory";
 	}
 	evtimer_assign(&k->turn, w->base, on_turn, k);
 	LIST_INSERT_HEAD(&w->steer->walks, k, next);
-	w->steer->nwalks++;
 	turn_later(k, 0);
+	return NULL;
+}
+
+static void begin(struct worker *w, const struct ipc_message *m)
+{
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+	struct walk *k = calloc(1, sizeof *k);
+	struct err why = {"it is malformed"};
+	uint64_t job;
+
+	if (k == NULL)
+		return; /* control says that we are silent */
+	bool sound = steering_get_ask(&r, &k->ask) && steering_filter(k->ask.filter, &k->filter, &why) == 0;
+
+	job = k->ask.job;
+	if (sound && k->ask.op != STEERING_RECENT && k->ask.op != STEERING_TAKEN) {
+		const char *not = start(w, k);
+
+		if (not != NULL)
+			refuse(w, job, not);
+		return;
+	}
+	if (!sound)
+		refuse(w, job, why.text);
+	else if (k->ask.op == STEERING_RECENT)
+		recent_send(w, job);
+	else
+		answer_at_once(w, &(struct steering_answer){.job = job, .last = true});
+	free(k);
 }
 
 void steer_session_gone(const struct session *s)

@@ -3,12 +3,14 @@
 import json
 import os
 import pty
-import socket
+import signal
 import subprocess
+import sys
+import threading
 
 import pytest
 
-from harness import admin, processes, socks, wait
+from harness import admin, people, processes, socks, wait
 from harness.gateway import BUILD
 
 BOTH = {"listener_methods": ["password", "none"], "listener_commands": ["connect", "udp"]}
@@ -54,6 +56,7 @@ def test_words_that_are_wrong(gateway):
         (("block", "session=0123-4567-89AB-C", "--for", "1h", "--reason", "y"), 1, "has begun already"), (("unblock", "7"), 1, "no such block"),
         (("block", "user=x", "--for", "31d", "--reason", "y"), 1, "30 days"), (("kill", "user=x", "--reason", "a\nb"), 1, "control character"),
         (("kill", "user=x", "--reason", "y" * 151), 1, "150 bytes"), (("frobnicate",), 2, "no verb"), (("kill", "ann", "--reason", "y"), 2, "user=ann"),
+        (("kill", "user=ann", "user=bob", "--reason", "y"), 2, "twice"), (("list", "--port", "1", "port=2"), 2, "twice"),
     ):
         done = g.ctl("session", *words, check=False)
         assert done.returncode == code and said in done.err, (words, done.returncode, done.err)
@@ -71,6 +74,91 @@ def test_kill_ends_what_matches_and_says_why(gateway, echo):
         assert {r["reason"] for r in rows} == {f"ended by an operator: left the company (uid {os.geteuid()})"}, rows
         g.row(event="admin", user=f"uid {os.geteuid()}", reason='session kill: {"user":"ann"}: left the company')
         assert len(listed(g)) == 1
+
+
+@pytest.mark.root
+def test_a_viewer_who_asks_oddly_ends_nothing(gateway, echo):
+    """Whatever is asked, no worker takes it amiss."""
+    g = gateway(**BOTH, **people.OPTIONS)
+    people.let_in(g)
+    workers = processes.of_role(g, "worker")
+    odd = [{"filter": {}, "limit": n} for n in (0, 1, 201, -1, 1 << 40, "x", None, 2.5)]
+    odd += [{"filter": {}, "sort": "bytes", "limit": n} for n in (0, 201, -1, (1 << 32) + 5, "x", None)]
+    odd += [{"filter": {}, "sort": s, "limit": 1} for s in (1, "", "name", [], "rate\0")]
+    odd += [{"filter": f} for f in ([], None, "user", {"user": ""}, {"user": "x" * 300}, {"text": "x" * 5000}, {"port": 70000}, {"to": "10.0.0.1/8"}, {"to": ""})]
+    with g.session("127.0.0.1", echo.port) as c:
+        replies = people.ask(g, "viewer", [{"command": "session-list", **request} for request in odd])
+        for request, reply in zip(odd, replies):
+            assert not reply["ok"], (request, reply)
+        assert len(listed(g, "--sort", "age")) == 1
+        c.echo(b"alive")
+    assert processes.of_role(g, "worker") == workers
+
+
+def test_filters_that_no_session_is_held_against(gateway, echo):
+    """They would match all of them."""
+    g = gateway(**BOTH)
+    with g.session("127.0.0.1", echo.port) as c:
+        for filter_ in ({"country": "DE"}, {"limit": 0}, {"since_us": 0}, {"until_us": 0}, {"order": "oldest"}, {"order": "newest"}, {"id": 1},
+                        {"after": 0}, {"group": "staff"}, {"event": "open"}, {"verdict": "allow"}, {"user": "ann", "country": "DE"}):
+            for command in ("session-kill", "session-block", "session-list"):
+                reply, _ = admin.ask(g.socket, {"command": command, "filter": filter_, "reason": "x", "seconds": 60})
+                assert not reply["ok"] and "user, client, to" in reply["error"], (command, filter_, reply)
+        c.echo(b"alive")
+    assert admin.ask(g.socket, {"command": "session-blocks"})[0]["blocks"] == []
+
+
+def test_the_audit_tells_all_of_a_filter(gateway):
+    g = gateway(**BOTH)
+    filter_ = {"text": "A" * 200, "user": "ann", "to": ".example"}
+    for command, what in (("session-kill", "session kill"), ("session-block", "session block")):
+        reply, _ = admin.ask(g.socket, {"command": command, "filter": filter_, "reason": "r" * 150, "seconds": 60})
+        assert reply["ok"], reply
+        row = wait.until(lambda w=what: next((r for r in g.rows(event="admin") if r["reason"].startswith(w)), None), what)
+        assert row["detail"]["filter"] == filter_ and row["reason"].endswith(": " + "r" * 150), row
+
+
+def ask_in_threads(g, requests):
+    """Asks all of them at once: a function that gives the replies."""
+    replies = [None] * len(requests)
+
+    def ask(i):
+        replies[i] = admin.ask(g.socket, requests[i])[0]
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(requests))]
+    for t in threads:
+        t.start()
+
+    def join():
+        for t in threads:
+            t.join()
+        return replies
+
+    return join
+
+
+def test_a_worker_that_is_busy_ends_them_later(gateway, echo):
+    """More at once than there is room for, too: what is refused is not in force."""
+    g = gateway(workers=1, worker_timeout=600000, **BOTH)
+    worker, control = g.pids("worker")[0], g.pids("control")[0]
+    with g.session("127.0.0.1", echo.port) as c:
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            kill = ask_in_threads(g, [{"command": "session-kill", "filter": {"user": "ann"}, "reason": "x"}])
+            wait.until(lambda: any(r["reason"].startswith("session kill") for r in g.rows(event="admin")), "the kill is on its way")
+            processes.rests(control)
+            blocks = ask_in_threads(g, [{"command": "session-block", "filter": {"user": f"u{i}"}, "seconds": 3600, "reason": "x"} for i in range(15)])
+            assert kill() == [{"ok": True, "ended": 0, "silent": [], "later": [0]}], kill()
+            replies = blocks()
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        assert ended(c)
+    in_force = {b["filter"]["user"] for b in admin.ask(g.socket, {"command": "session-blocks"})[0]["blocks"]}
+    assert in_force == {f"u{i}" for i, r in enumerate(replies) if r["ok"]}, replies
+    for r in replies:
+        assert r["ok"] or "too many" in r["error"], r
+    with g.session("127.0.0.1", echo.port) as c:
+        c.echo(b"only those that lived then")
 
 
 def test_kill_of_one_by_its_id_and_of_all(gateway, echo):
@@ -232,6 +320,45 @@ def test_who_asks_and_does_not_read_costs_nothing(gateway, echo):
         for c in clients:
             c.close()
     assert listed(g) == []
+
+
+@pytest.mark.root
+def test_who_may_less_leaves_places_to_administrators(gateway, echo):
+    g = gateway(listener_methods=["none"], **people.OPTIONS)
+    people.let_in(g)
+    script = """
+import json, socket, sys
+path, held, oks = sys.argv[1], [], []
+for _ in range(3):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
+        s.settimeout(60)
+        s.connect(path)
+        s.send(b'{"command": "session-list", "filter": {}}')
+        text, fds, _, _ = socket.recv_fds(s, 1 << 16, 1)
+        held += fds
+        oks.append(json.loads(text)["ok"])
+print(json.dumps(oks), flush=True)
+sys.stdin.read()
+"""
+    clients = [g.session("127.0.0.1", echo.port, user=None) for _ in range(400)]
+    holders, pipes = [], []
+    try:
+        for who, oks in (("viewer", b"[true, true, true]\n"), ("operator", b"[true, true, true]\n"), ("auditor", b"[false, false, false]\n")):
+            p = subprocess.Popen([sys.executable, "-I", "-c", script, g.socket], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/",
+                                 **people.identity(who))
+            holders.append(p)
+            assert p.stdout.readline() == oks, who
+        for _ in range(2):
+            reply, fd = admin.ask(g.socket, {"command": "session-list", "filter": {}})
+            assert reply["ok"], reply
+            pipes.append(fd)
+    finally:
+        for fd in pipes:
+            os.close(fd)
+        for p in holders:
+            p.communicate()
+        for c in clients:
+            c.close()
 
 
 def test_damaged_blocks_let_nobody_through(gateway):
