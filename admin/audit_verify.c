@@ -19,6 +19,7 @@
 #include "schema/audit_verify.h"
 
 #define ANCHORS_MAX 1000000
+#define CHAINS_MAX 16
 /* Until then nobody wonders. */
 #define PROGRESS_AFTER_US 1000000
 
@@ -26,18 +27,19 @@ static const char usage[] = "usage: gatewayctl audit verify --key FILE [OPTION .
 			    "\n"
 			    "Reads the whole audit and says whether it is what was recorded; exit code 1 if not.\n"
 			    "\n"
-			    "  --key FILE      the first key, as the first start wrote it (first.key)\n"
+			    "  --key FILE      the first key, as the first start wrote it (first.key); may be repeated if\n"
+			    "                  a new chain was begun\n"
 			    "  --dir DIR       where the audit lies (default " ADMIN_AUDIT_DIR ")\n"
 			    "  --anchor FILE   lines that hold anchors, a log say; may be repeated\n"
 			    "  --json          findings and summary as JSON lines\n";
 
 struct job {
-	const char *key, *dir;
+	const char *dir;
 	bool json, show_progress;
 	struct audit_anchor *anchors;
 	size_t nanchors;
-	uint8_t store[AUDIT_ID_BYTES];
-	struct audit_keys keys;
+	struct audit_chain_key chains[CHAINS_MAX]; /* of each key that was given */
+	size_t nchains;
 	int64_t began_us;
 	bool progress_shown;
 	int64_t progress_us;
@@ -125,6 +127,27 @@ static void say_summary(const struct job *job, const struct audit_verified *v)
 /* ---- what is read --------------------------------------------------------------------------------------------------
  */
 
+static bool parse_anchor(const struct job *job, const char *line, struct audit_anchor *anchor)
+{
+	for (size_t i = 0; i < job->nchains; i++)
+		if (audit_anchor_parse(line, job->chains[i].store, anchor))
+			return true;
+	return false;
+}
+
+static int add_key(struct job *job, const char *path)
+{
+	struct audit_chain_key *c = &job->chains[job->nchains];
+	struct err why;
+
+	if (job->nchains == CHAINS_MAX)
+		return admin_fail(ADMIN_USAGE, "--key: there are at most %d", CHAINS_MAX);
+	if (audit_first_key_read(path, c->store, &c->keys, &why) != 0)
+		return admin_fail(ADMIN_REFUSED, "%s", why.text);
+	job->nchains++;
+	return -1;
+}
+
 static int add_anchors(struct job *job, const char *path)
 {
 	FILE *file = fopen(path, "re");
@@ -137,7 +160,7 @@ static int add_anchors(struct job *job, const char *path)
 	while (code < 0 && getline(&line, &size, file) > 0) {
 		struct audit_anchor anchor, *grown;
 
-		if (!audit_anchor_parse(line, job->store, &anchor))
+		if (!parse_anchor(job, line, &anchor))
 			continue;
 		grown = job->nanchors == ANCHORS_MAX
 				? NULL
@@ -174,14 +197,13 @@ static int parse(struct job *job, int argc, char **argv)
 	};
 	const char **anchors = calloc((size_t)argc + 1, sizeof *anchors);
 	size_t nfiles = 0;
-	struct err why;
 	int c, code = anchors == NULL ? admin_fail(ADMIN_REFUSED, "out of memory") : -1;
 
 	optind = 0;
 	while (code < 0 && (c = getopt_long(argc, argv, "+h", options, NULL)) != -1)
 		switch (c) {
 		case 'k':
-			job->key = optarg;
+			code = add_key(job, optarg);
 			break;
 		case 'd':
 			job->dir = optarg;
@@ -203,11 +225,9 @@ static int parse(struct job *job, int argc, char **argv)
 	if (code < 0 && optind < argc)
 		code = admin_fail(ADMIN_USAGE, "\"%s\" is one word too many; see gatewayctl audit verify --help",
 				  argv[optind]);
-	if (code < 0 && job->key == NULL)
+	if (code < 0 && job->nchains == 0)
 		code = admin_fail(ADMIN_USAGE,
 				  "--key FILE is missing: the first key of the audit, which the auditor keeps");
-	if (code < 0 && audit_first_key_read(job->key, job->store, &job->keys, &why) != 0)
-		code = admin_fail(ADMIN_REFUSED, "%s", why.text);
 	for (size_t i = 0; code < 0 && i < nfiles; i++)
 		code = add_anchors(job, anchors[i]);
 	free(anchors);
@@ -219,7 +239,9 @@ static int parse(struct job *job, int argc, char **argv)
 static int verify(struct job *job)
 {
 	struct audit_verify_options options = {
-		.keys = &job->keys,
+		.keys = &job->chains[0].keys,
+		.others = job->chains + 1,
+		.nothers = job->nchains - 1,
 		.anchors = job->anchors,
 		.nanchors = job->nanchors,
 		.finding = on_finding,
@@ -229,7 +251,7 @@ static int verify(struct job *job)
 	struct audit_verified v;
 	struct err why;
 
-	memcpy(options.store, job->store, sizeof options.store);
+	memcpy(options.store, job->chains[0].store, sizeof options.store);
 	if (chdir(job->dir) != 0)
 		return admin_fail(ADMIN_REFUSED, "cannot enter %s: %s", job->dir, strerror(errno));
 	if (audit_verify(&options, &v, &why) != 0)

@@ -11,6 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/clock.h"
+#include "common/log.h"
+
 /* ---- keys ------------------------------------------------------------------------------------------------------ */
 
 static void derive(const uint8_t key[AUDIT_KEY_BYTES], const char *purpose, uint8_t out[AUDIT_KEY_BYTES])
@@ -276,11 +279,43 @@ void audit_ring_close(struct audit_ring **ring)
 	sodium_free(r); /* wipes it */
 }
 
+int audit_ring_set_aside(struct err *why)
+{
+	static const char *const names[] = {AUDIT_KEY_FILE, AUDIT_HEAD_FILE, AUDIT_FIRST_KEY_FILE};
+	char aside[64];
+
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		snprintf(aside, sizeof aside, "%s.before-%lld", names[i], (long long)clock_wall_us());
+		if (rename(names[i], aside) != 0 && errno != ENOENT)
+			return err_set_errno(why, "%s: cannot be set aside", names[i]);
+	}
+	return audit_sync_directory(why);
+}
+
+/* Without a name, a file is gone with us. */
+static int make_again(int *fd, const char *path, struct err *why)
+{
+	struct stat st;
+	int again;
+
+	if (fstat(*fd, &st) != 0 || st.st_nlink > 0)
+		return 0;
+	again = open_private(path, O_RDWR | O_CREAT | O_EXCL, why);
+	if (again < 0)
+		return -1;
+	close(*fd);
+	*fd = again;
+	log_warning("%s of the audit was removed: it is written again", path);
+	return audit_sync_directory(why);
+}
+
 int audit_ring_ratchet(struct audit_ring *r, struct err *why)
 {
 	struct audit_keys next = r->keys;
 	int rc;
 
+	if (make_again(&r->key_fd, AUDIT_KEY_FILE, why) != 0 || make_again(&r->head_fd, AUDIT_HEAD_FILE, why) != 0)
+		return -1;
 	audit_keys_ratchet(&next);
 	rc = write_key(r, &next, why);
 	if (rc == 0)

@@ -102,7 +102,12 @@ struct audit_ring {
  * whose key must be there.  NULL with *why. */
 struct audit_ring *audit_ring_open(bool begun, struct err *why);
 void audit_ring_close(struct audit_ring **ring);
-/* The next epoch's key is on stable storage, and this one's is overwritten; or -1, and nothing has changed. */
+/* Whoever owns this file says that the key is lost for good, and that a new chain is to begin. */
+#define AUDIT_RENEW_FILE "begin-new-chain"
+/* The files of a chain that cannot go on get other names, so that a new one can begin; they are no more than evidence. */
+int audit_ring_set_aside(struct err *why);
+/* The next epoch's key is on stable storage, and this one's is overwritten; or -1, and nothing has changed.  Files that
+ * somebody removed meanwhile are made anew: what they hold is known here. */
 int audit_ring_ratchet(struct audit_ring *r, struct err *why);
 /* Not waited for unless sync: after a loss of power the head may be behind the chain, never before it. */
 int audit_ring_set_head(struct audit_ring *r, const struct audit_head *head, bool sync, struct err *why);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -63,6 +64,7 @@ struct audit_store {
 	struct writer next; /* its db is there while the segment changes */
 	bool relaxed;
 	bool ended;		 /* the segment of now has its last entry */
+	bool renewing;		 /* its event tells of the new chain that the next segment begins */
 	int64_t rotate_after_us; /* monotonic */
 	uint64_t segment_bytes;
 	uint32_t segments;
@@ -150,6 +152,7 @@ static int read_number(struct db_stmt *stmt, int64_t *number, struct err *why)
 struct found {
 	int64_t id, kind, epoch, time_us, first, count, adopted;
 	uint8_t mac[AUDIT_MAC_BYTES], before[AUDIT_MAC_BYTES];
+	uint8_t store[AUDIT_ID_BYTES]; /* of a first entry */
 };
 
 static int find_entry(struct db *db, bool first, struct found *f, struct err *why)
@@ -175,6 +178,7 @@ static int find_entry(struct db *db, bool first, struct found *f, struct err *wh
 		const uint8_t *body = db_bytes(s, 7, &len);
 
 		if (f->kind == AUDIT_ENTRY_BEGIN && len >= AUDIT_BEGIN_BYTES) {
+			memcpy(f->store, body, sizeof f->store);
 			memcpy(f->before, body + AUDIT_ID_BYTES + 4, sizeof f->before);
 			f->adopted = (int64_t)audit_get_u64(body + AUDIT_ID_BYTES + 4 + AUDIT_MAC_BYTES);
 		}
@@ -469,11 +473,30 @@ static int carry(struct audit_store *s, struct writer *w, struct writer *from, s
 	return n < 0 ? -1 : put_commit(s, w, why);
 }
 
+/* In the new segment, with its beginning. */
+static int tell_renewal(struct audit_store *s, struct err *why)
+{
+	struct stat st;
+
+	memset(&s->event, 0, sizeof s->event);
+	s->event.kind = AUDIT_ADMIN;
+	s->event.time_us = clock_wall_us();
+	if (stat(AUDIT_RENEW_FILE, &st) == 0)
+		snprintf(s->event.user, sizeof s->event.user, "uid %u", (unsigned)st.st_uid);
+	snprintf(s->event.reason, sizeof s->event.reason,
+		 "a new chain begins, since the key of the one before is lost: that had come to entry %lld",
+		 (long long)s->durable.entry);
+	snprintf(s->event.detail, sizeof s->event.detail, "{\"chain\":\"begun anew\"}");
+	s->nbatch = 0;
+	return insert(s, &s->next, &s->event, AUDIT_SENDER_NONE, why) != 0 || put_commit(s, &s->next, why) != 0 ? -1 : 0;
+}
+
 /* In one transaction: a new segment has all that it needs, or nothing. */
 static int fill_segment(struct audit_store *s, struct err *why)
 {
 	if (begin(s, &s->next, why) == 0 && put_begin(s, &s->next, &s->now, 0, why) == 0 &&
-	    carry(s, &s->next, &s->now, why) == 0 && commit(s, &s->next, why) == 0)
+	    carry(s, &s->next, &s->now, why) == 0 && (!s->renewing || tell_renewal(s, why) == 0) &&
+	    commit(s, &s->next, why) == 0)
 		return 0;
 	rollback(s, &s->next);
 	return -1;
@@ -803,15 +826,72 @@ static int resume(struct audit_store *s, const struct found *last, struct err *w
 	return s->ended || s->next.db != NULL ? rotate(s, why) : 0;
 }
 
+/* Is the ring that of the chain? */
+static int compare_stores(struct audit_store *s, struct err *why)
+{
+	struct found first;
+
+	if (find_entry(s->now.db, true, &first, why) < 0)
+		return -1;
+	if (first.kind == AUDIT_ENTRY_BEGIN && memcmp(first.store, s->ring->store, sizeof first.store) != 0)
+		return err_set(why, AUDIT_KEY_FILE ": it is the key of another audit, or of a chain that never began");
+	return 0;
+}
+
+/* The keys of the chain that is there; or, where it is lost and its owner says so, of one that is to begin: 1. */
+static int open_ring(struct audit_store *s, const struct found *last, struct err *why)
+{
+	bool wanted = access(AUDIT_RENEW_FILE, F_OK) == 0;
+	struct err reason;
+
+	s->ring = audit_ring_open(last->id != 0, &reason);
+	if (s->ring != NULL && (last->id == 0 || compare_stores(s, &reason) == 0)) {
+		if (wanted && unlink(AUDIT_RENEW_FILE) == 0)
+			log_warning(AUDIT_RENEW_FILE ": the chain of the audit has its key, so it is removed");
+		return 0;
+	}
+	if (last->id == 0)
+		return err_set(why, "%s", reason.text);
+	if (!wanted)
+		return err_set(why,
+			       "%.200s; put the key back, or create the file " AUDIT_RENEW_FILE
+			       " beside it to begin a new chain",
+			       reason.text);
+	log_error("%s; " AUDIT_RENEW_FILE " is there, so a new chain begins", reason.text);
+	audit_ring_close(&s->ring);
+	if (audit_ring_set_aside(why) != 0 || (s->ring = audit_ring_open(false, why)) == NULL)
+		return -1;
+	return 1;
+}
+
+/* The new chain begins with a segment of its own, bound to what was there of the last. */
+static int renew(struct audit_store *s, const struct found *last, struct err *why)
+{
+	s->durable = (struct position){.event = last->first + last->count - 1, .entry = last->id};
+	memcpy(s->durable.mac, last->mac, sizeof s->durable.mac);
+	s->at = s->durable;
+	s->ended = s->renewing = true;
+	if (rotate(s, why) != 0)
+		return -1;
+	s->renewing = false;
+	set_head(s, true);
+	if (unlink(AUDIT_RENEW_FILE) != 0)
+		return err_set_errno(why, AUDIT_RENEW_FILE ": cannot be removed");
+	return audit_sync_directory(why);
+}
+
 static int open_segments(struct audit_store *s, const uint32_t *numbers, int n, struct err *why)
 {
 	struct found last;
+	int renewed = open_last(s, numbers, n, &last, why) != 0 ? -1 : open_ring(s, &last, why);
 
-	if (open_last(s, numbers, n, &last, why) != 0 || (s->ring = audit_ring_open(last.id != 0, why)) == NULL)
+	if (renewed < 0)
 		return -1;
 	s->epoch_began_us = clock_mono_us();
 	s->now.began_us = clock_wall_us();
-	if ((last.id == 0 ? begin_chain(s, why) : resume(s, &last, why)) != 0)
+	if ((renewed	     ? renew(s, &last, why)
+	     : last.id == 0 ? begin_chain(s, why)
+			    : resume(s, &last, why)) != 0)
 		return -1;
 	s->unfinished = n > 1 ? numbers[0] : s->unfinished;
 	finish_next(s);

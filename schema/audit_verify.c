@@ -60,6 +60,10 @@ struct verifier {
 	const struct audit_verify_options *options;
 	struct audit_verified *out;
 	struct audit_keys keys;
+	uint8_t store[AUDIT_ID_BYTES]; /* whose keys these are */
+	bool epoch_open;	       /* the next entry says which epoch it is */
+	bool new_chain;		       /* this segment begins one */
+	int64_t told_row;	       /* and this row tells of it; 0: none */
 	uint8_t before[AUDIT_MAC_BYTES]; /* as it stands in the file: one false entry is one finding */
 	int64_t next_entry, next_row, adopted;
 	int64_t carried;  /* how many of the next rows tell of sessions that were open before this segment */
@@ -318,9 +322,7 @@ static int pruned_up_to(struct verifier *v, uint32_t segment, bool *pruned, stru
 	v->next_entry = d->p.entry + 1;
 	v->next_row = d->p.row + 1;
 	memcpy(v->before, d->p.mac, sizeof v->before);
-	/* No key has that many lives. */
-	while (v->keys.epoch < d->p.epoch && d->p.epoch - v->keys.epoch < UINT64_C(1) << 26)
-		audit_keys_ratchet(&v->keys);
+	v->epoch_open = true;
 	return 0;
 }
 
@@ -387,6 +389,8 @@ static void follow_holds(struct verifier *v, int64_t id)
 {
 	size_t len;
 	const char *text = db_bytes(v->rows, COL_DETAIL, &len);
+	if (len > 0 && v->new_chain && v->told_row == 0 && memmem(text, len, "\"chain\":\"begun anew\"", 20) != NULL)
+		v->told_row = id;
 	json_t *detail = memmem(text, len, "\"retention\"", 11) == NULL ? NULL : json_loadb(text, len, 0, NULL);
 	const char *what = json_string_value(json_object_get(detail, "retention"));
 	const char *holds = json_string_value(json_object_get(detail, "holds"));
@@ -574,7 +578,7 @@ static int take_begin(struct verifier *v, const struct audit_entry *e, struct er
 	const uint8_t *at = e->body;
 	uint32_t number = 0;
 
-	if (memcmp(at, v->options->store, AUDIT_ID_BYTES) != 0)
+	if (memcmp(at, v->store, AUDIT_ID_BYTES) != 0)
 		find(v, "it is of another audit than this key");
 	at += AUDIT_ID_BYTES;
 	for (int i = 4; i-- > 0;)
@@ -642,7 +646,7 @@ static void check_place(struct verifier *v, const struct audit_entry *e)
 	if (!v->lost && e->first != v->next_row && !(e->first > v->next_row && e->first <= v->adopted))
 		find(v, "entry %lld of the chain begins with row %lld, not %lld", (long long)e->id, (long long)e->first,
 		     (long long)v->next_row);
-	if (e->epoch > v->keys.epoch && !v->lost)
+	if (e->epoch > v->keys.epoch && !v->lost && !v->epoch_open)
 		find(v,
 		     "entry %lld is of epoch %" PRIu64 ", but epoch %" PRIu64
 		     " has no seal: the audit was put back to an earlier state (a backup was restored, or its end was "
@@ -694,7 +698,7 @@ static int check_entry(struct verifier *v, const struct audit_entry *e, const ui
 	if (e->kind == AUDIT_ENTRY_SEAL)
 		go_to_epoch(v, e->epoch + 1);
 	v->ended = e->kind == AUDIT_ENTRY_END;
-	v->first = v->lost = false;
+	v->first = v->lost = v->epoch_open = false;
 	v->next_entry = e->id + 1;
 	v->next_row = e->first + e->count;
 	memcpy(v->before, mac, AUDIT_MAC_BYTES);
@@ -843,8 +847,64 @@ static int read_segment(struct verifier *v, struct err *why)
 	return rc;
 }
 
+/* Which chain a segment says that it is of; false if it does not. */
+static bool store_of(uint32_t number, uint8_t store[AUDIT_ID_BYTES])
+{
+	char name[AUDIT_SEGMENT_NAME_MAX];
+	struct err ignored;
+	struct db *db = audit_segment_open(audit_segment_name(number, name), AUDIT_READ, &ignored);
+	struct db_stmt *s =
+		db == NULL ? NULL : db_prepare(db, "SELECT kind, body FROM chain ORDER BY id LIMIT 1", &ignored);
+	bool has = false;
+	size_t len;
+
+	if (s != NULL && db_step(s, &ignored) == DB_ROW && db_i64(s, 0) == AUDIT_ENTRY_BEGIN) {
+		const void *body = db_bytes(s, 1, &len);
+
+		has = len >= AUDIT_BEGIN_BYTES;
+		if (has)
+			memcpy(store, body, AUDIT_ID_BYTES);
+	}
+	db_close(&db);
+	return has;
+}
+
+/* False: nobody gave the key of this chain. */
+static bool choose_keys(struct verifier *v, const uint8_t store[AUDIT_ID_BYTES])
+{
+	const struct audit_verify_options *o = v->options;
+	const struct audit_keys *keys = memcmp(store, o->store, AUDIT_ID_BYTES) == 0 ? o->keys : NULL;
+
+	if (memcmp(store, v->store, AUDIT_ID_BYTES) == 0)
+		return true;
+	for (size_t i = 0; keys == NULL && i < o->nothers; i++)
+		if (memcmp(store, o->others[i].store, AUDIT_ID_BYTES) == 0)
+			keys = &o->others[i].keys;
+	if (keys == NULL)
+		return false;
+	v->keys = *keys;
+	memcpy(v->store, store, AUDIT_ID_BYTES);
+	v->new_chain = v->out->segments > 0;
+	return true;
+}
+
+/* That it begins is a break, whatever tells of it: nobody knows the end of the one before. */
+static void tell_new_chain(struct verifier *v)
+{
+	if (!v->new_chain)
+		return;
+	if (v->told_row != 0)
+		find(v,
+		     "a new chain begins here, since the key of the one before was lost (row %lld tells of it): what was "
+		     "recorded last before is protected by anchors only",
+		     (long long)v->told_row);
+	else
+		find(v, "a new chain begins here, and no row of it tells why");
+}
+
 static void verify_segment(struct verifier *v, uint32_t number, bool last)
 {
+	uint8_t store[AUDIT_ID_BYTES];
 	char name[AUDIT_SEGMENT_NAME_MAX];
 	bool pruned = false;
 	struct err why;
@@ -856,12 +916,18 @@ static void verify_segment(struct verifier *v, uint32_t number, bool last)
 	if (access(audit_segment_name(number, name), F_OK) != 0 && !last && pruned_up_to(v, number, &pruned, &why) == 0 &&
 	    pruned)
 		return;
-	if (read_segment(v, &why) != 0) {
+	v->new_chain = false;
+	v->told_row = 0;
+	if (store_of(number, store) && !choose_keys(v, store)) {
+		find(v, "it is of another audit than this key, or of a chain whose key was not given: it is passed over");
+		v->lost = true;
+	} else if (read_segment(v, &why) != 0) {
 		find(v, "it cannot be read: %s", why.text);
 		v->lost = true;
-	} else if (!v->ended && !last) {
+	} else if (!v->ended && !last && !(store_of(number + 1, store) && memcmp(store, v->store, sizeof store) != 0)) {
 		find(v, "its end was cut: the last entry of a segment is not there");
 	}
+	tell_new_chain(v);
 	db_close(&v->db);
 	v->out->segments++;
 }
@@ -972,9 +1038,10 @@ int audit_verify(const struct audit_verify_options *options, struct audit_verifi
 	v->options = options;
 	v->out = out;
 	v->keys = *options->keys;
+	memcpy(v->store, options->store, sizeof v->store);
 	v->next_entry = v->next_row = 1;
 	rc = run(v, why);
-	memcpy(out->head.store, options->store, AUDIT_ID_BYTES);
+	memcpy(out->head.store, v->store, AUDIT_ID_BYTES);
 	out->head.entry = v->next_entry - 1;
 	out->head.epoch = out->epochs = v->keys.epoch;
 	memcpy(out->head.mac, v->before, AUDIT_MAC_BYTES);

@@ -21,9 +21,17 @@ const char *audit_anchor_text(const struct audit_head *head, char buf[AUDIT_ANCH
 /* False if the line holds none, or one of another store. */
 bool audit_anchor_parse(const char *line, const uint8_t store[AUDIT_ID_BYTES], struct audit_anchor *anchor);
 
+/* Of a chain: which store its segments name, and its keys of epoch 0. */
+struct audit_chain_key {
+	uint8_t store[AUDIT_ID_BYTES];
+	struct audit_keys keys;
+};
+
 struct audit_verify_options {
 	uint8_t store[AUDIT_ID_BYTES];
 	const struct audit_keys *keys;	    /* of epoch 0 */
+	const struct audit_chain_key *others; /* of other chains that the audit may hold */
+	size_t nothers;
 	const struct audit_anchor *anchors; /* ascending by entry */
 	size_t nanchors;
 	/* Something that does not fit, in the order in which it was found: a sentence. */

@@ -213,3 +213,29 @@ def test_a_large_segment_is_finished_aside(gateway, echo):
     assert g.pids("recorder") == recorder
     assert len(g.rows("--user", "ann", event="ended")) == 2
     assert verify(g, key)[0] == 0
+
+
+def test_a_lost_key_and_a_new_chain(gateway, echo):
+    g = gateway()
+    old = take_key(g)
+    g.session("127.0.0.1", echo.port).close()
+    g.wait_rows(1, event="ended")
+    g.stop()
+    audit = os.path.join(g.state, "audit")
+    os.unlink(os.path.join(audit, "chain.key"))
+    # It does not start, and says why, and what to do.
+    code, said = g.run("-c", g.conf)
+    assert code != 0 and any("chain.key" in line and "begin-new-chain" in line for line in said), said
+    with open(os.path.join(audit, "begin-new-chain"), "w", encoding="ascii"):
+        pass
+    g.start()
+    assert g.status()["audit"]["chain"]["first_key_waits"]
+    assert not os.path.exists(os.path.join(audit, "begin-new-chain"))
+    g.session("127.0.0.1", echo.port).close()
+    g.wait_rows(2, event="ended")
+    (row,) = [r for r in g.rows(event="admin") if "a new chain begins" in r["reason"]]
+    assert row["user"] == f"uid {os.getuid()}"
+    done = g.ctl("audit", "verify", "--key", old, "--key", os.path.join(audit, "first.key"), "--dir", audit, check=False)
+    lines = done.out.splitlines()
+    assert done.returncode == 1 and "segment 2: a new chain begins here" in lines[0] and f"row {row['id']} tells of it" in lines[0], done.out
+    assert "1 findings" in lines[-1], done.out

@@ -536,6 +536,170 @@ static void test_single_file_of_before(void **state)
 	must_find("row 17");
 }
 
+/* ---- a new chain ---------------------------------------------------------------------------------------------------- */
+
+static struct audit_verified verify_with_keys(const char *one, const char *other)
+{
+	struct audit_keys keys;
+	struct audit_chain_key second;
+	struct audit_verify_options o = {
+		.keys = &keys, .finding = on_finding, .others = &second, .nothers = other != NULL};
+	struct audit_verified v;
+
+	found.n = 0;
+	found.first[0] = '\0';
+	if (audit_first_key_read(one, o.store, &keys, &why) != 0 ||
+	    (other != NULL && audit_first_key_read(other, second.store, &second.keys, &why) != 0) ||
+	    audit_verify(&o, &v, &why) != 0)
+		fail_msg("%s", why.text);
+	return v;
+}
+
+static void touch(const char *name)
+{
+	int fd = open(name, O_WRONLY | O_CREAT, 0600);
+
+	assert_true(fd >= 0);
+	close(fd);
+}
+
+static void lose_by_removal(void)
+{
+	assert_int_equal(unlink("chain.key"), 0);
+}
+
+static void lose_by_damage(void)
+{
+	assert_int_equal(truncate("chain.key", 0), 0);
+	assert_int_equal(truncate("chain.key", 4224), 0);
+}
+
+static void lose_to_another(void)
+{
+	copy("chain.key", "mine");
+	unlink("chain.key");
+	assert_int_equal(mkdir("other", 0700), 0);
+	assert_int_equal(chdir("other"), 0);
+	struct audit_store *s = must_open(LARGE);
+
+	audit_store_close(&s);
+	assert_int_equal(chdir(".."), 0);
+	copy("other/chain.key", "chain.key");
+}
+
+/* Without its key the chain stops, until its owner says that a new one is to begin; verify shows the break, and what tells of
+ * it. */
+static void renewed_after(void (*lose)(void))
+{
+	struct audit_store *s = must_open(LARGE);
+	struct audit_verified v;
+	struct audit_filter f = {.session = 5}, all = {0};
+
+	fill(s); /* session 5 stays open */
+	unsigned before = ask(&all, 1000);
+
+	audit_store_close(&s);
+	assert_int_equal(rename("first.key", "old.key"), 0);
+	lose();
+	for (int i = 0; i < 2; i++) {
+		assert_null(audit_store_open(LARGE, &why));
+		assert_non_null(strstr(why.text, "chain.key"));
+		assert_non_null(strstr(why.text, "begin-new-chain"));
+	}
+	v = verify_with_keys("old.key", NULL); /* that much is known without it */
+	assert_int_equal(v.rows, before);
+	touch("begin-new-chain");
+	s = must_open(LARGE);
+	assert_int_not_equal(access("begin-new-chain", F_OK), 0);
+	commit_rows(s, 1, 0, AUDIT_ENDED, 5);
+	assert_int_equal(ask(&f, 10), 4); /* it was carried over, and is closed */
+	fill(s);
+	audit_store_close(&s);
+	s = must_open(LARGE); /* and goes on */
+	fill(s);
+	audit_store_close(&s);
+	v = verify_with_keys("old.key", "first.key");
+	if (v.findings != 1 || strstr(found.first, "a new chain begins here") == NULL || strstr(found.first, "tells of it") == NULL)
+		fail_msg("%u findings, the first: %s", found.n, found.first);
+	assert_int_equal(verify_with_keys("first.key", "old.key").findings, 1);
+	v = verify_with_keys("first.key", NULL);
+	assert_int_equal(v.findings, 1);
+	assert_non_null(strstr(found.first, "segment 1: it is of another audit than this key, or of a chain"));
+	/* Both parts are as well protected as ever. */
+	copy("audit-00000001.db", "kept");
+	sql("audit-00000001.db", "UPDATE event SET user = 'eve' WHERE id = 7");
+	assert_int_equal(verify_with_keys("old.key", "first.key").findings, 2);
+	assert_non_null(strstr(found.first, "row 7"));
+	copy("kept", "audit-00000001.db");
+	sql("audit-00000002.db", "DELETE FROM event WHERE detail LIKE '%begun anew%'");
+	assert_true(verify_with_keys("old.key", "first.key").findings >= 2);
+}
+
+static void test_a_removed_key(void **state)
+{
+	(void)state;
+	renewed_after(lose_by_removal);
+}
+
+static void test_a_damaged_key(void **state)
+{
+	(void)state;
+	renewed_after(lose_by_damage);
+}
+
+static void test_the_key_of_another_audit(void **state)
+{
+	(void)state;
+	renewed_after(lose_to_another);
+}
+
+/* The wish, where there is nothing to renew, is none; and what was cut short is begun again. */
+static void test_a_new_chain_cut_short(void **state)
+{
+	struct audit_store *s = must_open(LARGE);
+
+	(void)state;
+	fill(s);
+	audit_store_close(&s);
+	touch("begin-new-chain");
+	s = must_open(LARGE);
+	audit_store_close(&s);
+	assert_int_not_equal(access("begin-new-chain", F_OK), 0);
+	assert_int_equal(must_be_sound().segments, 1);
+	/* A key was made, and its chain had not begun. */
+	assert_int_equal(rename("first.key", "old.key"), 0);
+	lose_to_another();
+	touch("begin-new-chain");
+	s = must_open(LARGE);
+	fill(s);
+	audit_store_close(&s);
+	assert_int_equal(verify_with_keys("old.key", "first.key").findings, 1);
+	/* It has begun, and the wish is still there. */
+	touch("begin-new-chain");
+	s = must_open(LARGE);
+	audit_store_close(&s);
+	assert_int_not_equal(access("begin-new-chain", F_OK), 0);
+	assert_int_equal(verify_with_keys("old.key", "first.key").findings, 1);
+}
+
+/* Files of the chain that are removed while it is written are written again. */
+static void test_files_removed_meanwhile(void **state)
+{
+	struct audit_store *s = must_open(LARGE);
+
+	(void)state;
+	fill(s);
+	assert_int_equal(unlink("chain.key"), 0);
+	assert_int_equal(unlink("chain.head"), 0);
+	end_epoch(s);
+	audit_store_close(&s);
+	must_be_sound();
+	s = must_open(LARGE);
+	fill(s);
+	audit_store_close(&s);
+	must_be_sound();
+}
+
 /* ---- tampering
  * -------------------------------------------------------------------------------------------------------- */
 
@@ -911,6 +1075,11 @@ int main(void)
 		TEST(test_segments),
 		TEST(test_segment_change_cut_short),
 		TEST(test_an_epoch_ends_between_segments),
+		TEST(test_a_removed_key),
+		TEST(test_a_damaged_key),
+		TEST(test_the_key_of_another_audit),
+		TEST(test_a_new_chain_cut_short),
+		TEST(test_files_removed_meanwhile),
 		TEST(test_numbers_at_the_end_of_the_world),
 		TEST(test_a_locked_or_damaged_segment),
 		TEST(test_single_file_of_before),
