@@ -36,6 +36,7 @@ static int bind_socket(const struct endpoint *ep, bool shared)
 	    (sa.ss_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one) != 0) ||
 	    /* Those that are accepted inherit it: an urgent byte stays in its place (RFC 6093 section 5), in the handshake, too. */
 	    setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof one) != 0 ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0 ||
 	    /* And a client that vanished is noticed in every state, also beside an association. */
 	    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one) != 0 ||
 	    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s) != 0 ||

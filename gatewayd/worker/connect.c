@@ -117,6 +117,7 @@ static void win(struct attempt *a)
 	if (setup->nattempts-- > 1)
 		s->worker->extra_fds--;
 	connect_stop(s);
+	relay_watch_server(s);
 	grant_connected(s, &setup->candidates[a->candidate]);
 }
 

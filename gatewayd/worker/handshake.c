@@ -39,16 +39,23 @@ static void consume(struct setup *setup, size_t used)
 static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
 	struct session *s = arg;
-	struct setup *setup = s->setup;
-	size_t room = sizeof setup->in - setup->in_len;
+	struct setup *setup = s->setup; /* NULL once it relays */
 	ssize_t n;
 
 	(void)what;
+	if (s->state == SESSION_RELAYING) {
+		relay_client_readable(s);
+		return;
+	}
+	if (!setup->reading) {
+		event_del(&s->client_read); /* the rest waits in the kernel */
+		return;
+	}
 	if (gss_reads(s)) {
 		gss_receive(s);
 		return;
 	}
-	n = recv(fd, setup->in + setup->in_len, room, 0);
+	n = recv(fd, setup->in + setup->in_len, sizeof setup->in - setup->in_len, 0);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {
@@ -62,13 +69,16 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 
 void handshake_wait_for_client(struct session *s)
 {
-	event_add(&s->client_read, NULL);
+	s->setup->reading = true;
+	if (!event_pending(&s->client_read, EV_READ, NULL))
+		event_add(&s->client_read, NULL);
 	session_arm(s, s->setup->deadline_us - clock_mono_us());
 }
 
+/* Most clients wait for their answer: the loop goes on watching, and is told to stop only when one does not. */
 void handshake_stop_reading(struct session *s)
 {
-	event_del(&s->client_read);
+	s->setup->reading = false;
 }
 
 void handshake_start(struct session *s)

@@ -27,6 +27,8 @@
 #define BULK_BYTES (16 * 1024)
 #define SMALL_READS 32
 #define SMALL_BYTES (4 * 1024)
+/* Most sessions are over before their other side could be silent: it is prepared for that after a moment. */
+#define KEEPALIVE_AFTER_US 2000000
 
 /* One direction, with everything that differs between the two. */
 struct side {
@@ -113,12 +115,12 @@ static enum step finish_direction(struct session *s, struct side *d)
 		session_end(s, "the client ended inside a message", true);
 		return STEP_OVER;
 	}
-	shutdown(d->to, SHUT_WR);
 	d->flow->shut = true;
 	if (s->up.shut && s->down.shut) {
-		session_end(s, "done", false);
+		session_end(s, "done", false); /* closing tells the receiver */
 		return STEP_OVER;
 	}
+	shutdown(d->to, SHUT_WR);
 	return STEP_WAIT;
 }
 
@@ -314,20 +316,30 @@ void relay_free(struct session *s)
 	pipes_put(&s->worker->pipes, &s->down.pipe);
 }
 
-static void on_client_readable(evutil_socket_t fd, short what, void *arg)
+void relay_client_readable(struct session *s)
 {
-	struct side d = up(arg);
+	struct side d = up(s);
 
-	(void)fd, (void)what;
-	pump(arg, &d);
+	pump(s, &d);
 }
 
+static void on_client_readable(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	relay_client_readable(arg);
+}
+
+/* Who speaks before the grant is durable waits in the kernel. */
 static void on_server_readable(evutil_socket_t fd, short what, void *arg)
 {
-	struct side d = down(arg);
+	struct session *s = arg;
+	struct side d = down(s);
 
 	(void)fd, (void)what;
-	pump(arg, &d);
+	if (s->state == SESSION_RELAYING)
+		pump(s, &d);
+	else
+		event_del(&s->server_read);
 }
 
 static void on_server_writable(evutil_socket_t fd, short what, void *arg)
@@ -351,6 +363,17 @@ static int64_t idle_limit_us(const struct session *s)
 	return (int64_t)s->listener->idle_timeout_ms * 1000;
 }
 
+/* Who vanished after his last byte would otherwise hold the session for the whole idle limit. */
+static void keep_alive(int fd)
+{
+	int one = 1, idle_s = KEEPALIVE_IDLE_S, interval_s = KEEPALIVE_INTERVAL_S, probes = KEEPALIVE_PROBES;
+
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+}
+
 /* For whatever comes first. */
 static void arm(struct session *s, int64_t now)
 {
@@ -359,6 +382,8 @@ static void arm(struct session *s, int64_t now)
 
 	if (age_left < left)
 		left = age_left;
+	if (!s->kept_alive && KEEPALIVE_AFTER_US < left)
+		left = KEEPALIVE_AFTER_US;
 	session_arm(s, checkpoint_left < left ? checkpoint_left : left);
 }
 
@@ -368,6 +393,10 @@ void relay_idle_check(struct session *s)
 	int64_t now = clock_mono_us(), left = s->active_us + idle_limit_us(s) - now;
 	int64_t age_left = session_age_left_us(s, now);
 
+	if (!s->kept_alive) {
+		keep_alive(s->server_fd);
+		s->kept_alive = true;
+	}
 	if (session_checkpoint_left_us(s, now) <= 0)
 		session_checkpoint(s, now);
 	if (age_left <= 0)
@@ -380,33 +409,37 @@ void relay_idle_check(struct session *s)
 
 void relay_prepare(int fd)
 {
-	int one = 1, idle_s = KEEPALIVE_IDLE_S, interval_s = KEEPALIVE_INTERVAL_S, probes = KEEPALIVE_PROBES;
+	int one = 1;
 
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 	/* Out of line, an urgent byte would be lost, and with two of them one is lost before anybody reads: in its place it passes
-	 * like any other (RFC 6093 section 5).  The client's side has it from its listener. */
+	 * like any other (RFC 6093 section 5).  The client's side has both from its listener. */
 	setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof one);
-	/* Who vanished after his last byte would otherwise hold the session for the whole idle limit. */
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+}
+
+void relay_watch_server(struct session *s)
+{
+	event_assign(&s->server_read, s->worker->base, s->server_fd, EV_READ | EV_PERSIST, on_server_readable, s);
+	event_add(&s->server_read, NULL);
 }
 
 void relay_start(struct session *s, const uint8_t *early, size_t len)
 {
 	struct event_base *base = s->worker->base;
 	struct side d = up(s);
-	int one = 1;
 
-	setsockopt(s->client_fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-	event_del(&s->client_read);
-	event_assign(&s->client_read, base, s->client_fd, EV_READ | EV_PERSIST, on_client_readable, s);
+	/* A BIND's client had another reader. */
+	if (s->command != POLICY_CONNECT) {
+		event_del(&s->client_read);
+		event_assign(&s->client_read, base, s->client_fd, EV_READ | EV_PERSIST, on_client_readable, s);
+		event_assign(&s->server_read, base, s->server_fd, EV_READ | EV_PERSIST, on_server_readable, s);
+	}
 	event_assign(&s->client_write, base, s->client_fd, EV_WRITE, on_client_writable, s);
-	event_assign(&s->server_read, base, s->server_fd, EV_READ | EV_PERSIST, on_server_readable, s);
 	event_assign(&s->server_write, base, s->server_fd, EV_WRITE, on_server_writable, s);
-	event_add(&s->server_read, NULL);
-	event_add(&s->client_read, NULL);
+	if (!event_pending(&s->server_read, EV_READ, NULL))
+		event_add(&s->server_read, NULL);
+	if (!event_pending(&s->client_read, EV_READ, NULL))
+		event_add(&s->client_read, NULL);
 
 	s->active_us = clock_mono_us();
 	arm(s, s->active_us);

@@ -96,6 +96,7 @@ struct setup {
 	int64_t deadline_us;   /* of the handshake as a whole; time spent in authentication does not count */
 	int64_t waiting_since_us;
 	uint8_t method;        /* SOCKS5 code chosen */
+	bool reading;          /* the client's bytes are wanted now */
 	LIST_ENTRY(setup) asking; /* among those whose log-in is under way at the authenticator */
 	bool asked;
 	TAILQ_ENTRY(setup) shaking; /* among those who have not yet shown who they are or what they want */
@@ -165,6 +166,7 @@ struct session {
 	bool counted; /* by the auth master: its end is to be told */
 	bool user_counted;
 	bool granted; /* an OPEN record was made: an ENDED record is owed */
+	bool kept_alive; /* the other side's connection is probed when it is silent */
 	unsigned strangers; /* who came to a BIND and was not its peer */
 	bool unrecorded; /* granted without any record, as configured */
 	/* What it was granted for, so that it can be decided again; see asked.h. */

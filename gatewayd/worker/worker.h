@@ -247,6 +247,9 @@ void grant_audit_timeout(struct session *s);
  * have them.  Those of a client come from its listener. */
 void relay_prepare(int fd);
 void relay_start(struct session *s, const uint8_t *early, size_t len);
+void relay_client_readable(struct session *s);
+/* It is connected: the loop watches the other side from here on, but takes nothing before it relays. */
+void relay_watch_server(struct session *s);
 void relay_idle_check(struct session *s);
 /* Frees what waits for a receiver. */
 void relay_free(struct session *s);

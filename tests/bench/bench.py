@@ -497,8 +497,8 @@ class Bench:
         table = Table("idle", f"Memory of an idle session ({self.a.idle} of them), user and kernel", "bytes", "bare copy")
         self.tables.append(table)
         for name, p in self.proxies.items():
-            if name == "danted" and self.a.idle > 500:
-                n = 500  # a process serves few: it would start hundreds
+            if name == "danted" and self.a.idle > 300:
+                n = 300  # a process serves few: it would start hundreds
             else:
                 n = self.a.idle
             before = p.group.user_bytes(), p.group.all_bytes()
