@@ -26,7 +26,7 @@ admin_gatewayctl_SOURCES = admin/gatewayctl.c admin/complete.c admin/complete.h 
 admin_gatewayctl_SOURCES += admin/audit.c admin/audit.h admin/audit_report.c admin/audit_why.c admin/audit_sql.c \
 	admin/audit_export.c admin/audit_export.h admin/sign_key.c admin/sign_key.h
 admin_gatewayctl_SOURCES += admin/past.c admin/past.h admin/history.c admin/history.h admin/impact.c admin/impact.h \
-	admin/suggest.c admin/suggest.h
+	admin/suggest.c admin/suggest.h admin/policy_help.c admin/policy_help.h
 admin_gatewayctl_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS) $(SODIUM_CFLAGS)
 admin_gatewayctl_LDADD = admin/libadmin.a schema/libschema.a policy/libpolicy.a common/libcommon.a \
 	$(SCHEMA_LIBS) $(POLICY_LIBS) $(SMARTCOLS_LIBS) $(NCURSES_LIBS) $(JANSSON_LIBS) -lm

@@ -14,6 +14,7 @@
 
 #include "admin/impact.h"
 #include "admin/policy_edit.h"
+#include "admin/policy_help.h"
 #include "admin/policy_load.h"
 #include "admin/revision.h"
 #include "admin/suggest.h"
@@ -524,6 +525,15 @@ static int diff(int argc, char **argv)
 	return rc;
 }
 
+/* Anywhere among the words: who asks for help does not want it to happen. */
+static bool asks_for_help(int argc, char **argv)
+{
+	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+			return true;
+	return false;
+}
+
 int admin_policy(int argc, char **argv)
 {
 	static const struct {
@@ -544,6 +554,12 @@ int admin_policy(int argc, char **argv)
 		     {"suggest", policy_suggest},
 		     {"export", revision_export}};
 
+	const char *help = argc >= 2 ? policy_help(argv[1]) : NULL;
+
+	if (help != NULL && asks_for_help(argc - 1, argv + 1)) {
+		fputs(help, stdout);
+		return EXIT_FINE;
+	}
 	for (size_t i = 0; argc >= 2 && i < sizeof verbs / sizeof verbs[0]; i++)
 		if (strcmp(argv[1], verbs[i].word) == 0)
 			return verbs[i].run(argc - 1, argv + 1);

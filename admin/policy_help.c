@@ -1,0 +1,101 @@
+#include "config.h"
+
+#include "admin/policy_help.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#define CHANGE_OPTIONS                                                                                                 \
+	"  --dry-run         do everything but the change, and show which live sessions would end\n"                   \
+	"  --strict          warnings refuse it\n"                                                                     \
+	"  --if-revision N   only if this revision is in force: for whoever has looked at it before\n"                 \
+	"  --comment TEXT    why, for the log of revisions\n"                                                          \
+	"  --yes             live sessions that it refuses may end; without, you are asked\n"                          \
+	"  --max-ended N     at most so many of them may end\n"                                                        \
+	"  --confirm TIME    such as 5m: what was before returns unless `gatewayctl policy confirm` comes in time\n"    \
+	"  --json            the result as a JSON object\n"
+
+static const struct {
+	const char *verb, *text;
+} helps[] = {
+	{"check",
+	 "usage: gatewayctl policy check FILE [--json] [--strict] [--geoip DB] [--groups FILE]\n"
+	 "\n"
+	 "Finds all errors of a policy in one run, runs its expectations, and warns of what is sound but hardly meant.\n"
+	 "No gateway is asked.  FILE may be - for standard input.\n"
+	 "\n"
+	 "  --strict          a warning refuses it too\n"
+	 "  --geoip DB        a database of countries\n"
+	 "  --groups FILE     groups that are known, as in group(5); else those of this machine\n"
+	 "  --json            the result as a JSON object\n"},
+	{"fmt",
+	 "usage: gatewayctl policy fmt FILE\n"
+	 "\n"
+	 "Prints a policy in canonical form, on standard output.  The meaning stays; so do remarks.\n"},
+	{"test",
+	 "usage: gatewayctl policy test FILE [--json]\n"
+	 "\n"
+	 "Runs the expectations of a policy, and tells which rules none of them is decided by.\n"},
+	{"diff",
+	 "usage: gatewayctl policy diff [--json] [--at \"YYYY-MM-DD HH:MM\"] OLD NEW\n"
+	 "\n"
+	 "Tells what two policies decide differently: one request for each pair of rules that do.  A number is a revision of the\n"
+	 "gateway's store, anything else a file.  Exit code 1 if something differs.\n"
+	 "\n"
+	 "  --at TIME         decide at this time, not now\n"
+	 "  --json            the differences as JSON\n"},
+	{"explain",
+	 "usage: gatewayctl policy explain [OPTION ...] NAME-OR-ADDRESS\n"
+	 "\n"
+	 "Tells what a policy says to one request and why, rule by rule.  Without --policy or --revision it is the one in force.\n"
+	 "Exit code 1 if it is denied.\n"
+	 "\n"
+	 "  --policy FILE, --revision N\n"
+	 "  --user U, --group G ..., --claimed-user U, --client ADDRESS, --listener NAME\n"
+	 "  --command connect|bind|udp, --port N (443)\n"
+	 "  --method none|password|gssapi|gssapi-integrity|gssapi-confidentiality|socks4\n"
+	 "  --at \"YYYY-MM-DD HH:MM\"      on the policy's clock\n"
+	 "  --resolves ADDRESS ..., --alias NAME ...    what the name leads to\n"
+	 "  --geoip DB, --asn DB         countries and autonomous systems\n"
+	 "  --json                       the same as a JSON object\n"},
+	{"apply",
+	 "usage: gatewayctl policy apply FILE|- [OPTION ...]\n"
+	 "\n"
+	 "Puts a policy into force, as a new revision.  The file, and those that it names, are read with your rights; it is checked,\n"
+	 "tested by its expectations, stored, and taken by all workers at once.  If anything fails, nothing changes.\n"
+	 "`gatewayctl policy impact FILE` tells before what it would have decided otherwise in the last days.\n"
+	 "\n" CHANGE_OPTIONS},
+	{"rollback",
+	 "usage: gatewayctl policy rollback N [OPTION ...]\n"
+	 "\n"
+	 "Puts revision N into force again, as a new revision.\n"
+	 "\n" CHANGE_OPTIONS},
+	{"confirm",
+	 "usage: gatewayctl policy confirm [--json] [N]\n"
+	 "\n"
+	 "Keeps a revision that was applied with --confirm: without this, what was before returns.\n"},
+	{"log",
+	 "usage: gatewayctl policy log [--limit N] [--json]\n"
+	 "\n"
+	 "Lists the revisions, newest first: when, by whom, from where and why.  The one in force is starred.\n"
+	 "\n"
+	 "  --limit N         at most so many\n"
+	 "  --json            as a JSON array\n"},
+	{"show",
+	 "usage: gatewayctl policy show [--json] [N]\n"
+	 "\n"
+	 "Shows the text of a revision, what is known of it and what its checks said; without N, of the one in force.\n"},
+	{"export",
+	 "usage: gatewayctl policy export [-o DIR] [N]\n"
+	 "\n"
+	 "Writes the text of a revision to standard output, or it and the files that it names into a directory.  Without N, of the one\n"
+	 "in force.  No file is written over.\n"},
+};
+
+const char *policy_help(const char *verb)
+{
+	for (size_t i = 0; i < sizeof helps / sizeof *helps; i++)
+		if (strcmp(helps[i].verb, verb) == 0)
+			return helps[i].text;
+	return NULL;
+}
