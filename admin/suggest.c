@@ -430,23 +430,30 @@ static size_t word_length(const char *words)
 	return len + 1;
 }
 
-/* Long lists go on in the next line. */
-static void put_words(struct line *l, const char *words)
+/* In the next line, if len more would be too many in this one. */
+static void put_break(struct line *l, size_t len)
 {
-	while (*words != '\0') {
-		size_t len = word_length(words);
+	bool fits = l->width + len + 1 <= LINE_WIDTH;
 
-		if (l->width + len + 1 > LINE_WIDTH) {
-			fputs(" \\\n\t", l->out);
-			l->width = 8;
-		} else {
-			fputc(' ', l->out);
-			l->width++;
-		}
-		fwrite(words, 1, len, l->out);
-		l->width += len;
-		words += len;
-		words += *words == ' ';
+	fputs(fits ? " " : " \\\n\t", l->out);
+	l->width = fits ? l->width + 1 : 8;
+}
+
+/* A word of the language, not parted from its first value, and the values. */
+static void put_clause(struct line *l, const char *word, const char *values)
+{
+	size_t len = strlen(word), first = word_length(values);
+
+	if (len == 0)
+		return;
+	put_break(l, len + 1 + first);
+	l->width += (size_t)fprintf(l->out, "%s", word);
+	while (*values != '\0') {
+		first = word_length(values);
+		put_break(l, first);
+		l->width += fwrite(values, 1, first, l->out);
+		values += first;
+		values += *values == ' ';
 	}
 }
 
@@ -462,15 +469,11 @@ static void put_rule(FILE *out, const struct row *r, size_t number)
 		strftime(last, sizeof last, "%Y-%m-%d", &tm);
 	fprintf(out, "\n# %" PRIu64 " requests, %s to %s; e.g. %s\n", r->count, first, last, r->example);
 	l.width = (size_t)fprintf(out, "rule suggested-%zu allow", number);
-	put_words(&l, r->text[WHO_KIND]);
-	put_words(&l, r->text[WHO]);
-	put_words(&l, "command");
-	put_words(&l, r->text[COMMAND]);
-	put_words(&l, r->text[FIXED]);
-	put_words(&l, r->text[DEST_KIND]);
-	put_words(&l, r->text[DEST]);
-	put_words(&l, "port");
-	put_words(&l, r->text[PORT]);
+	put_clause(&l, r->text[WHO_KIND], r->text[WHO]);
+	put_clause(&l, "command", r->text[COMMAND]);
+	put_clause(&l, r->text[FIXED], "");
+	put_clause(&l, r->text[DEST_KIND], r->text[DEST]);
+	put_clause(&l, "port", r->text[PORT]);
 	fputc('\n', out);
 }
 
