@@ -15,7 +15,6 @@
 #include "common/log.h"
 #include "gatewayd/control/internal.h"
 
-#define RECORD_DEADLINE_S 5
 #define FOLLOWED_MAX 32
 #define FOLLOWED_US (3600 * INT64_C(1000000))
 
@@ -167,7 +166,8 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 
 static void record_first(struct query *q, const struct author *author, const char *name, const json_t *filter)
 {
-	const struct timeval deadline = {.tv_sec = RECORD_DEADLINE_S};
+	const unsigned ms = q->control->child->config->audit_timeout_ms;
+	const struct timeval deadline = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
 	char reason[AUDIT_TEXT_MAX + 1];
 
 	snprintf(reason, sizeof reason, "%s %s", name, q->filter);

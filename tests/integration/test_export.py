@@ -138,7 +138,7 @@ def test_keys_and_places(signed):
 
 @pytest.mark.root
 def test_who_looks_is_recorded(gateway, echo):
-    g = gateway(**people.OPTIONS)
+    g = gateway(audit_timeout=3000, **people.OPTIONS)
     people.let_in(g)
     uid = people.UIDS["auditor"]
     g.session("127.0.0.1", echo.port).close()

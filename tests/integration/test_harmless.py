@@ -19,9 +19,11 @@ def store(tmp_path_factory):
     g = Gateway("rule all allow to cidr 127.0.0.0/8 comment \"\u202e<b>=1+1\"\ndefault deny\n").start()
     g.stop()
     rows = audits.Rows(os.path.join(g.state, "audit"))
+    g.decisions = []
     at = 10**15
     for n, text in enumerate(audits.HOSTILE):
         common = {"user": text, "rule": text, "listener": text, "method": text, "command": text, "revision": 1, "client": "127.0.0.1"}
+        g.decisions.append([rows.id + 1, rows.id + 3, rows.id + 4])
         rows.session(100 + n, at, name=text, port=80, groups=[text], reason=text, **{**common, "method": "password", "command": "connect"})
         detail = {"claimed_user": text, "groups": [text, {"x": text}], text: text, "country": "DE", "monitors": [{"rule": text}]}
         rows.add("denied", at, session=1000 + n, name=text, reason=text, port=80, detail=detail, **common)
@@ -78,10 +80,10 @@ def test_formats(store, form):
 
 def test_why(store):
     for n in range(len(audits.HOSTILE)):
-        for row in range(2 + 8 * n, 10 + 8 * n):
-            ask(store, "why", str(row))
-            out = ask(store, "why", "--json", str(row))
-            assert out == "" or isinstance(json.loads(out), list)
+        # A grant, a denial by name, one by address.
+        for row in store.decisions[n]:
+            out = ask(store, "why", *(["--json"] if row % 2 else []), str(row))
+            assert out == "" or not row % 2 or isinstance(json.loads(out), list)
 
 
 @pytest.mark.parametrize("form,name", [("csv", "events.csv"), ("json", "events.jsonl")])
