@@ -48,14 +48,19 @@ static struct outbox {
 /* Receives up to a batch.  The number, or -1. */
 static int receive_batch(int fd)
 {
-	for (int i = 0; i < BATCH; i++) {
+	static int spent = BATCH; /* places that have to be made ready: those of the last time */
+	int n;
+
+	for (int i = 0; i < spent; i++) {
 		batch->iov[i] = (struct iovec){.iov_base = batch->data[i], .iov_len = DATAGRAM_MAX};
 		batch->messages[i].msg_hdr = (struct msghdr){.msg_iov = &batch->iov[i],
 							     .msg_iovlen = 1,
 							     .msg_name = &batch->from[i],
 							     .msg_namelen = sizeof batch->from[i]};
 	}
-	return recvmmsg(fd, batch->messages, BATCH, MSG_DONTWAIT, NULL);
+	n = recvmmsg(fd, batch->messages, BATCH, MSG_DONTWAIT, NULL);
+	spent = n > 0 ? n : 0;
+	return n;
 }
 
 static bool sender_of(int i, struct endpoint *from)
@@ -81,7 +86,7 @@ static void drain_errors(struct association *a, int fd)
 	}
 }
 
-static void note_sent(const struct parcel *p)
+static void note_sent(const struct parcel *p, int64_t now)
 {
 	struct udp_flow *f = p->flow;
 	struct session *s = f->association->session;
@@ -90,7 +95,7 @@ static void note_sent(const struct parcel *p)
 		f->bytes_down += p->len;
 		f->datagrams_down++;
 		s->down.bytes += p->len;
-		s->active_us = clock_mono_us();
+		s->active_us = now;
 		flow_touch(f);
 	} else {
 		f->bytes_up += p->len;
@@ -103,6 +108,7 @@ static void note_sent(const struct parcel *p)
 void udp_flush(void)
 {
 	unsigned at = 0, n = outbox.n;
+	int64_t now = n > 0 ? clock_mono_us() : 0;
 	bool again = false;
 
 	outbox.n = 0;
@@ -113,7 +119,7 @@ void udp_flush(void)
 		if (sent > 0) {
 			again = false;
 			while (sent-- > 0)
-				note_sent(&outbox.parcels[at++]);
+				note_sent(&outbox.parcels[at++], now);
 		} else if (!again && errno != EAGAIN) {
 			/* An error of an earlier datagram is told here: this one has not been sent, and may be. */
 			drain_errors(a, outbox.fd);
@@ -293,11 +299,13 @@ static void on_client_readable(evutil_socket_t fd, short what, void *arg)
 
 static void pass_back(struct association *a, const struct endpoint *from, const uint8_t *payload, size_t len)
 {
-	struct request request = {.command = POLICY_UDP, .address = from->addr, .port = from->port};
 	struct udp_flow *f = flow_of_remote(a, from);
 
-	if (f == NULL && a->session->listener->udp_replies_any && a->client.port != 0)
+	if (f == NULL && a->session->listener->udp_replies_any && a->client.port != 0) {
+		struct request request = {.command = POLICY_UDP, .address = from->addr, .port = from->port};
+
 		f = flow_find(a, &request, true);
+	}
 	if (f == NULL || a->client.port == 0)
 		a->counts.unsolicited++;
 	else
