@@ -116,7 +116,7 @@ size_t answer_bytes(const struct kept_answer *kept)
 	return kept == NULL ? 0 : kept->bytes;
 }
 
-static size_t read_aliases(const struct kept_answer *kept, struct name aliases[ANSWER_ALIASES_MAX])
+size_t answer_aliases(const struct kept_answer *kept, struct name *aliases)
 {
 	const char *text = kept == NULL ? NULL : (const char *)&kept->addresses[kept->naddresses];
 
@@ -150,7 +150,7 @@ void asked_again(const struct policy_context *ctx, const struct policy_request *
 		 const struct addr *used, bool others, struct policy_decision *d)
 {
 	struct name aliases[ANSWER_ALIASES_MAX];
-	size_t naliases = read_aliases(kept, aliases);
+	size_t naliases = answer_aliases(kept, aliases);
 	struct policy_decision by_name;
 
 	if (others && kept != NULL && kept->naddresses > 1 && policy_answers_all(ctx->image))

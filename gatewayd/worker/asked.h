@@ -37,6 +37,8 @@ struct kept_answer;
 int answer_keep(struct kept_answer **kept, const struct addr *addresses, size_t n, const struct name *aliases, size_t naliases);
 void answer_forget(struct kept_answer **kept);
 size_t answer_bytes(const struct kept_answer *kept);
+/* The aliases of it, copied; how many there are.  Room for ANSWER_ALIASES_MAX. */
+size_t answer_aliases(const struct kept_answer *kept, struct name *aliases);
 
 /* Decides whether the request may use the address `used`, which is the one that it named or one of those that its name was
  * answered with (kept): exactly as if it were asked for the first time.  A denial names the rule that would be named then.

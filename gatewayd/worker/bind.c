@@ -18,6 +18,7 @@
 #include "common/log.h"
 #include "gatewayd/recording.h"
 #include "gatewayd/worker/session.h"
+#include "gatewayd/worker/steer.h"
 #include "gatewayd/worker/worker.h"
 
 /* Strangers that get a row of their own; the rest are only turned away, and counted in the record of the end. */
@@ -187,6 +188,13 @@ static void on_peer(evutil_socket_t listen_fd, short what, void *arg)
 			 policy_decision_text(s->worker->rules->image, &d, text, sizeof text));
 		record_stranger(s, &peer, reason, &d);
 		close(fd);
+		return;
+	}
+	const char *blocked = steer_blocked_peer(s, &peer.addr, policy_rule_name(s->worker->rules->image, d.rule));
+
+	if (blocked != NULL) {
+		close(fd);
+		session_refuse(s, REASON_BLOCKED, blocked);
 		return;
 	}
 	free(s->rule);

@@ -304,6 +304,20 @@ bool connect_again(struct session *s)
 	return s->state != SESSION_CLOSING;
 }
 
+bool connect_may_use(const struct session *s, size_t candidate)
+{
+	const struct setup *setup = s->setup;
+
+	if (setup->connected)
+		return false; /* it has its destination */
+	if (!event_initialized(&setup->connect_timer) || candidate >= setup->next_candidate)
+		return true;
+	for (size_t i = 0; i < ATTEMPTS_MAX; i++)
+		if (setup->attempts[i].fd >= 0 && setup->attempts[i].candidate == candidate)
+			return true;
+	return false;
+}
+
 void connect_stop(struct session *s)
 {
 	struct setup *setup = s->setup;

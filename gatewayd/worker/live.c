@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "gatewayd/worker/asked.h"
 #include "gatewayd/worker/session.h"
+#include "gatewayd/worker/steer.h"
 #include "gatewayd/worker/udp.h"
 #include "gatewayd/worker/worker.h"
 
@@ -223,7 +224,7 @@ static bool visit(struct session *s)
 bool live_still_allowed(struct session *s)
 {
 	live_look(s->worker);
-	return visit(s);
+	return visit(s) && steer_still_unblocked(s);
 }
 
 static unsigned try_flows(const struct policy_context *ctx, struct session *s, live_refused *refused, void *arg)
@@ -287,7 +288,9 @@ static void on_slice(evutil_socket_t fd, short what, void *arg)
 		struct session *s = l->at;
 
 		l->at = TAILQ_NEXT(s, next);
-		visit(s);
+		/* Another rule may allow it now, which is blocked. */
+		if (visit(s))
+			steer_still_unblocked(s);
 		took = clock_mono_us() - began;
 	}
 	if (took > l->longest_us)

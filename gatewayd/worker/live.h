@@ -32,7 +32,7 @@ void live_init(struct worker *w);
 void live_changed(struct worker *w);
 /* Whether a moment has passed at which time alone changes answers: what asks between two turns of the loop must not be ahead. */
 void live_look(struct worker *w);
-/* Is the session, from its grant on, still allowed by the policy of now?  False: it has been ended, and may be gone. */
+/* Is the session, from its grant on, still allowed by the policy of now, and not blocked?  False: it has been ended, and may be gone. */
 bool live_still_allowed(struct session *s);
 /* Whoever is refused now may go on for a moment: true, and *ends_us (0: not said yet) is when not any more. */
 bool live_grace(struct worker *w, int64_t *ends_us);

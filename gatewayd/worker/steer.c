@@ -11,7 +11,9 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "gatewayd/steering.h"
+#include "gatewayd/worker/asked.h"
 #include "gatewayd/worker/recent.h"
+#include "gatewayd/worker/resolver.h"
 #include "gatewayd/worker/worker.h"
 
 /* Sessions looked at, and ended, in one turn of the loop. */
@@ -57,6 +59,15 @@ struct steer {
 
 /* ---- facts -------------------------------------------------------------------------------------------------------------- */
 
+/* Those of the name that an answer led over; what is told is good until the next is asked for. */
+static void put_aliases(struct steering_facts *x, const struct kept_answer *answer)
+{
+	static struct name aliases[ANSWER_ALIASES_MAX];
+
+	x->aliases = aliases;
+	x->naliases = answer_aliases(answer, aliases);
+}
+
 static struct steering_facts facts_of(const struct session *s)
 {
 	return (struct steering_facts){
@@ -72,13 +83,34 @@ static struct steering_facts facts_of(const struct session *s)
 	};
 }
 
+/* Before it has its destination, or its peer, it may go wherever one of its candidates leads. */
+static bool candidates_match(const struct audit_filter *f, const struct session *s, struct steering_facts x)
+{
+	const struct setup *setup = s->setup;
+
+	if ((s->state != SESSION_GRANTING && s->state != SESSION_BINDING) || setup->rules == NULL)
+		return false;
+	for (size_t i = 0; i < setup->ncandidates; i++) {
+		const struct candidate *c = &setup->candidates[i];
+
+		if (c->refused || (s->command == POLICY_CONNECT && !connect_may_use(s, i)))
+			continue;
+		x.address = &c->address;
+		x.rule = policy_rule_name(setup->rules->image, c->rule);
+		if (steering_matches(f, &x))
+			return true;
+	}
+	return false;
+}
+
 /* An association goes wherever one of its flows goes. */
 static bool matches(const struct audit_filter *f, const struct session *s)
 {
 	struct steering_facts x = facts_of(s);
 	const struct udp_flow *flow;
 
-	if (steering_matches(f, &x))
+	put_aliases(&x, s->answer);
+	if (steering_matches(f, &x) || candidates_match(f, s, x))
 		return true;
 	if (s->association == NULL)
 		return false;
@@ -87,6 +119,7 @@ static bool matches(const struct audit_filter *f, const struct session *s)
 		x.address = flow->remote.family != ADDR_NONE ? &flow->remote : &flow->request.address;
 		x.port = flow->request.port;
 		x.rule = flow->rule;
+		put_aliases(&x, flow->answer);
 		if (flow->state != FLOW_DENIED && steering_matches(f, &x))
 			return true;
 	}
@@ -265,15 +298,15 @@ static void turn_top(struct walk *k)
 	walk_free(k);
 }
 
-static void end(struct session *s, const char *reason)
+static void end(struct session *s, enum reason word, const char *reason)
 {
 	char text[AUDIT_TEXT_MAX + 1];
 
 	if (s->state == SESSION_RELAYING || s->state == SESSION_ASSOCIATED) {
-		snprintf(text, sizeof text, "%s: %s", reason_word(REASON_OPERATOR), reason);
+		snprintf(text, sizeof text, "%s: %s", reason_word(word), reason);
 		session_end(s, text, true);
 	} else {
-		session_refuse(s, REASON_OPERATOR, reason);
+		session_refuse(s, word, reason);
 	}
 }
 
@@ -290,7 +323,7 @@ static void turn_end(struct walk *k)
 		if (s->state == SESSION_CLOSING || !matches(&k->filter, s))
 			continue;
 		count(k, s);
-		end(s, k->ask.reason);
+		end(s, REASON_OPERATOR, k->ask.reason);
 		ended++;
 	}
 	k->head.last = k->at == NULL;
@@ -464,6 +497,29 @@ const char *steer_blocked(const struct session *s, const char *name, const struc
 		if (now_us < st->blocks[i].until_us && steering_matches(&st->blocks[i].filter, &x))
 			return st->blocks[i].reason;
 	return NULL;
+}
+
+const char *steer_blocked_peer(const struct session *s, const struct addr *address, const char *rule)
+{
+	struct steering_facts x = {0};
+
+	put_aliases(&x, s->answer);
+	return steer_blocked(s, s->name, address, s->port, rule, x.aliases, x.naliases);
+}
+
+bool steer_still_unblocked(struct session *s)
+{
+	const struct steer *st = s->worker->steer;
+	int64_t now_us = st->nblocks == 0 ? 0 : clock_wall_us();
+
+	if (s->state < SESSION_GRANTING || s->state == SESSION_CLOSING)
+		return true; /* its turn comes when it is granted; or it has gone */
+	for (size_t i = 0; i < st->nblocks; i++)
+		if (now_us < st->blocks[i].until_us && matches(&st->blocks[i].filter, s)) {
+			end(s, REASON_BLOCKED, st->blocks[i].reason);
+			return false;
+		}
+	return true;
 }
 
 /* ---- control ------------------------------------------------------------------------------------------------------------ */

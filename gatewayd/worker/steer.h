@@ -25,3 +25,8 @@ void steer_session_gone(const struct session *s);
  * rule is NULL, nobody has decided yet: a block that asks for them does not match. */
 const char *steer_blocked(const struct session *s, const char *name, const struct addr *address, uint16_t port, const char *rule,
 			  const struct name *aliases, size_t naliases);
+/* The same of the peer of a BIND, or of what a session was allowed to use, by its rule. */
+const char *steer_blocked_peer(const struct session *s, const struct addr *address, const char *rule);
+/* Ends a session that has been granted and that a block matches as it stands now: with each destination that it may yet use, and by
+ * the rule that allows it now.  False: it has been ended, and may be gone. */
+bool steer_still_unblocked(struct session *s);

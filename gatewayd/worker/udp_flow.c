@@ -10,6 +10,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "gatewayd/worker/asked.h"
 #include "gatewayd/worker/recent.h"
 #include "gatewayd/worker/resolver.h"
 #include "gatewayd/worker/steer.h"
@@ -374,6 +375,20 @@ void flow_decide(const struct udp_flow *f, const struct policy_context *ctx, str
 	asked_again(ctx, &req, f->answer, &f->remote, true, d);
 }
 
+/* By the rule that allows it now. */
+static bool still_unblocked(struct udp_flow *f)
+{
+	struct name aliases[ANSWER_ALIASES_MAX];
+	char reason[AUDIT_TEXT_MAX + 64];
+	const char *why = blocked(f, &f->remote, f->rule, aliases, answer_aliases(f->answer, aliases));
+
+	if (why == NULL)
+		return true;
+	snprintf(reason, sizeof reason, "%s: %s", reason_word(REASON_BLOCKED), why);
+	flow_end(f, reason);
+	return false;
+}
+
 bool flow_still_allowed(struct udp_flow *f)
 {
 	struct worker *w = f->association->session->worker;
@@ -389,7 +404,7 @@ bool flow_still_allowed(struct udp_flow *f)
 	if (d.verdict == POLICY_ALLOW) {
 		note_decision(f, &d);
 		f->source = policy_rule_source(w->rules->image, d.rule);
-		return true;
+		return still_unblocked(f);
 	}
 	f->epoch = w->live.epoch;
 	if (live_grace(w, &f->ends_us))

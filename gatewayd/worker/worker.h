@@ -221,6 +221,8 @@ void worker_preview_forget(const struct session *s);
 void connect_order(struct setup *setup);
 void connect_start(struct session *s);
 void connect_stop(struct session *s);
+/* May a candidate still become its destination? */
+bool connect_may_use(const struct session *s, size_t candidate);
 /* Some candidates have been refused since: goes on with the others.  False: the session has been refused. */
 bool connect_again(struct session *s);
 

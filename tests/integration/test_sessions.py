@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from harness import admin, people, processes, socks, wait
+from harness import admin, dns, people, processes, servers, socks, wait
 from harness.gateway import BUILD
 
 BOTH = {"listener_methods": ["password", "none"], "listener_commands": ["connect", "udp"]}
@@ -275,8 +275,6 @@ def test_blocks_by_name_are_not_even_looked_up(gateway, dns_server, echo):
 
 
 def test_flows_are_blocked(gateway, server):
-    from harness import servers
-
     origin = server(servers.UdpEcho)
     g = gateway(**BOTH)
     with g.associate() as a:
@@ -289,6 +287,75 @@ def test_flows_are_blocked(gateway, server):
         a.send("127.0.0.1", origin.port, b"hello")
         g.row(event="denied", reason="blocked by an operator: no", port=origin.port)
         g.ctl("session", "unblock", "1")
+
+
+def answers(dns_server, addresses, alias=None):
+    """A resolver that answers every name with these addresses, over an alias if need be."""
+
+    def answer(name, kind, nth):
+        chain = [dns.record(name, dns.CNAME, alias)] if alias else []
+        return chain + [dns.record(alias or name, dns.A, a) for a in addresses if kind == dns.A]
+
+    return dns_server(answer).address
+
+
+@pytest.mark.parametrize("where", ["to=127.0.0.8", "to=127.0.0.9", "rule=eight", "rule=nine", "to=cdn.example"])
+def test_a_block_finds_who_is_on_the_way(gateway, server, dns_server, where):
+    """Neither address answers yet; it might come to use either."""
+    first = server(servers.Deaf, "127.0.0.8")
+    server(servers.Deaf, "127.0.0.9", first.port)
+    g = gateway("rule eight allow to cidr 127.0.0.8\nrule nine allow to cidr 127.0.0.9\n", connect_timeout=120000,
+                resolver=[answers(dns_server, ["127.0.0.8", "127.0.0.9"], "cdn.example")], **BOTH)
+    with g.client() as c:
+        assert c.greet(socks.PASSWORD) == socks.PASSWORD
+        assert c.login("ann", "ann-pass") == 0
+        c.send(socks.request("www.test", first.port))
+        wait.until(lambda: [r["state"] for r in listed(g)] == ["granting"], "it is on its way")
+        assert len(listed(g, where)) == 1
+        said = g.ctl("session", "block", where, "--for", "1h", "--reason", "no").out
+        assert "1 session ended" in said, said
+        assert c.reply() == socks.FAILURE
+
+
+@pytest.mark.parametrize("where", ["to=127.0.0.8", "to=127.0.0.9", "rule=nine", "to=.cdn.example"])
+def test_a_block_finds_who_waits_for_a_peer(gateway, dns_server, where):
+    g = gateway("rule eight allow to cidr 127.0.0.8\nrule nine allow to cidr 127.0.0.9\n", listener_commands=["bind"],
+                resolver=[answers(dns_server, ["127.0.0.8", "127.0.0.9"], "cdn.example")])
+    with g.client() as c:
+        assert c.greet(socks.PASSWORD) == socks.PASSWORD
+        assert c.login("ann", "ann-pass") == 0
+        assert c.request("peer.test", 20, socks.BIND) == socks.OK
+        said = g.ctl("session", "block", where, "--for", "1h", "--reason", "no").out
+        assert "1 session ended" in said, said
+        assert c.reply() == socks.FAILURE
+
+
+def test_a_block_finds_aliases(gateway, server, dns_server, echo):
+    origin = server(servers.UdpEcho)
+    g = gateway(resolver=[answers(dns_server, ["127.0.0.1"], "cdn.example")], **BOTH)
+    with g.session("www.test", echo.port) as c, g.associate() as a:
+        c.echo(b"x")
+        a.echo("www.test", origin.port, b"x")
+        assert len(listed(g, "to=cdn.example")) == 2 and listed(g, "to=other.example") == []
+        assert "2 sessions ended" in g.ctl("session", "block", "to=cdn.example", "--for", "1h", "--reason", "no").out
+        assert ended(c) and ended(a.control)
+
+
+def test_a_block_by_a_rule_finds_who_comes_to_be_allowed_by_it(gateway, server, echo):
+    """A change of policy hands sessions from rule to rule."""
+    origin = server(servers.UdpEcho)
+    g = gateway(**BOTH)
+    with g.session("127.0.0.1", echo.port) as c, g.associate() as a:
+        c.echo(b"x")
+        a.echo("127.0.0.1", origin.port, b"x")
+        assert "0 sessions ended" in g.ctl("session", "block", "rule=other", "--for", "1h", "--reason", "no").out
+        g.write_policy("rule other allow to cidr 127.0.0.0/8\n")
+        g.reload()
+        assert ended(c)
+        row = g.row(event="ended", command="connect")
+        assert (row["rule"], row["reason"]) == ("other", "blocked by an operator: no"), row
+        row = g.row(event="flow-ended")
+        assert row["reason"] == "blocked by an operator: no", row
 
 
 def test_who_asks_and_does_not_read_costs_nothing(gateway, echo):
