@@ -173,18 +173,19 @@ def test_kill_of_one_by_its_id_and_of_all(gateway, echo):
         assert ended(two) and ended(silent)
 
 
-def test_a_thousand_are_ended_at_once(gateway, echo):
+def test_hundreds_are_ended_at_once(gateway, echo):
+    n = 1000 if os.environ.get("GATEWAYD_TEST_FULL") else 200
     g = gateway(**BOTH)
-    clients = [g.session("127.0.0.1", echo.port) for _ in range(1000)]
+    clients = [g.session("127.0.0.1", echo.port) for _ in range(n)]
     try:
         reply, _ = admin.ask(g.socket, {"command": "session-kill", "filter": {"user": "ann"}, "reason": "all of them"})
-        assert reply == {"ok": True, "ended": 1000, "silent": []}, reply
+        assert reply == {"ok": True, "ended": n, "silent": []}, reply
         assert all(ended(c) for c in clients)
     finally:
         for c in clients:
             c.close()
-    rows = g.wait_rows(1000, event="ended")
-    assert len(rows) == 1000 and all("all of them" in r["reason"] for r in rows)
+    rows = g.wait_rows(n, event="ended")
+    assert len(rows) == n and all("all of them" in r["reason"] for r in rows)
 
 
 def test_many_are_asked_about_on_a_terminal(gateway, echo):
@@ -361,7 +362,7 @@ def test_a_block_by_a_rule_finds_who_comes_to_be_allowed_by_it(gateway, server, 
 def test_who_asks_and_does_not_read_costs_nothing(gateway, echo):
     """More than a pipe holds, for as many who do not read as may ask; others are served, and control rests."""
     g = gateway(listener_methods=["none"])
-    clients = [g.session("127.0.0.1", echo.port, user=None) for _ in range(400)]
+    clients = [g.session("127.0.0.1", echo.port, user=None) for _ in range(240)]
     pipes = []
     try:
         for _ in range(8):
@@ -374,12 +375,12 @@ def test_who_asks_and_does_not_read_costs_nothing(gateway, echo):
         clients[0].echo(b"served")
         # Ending has places of its own, and lists of those who are gone go on.
         reply, _ = admin.ask(g.socket, {"command": "session-kill", "filter": {}, "all": True, "reason": "x"})
-        assert reply["ended"] == 400, reply
+        assert reply["ended"] == 240, reply
         for fd in pipes:
             with os.fdopen(fd) as f:
                 lines = [json.loads(line) for line in f]
             assert lines[-1]["end"] and len(lines) - 1 == lines[-1]["sessions"], lines[-1]
-            assert 0 < lines[-1]["sessions"] <= 400
+            assert 0 < lines[-1]["sessions"] <= 240
         pipes.clear()
     finally:
         for fd in pipes:
