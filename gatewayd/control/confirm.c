@@ -117,6 +117,11 @@ void confirm_order(struct client *client, const json_t *request)
 		admin_refuse(client, text);
 		return;
 	}
+	/* Its transaction would have to be waited for; and it ends the trial. */
+	if (keeper_is_busy(c)) {
+		admin_refuse(client, "another revision is being stored: try again");
+		return;
+	}
 	rc = policy_store_confirm(c->policy.store, revision, clock_wall_us(), author->uid, author->name, &why);
 	if (rc != 0) {
 		snprintf(text, sizeof text, "that it is confirmed cannot be stored: %s", rc < 0 ? why.text : "it is not in force any more");

@@ -318,6 +318,7 @@ int control_main(struct child *child)
 	c->recording = recording_new(
 		child->base, ROLE_CONTROL,
 		&(struct recording_callbacks){.message = on_recorder_message, .gone = on_recorder_gone, .arg = c});
+	keeper_start(c);
 	c->policy.store = policy_store_open("policy.db", false, &why);
 	if (c->policy.store == NULL) {
 		snprintf(text, sizeof text, "the policy store in %.100s/policy cannot be opened: %.400s",

@@ -138,6 +138,22 @@ struct table {
 	int64_t loaded_us;    /* wall clock; 0: by a control before this one */
 };
 
+/* keeper.c: what takes time with the policy store. */
+struct keeper_answer {
+	int rc;            /* as of policy_store_add(); -1: why */
+	uint32_t revision; /* of KEEPER_ADD */
+	int fd;            /* of KEEPER_READ, a sealed bundle: to be taken over by setting it to -1 */
+	struct err why;
+};
+typedef void keeper_done(struct control *c, struct keeper_answer *answer, void *arg);
+
+struct keeper {
+	int fd;
+	struct event event;
+	keeper_done *done; /* of the order under way; NULL: none */
+	void *arg;
+};
+
 /* The revision in force, while it is on trial. */
 struct confirm {
 	bool pending;
@@ -184,6 +200,7 @@ struct control {
 	struct recording *recording;
 	struct policy_state policy;
 	struct confirm confirm;
+	struct keeper keeper;
 	LIST_HEAD(, preview) previews;
 	uint32_t preview_number;
 	struct tables tables;
@@ -318,6 +335,15 @@ struct compiled {
 typedef void compile_done(struct control *c, struct compiled *result, void *arg);
 /* source_fd: a sealed bundle, or a database; taken over.  flags: enum compile_flags. */
 void compile_start(struct control *c, enum ipc_type what, int source_fd, unsigned flags, compile_done *done, void *arg);
+
+/* keeper.c */
+/* Before the store is opened. */
+void keeper_start(struct control *c);
+bool keeper_is_busy(const struct control *c);
+/* policy_store_add(), of the words in n and the texts in a sealed bundle (borrowed).  One order at a time: for the change. */
+void keeper_add(struct control *c, const struct policy_new *n, int bundle_fd, keeper_done *done, void *arg);
+/* policy_bundle_of() */
+void keeper_read(struct control *c, uint32_t revision, keeper_done *done, void *arg);
 
 /* confirm.c */
 void confirm_init(struct control *c);

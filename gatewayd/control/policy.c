@@ -45,6 +45,7 @@ struct change {
 	uint32_t revision;    /* of what is compiled; 0: it is news */
 	json_t *notes;
 	uint32_t errors, warnings;
+	int source_fd;        /* what is compiled, for the keeper; -1: not yet */
 	int image_fd;         /* compiled, not in force yet; -1: none */
 	size_t rules;
 	json_t *sessions;     /* that would end, the first of them; NULL: that was not asked */
@@ -124,6 +125,8 @@ static void end(struct change *ch, const char *error)
 		close(ch->former_fd);
 	if (ch->image_fd >= 0)
 		close(ch->image_fd);
+	if (ch->source_fd >= 0)
+		close(ch->source_fd);
 	free(ch);
 }
 
@@ -171,49 +174,6 @@ void policy_send(struct control *c, struct peer *worker)
 	/* Tables first: the policy may speak of them. */
 	tables_send(worker);
 	send_image(worker);
-}
-
-/* 0, or -1 when the change has been ended. */
-static int store_revision(struct change *ch)
-{
-	struct control *c = ch->control;
-	size_t nfiles = ch->bundle.count - 1;
-	struct policy_file *files = calloc(nfiles + 1, sizeof *files);
-	char *checks = notes_join(ch->notes);
-	struct err why;
-	int rc = -1;
-
-	for (size_t i = 0; files != NULL && i < nfiles; i++)
-		files[i] = (struct policy_file){ch->bundle.files[i + 1].name, ch->bundle.files[i + 1].text, ch->bundle.files[i + 1].len};
-	if (files == NULL)
-		err_set(&why, "out of memory");
-	else
-		rc = policy_store_add(c->policy.store,
-				      &(struct policy_new){
-					      .name = ch->bundle.files[0].name,
-					      .text = ch->bundle.files[0].text,
-					      .len = ch->bundle.files[0].len,
-					      .files = files,
-					      .nfiles = nfiles,
-					      .author_uid = ch->order.author.uid,
-					      .author = ch->order.author.name,
-					      .source = ch->order.unconfirmed ? "unconfirmed" : sources[ch->order.kind],
-					      .comment = ch->order.comment,
-					      .checks = checks == NULL ? "" : checks,
-					      .time_us = clock_wall_us(),
-					      .lasts_us = (int64_t)ch->order.confirm_s * 1000000,
-					      .imported = ch->imported,
-					      .check_active = ch->order.check_active,
-					      .if_active = ch->order.if_active,
-				      },
-				      &ch->revision, &why);
-	free(checks);
-	free(files);
-	if (rc < 0)
-		fail(ch, "the new revision cannot be stored: %s", why.text);
-	else if (rc > 0)
-		fail(ch, "revision %u is in force, not %u: somebody else was faster", ch->revision, ch->order.if_active);
-	return rc == 0 ? 0 : -1;
 }
 
 /* ---- in force means: every worker decides by it, and the audit says so ------------------------------------------------- */
@@ -340,22 +300,61 @@ static void take_image(struct change *ch)
 			send_image(peer);
 }
 
-static void put_into_force(struct change *ch)
+/* It is stored, or was: from here on it rules. */
+static void take_effect(struct change *ch, bool found)
 {
-	bool news = ch->revision == 0;
-
-	if (ch->control->confirm.pending && !ch->order.unconfirmed)
-		note_add(ch->notes, "unconfirmed", "revision %u was on trial, and nobody has confirmed it", ch->control->policy.revision);
-	if (news && store_revision(ch) != 0)
-		return;
 	/* Whoever changes rules may have changed who is in which group, too. */
 	if (ch->order.kind != ORDER_START)
 		auth_forget_all(ch->control);
 	take_image(ch);
-	record_in_force(ch, !news);
+	record_in_force(ch, found);
 	if (ch->order.kind == ORDER_START)
 		child_ready(ch->control->child);
 	settle(ch);
+}
+
+static void on_stored(struct control *c, struct keeper_answer *answer, void *arg)
+{
+	struct change *ch = arg;
+
+	(void)c;
+	if (answer->rc < 0) {
+		fail(ch, "the new revision cannot be stored: %s", answer->why.text);
+	} else if (answer->rc > 0) {
+		fail(ch, "revision %u is in force, not %u: somebody else was faster", answer->revision, ch->order.if_active);
+	} else {
+		ch->revision = answer->revision;
+		take_effect(ch, false);
+	}
+}
+
+static void put_into_force(struct change *ch)
+{
+	char *checks;
+
+	if (ch->control->confirm.pending && !ch->order.unconfirmed)
+		note_add(ch->notes, "unconfirmed", "revision %u was on trial, and nobody has confirmed it", ch->control->policy.revision);
+	if (ch->revision != 0) {
+		take_effect(ch, true);
+		return;
+	}
+	checks = notes_join(ch->notes);
+	ch->stage = "storing";
+	keeper_add(ch->control,
+		   &(struct policy_new){
+			   .author_uid = ch->order.author.uid,
+			   .author = ch->order.author.name,
+			   .source = ch->order.unconfirmed ? "unconfirmed" : sources[ch->order.kind],
+			   .comment = ch->order.comment,
+			   .checks = checks == NULL ? "" : checks,
+			   .time_us = clock_wall_us(),
+			   .lasts_us = (int64_t)ch->order.confirm_s * 1000000,
+			   .imported = ch->imported,
+			   .check_active = ch->order.check_active,
+			   .if_active = ch->order.if_active,
+		   },
+		   ch->source_fd, on_stored, ch);
+	free(checks);
 }
 
 static void on_previewed(struct control *c, const struct preview_result *r, void *arg)
@@ -422,6 +421,12 @@ static void compile_bundle(struct change *ch, int fd)
 		fail(ch, "%s", why.text);
 		return;
 	}
+	ch->source_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (ch->source_fd < 0) {
+		close(fd);
+		fail(ch, "gatewayd is out of descriptors");
+		return;
+	}
 	ch->stage = "compiling";
 	compile_start(ch->control, IPC_COMPILE_POLICY, fd, flags, on_policy_compiled, ch);
 }
@@ -480,6 +485,23 @@ int policy_bundle_of(struct policy_store *store, uint32_t id, struct policy_revi
 	return fd;
 }
 
+static void on_read(struct control *c, struct keeper_answer *answer, void *arg)
+{
+	struct change *ch = arg;
+	int fd = answer->fd;
+
+	(void)c;
+	answer->fd = -1;
+	if (answer->rc == 0 && fd >= 0) {
+		compile_bundle(ch, fd);
+		return;
+	}
+	if (fd >= 0)
+		close(fd);
+	fail(ch, "revision %u cannot be read from the policy store: %s", ch->order.revision, answer->why.text);
+}
+
+/* Nobody waits for a start but itself; and dry runs are many, and the keeper is one. */
 static void compile_stored(struct change *ch, uint32_t id)
 {
 	struct policy_revision *revision = malloc(sizeof *revision);
@@ -716,7 +738,10 @@ static void begin(struct change *ch)
 	case ORDER_ROLLBACK:
 		if (ch->order.comment[0] == '\0')
 			snprintf(ch->order.comment, sizeof ch->order.comment, "rollback to revision %u", ch->order.revision);
-		compile_stored(ch, ch->order.revision);
+		if (is_trial(&ch->order))
+			compile_stored(ch, ch->order.revision);
+		else
+			keeper_read(c, ch->order.revision, on_read, ch);
 		break;
 	}
 }
@@ -756,7 +781,7 @@ void policy_change(struct control *c, const struct policy_order *order, policy_d
 	ch = calloc(1, sizeof *ch);
 	if (ch == NULL)
 		log_fatal("out of memory");
-	*ch = (struct change){.control = c, .order = *order, .done = done, .arg = arg, .stage = "reading", .notes = json_array(), .image_fd = -1, .former_fd = -1};
+	*ch = (struct change){.control = c, .order = *order, .done = done, .arg = arg, .stage = "reading", .notes = json_array(), .source_fd = -1, .image_fd = -1, .former_fd = -1};
 	if (trial)
 		c->policy.trials++;
 	else
@@ -783,6 +808,7 @@ void policy_start(struct control *c, bool first)
 			      .done = on_started,
 			      .stage = "reading",
 			      .notes = json_array(),
+			      .source_fd = -1,
 			      .image_fd = -1,
 			      .former_fd = -1};
 	c->policy.change = ch;

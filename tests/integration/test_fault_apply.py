@@ -64,16 +64,25 @@ def at(g, stage):
     wait.until(lambda: g.status()["policy"].get("change", {}).get("stage") == stage, f"a change is {stage}", 60)
 
 
+def keeper(g):
+    return list(processes.children(g.pids("control")[0]))
+
+
 class Held:
     """An apply that comes as far as a stage and stays there, since a process that it needs is stopped: the supervisor, who would start
-    its compiler; a worker, who would tell which sessions end; the recorder, whose word ends it.  What lies between, the transaction
-    in the store, is killed at each of its writes by tests/unit/test_policy_power.c."""
+    its compiler; a worker, who would tell which sessions end; control's keeper, who would store it; the recorder, whose word ends it.
+    The transaction in the store is killed at each of its writes by tests/unit/test_policy_power.c."""
 
-    NEEDED = {"compiling": "supervisor", "previewing": "worker", "settling": "recorder"}
+    NEEDED = {"previewing": "worker", "settling": "recorder"}
 
     def __init__(self, g, stage, file):
         self.g = g
-        self.pids = [g.process.pid] if stage == "compiling" else g.pids(self.NEEDED[stage])
+        if stage == "compiling":
+            self.pids = [g.process.pid]
+        elif stage == "storing":
+            self.pids = keeper(g)
+        else:
+            self.pids = g.pids(self.NEEDED[stage])
         for pid in self.pids:
             os.kill(pid, signal.SIGSTOP)
         self.apply = start_apply(g, file)
@@ -91,7 +100,7 @@ class Held:
         return self.apply.returncode, (out, err)
 
 
-STAGES = ["compiling", "previewing", "settling"]
+STAGES = ["compiling", "previewing", "storing", "settling"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -129,6 +138,33 @@ def test_the_whole_gateway_killed_at_each_stage(gateway, server, stage):
     wait.until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in children), "its children are gone", 60)
     g.start()
     assert check(g, s, 2, False) == (3 if stage == "settling" else 2)
+
+
+def test_the_keeper_killed(gateway, server):
+    """Nobody can tell what became of the order: control begins anew, with what the store has."""
+    s = server(servers.Echo, "0.0.0.0")
+    g = gateway(workers=2)
+    files = [policy(g, 0), policy(g, 1)]
+    g.ctl("policy", "apply", files[0])
+    held = Held(g, "storing", files[1])
+    for pid in held.pids:
+        processes.kill(pid)
+    code, said = held.end()
+    assert code == 3, said
+    assert check(g, s, 2, False) == 2
+    assert g.ctl("policy", "apply", files[1]).returncode == 0
+    assert check(g, s, 2, True) == 3
+
+
+def test_control_answers_while_a_revision_is_stored(gateway):
+    g = gateway(workers=1)
+    held = Held(g, "storing", policy(g, 1))
+    assert g.status()["policy"]["change"]["stage"] == "storing"
+    assert len(json.loads(g.ctl("policy", "log", "--json").out)) == 1
+    assert "a change by" in g.ctl("status").out
+    held.go_on()
+    code, said = held.end()
+    assert code == 0 and g.revision() == 2, said
 
 
 def test_the_compiler_killed(gateway, server):

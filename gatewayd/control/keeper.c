@@ -1,0 +1,270 @@
+/* The keeper: a process of control's own that does with the policy store what takes time.  To hash, write and sync lists of many
+ * megabytes takes a second, and control has others to answer meanwhile.
+ *
+ * It is forked before control opens the store, so that no connection of SQLite's is shared; it has control's walls, and no
+ * descriptor but the one to control.  One order at a time; when it ends, control ends too, and whoever comes next finds in the store
+ * what became of the order.
+ *
+ * Orders: u8 what, then for ADD the words of struct policy_new, with a sealed bundle of its texts; for READ the revision.
+ * Answers: u32 0, 1 or 2 (failed), u32 revision, text why; for READ with a sealed bundle. */
+#include "config.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/rights.h"
+#include "common/sealed.h"
+#include "gatewayd/control/internal.h"
+#include "gatewayd/sandbox/sandbox.h"
+#include "policy/bundle.h"
+
+#define MESSAGE_MAX (POLICY_CHECKS_MAX + 8192)
+
+enum { KEEPER_ADD = 1, KEEPER_READ };
+
+/* ---- messages ---------------------------------------------------------------------------------------------------------- */
+
+/* fd: goes along, unless it is -1; it stays the caller's. */
+static int send_message(int to, const struct wire_writer *w, int fd)
+{
+	struct iovec iov = {.iov_base = w->data, .iov_len = w->len};
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = {{0}};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	if (fd >= 0) {
+		msg.msg_control = control.bytes;
+		msg.msg_controllen = sizeof control.bytes;
+		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof fd);
+		memcpy(CMSG_DATA(c), &fd, sizeof fd);
+	}
+	return !w->overflow && sendmsg(to, &msg, MSG_NOSIGNAL) == (ssize_t)w->len ? 0 : -1;
+}
+
+static ssize_t receive_message(int from, uint8_t *body, int *fd)
+{
+	union {
+		char bytes[RIGHTS_SPACE];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = {.iov_base = body, .iov_len = MESSAGE_MAX};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+	ssize_t n;
+
+	do
+		n = recvmsg(from, &msg, MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	*fd = n < 0 ? -1 : rights_take_one(&msg);
+	return n;
+}
+
+/* ---- the keeper -------------------------------------------------------------------------------------------------------- */
+
+/* 0, 1 or -1 as policy_store_add() says. */
+static int add(struct policy_store *store, struct wire_reader *r, int fd, uint32_t *id, struct err *why)
+{
+	static char author[64], source[32], comment[POLICY_COMMENT_MAX + 1], checks[POLICY_CHECKS_MAX + 1];
+	struct policy_new n = {.author = author, .source = source, .comment = comment, .checks = checks};
+	struct policy_file *files = NULL;
+	struct sealed bytes;
+	struct bundle b;
+	int rc;
+
+	n.author_uid = wire_get_u32(r);
+	wire_get_text(r, author, sizeof author);
+	wire_get_text(r, source, sizeof source);
+	wire_get_text(r, comment, sizeof comment);
+	wire_get_text(r, checks, sizeof checks);
+	n.time_us = (int64_t)wire_get_u64(r);
+	n.lasts_us = (int64_t)wire_get_u64(r);
+	n.imported = wire_get_u8(r);
+	n.check_active = wire_get_u8(r);
+	n.if_active = wire_get_u32(r);
+	if (!wire_done(r))
+		return err_set(why, "the order to store it is malformed");
+	if (sealed_map(fd, BUNDLE_BYTES_MAX, &bytes, why) != 0)
+		return -1;
+	if (bundle_read(bytes.data, bytes.len, &b, why) != 0) {
+		sealed_unmap(&bytes);
+		return -1;
+	}
+	n.name = b.files[0].name;
+	n.text = b.files[0].text;
+	n.len = b.files[0].len;
+	n.nfiles = b.count - 1;
+	n.files = files = calloc(b.count, sizeof *files);
+	for (size_t i = 0; files != NULL && i < n.nfiles; i++)
+		files[i] = (struct policy_file){b.files[i + 1].name, b.files[i + 1].text, b.files[i + 1].len};
+	rc = files == NULL ? err_set(why, "out of memory") : policy_store_add(store, &n, id, why);
+	free(files);
+	bundle_clear(&b);
+	sealed_unmap(&bytes);
+	return rc;
+}
+
+static int read_bundle(struct policy_store *store, struct wire_reader *r, int *fd, struct err *why)
+{
+	struct policy_revision *revision = malloc(sizeof *revision);
+	uint32_t id = wire_get_u32(r);
+
+	*fd = -1;
+	if (revision == NULL || !wire_done(r))
+		err_set(why, "out of memory");
+	else
+		*fd = policy_bundle_of(store, id, revision, NULL, why);
+	free(revision);
+	return *fd < 0 ? -1 : 0;
+}
+
+static void serve(int socket)
+{
+	static uint8_t body[MESSAGE_MAX], reply[sizeof(struct err) + 64];
+	struct policy_store *store = NULL;
+	ssize_t n;
+	int fd;
+
+	while ((n = receive_message(socket, body, &fd)) > 0) {
+		struct wire_reader r = wire_reader_on(body, (size_t)n);
+		struct wire_writer out = wire_writer_on(reply, sizeof reply);
+		struct err why = {""};
+		uint32_t id = 0;
+		int rc = -1, back = -1;
+		unsigned what = wire_get_u8(&r);
+
+		if (store == NULL)
+			store = policy_store_open("policy.db", false, &why);
+		if (store != NULL)
+			rc = what == KEEPER_ADD ? add(store, &r, fd, &id, &why) : read_bundle(store, &r, &back, &why);
+		wire_put_u32(&out, rc < 0 ? 2 : (uint32_t)rc);
+		wire_put_u32(&out, id);
+		wire_put_text(&out, why.text);
+		if (send_message(socket, &out, back) != 0)
+			_exit(1);
+		if (fd >= 0)
+			close(fd);
+		if (back >= 0)
+			close(back);
+	}
+	_exit(0); /* control is gone */
+}
+
+static void run(struct child *child, int socket, pid_t parent) __attribute__((noreturn));
+static void run(struct child *child, int socket, pid_t parent)
+{
+	struct err why;
+
+	prctl(PR_SET_NAME, "gw-keeper");
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (socket > 3)
+		close_range(3, (unsigned)socket - 1, 0);
+	close_range((unsigned)socket + 1, UINT_MAX, 0);
+	if (getppid() != parent)
+		_exit(1);
+	if (child->config->sandbox && sandbox_enter(ROLE_CONTROL, false, &why) != 0) {
+		log_error("%s", why.text);
+		_exit(1);
+	}
+	serve(socket);
+	_exit(0);
+}
+
+/* ---- control ------------------------------------------------------------------------------------------------------------- */
+
+static void on_answer(evutil_socket_t socket, short what, void *arg)
+{
+	static uint8_t body[MESSAGE_MAX];
+	struct control *c = arg;
+	struct keeper *k = &c->keeper;
+	struct keeper_answer answer = {.fd = -1};
+	ssize_t n = receive_message(socket, body, &answer.fd);
+	struct wire_reader r = wire_reader_on(body, n > 0 ? (size_t)n : 0);
+
+	(void)what;
+	if (n < 0 && errno == EAGAIN)
+		return;
+	uint32_t rc = wire_get_u32(&r);
+
+	answer.rc = rc > 1 ? -1 : (int)rc;
+	answer.revision = wire_get_u32(&r);
+	wire_get_text(&r, answer.why.text, sizeof answer.why.text);
+	/* What it was doing may be done, or not: the next control finds that in the store. */
+	if (!wire_done(&r) || k->done == NULL)
+		log_fatal("the keeper of the policy store has ended");
+	keeper_done *done = k->done;
+
+	k->done = NULL;
+	done(c, &answer, k->arg);
+	if (answer.fd >= 0)
+		close(answer.fd);
+}
+
+static void order(struct control *c, const struct wire_writer *w, int fd, keeper_done *done, void *arg)
+{
+	if (c->keeper.done != NULL || send_message(c->keeper.fd, w, fd) != 0)
+		log_fatal("the keeper of the policy store takes no order: %s", strerror(errno));
+	c->keeper.done = done;
+	c->keeper.arg = arg;
+}
+
+bool keeper_is_busy(const struct control *c)
+{
+	return c->keeper.done != NULL;
+}
+
+void keeper_add(struct control *c, const struct policy_new *n, int bundle_fd, keeper_done *done, void *arg)
+{
+	static uint8_t body[MESSAGE_MAX];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	wire_put_u8(&w, KEEPER_ADD);
+	wire_put_u32(&w, n->author_uid);
+	wire_put_text(&w, n->author);
+	wire_put_text(&w, n->source);
+	wire_put_text(&w, n->comment);
+	wire_put_text(&w, n->checks);
+	wire_put_u64(&w, (uint64_t)n->time_us);
+	wire_put_u64(&w, (uint64_t)n->lasts_us);
+	wire_put_u8(&w, n->imported);
+	wire_put_u8(&w, n->check_active);
+	wire_put_u32(&w, n->if_active);
+	order(c, &w, bundle_fd, done, arg);
+}
+
+void keeper_read(struct control *c, uint32_t revision, keeper_done *done, void *arg)
+{
+	uint8_t body[8];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	wire_put_u8(&w, KEEPER_READ);
+	wire_put_u32(&w, revision);
+	order(c, &w, -1, done, arg);
+}
+
+void keeper_start(struct control *c)
+{
+	pid_t parent = getpid(), pid;
+	int ends[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0 || (pid = fork()) < 0)
+		log_fatal("the keeper of the policy store cannot be started: %s", strerror(errno));
+	if (pid == 0)
+		run(c->child, ends[1], parent);
+	close(ends[1]);
+	c->keeper.fd = ends[0];
+	event_assign(&c->keeper.event, c->child->base, ends[0], EV_READ | EV_PERSIST, on_answer, c);
+	event_add(&c->keeper.event, NULL);
+}
