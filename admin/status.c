@@ -65,6 +65,9 @@ static void show_policy(const json_t *status)
 	if (json_object_get(policy, "loaded_at") != NULL)
 		printf(", loaded %s", format_safe(moment(policy, "loaded_at", when), safe, sizeof safe));
 	putchar('\n');
+	if (json_is_true(json_object_get(policy, "store_large")))
+		printf("  warning: the policy store has %s; every revision is kept, since the audit refers to it\n",
+		       format_bytes((uint64_t)format_number(policy, "store_bytes"), when));
 	if (change != NULL)
 		printf("  a change by %s is under way: %s\n", shown(change, "author", by, sizeof by), shown(change, "stage", stage, sizeof stage));
 	if (trial != NULL)

@@ -88,6 +88,7 @@ static const struct option options[] = {
 	OPTION("audit-fold-after", NUMBER, fold_after, .min = 0, .max = 1000000, .number = 20),
 	OPTION("audit-anchor-interval", NUMBER, anchor_interval_s, .min = 0, .max = 7 * 24 * 3600L, .number = 3600),
 	OPTION("audit-anchor-file", PATH, anchor_file, .text = ""),
+	OPTION("policy-store-warn-megabytes", NUMBER, policy_store_warn_mb, .min = 0, .max = 1 << 20, .number = 1024),
 	OPTION("audit-segment-megabytes", NUMBER, segment_mb, .min = 1, .max = 1 << 20, .number = 128),
 	OPTION("checkpoint-interval", NUMBER, checkpoint_interval_ms, .min = 1000, .max = DAY_MS, .number = 15 * 60000L),
 	OPTION("checkpoint-megabytes", NUMBER, checkpoint_mb, .min = 1, .max = 1 << 20, .number = 256),

@@ -85,6 +85,7 @@ struct config {
 	unsigned fold_after; /* rows a second of one and the same denial; 0: all */
 	unsigned anchor_interval_s; /* 0: none */
 	char anchor_file[4096];     /* besides the log; "": none */
+	unsigned policy_store_warn_mb; /* status warns of a larger one; 0: of none */
 	unsigned segment_mb; /* a file of the audit ends at this size */
 	unsigned checkpoint_interval_ms; /* of a session that goes on */
 	unsigned checkpoint_mb;          /* or after that many MiB */

@@ -4,6 +4,7 @@
 #include <event2/event.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -37,6 +38,20 @@ static void add_worker(json_t *sum, const json_t *one)
 							 json_integer_value(value)));
 }
 
+/* Nothing in it is ever removed: whoever looks after the disk is told when that becomes much. */
+static void add_store(const struct control *c, json_t *status)
+{
+	static const char *const files[] = {"policy.db", "policy.db-wal"};
+	uint64_t bytes = 0, warn = (uint64_t)c->child->config->policy_store_warn_mb << 20;
+	struct stat st;
+
+	for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+		if (stat(files[i], &st) == 0)
+			bytes += (uint64_t)st.st_size;
+	json_object_set_new(status, "store_bytes", json_integer((json_int_t)bytes));
+	json_object_set_new(status, "store_large", json_boolean(warn > 0 && bytes > warn));
+}
+
 static json_t *policy_status(const struct control *c)
 {
 	const struct policy_state *p = &c->policy;
@@ -45,6 +60,7 @@ static json_t *policy_status(const struct control *c)
 			 "image_bytes", (json_int_t)p->image_bytes, "switch_us", (json_int_t)p->switch_us, "warnings", p->warnings);
 	json_t *trial = confirm_status(c), *change = policy_change_status(c);
 
+	add_store(c, status);
 	if (trial != NULL)
 		json_object_set_new(status, "trial", trial);
 	if (change != NULL)

@@ -479,3 +479,17 @@ def test_comment_is_one_line_of_text(gateway):
     shown = g.ctl("policy", "log").out + g.ctl("policy", "show").out + g.ctl("audit", "query").out + g.log()
     assert "Freigabe f" in shown and "\u202e" not in shown
     assert apply(g, file, "--comment", "\u00fc" * 512, check=False).returncode == 2, "it is longer than 1023 bytes"
+
+
+def test_a_store_that_grows_is_told_of(gateway):
+    """Nothing is ever removed, so whoever looks after the disk hears of it."""
+    g = gateway(BASE, policy_store_warn_megabytes=1)
+    write(g.path("big.policy"), BASE + "# remark\n" * 10)
+    apply(g, g.path("big.policy"))
+    small = g.status()["policy"]
+    assert not small["store_large"] and "the policy store has" not in g.ctl("status").out
+    write(g.path("big.policy"), BASE + "# another remark\n" * 200000)
+    apply(g, g.path("big.policy"))
+    large = g.status()["policy"]
+    assert large["store_large"] and large["store_bytes"] > small["store_bytes"] + 200000 * 17
+    assert "the policy store has" in g.ctl("status").out
