@@ -22,7 +22,8 @@
 static const char prune_usage[] =
 	"usage: gatewayctl audit prune --keep AGE [--class CLASS ...] [--hold CASE] [--dry-run] [--json]\n"
 	"\n"
-	"Removes rows that are older than AGE from segments of the audit that are written no more, unless a hold keeps\n"
+	"Removes rows that are older than AGE from segments of the audit that are written no more, unless a hold "
+	"keeps\n"
 	"them; verify knows them from rows that somebody removed.  The order and what came of it are recorded.\n"
 	"\n"
 	"  --keep AGE      like 400d or 52w; at least a day\n"
@@ -140,7 +141,8 @@ int admin_audit_prune(int argc, char **argv)
 			code = ADMIN_USAGE;
 		}
 	if (code < 0 && optind < argc)
-		code = admin_fail(ADMIN_USAGE, "\"%s\" is one word too many; see gatewayctl audit prune --help", argv[optind]);
+		code = admin_fail(ADMIN_USAGE, "\"%s\" is one word too many; see gatewayctl audit prune --help",
+				  argv[optind]);
 	if (code < 0 && keep_us < 0)
 		code = admin_fail(ADMIN_USAGE, "--keep AGE is missing: how old a row has to be to be pruned");
 	json_object_set_new(request, "classes", names);
@@ -155,14 +157,14 @@ int admin_audit_prune(int argc, char **argv)
 /* ---- holds ------------------------------------------------------------------------------------------------------- */
 
 static const struct option filter_options[] = {
-	{"user", required_argument, NULL, 0},	 {"client", required_argument, NULL, 0},
-	{"to", required_argument, NULL, 0},	 {"verdict", required_argument, NULL, 0},
-	{"event", required_argument, NULL, 0},	 {"session", required_argument, NULL, 0},
-	{"rule", required_argument, NULL, 0},	 {"group", required_argument, NULL, 0},
-	{"text", required_argument, NULL, 0},	 {"since", required_argument, NULL, 's'},
-	{"until", required_argument, NULL, 'u'}, {"port", required_argument, NULL, 'n'},
+	{"user", required_argument, NULL, 0},	    {"client", required_argument, NULL, 0},
+	{"to", required_argument, NULL, 0},	    {"verdict", required_argument, NULL, 0},
+	{"event", required_argument, NULL, 0},	    {"session", required_argument, NULL, 0},
+	{"rule", required_argument, NULL, 0},	    {"group", required_argument, NULL, 0},
+	{"text", required_argument, NULL, 0},	    {"since", required_argument, NULL, 's'},
+	{"until", required_argument, NULL, 'u'},    {"port", required_argument, NULL, 'n'},
 	{"revision", required_argument, NULL, 'n'}, {"json", no_argument, NULL, 'j'},
-	{"help", no_argument, NULL, 'h'},	 {NULL, 0, NULL, 0},
+	{"help", no_argument, NULL, 'h'},	    {NULL, 0, NULL, 0},
 };
 
 static int set_number(json_t *filter, const char *name)
@@ -201,7 +203,8 @@ static int read_filter(int argc, char **argv, json_t *filter, bool *json)
 		switch (c) {
 		case 0:
 			if (json_object_set_new(filter, filter_options[index].name, json_string(optarg)) != 0)
-				code = admin_fail(ADMIN_USAGE, "--%s: the text is no UTF-8", filter_options[index].name);
+				code = admin_fail(ADMIN_USAGE, "--%s: the text is no UTF-8",
+						  filter_options[index].name);
 			break;
 		case 's':
 		case 'u':
@@ -266,7 +269,8 @@ int admin_audit_hold(int argc, char **argv)
 	bool json = false;
 	int code = read_filter(argc, argv, filter, &json), words = argc - optind;
 	const char *verb = code < 0 && words > 0 ? argv[optind] : "";
-	bool list = strcmp(verb, "list") == 0, place = strcmp(verb, "place") == 0, release = strcmp(verb, "release") == 0;
+	bool list = strcmp(verb, "list") == 0, place = strcmp(verb, "place") == 0,
+	     release = strcmp(verb, "release") == 0;
 
 	if (code < 0 && ((!list && !place && !release) || words != (list ? 1 : 2) || (json && !list) ||
 			 (!place && json_object_size(filter) > 0))) {
@@ -277,8 +281,8 @@ int admin_audit_hold(int argc, char **argv)
 		json_decref(filter);
 		return code;
 	}
-	reply = client_ask(json_pack("{s:s, s:s, s:s*, s:o}", "command", "audit-retention", "verb", list ? "holds" : verb,
-				     "name", list ? NULL : argv[optind + 1], "filter", filter),
+	reply = client_ask(json_pack("{s:s, s:s, s:s*, s:o}", "command", "audit-retention", "verb",
+				     list ? "holds" : verb, "name", list ? NULL : argv[optind + 1], "filter", filter),
 			   NULL, &code);
 	if (reply == NULL)
 		return code;

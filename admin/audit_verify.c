@@ -23,15 +23,16 @@
 /* Until then nobody wonders. */
 #define PROGRESS_AFTER_US 1000000
 
-static const char usage[] = "usage: gatewayctl audit verify --key FILE [OPTION ...]\n"
-			    "\n"
-			    "Reads the whole audit and says whether it is what was recorded; exit code 1 if not.\n"
-			    "\n"
-			    "  --key FILE      the first key, as the first start wrote it (first.key); may be repeated if\n"
-			    "                  a new chain was begun\n"
-			    "  --dir DIR       where the audit lies (default " ADMIN_AUDIT_DIR ")\n"
-			    "  --anchor FILE   lines that hold anchors, a log say; may be repeated\n"
-			    "  --json          findings and summary as JSON lines\n";
+static const char usage[] =
+	"usage: gatewayctl audit verify --key FILE [OPTION ...]\n"
+	"\n"
+	"Reads the whole audit and says whether it is what was recorded; exit code 1 if not.\n"
+	"\n"
+	"  --key FILE      the first key, as the first start wrote it (first.key); may be repeated if\n"
+	"                  a new chain was begun\n"
+	"  --dir DIR       where the audit lies (default " ADMIN_AUDIT_DIR ")\n"
+	"  --anchor FILE   lines that hold anchors, a log say; may be repeated\n"
+	"  --json          findings and summary as JSON lines\n";
 
 struct job {
 	const char *dir;

@@ -115,8 +115,8 @@ static enum db_step read_numbers(struct db *db, const char *sql, int64_t *out, i
 /* Its last entry must be one that ends a segment: what was cut off is not to be forgotten by pruning the rest. */
 static int read_end(struct segment *g, struct err *why)
 {
-	struct db_stmt *s = db_prepare(
-		g->db, "SELECT id, kind, epoch, first, mac FROM chain ORDER BY id DESC LIMIT 1", why);
+	struct db_stmt *s =
+		db_prepare(g->db, "SELECT id, kind, epoch, first, mac FROM chain ORDER BY id DESC LIMIT 1", why);
 	enum db_step rc = s == NULL ? DB_FAILED : db_step(s, why);
 	size_t len = 0;
 	bool sound = false;
@@ -173,9 +173,10 @@ static int look(struct segment *g, struct err *why)
 
 	g->db = audit_segment_open(g->name, AUDIT_READ, why);
 	if (g->db == NULL || read_end(g, why) != 0 ||
-	    read_numbers(g->db,
-			 "SELECT (SELECT min(id) FROM event), (SELECT max(id) FROM event), (SELECT min(time) FROM event)",
-			 n, 3, why) != DB_ROW)
+	    read_numbers(
+		    g->db,
+		    "SELECT (SELECT min(id) FROM event), (SELECT max(id) FROM event), (SELECT min(time) FROM event)", n,
+		    3, why) != DB_ROW)
 		return -1;
 	g->first = n[0];
 	g->last = n[1];
@@ -266,10 +267,10 @@ static int copy_table(struct segment *g, struct db *db, const struct table *t, s
 static const struct table tables[] = {
 	{"SELECT " AUDIT_COLUMNS " FROM event ORDER BY id", AUDIT_INSERT, COL_COUNT, true},
 	{"SELECT id, kind, epoch, time, first, count, body, mac FROM chain ORDER BY id",
-	 "INSERT INTO chain (id, kind, epoch, time, first, count, body, mac) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", 8,
-	 false},
-	{"SELECT incarnation, last, seen FROM sender", "INSERT INTO sender (incarnation, last, seen) VALUES (?1, ?2, ?3)",
-	 3, false},
+	 "INSERT INTO chain (id, kind, epoch, time, first, count, body, mac) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+	 8, false},
+	{"SELECT incarnation, last, seen FROM sender",
+	 "INSERT INTO sender (incarnation, last, seen) VALUES (?1, ?2, ?3)", 3, false},
 	{"SELECT session, flow, incarnation, event FROM open_session",
 	 "INSERT INTO open_session (session, flow, incarnation, event) VALUES (?1, ?2, ?3, ?4)", 4, false},
 };
@@ -329,10 +330,8 @@ static int declare_rows(struct segment *g, struct err *why)
 
 	for (size_t at = 0; at < bytes; at += sizeof none) {
 		size_t n = bytes - at < sizeof none ? bytes - at : sizeof none;
-		const struct audit_pruned p = {.segment = g->number,
-					       .first = g->first + 8 * (int64_t)at,
-					       .bits = g->bits + at,
-					       .nbytes = n};
+		const struct audit_pruned p = {
+			.segment = g->number, .first = g->first + 8 * (int64_t)at, .bits = g->bits + at, .nbytes = n};
 
 		if (memcmp(p.bits, none, n) != 0 && declare(g, &p, why) != 0)
 			return -1;

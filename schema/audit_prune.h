@@ -1,12 +1,12 @@
 /* Retention: rows that are old enough leave the audit, and the chain says so.
  *
- * What is to go is first declared in the chain (an entry AUDIT_ENTRY_PRUNED, durable), and removed then: whoever verifies
- * takes rows that are declared and gone as pruned, and those that are gone without a declaration as removed.  It can be
- * cut short at any moment and done again.
+ * What is to go is first declared in the chain (an entry AUDIT_ENTRY_PRUNED, durable), and removed then: whoever
+ * verifies takes rows that are declared and gone as pruned, and those that are gone without a declaration as removed.
+ * It can be cut short at any moment and done again.
  *
  * Only segments that are written no more are touched.  One that keeps some rows, or that follows one that does, is
- * written anew with its whole chain (so that the digest of each row stays) and takes the place of the old file; those of
- * the audit's beginning that keep none are removed, and the entry says where the chain stood at their end.
+ * written anew with its whole chain (so that the digest of each row stays) and takes the place of the old file; those
+ * of the audit's beginning that keep none are removed, and the entry says where the chain stood at their end.
  *
  * All files are in the current directory. */
 #pragma once
@@ -19,10 +19,10 @@
 #include "schema/audit_chain.h"
 #include "schema/audit_query.h"
 
-/* ---- declarations: the body of an entry ------------------------------------------------------------------------------
- * u8 0, u32 segment, u64 first row, a bit for each row from there on that is pruned (the lowest first);
- * u8 1, u32 segment, u64 its last entry, u64 its last row, u64 the epoch of its last entry, the authenticator of its last
- * entry: it and all before it are removed. */
+/* ---- declarations: the body of an entry
+ * ------------------------------------------------------------------------------ u8 0, u32 segment, u64 first row, a
+ * bit for each row from there on that is pruned (the lowest first); u8 1, u32 segment, u64 its last entry, u64 its last
+ * row, u64 the epoch of its last entry, the authenticator of its last entry: it and all before it are removed. */
 #define AUDIT_PRUNE_ROWS_MAX 65536 /* of one declaration */
 #define AUDIT_PRUNE_BODY_MAX (13 + AUDIT_PRUNE_ROWS_MAX / 8)
 
@@ -44,7 +44,8 @@ size_t audit_prune_put(const struct audit_pruned *p, uint8_t out[AUDIT_PRUNE_BOD
 /* False if it is malformed. */
 bool audit_prune_get(const uint8_t *body, size_t len, struct audit_pruned *p);
 
-/* ---- doing it -------------------------------------------------------------------------------------------------------- */
+/* ---- doing it
+ * -------------------------------------------------------------------------------------------------------- */
 
 struct audit_prune_order {
 	int64_t before_us; /* rows of before then */

@@ -241,7 +241,7 @@ void audit_archive_counts(struct audit_archive *a, struct audit_counts *out)
 
 		if (p->last_id == 0)
 			continue;
-		out->rows += (uint64_t)(p->last_id - p->first_id) + 1;
+		out->rows += (uint64_t)p->last_id - (uint64_t)p->first_id + 1;
 		if (out->oldest_us == 0 || p->oldest_us < out->oldest_us)
 			out->oldest_us = p->oldest_us;
 		if (p->newest_us > out->newest_us)
@@ -537,7 +537,7 @@ static enum way choose_way(const struct audit_query *q, const struct part *p)
 		return BY_TIME;
 	if (has_user_index(p->db))
 		return BY_USER;
-	return p->last_id - p->first_id < SCAN_ROWS_MAX ? BY_SCAN : BY_TIME;
+	return (uint64_t)p->last_id - (uint64_t)p->first_id < SCAN_ROWS_MAX ? BY_SCAN : BY_TIME;
 }
 
 static int prepare_cursor(struct audit_query *q, struct cursor *c, struct err *why)
@@ -715,7 +715,7 @@ unsigned audit_query_progress(const struct audit_query *q)
 	double gone = 0, all = 0;
 
 	for (size_t i = 0; i < q->ncursors; i++) {
-		double rows = (double)(q->cursors[i].part->last_id - q->cursors[i].part->first_id) + 1;
+		double rows = (double)q->cursors[i].part->last_id - (double)q->cursors[i].part->first_id + 1;
 
 		gone += q->cursors[i].opened ? rows * way_gone(q, &q->cursors[i]) : 0;
 		all += rows;

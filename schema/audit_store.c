@@ -488,7 +488,8 @@ static int tell_renewal(struct audit_store *s, struct err *why)
 		 (long long)s->durable.entry);
 	snprintf(s->event.detail, sizeof s->event.detail, "{\"chain\":\"begun anew\"}");
 	s->nbatch = 0;
-	return insert(s, &s->next, &s->event, AUDIT_SENDER_NONE, why) != 0 || put_commit(s, &s->next, why) != 0 ? -1 : 0;
+	return insert(s, &s->next, &s->event, AUDIT_SENDER_NONE, why) != 0 || put_commit(s, &s->next, why) != 0 ? -1
+														: 0;
 }
 
 /* In one transaction: a new segment has all that it needs, or nothing. */
@@ -889,9 +890,7 @@ static int open_segments(struct audit_store *s, const uint32_t *numbers, int n, 
 		return -1;
 	s->epoch_began_us = clock_mono_us();
 	s->now.began_us = clock_wall_us();
-	if ((renewed	     ? renew(s, &last, why)
-	     : last.id == 0 ? begin_chain(s, why)
-			    : resume(s, &last, why)) != 0)
+	if ((renewed ? renew(s, &last, why) : last.id == 0 ? begin_chain(s, why) : resume(s, &last, why)) != 0)
 		return -1;
 	s->unfinished = n > 1 ? numbers[0] : s->unfinished;
 	finish_next(s);

@@ -60,10 +60,10 @@ struct verifier {
 	const struct audit_verify_options *options;
 	struct audit_verified *out;
 	struct audit_keys keys;
-	uint8_t store[AUDIT_ID_BYTES]; /* whose keys these are */
-	bool epoch_open;	       /* the next entry says which epoch it is */
-	bool new_chain;		       /* this segment begins one */
-	int64_t told_row;	       /* and this row tells of it; 0: none */
+	uint8_t store[AUDIT_ID_BYTES];	 /* whose keys these are */
+	bool epoch_open;		 /* the next entry says which epoch it is */
+	bool new_chain;			 /* this segment begins one */
+	int64_t told_row;		 /* and this row tells of it; 0: none */
 	uint8_t before[AUDIT_MAC_BYTES]; /* as it stands in the file: one false entry is one finding */
 	int64_t next_entry, next_row, adopted;
 	int64_t carried;  /* how many of the next rows tell of sessions that were open before this segment */
@@ -81,11 +81,11 @@ struct verifier {
 	struct open_set open;
 	struct declared *declared;
 	size_t ndeclared, declared_room;
-	uint32_t declared_segment;    /* has been read up to there */
-	int64_t declared_entry;	      /* and this is the last one that was seen */
-	uint32_t looked_segment;      /* for which it was read again */
-	int64_t begins_behind;	      /* the last entry of what was pruned as a whole */
-	bool some_pruned;	      /* rows of this segment */
+	uint32_t declared_segment;		 /* has been read up to there */
+	int64_t declared_entry;			 /* and this is the last one that was seen */
+	uint32_t looked_segment;		 /* for which it was read again */
+	int64_t begins_behind;			 /* the last entry of what was pruned as a whole */
+	bool some_pruned;			 /* rows of this segment */
 	char holds[AUDIT_HOLDS_DIGEST_TEXT_MAX]; /* those that stand, as was recorded last; "": not known */
 	struct db *db;
 	struct db_stmt *entries, *rows;
@@ -204,9 +204,10 @@ static bool sender_set(struct verifier *v, uint64_t incarnation, uint64_t last, 
 	return true;
 }
 
-/* ---- what was pruned -------------------------------------------------------------------------------------------------
- * Declarations stand in later segments than what they tell of: they are read ahead when something is missing, and believed
- * for the moment.  Each that was needed has to come by again, the same, as an entry of the chain. */
+/* ---- what was pruned
+ * ------------------------------------------------------------------------------------------------- Declarations stand
+ * in later segments than what they tell of: they are read ahead when something is missing, and believed for the moment.
+ * Each that was needed has to come by again, the same, as an entry of the chain. */
 
 static void declared_hash(int64_t entry, const uint8_t *body, size_t len, uint8_t hash[AUDIT_DIGEST_BYTES])
 {
@@ -256,9 +257,10 @@ static int read_declared(struct verifier *v, uint32_t number, struct err *why)
 	char name[AUDIT_SEGMENT_NAME_MAX];
 	struct err ignored;
 	struct db *db = audit_segment_open(audit_segment_name(number, name), AUDIT_READ, &ignored);
-	struct db_stmt *s = db == NULL ? NULL
-				       : db_prepare(db, "SELECT id, body FROM chain WHERE id > ?1 AND kind = ?2 ORDER BY id",
-						    &ignored);
+	struct db_stmt *s =
+		db == NULL ? NULL
+			   : db_prepare(db, "SELECT id, body FROM chain WHERE id > ?1 AND kind = ?2 ORDER BY id",
+					&ignored);
 	bool enough = true;
 
 	if (s != NULL) {
@@ -397,7 +399,8 @@ static void follow_holds(struct verifier *v, int64_t id)
 
 	if (what != NULL && holds != NULL) {
 		if (strncmp(what, "prune", 5) == 0 && v->holds[0] != '\0' && strcmp(v->holds, holds) != 0)
-			find(v, "row %lld: rows were pruned under other holds than were recorded before", (long long)id);
+			find(v, "row %lld: rows were pruned under other holds than were recorded before",
+			     (long long)id);
 		snprintf(v->holds, sizeof v->holds, "%s", holds);
 	}
 	json_decref(detail);
@@ -895,7 +898,8 @@ static void tell_new_chain(struct verifier *v)
 		return;
 	if (v->told_row != 0)
 		find(v,
-		     "a new chain begins here, since the key of the one before was lost (row %lld tells of it): what was "
+		     "a new chain begins here, since the key of the one before was lost (row %lld tells of it): what "
+		     "was "
 		     "recorded last before is protected by anchors only",
 		     (long long)v->told_row);
 	else
@@ -913,13 +917,14 @@ static void verify_segment(struct verifier *v, uint32_t number, bool last)
 	v->first = true;
 	v->ended = v->some_pruned = false;
 	/* It may have been pruned since it was listed. */
-	if (access(audit_segment_name(number, name), F_OK) != 0 && !last && pruned_up_to(v, number, &pruned, &why) == 0 &&
-	    pruned)
+	if (access(audit_segment_name(number, name), F_OK) != 0 && !last &&
+	    pruned_up_to(v, number, &pruned, &why) == 0 && pruned)
 		return;
 	v->new_chain = false;
 	v->told_row = 0;
 	if (store_of(number, store) && !choose_keys(v, store)) {
-		find(v, "it is of another audit than this key, or of a chain whose key was not given: it is passed over");
+		find(v,
+		     "it is of another audit than this key, or of a chain whose key was not given: it is passed over");
 		v->lost = true;
 	} else if (read_segment(v, &why) != 0) {
 		find(v, "it cannot be read: %s", why.text);
@@ -951,7 +956,7 @@ static uint64_t count_rows(const uint32_t *numbers, int n)
 			bounds[i] = db_i64(s, 0);
 		db_close(&db);
 	}
-	return bounds[1] > bounds[0] ? (uint64_t)(bounds[1] - bounds[0]) : 0;
+	return bounds[1] > bounds[0] ? (uint64_t)bounds[1] - (uint64_t)bounds[0] : 0;
 }
 
 static void check_files(struct verifier *v)

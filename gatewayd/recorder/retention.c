@@ -56,7 +56,7 @@ struct retention {
 	struct ipc *link; /* who asked; NULL: gone */
 	uint64_t id;
 	bool dry_run;
-	json_t *result; /* told once the child has ended: then the next may be ordered */
+	json_t *result;		/* told once the child has ended: then the next may be ordered */
 	char by[64], what[160]; /* in words: older than what, which classes */
 	int64_t before_us;
 };
@@ -153,7 +153,8 @@ static int change_hold(struct retention *r, bool place, const json_t *request, c
 		return err_set(why, "the request has no name of a hold, or no filter");
 	if (catch_up(r, why) != 0)
 		return -1;
-	if ((place ? audit_holds_place(&r->holds, name, filter, by, why) : audit_holds_release(&r->holds, name, why)) != 0)
+	if ((place ? audit_holds_place(&r->holds, name, filter, by, why) : audit_holds_release(&r->holds, name, why)) !=
+	    0)
 		return -1;
 	snprintf(reason, sizeof reason, "hold %s: %s", place ? "placed" : "released", name);
 	detail = json_pack("{s:s, s:s}", "retention", place ? "hold-placed" : "hold-released", "name", name);
@@ -173,7 +174,8 @@ static void ask_holds(struct retention *r, struct ipc *link, uint64_t id)
 		answer(link, id, json_pack("{s:b, s:O}", "ok", 1, "holds", r->holds.list));
 }
 
-/* ---- the child ----------------------------------------------------------------------------------------------------- */
+/* ---- the child -----------------------------------------------------------------------------------------------------
+ */
 
 static int child_declare(const uint8_t *body, size_t len, void *arg, struct err *why)
 {
@@ -307,7 +309,8 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	finish_prune(r, message[1] == 1, numbers, (const char *)message + 2 + 8 * COUNTS);
 }
 
-/* ---- orders -------------------------------------------------------------------------------------------------------- */
+/* ---- orders --------------------------------------------------------------------------------------------------------
+ */
 
 /* Which kinds; none named: all.  NULL, or what is wrong. */
 static const char *read_classes(const json_t *names, uint32_t *kinds, char *words, size_t size)
@@ -396,7 +399,8 @@ static int start_prune(struct retention *r, struct ipc *link, uint64_t id, const
 	snprintf(reason, sizeof reason, "prune begun: rows %s", r->what);
 	snprintf(r->by, sizeof r->by, "%s", by);
 	if (!r->dry_run &&
-	    note(r, by, reason, json_pack("{s:s, s:o}", "retention", "prune-begun", "standing", names_of_holds(r)), why) != 0)
+	    note(r, by, reason, json_pack("{s:s, s:o}", "retention", "prune-begun", "standing", names_of_holds(r)),
+		 why) != 0)
 		return -1;
 	if (start_child(r, &order, why) != 0)
 		return -1;
@@ -411,8 +415,9 @@ void retention_ask(struct retention *r, struct ipc *link, const struct ipc_messa
 	uint64_t id = wire_get_u64(&reader);
 	size_t len;
 	const uint8_t *text = wire_get_bytes(&reader, ipc_body_max(IPC_RETENTION), &len);
-	json_t *request = !wire_done(&reader) || text == NULL ? NULL
-							      : json_loadb((const char *)text, len, JSON_REJECT_DUPLICATES, NULL);
+	json_t *request = !wire_done(&reader) || text == NULL
+				  ? NULL
+				  : json_loadb((const char *)text, len, JSON_REJECT_DUPLICATES, NULL);
 	const char *what = json_string_value(json_object_get(request, "verb"));
 	const char *by = json_string_value(json_object_get(request, "by"));
 	struct err why = {.text = "the request is none of prune, place, release or holds"};

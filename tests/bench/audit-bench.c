@@ -226,6 +226,8 @@ static void ask(const char *what, const struct audit_filter *f)
 {
 	for (int i = 0; i < 2; i++) { /* the second is warm */
 		struct counting c = {.start = clock_mono_us()};
+		double cpu = cpu_s();
+
 		struct audit_archive *a = audit_archive_open(&why);
 		struct audit_query *q = a == NULL ? NULL : audit_query_new(a, f, &why);
 
@@ -236,8 +238,9 @@ static void ask(const char *what, const struct audit_filter *f)
 		audit_query_free(&q);
 		audit_archive_close(&a);
 		if (i == 1)
-			printf("%-28s %8" PRIu64 " rows, the first after %.1f ms, all after %.1f ms\n", what, c.rows,
-			       (double)c.first / 1000, (double)(clock_mono_us() - c.start) / 1000);
+			printf("%-28s %8" PRIu64 " rows, the first after %.1f ms, all after %.1f ms, %.1f ms CPU\n",
+			       what, c.rows, (double)c.first / 1000, (double)(clock_mono_us() - c.start) / 1000,
+			       (cpu_s() - cpu) * 1000);
 	}
 }
 
@@ -253,13 +256,16 @@ static void check(void)
 	struct audit_verify_options o = {.keys = &keys, .finding = on_finding};
 	struct audit_verified v;
 	int64_t start = clock_mono_us();
+	double cpu = cpu_s();
 
 	if (audit_first_key_read("first.key", o.store, &keys, &why) != 0 || audit_verify(&o, &v, &why) != 0)
 		die("verify");
 	double s = (double)(clock_mono_us() - start) / 1e6;
 
-	printf("%-28s %8" PRIu64 " rows in %.1f s: %.0f rows/s, %" PRIu64 " findings\n", "verify", v.rows, s,
-	       (double)v.rows / s, v.findings);
+	cpu = cpu_s() - cpu;
+	printf("%-28s %8" PRIu64 " rows in %.1f s: %.0f rows/s; %.1f s CPU: %.0f rows/s of a core; %" PRIu64
+	       " findings\n",
+	       "verify", v.rows, s, (double)v.rows / s, cpu, (double)v.rows / cpu, v.findings);
 }
 
 static uint64_t bytes_on_disk(void)

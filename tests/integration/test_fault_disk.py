@@ -1,6 +1,7 @@
 """A disk that is full, or read-only: nothing is granted, everybody who looks can see why, and service returns by itself."""
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -82,6 +83,30 @@ def test_full_disk_with_a_reserve(gateway, echo):
         assert g.status()["audit"]["state"] == "ok"
         opened = len(g.rows(event="open"))
         assert len({r["session"] for r in g.wait_rows(opened, event="ended")}) == opened
+        verify(g, audit, key)
+
+
+def test_pruning_on_a_full_disk(gateway, echo):
+    """Whole segments go without any room for more than the declaration."""
+    g = gateway(start=False, workers=1, clock=True, audit_reserve_megabytes=4, audit_fold_after=0)
+    with disk(g, 24) as audit:
+        g.set_time("2026-11-01 12:00:00")
+        g.start()
+        key = take_key(g, audit)
+        for day in (1, 2, 3):
+            g.set_time(f"2026-11-{day:02} 12:00:00")
+            assert granted(g, echo)
+            wait.until(lambda n=day: g.status()["audit"]["segments"] == n, "a segment")
+        g.wait_rows(3, event="ended")
+        wait.until(lambda: not os.path.exists(os.path.join(audit, "audit-00000002.db-wal")), "a plain file")
+        fill(audit)
+        wait.until(lambda: refused(g, echo), "a refusal", 60)
+        assert g.status()["audit"]["state"] == "full"
+        pruned = json.loads(g.ctl("audit", "prune", "--keep", "1d", "--json").out)
+        assert pruned["segments"] >= 1
+        verify(g, audit, key)
+        os.unlink(os.path.join(audit, "filler"))
+        wait.until(lambda: granted(g, echo), "service", 60)
         verify(g, audit, key)
 
 

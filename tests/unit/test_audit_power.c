@@ -1,6 +1,7 @@
 /* A disk that loses what was not synced, in part and out of order, or fails once: what the store has acknowledged is
  * there afterwards, once, and the chain verifies.  The disk is a SQLite VFS in the place of ours (schema/db_vfs.h).
- * AUDIT_POWER_STEP: 1 tries every write, more tries every so-manieth; AUDIT_POWER_EVENTS: of a run of so many events. */
+ * AUDIT_POWER_STEP: 1 tries every write, more tries every so-manieth; AUDIT_POWER_EVENTS: of a run of so many events.
+ */
 #include "config.h"
 
 #include <setjmp.h>
@@ -39,7 +40,7 @@
 static struct err why;
 static uint64_t acknowledged;
 static uint64_t commits; /* of each of the first two parts; the third has 3 */
-static bool relaxed; /* nothing waits for the disk: then it does lose */
+static bool relaxed;	 /* nothing waits for the disk: then it does lose */
 static unsigned lost;
 
 static bool commit_one(struct audit_store *s, uint64_t from)

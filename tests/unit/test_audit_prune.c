@@ -81,7 +81,8 @@ static struct audit_store *make(void)
 	return must_open(); /* all but the last are finished */
 }
 
-/* ---- pruning ------------------------------------------------------------------------------------------------------ */
+/* ---- pruning ------------------------------------------------------------------------------------------------------
+ */
 
 static unsigned declared, declare_at_most;
 
@@ -114,7 +115,8 @@ static struct audit_prune_counts prune(struct audit_store *s, const struct audit
 	return counts;
 }
 
-/* ---- looking ------------------------------------------------------------------------------------------------------- */
+/* ---- looking -------------------------------------------------------------------------------------------------------
+ */
 
 static struct {
 	char first[700];
@@ -201,7 +203,8 @@ static const char *last_segment(char name[AUDIT_SEGMENT_NAME_MAX], unsigned befo
 	return name;
 }
 
-/* ---- tests --------------------------------------------------------------------------------------------------------- */
+/* ---- tests ---------------------------------------------------------------------------------------------------------
+ */
 
 static void test_declarations_are_read_as_written(void **state)
 {
@@ -341,7 +344,8 @@ static void test_holds(void **state)
 
 	assert_int_equal(counts.held, 15);
 	assert_int_equal(counts.rows, 120 - 15);
-	/* The first, which has no row, and the one of the first day; those behind what is held stay as a chain without rows. */
+	/* The first, which has no row, and the one of the first day; those behind what is held stay as a chain without
+	 * rows. */
 	assert_int_equal(counts.segments, 2);
 	assert_int_equal(counts.rewritten, 3);
 	assert_int_equal(ask(&ann), 15 + 15 * (DAYS - 4));
@@ -439,7 +443,8 @@ static void test_what_is_damaged_stays(void **state)
 	audit_store_close(&s);
 }
 
-/* ---- cut short -------------------------------------------------------------------------------------------------------- */
+/* ---- cut short
+ * -------------------------------------------------------------------------------------------------------- */
 
 static void test_cut_short_between_declarations(void **state)
 {
@@ -552,7 +557,8 @@ static void test_killed_at_any_moment(void **state)
 	assert_int_not_equal(access("prune.new", F_OK), 0);
 }
 
-/* ---- holds ------------------------------------------------------------------------------------------------------------ */
+/* ---- holds
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static void test_the_file_of_holds(void **state)
 {

@@ -416,8 +416,8 @@ static void test_segment_change_cut_short(void **state)
 	must_be_sound();
 }
 
-/* The segment has its last entry, the next cannot be begun, and meanwhile the epoch's time is over: no seal comes behind the
- * end. */
+/* The segment has its last entry, the next cannot be begun, and meanwhile the epoch's time is over: no seal comes
+ * behind the end. */
 static void test_an_epoch_ends_between_segments(void **state)
 {
 	struct audit_store *s = must_open(100 * 1024);
@@ -536,7 +536,8 @@ static void test_single_file_of_before(void **state)
 	must_find("row 17");
 }
 
-/* ---- a new chain ---------------------------------------------------------------------------------------------------- */
+/* ---- a new chain ----------------------------------------------------------------------------------------------------
+ */
 
 static struct audit_verified verify_with_keys(const char *one, const char *other)
 {
@@ -587,8 +588,8 @@ static void lose_to_another(void)
 	copy("other/chain.key", "chain.key");
 }
 
-/* Without its key the chain stops, until its owner says that a new one is to begin; verify shows the break, and what tells of
- * it. */
+/* Without its key the chain stops, until its owner says that a new one is to begin; verify shows the break, and what
+ * tells of it. */
 static void renewed_after(void (*lose)(void))
 {
 	struct audit_store *s = must_open(LARGE);
@@ -619,7 +620,8 @@ static void renewed_after(void (*lose)(void))
 	fill(s);
 	audit_store_close(&s);
 	v = verify_with_keys("old.key", "first.key");
-	if (v.findings != 1 || strstr(found.first, "a new chain begins here") == NULL || strstr(found.first, "tells of it") == NULL)
+	if (v.findings != 1 || strstr(found.first, "a new chain begins here") == NULL ||
+	    strstr(found.first, "tells of it") == NULL)
 		fail_msg("%u findings, the first: %s", found.n, found.first);
 	assert_int_equal(verify_with_keys("first.key", "old.key").findings, 1);
 	v = verify_with_keys("first.key", NULL);
