@@ -390,6 +390,33 @@ def test_context_that_is_lost_between_two_tokens(gateway, realm, ann, role):
                           "auth": "log-in could not be judged: the authenticator ended"}[role]
 
 
+def test_crash_while_the_keytab_is_away(gateway, echo):
+    """Log-ins are refused and say why, the log says what to mend, and nobody need reload afterwards."""
+    r = kdc.Realm({"ann": "x"})
+    try:
+        g = gssapi_gateway(gateway, r)
+        ticket = r.kinit("ann", "x")
+        os.rename(r.keytab, r.keytab + ".away")
+        processes.kill(processes.of_role(g, "gssapi")[0])
+        wait.until(lambda: "cannot read gssapi-keytab" in g.log(), "the next one has tried")
+        with kdc.Client(g.address, ticket) as c:
+            assert c.greet(socks.GSSAPI) == socks.GSSAPI
+            assert not c.establish()
+        assert refusal(g).startswith("log-in could not be judged: the GSSAPI process "), refusal(g)
+        os.rename(r.keytab + ".away", r.keytab)
+
+        def works():
+            try:
+                session(g, ticket, echo, kdc.INTEGRITY).close()
+                return True
+            except AssertionError:
+                return False
+
+        wait.until(works, "it is read")
+    finally:
+        r.close()
+
+
 def test_reload_beside_log_ins(gateway, realm, ann, echo):
     """Not one of them is lost."""
     g = gssapi_gateway(gateway, realm)
