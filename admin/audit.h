@@ -13,7 +13,8 @@ int admin_audit_why(int argc, char **argv);
 int admin_audit_sql(int argc, char **argv);
 
 struct report;
-/* Verifies the audit in dir with the first key into the report; an exit code. */
-int audit_integrity(const char *key, const char *dir, struct report *r);
+struct audit_proofs;
+/* Verifies the audit in dir into the report; an exit code. */
+int audit_integrity(struct audit_proofs *proofs, const char *dir, struct report *r);
 /* Where the store of policies is that belongs to the audit in dir. */
 void audit_policy_path(const char *dir, char *path, size_t size);

@@ -3,12 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sodium.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "admin/admin.h"
 #include "admin/audit.h"
+#include "admin/audit_proofs.h"
 #include "admin/report.h"
 
 static void on_finding(const char *text, void *arg)
@@ -19,34 +20,28 @@ static void on_finding(const char *text, void *arg)
 		json_array_append_new(r->findings, json_string(text));
 }
 
-static int verify_here(const struct audit_keys *keys, const uint8_t store[AUDIT_ID_BYTES], const char *dir, struct report *r)
+static int verify_here(struct audit_proofs *proofs, const char *dir, struct report *r)
 {
-	struct audit_verify_options options = {.keys = keys, .finding = on_finding, .arg = r};
+	struct audit_verify_options options = {.finding = on_finding, .arg = r};
 	struct err why;
 
-	memcpy(options.store, store, sizeof options.store);
+	audit_proofs_apply(proofs, &options);
 	r->findings = json_array();
+	r->anchors = proofs->nanchors;
 	if (audit_verify(&options, &r->verified, &why) != 0)
 		return admin_fail(ADMIN_REFUSED, "%s cannot be verified: %s", dir, why.text);
 	r->integrity = r->verified.findings == 0 ? REPORT_SOUND : REPORT_BROKEN;
 	return ADMIN_FINE;
 }
 
-int audit_integrity(const char *key, const char *dir, struct report *r)
+int audit_integrity(struct audit_proofs *proofs, const char *dir, struct report *r)
 {
-	uint8_t store[AUDIT_ID_BYTES];
-	struct audit_keys keys;
-	struct err why;
-	int here, code;
+	int here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC), code;
 
-	if (audit_first_key_read(key, store, &keys, &why) != 0)
-		return admin_fail(ADMIN_REFUSED, "%s", why.text);
-	here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (here < 0 || chdir(dir) != 0)
 		code = admin_fail(ADMIN_REFUSED, "cannot enter %s, to verify it: %s", dir, strerror(errno));
 	else
-		code = verify_here(&keys, store, dir, r);
-	sodium_memzero(&keys, sizeof keys);
+		code = verify_here(proofs, dir, r);
 	if (here >= 0) {
 		if (fchdir(here) != 0)
 			code = admin_fail(ADMIN_REFUSED, "cannot go back to where we were: %s", strerror(errno));

@@ -14,6 +14,7 @@
 #include "admin/admin.h"
 #include "admin/audit.h"
 #include "admin/audit_ask.h"
+#include "admin/audit_proofs.h"
 #include "admin/format.h"
 #include "admin/policy_load.h"
 #include "admin/report.h"
@@ -27,6 +28,7 @@
 #define HOUR_US (3600 * INT64_C(1000000))
 #define REVISIONS_MAX 1000
 #define EXCEPTIONS_MAX 200
+#define ANCHOR_FILES_MAX 64
 
 static const char usage[] =
 	"usage: gatewayctl audit report -o FILE [OPTION ...]\n"
@@ -37,13 +39,18 @@ static const char usage[] =
 	"  -o, --output FILE  where to (- for standard output); made with mode 0600, replaced when it is there\n"
 	"  --since TIME       from then (default 30d; see gatewayctl audit query --help)\n"
 	"  --until TIME       before then (default: now)\n"
-	"  --key FILE         the auditor's first key: the report says whether the audit is sound.  Reads --dir\n"
+	"  --key FILE         the auditor's first key: the report says whether the audit is sound.  Reads --dir;\n"
+	"                     may be repeated if a new chain was begun\n"
+	"  --anchor FILE      with --key: lines that hold anchors, a log say; may be repeated\n"
 	"  --dir DIR          read the audit in DIR itself, and the policy beside it, without gatewayd\n"
 	"                     (with --key alone, what is verified is in " ADMIN_AUDIT_DIR ")\n";
 
 struct job {
 	struct report report;
-	const char *output, *dir, *key;
+	const char *output, *dir;
+	struct audit_proofs proofs;
+	const char *anchors[ANCHOR_FILES_MAX];
+	size_t nanchors;
 };
 
 /* ---- the audit ------------------------------------------------------------------------------------------------------
@@ -248,8 +255,8 @@ static int make(struct job *job)
 	FILE *out;
 	int code = gather_audit(job);
 
-	if (code == ADMIN_FINE && job->key != NULL)
-		code = audit_integrity(job->key, job->dir == NULL ? ADMIN_AUDIT_DIR : job->dir, &job->report);
+	if (code == ADMIN_FINE && job->proofs.nchains > 0)
+		code = audit_integrity(&job->proofs, job->dir == NULL ? ADMIN_AUDIT_DIR : job->dir, &job->report);
 	if (code != ADMIN_FINE)
 		return code;
 	gather_policy(job);
@@ -294,6 +301,7 @@ static int parse(struct job *job, int argc, char **argv)
 	static const struct option options[] = {
 		{"output", required_argument, NULL, 'o'}, {"since", required_argument, NULL, 's'},
 		{"until", required_argument, NULL, 'u'},  {"key", required_argument, NULL, 'k'},
+		{"anchor", required_argument, NULL, 'a'},
 		{"dir", required_argument, NULL, 'd'},	  {"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},
 	};
@@ -312,7 +320,12 @@ static int parse(struct job *job, int argc, char **argv)
 			code = take_time("--until", true, &job->report.until_us);
 			break;
 		case 'k':
-			job->key = optarg;
+			code = audit_proofs_add_key(&job->proofs, optarg);
+			break;
+		case 'a':
+			if (job->nanchors == ANCHOR_FILES_MAX)
+				return admin_fail(ADMIN_USAGE, "--anchor: at most %d files", ANCHOR_FILES_MAX);
+			job->anchors[job->nanchors++] = optarg;
 			break;
 		case 'd':
 			job->dir = optarg;
@@ -328,6 +341,10 @@ static int parse(struct job *job, int argc, char **argv)
 		code = admin_fail(ADMIN_USAGE, "\"%s\" is one word too many; see gatewayctl audit report --help", argv[optind]);
 	if (code < 0 && job->output == NULL)
 		code = admin_fail(ADMIN_USAGE, "-o FILE is missing: where the report is to be written");
+	if (code < 0 && job->nanchors > 0 && job->proofs.nchains == 0)
+		code = admin_fail(ADMIN_USAGE, "--anchor is for a report that verifies: --key FILE is missing");
+	for (size_t i = 0; code < 0 && i < job->nanchors; i++)
+		code = audit_proofs_add_anchors(&job->proofs, job->anchors[i]);
 	if (code < 0 && job->report.until_us <= job->report.since_us)
 		code = admin_fail(ADMIN_USAGE, "--until is not after --since");
 	return code;
@@ -364,5 +381,6 @@ int admin_audit_report(int argc, char **argv)
 		code = make(&job);
 	}
 	clear(&job.report);
+	audit_proofs_clear(&job.proofs);
 	return code;
 }

@@ -13,13 +13,12 @@
 
 #include "admin/admin.h"
 #include "admin/audit.h"
+#include "admin/audit_proofs.h"
 #include "admin/format.h"
 #include "common/clock.h"
 #include "schema/audit_json.h"
 #include "schema/audit_verify.h"
 
-#define ANCHORS_MAX 1000000
-#define CHAINS_MAX 16
 /* Until then nobody wonders. */
 #define PROGRESS_AFTER_US 1000000
 
@@ -37,10 +36,7 @@ static const char usage[] =
 struct job {
 	const char *dir;
 	bool json, show_progress;
-	struct audit_anchor *anchors;
-	size_t nanchors;
-	struct audit_chain_key chains[CHAINS_MAX]; /* of each key that was given */
-	size_t nchains;
+	struct audit_proofs proofs;
 	int64_t began_us;
 	bool progress_shown;
 	int64_t progress_us;
@@ -114,9 +110,9 @@ static void say_summary(const struct job *job, const struct audit_verified *v)
 	if (v->pruned > 0 || v->pruned_segments > 0)
 		printf("%" PRIu64 " rows are pruned, as the audit declares; segments up to %" PRIu64 " as a whole\n",
 		       v->pruned, v->pruned_segments);
-	if (job->nanchors > 0)
+	if (job->proofs.nanchors > 0)
 		printf("%" PRIu64 " of %zu anchors fit, %" PRIu64 " are of segments that are pruned\n", v->anchors,
-		       job->nanchors, v->pruned_anchors);
+		       job->proofs.nanchors, v->pruned_anchors);
 	if (v->findings == 0)
 		printf("The audit is what was recorded.\n");
 	else
@@ -127,65 +123,6 @@ static void say_summary(const struct job *job, const struct audit_verified *v)
 
 /* ---- what is read --------------------------------------------------------------------------------------------------
  */
-
-static bool parse_anchor(const struct job *job, const char *line, struct audit_anchor *anchor)
-{
-	for (size_t i = 0; i < job->nchains; i++)
-		if (audit_anchor_parse(line, job->chains[i].store, anchor))
-			return true;
-	return false;
-}
-
-static int add_key(struct job *job, const char *path)
-{
-	struct audit_chain_key *c = &job->chains[job->nchains];
-	struct err why;
-
-	if (job->nchains == CHAINS_MAX)
-		return admin_fail(ADMIN_USAGE, "--key: there are at most %d", CHAINS_MAX);
-	if (audit_first_key_read(path, c->store, &c->keys, &why) != 0)
-		return admin_fail(ADMIN_REFUSED, "%s", why.text);
-	job->nchains++;
-	return -1;
-}
-
-static int add_anchors(struct job *job, const char *path)
-{
-	FILE *file = fopen(path, "re");
-	char *line = NULL;
-	size_t size = 0, before = job->nanchors;
-	int code = -1;
-
-	if (file == NULL)
-		return admin_fail(ADMIN_REFUSED, "cannot read %s: %s", path, strerror(errno));
-	while (code < 0 && getline(&line, &size, file) > 0) {
-		struct audit_anchor anchor, *grown;
-
-		if (!parse_anchor(job, line, &anchor))
-			continue;
-		grown = job->nanchors == ANCHORS_MAX
-				? NULL
-				: reallocarray(job->anchors, job->nanchors + 1, sizeof *job->anchors);
-		if (grown == NULL) {
-			code = admin_fail(ADMIN_REFUSED, "%s: too many anchors", path);
-			break;
-		}
-		job->anchors = grown;
-		job->anchors[job->nanchors++] = anchor;
-	}
-	free(line);
-	fclose(file);
-	if (code < 0 && job->nanchors == before)
-		code = admin_fail(ADMIN_REFUSED, "%s: it holds no anchor of this audit", path);
-	return code;
-}
-
-static int by_entry(const void *a, const void *b)
-{
-	const struct audit_anchor *x = a, *y = b;
-
-	return x->entry < y->entry ? -1 : x->entry > y->entry;
-}
 
 /* An exit code, or -1 to go on.  Files are named relative to where we were started: they are read before we enter the
  * audit. */
@@ -204,7 +141,7 @@ static int parse(struct job *job, int argc, char **argv)
 	while (code < 0 && (c = getopt_long(argc, argv, "+h", options, NULL)) != -1)
 		switch (c) {
 		case 'k':
-			code = add_key(job, optarg);
+			code = audit_proofs_add_key(&job->proofs, optarg);
 			break;
 		case 'd':
 			job->dir = optarg;
@@ -226,25 +163,18 @@ static int parse(struct job *job, int argc, char **argv)
 	if (code < 0 && optind < argc)
 		code = admin_fail(ADMIN_USAGE, "\"%s\" is one word too many; see gatewayctl audit verify --help",
 				  argv[optind]);
-	if (code < 0 && job->nchains == 0)
+	if (code < 0 && job->proofs.nchains == 0)
 		code = admin_fail(ADMIN_USAGE,
 				  "--key FILE is missing: the first key of the audit, which the auditor keeps");
 	for (size_t i = 0; code < 0 && i < nfiles; i++)
-		code = add_anchors(job, anchors[i]);
+		code = audit_proofs_add_anchors(&job->proofs, anchors[i]);
 	free(anchors);
-	if (job->nanchors > 0)
-		qsort(job->anchors, job->nanchors, sizeof *job->anchors, by_entry);
 	return code;
 }
 
 static int verify(struct job *job)
 {
 	struct audit_verify_options options = {
-		.keys = &job->chains[0].keys,
-		.others = job->chains + 1,
-		.nothers = job->nchains - 1,
-		.anchors = job->anchors,
-		.nanchors = job->nanchors,
 		.finding = on_finding,
 		.progress = on_progress,
 		.arg = job,
@@ -252,7 +182,7 @@ static int verify(struct job *job)
 	struct audit_verified v;
 	struct err why;
 
-	memcpy(options.store, job->chains[0].store, sizeof options.store);
+	audit_proofs_apply(&job->proofs, &options);
 	if (chdir(job->dir) != 0)
 		return admin_fail(ADMIN_REFUSED, "cannot enter %s: %s", job->dir, strerror(errno));
 	if (audit_verify(&options, &v, &why) != 0)
@@ -269,7 +199,7 @@ int admin_audit_verify(int argc, char **argv)
 
 	if (code < 0)
 		code = verify(&job);
-	free(job.anchors);
+	audit_proofs_clear(&job.proofs);
 	sodium_memzero(&job, sizeof job);
 	return code;
 }

@@ -106,7 +106,7 @@ static const struct row {
 	{"audit", "export", "key=@file new-key=@file verify=@dir signer=@file " AUDIT_ROWS, NULL},
 	{"audit", "verify", "key=@file", NULL},
 	{"audit", "why", "geoip=@file asn=@file json dir=@dir", "@session"},
-	{"audit", "report", "output=@file since=15m|2h|1d|30d until=@none key=@file dir=@dir", NULL},
+	{"audit", "report", "output=@file since=15m|2h|1d|30d until=@none key=@file anchor=@file dir=@dir", NULL},
 	{"audit", "sql", "format=table|csv|json limit=@none dir=@dir", NULL},
 	{"audit", "prune", "keep=@none", NULL},
 	{"audit", "hold", "", "place|release|list"},

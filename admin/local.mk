@@ -13,7 +13,7 @@ admin_libadmin_a_SOURCES = \
 	admin/running.c admin/top.c \
 	admin/session.c admin/session.h \
 	admin/audit_ask.c admin/audit_ask.h \
-	admin/audit_verify.c admin/audit_integrity.c admin/audit_retention.c \
+	admin/audit_verify.c admin/audit_integrity.c admin/audit_proofs.c admin/audit_proofs.h admin/audit_retention.c \
 	admin/html.c admin/html.h \
 	admin/report.h admin/report_page.c admin/report_chart.c admin/report_style.c
 admin_libadmin_a_CPPFLAGS = $(AM_CPPFLAGS) $(NCURSES_CFLAGS) $(JANSSON_CFLAGS) $(SMARTCOLS_CFLAGS) $(SODIUM_CFLAGS)

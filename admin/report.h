@@ -26,6 +26,7 @@ struct report {
 	bool complete; /* all of the audit could be read */
 	enum { REPORT_NOT_VERIFIED, REPORT_SOUND, REPORT_BROKEN } integrity;
 	struct audit_verified verified;
+	size_t anchors; /* that were given */
 	json_t *findings; /* texts, the first ones */
 };
 

@@ -136,6 +136,12 @@ static void verdict_text(FILE *out, const struct report *r)
 	sodium_bin2hex(mac, sizeof mac, r->verified.head.mac, AUDIT_MAC_BYTES);
 	fprintf(out, "It ends with entry %" PRId64 ", <code>", (int64_t)r->verified.head.entry);
 	html_print(out, "%s</code>.</p>", mac);
+	if (r->anchors > 0)
+		html_print(out, "<p>%s of %s anchors that were kept elsewhere fit.</p>",
+			   report_count((int64_t)r->verified.anchors, rows), report_count((int64_t)r->anchors, entries));
+	else
+		html_print(out, "<p>No anchor that was kept elsewhere was compared: had everything, the key included, been put back to one "
+				"earlier moment, this would not show.</p>");
 	if (r->integrity == REPORT_BROKEN) {
 		const json_t *finding;
 		size_t i;

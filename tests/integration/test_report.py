@@ -160,7 +160,9 @@ def test_integrity_is_told(gateway, echo):
     g.session("127.0.0.1", echo.port).close()
     g.wait_rows(1, event="ended")
     _, text = make(g, "--key", key, "--dir", audit)
-    assert "The records are what was recorded" in text
+    assert "The records are what was recorded" in text and "No anchor that was kept" in text
+    _, text = make(g, "--key", key, "--dir", audit, "--anchor", g.path("log"))
+    assert "The records are what was recorded" in text and "anchors that were kept elsewhere fit" in text
     g.stop()
     rows = audits.Rows(audit)
     rows.add("denied", 1, user="mallory")
@@ -182,7 +184,8 @@ def test_what_is_asked_for(gateway, echo):
     assert "2.0 KiB" in page.cells
     assert "ann" not in make(g, "--since", "2000-01-01", "--until", "2000-02-01")[1]
     assert g.ctl("audit", "report", "--help").out.startswith("usage:")
-    for wrong in ([], ["-o", "x", "y"], ["-o", "x", "--since", "yesterday"], ["-o", "x", "--since", "1h", "--until", "2h"]):
+    for wrong in ([], ["-o", "x", "y"], ["-o", "x", "--since", "yesterday"], ["-o", "x", "--since", "1h", "--until", "2h"],
+                  ["-o", "x", "--anchor", "y"]):
         assert g.ctl("audit", "report", *wrong, check=False).returncode == 2
     assert g.ctl("audit", "report", "-o", "/nowhere/at/all", check=False).returncode == 1
     assert g.ctl("audit", "report", "-o", "-").out.startswith("<!DOCTYPE html>")
