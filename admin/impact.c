@@ -253,6 +253,21 @@ static json_t *new_groups(const struct impact *i)
 	return names;
 }
 
+/* True if a condition asks for a country or an autonomous system, and no table tells of it. */
+static bool looks_at_places(const struct impact *i)
+{
+	const struct policy_image *images[] = {i->a.image, i->b.image};
+
+	for (size_t n = 0; n < 2; n++)
+		for (uint32_t k = 0; k < image_count(images[n], SEC_PRED); k++) {
+			const struct img_pred *p = IMAGE_AT(images[n], SEC_PRED, struct img_pred, k);
+
+			if ((p->kind == PRED_COUNTRY && i->a.geo == NULL) || (p->kind == PRED_ASN && i->a.asn == NULL))
+				return true;
+		}
+	return false;
+}
+
 static void add_note(json_t *notes, uint64_t count, const char *text)
 {
 	char line[512];
@@ -283,6 +298,9 @@ static json_t *notes_of(const struct impact *i)
 		json_array_append_new(notes, json_string(line));
 	}
 	json_decref(groups);
+	if (looks_at_places(i))
+		json_array_append_new(notes, json_string("without --geoip and --asn, conditions on countries and autonomous systems cannot be "
+							 "evaluated: where all else in such a rule holds, it denies"));
 	if (i->history.nedges == HISTORY_EDGES_MAX)
 		json_array_append_new(notes, json_string("windows open and close too often in this time: some requests are decided at the "
 							 "time of the first of their kind"));
@@ -383,31 +401,83 @@ static void find_edges(struct impact *i, int64_t *edges)
 	i->history.nedges = kept;
 }
 
-static int run(struct impact *i, const char *before, const char *what, const char *geoip, const char *asn)
+/* When both policies are loaded. */
+static int replay(struct impact *i)
 {
 	int64_t *edges = calloc(HISTORY_EDGES_MAX, sizeof *edges);
+	int code;
+
+	if (edges == NULL)
+		abort();
+	i->a = (struct policy_context){.image = i->before.image,
+				       .geo = i->before.geo,
+				       .asn = i->before.asn,
+				       .local = i->before.local,
+				       .nlocal = i->before.nlocal,
+				       .own_ports = i->before.own_ports,
+				       .nown_ports = i->before.nown_ports};
+	i->b = i->a;
+	i->b.image = i->after.image;
+	find_edges(i, edges);
+	i->history.take = take;
+	i->history.arg = i;
+	code = history_read(&i->history);
+	free(edges);
+	return code;
+}
+
+static void impact_free(struct impact *i)
+{
+	for (size_t n = 0; n < i->ndifferences; n++) {
+		json_decref(i->differences[n]->users);
+		json_decref(i->differences[n]->examples);
+		free(i->differences[n]);
+	}
+	loaded_clear(&i->before);
+	loaded_clear(&i->after);
+	free(i);
+}
+
+static void print_preview(const struct impact *i)
+{
+	uint64_t denied = 0, allowed = 0;
+
+	for (size_t n = 0; n < i->ndifferences; n++)
+		*(i->differences[n]->allows ? &allowed : &denied) += i->differences[n]->count;
+	if (denied + allowed == 0)
+		printf("of %" PRIu64 " requests of the last day, none would be decided otherwise", i->requests);
+	else
+		printf("of %" PRIu64 " requests of the last day, %" PRIu64 " would be denied that are allowed now, and %" PRIu64 " the other way round",
+		       i->requests, denied, allowed);
+	puts(looks_at_places(i) ? " (countries and autonomous systems left aside)" : "");
+}
+
+void impact_preview(const struct bundle *b)
+{
+	struct impact *i = calloc(1, sizeof *i);
+
+	if (i == NULL)
+		abort();
+	i->history.since_us = clock_wall_us() - DAY_US;
+	if (load_bundle(b, &i->after) == 0 && i->after.image != NULL && load_revision(0, &i->before) == ADMIN_FINE &&
+	    i->before.image != NULL && replay(i) == ADMIN_FINE)
+		print_preview(i);
+	else
+		printf("what it would have decided otherwise in the last day cannot be told\n");
+	impact_free(i);
+}
+
+static int run(struct impact *i, const char *before, const char *what, const char *geoip, const char *asn)
+{
 	json_t *notes;
-	int code = edges == NULL ? admin_fail(ADMIN_REFUSED, "out of memory") : load_one(i, before, &i->before);
+	int code = load_one(i, before, &i->before);
 
 	if (code == ADMIN_FINE)
 		code = load_one(i, what, &i->after);
 	if (code == ADMIN_FINE && load_tables(geoip, asn, &i->before) != 0)
 		code = ADMIN_REFUSED;
-	if (code == ADMIN_FINE) {
-		i->a = (struct policy_context){.image = i->before.image,
-					       .geo = i->before.geo,
-					       .asn = i->before.asn,
-					       .local = i->before.local,
-					       .nlocal = i->before.nlocal,
-					       .own_ports = i->before.own_ports,
-					       .nown_ports = i->before.nown_ports};
-		i->b = i->a;
-		i->b.image = i->after.image;
-		find_edges(i, edges);
-		i->history.take = take;
-		i->history.arg = i;
-		code = history_read(&i->history);
-	}
+	if (code == ADMIN_FINE)
+		code = replay(i);
 	if (code == ADMIN_FINE) {
 		qsort(i->differences, i->ndifferences, sizeof i->differences[0], by_count);
 		notes = notes_of(i);
@@ -418,7 +488,6 @@ static int run(struct impact *i, const char *before, const char *what, const cha
 		json_decref(notes);
 		code = i->differ == 0 ? ADMIN_FINE : ADMIN_REFUSED;
 	}
-	free(edges);
 	return code;
 }
 
@@ -460,13 +529,6 @@ int policy_impact(int argc, char **argv)
 	}
 	if (code < 0)
 		code = run(i, before, argv[optind], geoip, asn);
-	for (size_t n = 0; n < i->ndifferences; n++) {
-		json_decref(i->differences[n]->users);
-		json_decref(i->differences[n]->examples);
-		free(i->differences[n]);
-	}
-	loaded_clear(&i->before);
-	loaded_clear(&i->after);
-	free(i);
+	impact_free(i);
 	return code;
 }

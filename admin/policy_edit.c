@@ -18,6 +18,7 @@
 
 #include "admin/admin.h"
 #include "admin/change.h"
+#include "admin/impact.h"
 #include "common/clock.h"
 
 #define WORDS_MAX 32
@@ -262,6 +263,8 @@ static bool show_meaning(struct editing *e, const struct gathered *g)
 	}
 	loaded_clear(&before);
 	loaded_clear(&after);
+	if (usable)
+		impact_preview(&(struct bundle){(struct bundle_file *)(uintptr_t)g->files, g->count});
 	return usable;
 }
 

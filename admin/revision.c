@@ -18,6 +18,7 @@
 #include "admin/admin.h"
 #include "admin/client.h"
 #include "admin/format.h"
+#include "admin/impact.h"
 #include "admin/policy_load.h"
 
 #define COMMENT_MAX 1023
@@ -322,7 +323,12 @@ static int put(struct gathered *g, const struct revision_options *o, struct poli
 		return admin_fail(ADMIN_REFUSED, "%s", why.text);
 	reply = put_order("policy-apply", 0, o, fd, &code);
 	close(fd);
-	return reply == NULL ? code : finish(reply, o, groups);
+	if (reply == NULL)
+		return code;
+	code = finish(reply, o, groups);
+	if (code == ADMIN_FINE && o->dry_run && !o->json)
+		impact_preview(&(struct bundle){g->files, g->count});
+	return code;
 }
 
 int revision_put(struct gathered *g, const struct revision_options *o)
