@@ -227,7 +227,11 @@ int change_end(struct change *c)
 	int code;
 
 	if (c->edit.count == 0) {
-		printf("nothing is to be changed\n");
+		if (c->options.json)
+			printf("{\"ok\": true, \"changed\": false, \"revision\": %" PRId64 "}\n",
+			       format_number(json_object_get(c->base.reply, "revision"), "revision"));
+		else
+			printf("nothing is to be changed\n");
 		return ADMIN_FINE;
 	}
 	g = change_make(c, c->options.dry_run && !c->options.json);

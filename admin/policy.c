@@ -19,6 +19,7 @@
 #include "admin/revision.h"
 #include "admin/suggest.h"
 #include "common/clock.h"
+#include "policy/ast.h"
 #include "policy/policy.h"
 
 enum { EXIT_FINE = 0, EXIT_REFUSED = 1, EXIT_USAGE = 2 };
@@ -416,6 +417,9 @@ static int answer(const struct question *q, const struct loaded *l)
 		return EXIT_REFUSED;
 	fputs(text, stdout);
 	free(text);
+	for (const struct ast_statement *s = q->json ? NULL : l->tree->first; s != NULL; s = s->next)
+		if (s->kind == AST_RULE && !ast_is_rule(s))
+			printf("(rule %s is disabled, and was not looked at)\n", s->name->text);
 	if (d.verdict == POLICY_RESOLVE && !q->json)
 		printf("(what its addresses bring is told with --resolves ADDRESS)\n");
 	return d.verdict == POLICY_DENY ? EXIT_REFUSED : EXIT_FINE;

@@ -118,24 +118,27 @@ static int list(struct order *o)
 	return ADMIN_FINE;
 }
 
+/* A policy holds no control bytes.  What else could mislead at a terminal is escaped there, and nowhere else: a file gets what an
+ * import reads again. */
 static void print_value(const struct ast_value *v, void *arg)
 {
 	char safe[4 * AST_ENTRY_MAX + 4];
+	const bool *terminal = arg;
 
-	(void)arg;
-	printf("%s%s\n", v->set ? "@" : "", format_safe(v->text, safe, sizeof safe));
+	printf("%s%s\n", v->set ? "@" : "", *terminal ? format_safe(v->text, safe, sizeof safe) : v->text);
 }
 
 static int show(struct order *o)
 {
 	const struct ast_statement *s = change_find(&o->change, AST_SET, o->name);
+	bool terminal = isatty(STDOUT_FILENO);
 
 	if (s == NULL)
 		return ADMIN_REFUSED;
 	for (const struct ast_value *v = s->values.first; v != NULL; v = v->next)
-		print_value(v, NULL);
+		print_value(v, &terminal);
 	if (s->list != NULL)
-		ast_each_entry(s->list, print_value, NULL);
+		ast_each_entry(s->list, print_value, &terminal);
 	return ADMIN_FINE;
 }
 

@@ -85,6 +85,8 @@ def test_rules(g, echo):
     shown = json.loads(g.ctl("rule", "list", "--json").out)
     assert [(r["name"], r["disabled"]) for r in shown] == [("closed", True), ("servers", False), ("loopback", False)]
     assert "disabled deny" in g.ctl("rule", "list").out
+    assert "(rule closed is disabled, and was not looked at)" in g.ctl("policy", "explain", "127.0.0.3").out
+    assert json.loads(g.ctl("rule", "disable", "closed", "--json").out) == {"ok": True, "changed": False, "revision": g.revision()}
     g.ctl("rule", "enable", "closed")
     assert texts(g)[0] == TEXT
     assert code(g, echo, "127.0.0.3") == socks.NOT_ALLOWED
@@ -134,6 +136,10 @@ def test_sets(g, echo):
     listed = {s["name"]: s for s in json.loads(g.ctl("set", "list", "--json").out)}
     assert listed["servers"]["values"] == 3 and listed["servers"]["file"].endswith("lists/servers") and listed["closed"]["used_by"] == 1
 
+    g.ctl("set", "create", "names", "domain", "b\u00fccher.example", "xn--bcher-kva.test")
+    g.write("shown", g.ctl("set", "show", "names").out)
+    g.ctl("set", "import", "names", g.path("shown"), "--replace")
+    g.ctl("set", "delete", "names")
     g.ctl("set", "create", "extra", "domain", ".example.com")
     assert 'set extra domain { .example.com }\n' in texts(g)[0]
     g.ctl("set", "delete", "extra")
