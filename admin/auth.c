@@ -12,7 +12,7 @@
 #include "admin/options.h"
 
 static const char usage[] =
-	"usage: gatewayctl auth list [--format table|json]\n"
+	"usage: gatewayctl auth list [--json]\n"
 	"       gatewayctl auth unlock [--client ADDRESS|PREFIX] [--user USER]\n"
 	"       gatewayctl auth forget USER | --all\n"
 	"\n"
@@ -27,13 +27,17 @@ struct words {
 
 static int parse(int argc, char **argv, struct words *w)
 {
+	bool json = false;
+
 	*w = (struct words){.format = "table"};
 	const struct admin_option options[] = {
-		{"client", NULL, &w->client}, {"user", NULL, &w->user}, {"format", NULL, &w->format}, {"all", &w->all, NULL}, {0}};
+		{"client", NULL, &w->client}, {"user", NULL, &w->user}, {"format", NULL, &w->format}, {"all", &w->all, NULL}, {"json", &json, NULL}, {0}};
 	int code = admin_options(argc, argv, usage, options);
 
 	if (code >= 0)
 		return code;
+	if (json)
+		w->format = "json";
 	w->verb = optind < argc ? argv[optind++] : "";
 	bool list = strcmp(w->verb, "list") == 0, forget = strcmp(w->verb, "forget") == 0, unlock = strcmp(w->verb, "unlock") == 0;
 

@@ -44,7 +44,7 @@ static const struct row {
 	const char *options, *what;
 } grammar[] = {
 	{"status", NULL, "json", NULL},
-	{"reload", NULL, "force strict", NULL},
+	{"reload", NULL, "force strict json", NULL},
 	{"policy", "check", "json strict geoip=@file groups=@file", "@file"},
 	{"policy", "fmt", "", "@file"},
 	{"policy", "test", "json", "@file"},
@@ -92,12 +92,12 @@ static const struct row {
 	{"session", "kill", FILTERS " all reason=@none yes dry-run json", "@filter"},
 	{"session", "block", FILTERS " for=15m|1h|1d reason=@none yes dry-run json", "@filter"},
 	{"session", "blocks", "json", NULL},
-	{"session", "unblock", "", "@block"},
+	{"session", "unblock", "json", "@block"},
 	{"session", "watch", "sort=rate|bytes|age interval=@none", "@filter"},
 	{"top", NULL, "sort=rate|bytes|age interval=@none", "@filter"},
 	{"drain", NULL, "undo wait json", NULL},
 	{"log", "level", "", "error|warning|info|debug"},
-	{"auth", "list", "format=table|json", NULL},
+	{"auth", "list", "json", NULL},
 	{"auth", "unlock", "client=@none user=@user", NULL},
 	{"auth", "forget", "all", "@user"},
 	{"audit", "query", AUDIT_ROWS, NULL},

@@ -9,18 +9,19 @@
 #include "admin/format.h"
 #include "admin/options.h"
 
-static const char usage[] = "usage: gatewayctl reload [--force] [--strict]\n"
+static const char usage[] = "usage: gatewayctl reload [--force] [--strict] [--json]\n"
 			    "\n"
 			    "Reads the configured policy file again, checks and compiles it, and puts it into force.\n"
 			    "A bad policy changes nothing.\n"
 			    "\n"
 			    "  --force   also when the active revision did not come from that file\n"
-			    "  --strict  refuse a policy that has warnings\n";
+			    "  --strict  refuse a policy that has warnings\n"
+			    "  --json    the answer as one JSON object\n";
 
 int admin_reload(int argc, char **argv)
 {
-	bool force = false, strict = false;
-	int code = admin_options(argc, argv, usage, (struct admin_option[]){{"force", &force, NULL}, {"strict", &strict, NULL}, {0}});
+	bool force = false, strict = false, json = false;
+	int code = admin_options(argc, argv, usage, (struct admin_option[]){{"force", &force, NULL}, {"strict", &strict, NULL}, {"json", &json, NULL}, {0}});
 
 	if (code >= 0)
 		return code;
@@ -31,12 +32,17 @@ int admin_reload(int argc, char **argv)
 
 	if (reply == NULL)
 		return code;
-	client_show_notes(reply);
+	if (!json)
+		client_show_notes(reply);
 	code = json_is_true(json_object_get(reply, "ok")) ? ADMIN_FINE : ADMIN_REFUSED;
-	if (code == ADMIN_FINE)
+	if (json) {
+		json_dumpf(reply, stdout, JSON_COMPACT);
+		putchar('\n');
+	} else if (code == ADMIN_FINE) {
 		printf("policy revision %" PRId64 " is active\n", format_number(reply, "revision"));
-	else
+	} else {
 		client_show_refusal(reply);
+	}
 	json_decref(reply);
 	return code;
 }

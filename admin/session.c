@@ -26,7 +26,7 @@ static const char usage[] =
 	"       gatewayctl session kill FILTER ... --reason TEXT [--yes] [--dry-run] [--json]\n"
 	"       gatewayctl session block FILTER ... --for TIME --reason TEXT [--yes] [--dry-run] [--json]\n"
 	"       gatewayctl session blocks [--json]\n"
-	"       gatewayctl session unblock N\n"
+	"       gatewayctl session unblock N [--json]\n"
 	"       gatewayctl session watch [FILTER ...]      (gatewayctl top)\n"
 	"\n"
 	"list   shows sessions that live; kill ends them, and says so in their records\n"
@@ -626,7 +626,12 @@ static int unblock(struct words *w)
 	reply = client_ask(json_pack("{s:s, s:I}", "command", "session-unblock", "block", (json_int_t)id), NULL, &code);
 	if (reply == NULL)
 		return code;
-	printf("block %" PRId64 " is no more\n", id);
+	if (w->json) {
+		json_dumpf(reply, stdout, JSON_COMPACT);
+		putchar('\n');
+	} else {
+		printf("block %" PRId64 " is no more\n", id);
+	}
 	if (json_is_false(json_object_get(reply, "saved")))
 		fputs("that could not be saved: it comes back with the gateway's next restart, see its log\n", stderr);
 	code = say_later(reply);
