@@ -577,6 +577,12 @@ static void finish_next(struct audit_store *s)
 	s->unfinished = 0;
 }
 
+void audit_store_finish_now(struct audit_store *s)
+{
+	s->finish_after_us = 0;
+	finish_next(s);
+}
+
 bool audit_store_finishing(const struct audit_store *s)
 {
 	return s->finisher > 0 || s->unfinished != 0;

@@ -52,6 +52,8 @@ bool audit_store_is_full(const struct audit_store *s);
 /* Outside a batch, about once a second: seals the epoch and begins the next when it is time, and sees to segments that
  * are written no more.  0 or -1, to be tried again. */
 int audit_store_tick(struct audit_store *s, struct err *why);
+/* Outside a batch: goes on with segments that are written no more, at once. */
+void audit_store_finish_now(struct audit_store *s);
 /* Segments that are written no more are still being made into plain files with their indexes. */
 bool audit_store_finishing(const struct audit_store *s);
 /* Keeps the write-ahead log short; to be called now and then outside a batch.  0 or -1. */

@@ -59,6 +59,7 @@ struct retention {
 	json_t *result;		/* told once the child has ended: then the next may be ordered */
 	char by[64], what[160]; /* in words: older than what, which classes */
 	int64_t before_us;
+	uint32_t unfinished; /* segments that were left out, since they are no plain files yet */
 };
 
 /* ---- answers ----------------------------------------------------------------------------------------------------- */
@@ -151,6 +152,10 @@ static int change_hold(struct retention *r, bool place, const json_t *request, c
 
 	if (name == NULL || (place && !json_is_object(filter)))
 		return err_set(why, "the request has no name of a hold, or no filter");
+	/* What is being pruned does not know of it. */
+	if (r->fd >= 0 && !r->dry_run)
+		return err_set(why, "the audit is being pruned, and would not know of the change: order it again when that "
+				    "is done");
 	if (catch_up(r, why) != 0)
 		return -1;
 	if ((place ? audit_holds_place(&r->holds, name, filter, by, why) : audit_holds_release(&r->holds, name, why)) !=
@@ -235,7 +240,7 @@ static void finish_prune(struct retention *r, bool good, const uint64_t n[COUNTS
 {
 	json_t *counts = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "rows", (json_int_t)n[0], "held", (json_int_t)n[1],
 				   "segments", (json_int_t)n[2], "rewritten", (json_int_t)n[3], "skipped",
-				   (json_int_t)n[4], "bytes", (json_int_t)n[5]);
+				   (json_int_t)(n[4] + r->unfinished), "bytes", (json_int_t)n[5]);
 	char reason[AUDIT_TEXT_MAX], before[AUDIT_TIME_TEXT_MAX];
 	struct err why = {.text = ""};
 
@@ -376,8 +381,10 @@ static int read_order(struct retention *r, const json_t *request, struct audit_p
 		return -1;
 	if (hold != NULL && !audit_holds_stands(&r->holds, hold))
 		return err_set(why, "the hold that this prune counts on does not stand: nothing was pruned");
+	audit_store_finish_now(r->store);
 	audit_store_status(r->store, &status);
 	order->below = status.unfinished != 0 ? status.unfinished : status.segment;
+	r->unfinished = status.segment - order->below;
 	order->before_us = clock_wall_us() - keep_us;
 	order->dry_run = r->dry_run = json_is_true(json_object_get(request, "dry_run"));
 	order->holds = r->holds.filters;
