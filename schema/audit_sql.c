@@ -25,7 +25,8 @@
 #define PAGE_US 50000
 /* Steps of SQLite's machine between two looks at the clock. */
 #define LOOK_EVERY 2000
-#define TEXT_BYTES_MAX (1024 * 1024)
+/* Of one text: what a function does to it is one step, between two looks at the clock. */
+#define TEXT_BYTES_MAX (128 * 1024)
 
 const char audit_sql_columns[] =
 	"id INTEGER, time TEXT, time_us INTEGER, event TEXT, verdict TEXT, session TEXT, client TEXT, client_port INTEGER, "
