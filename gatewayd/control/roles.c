@@ -12,8 +12,8 @@
 #include "common/log.h"
 #include "gatewayd/control/internal.h"
 
-/* The kernel's bound on the groups of a process is 65536; who has more than these is known by the first of them. */
-#define GROUPS_READ 4096
+/* The kernel's bound on the groups of a process (NGROUPS_MAX): where there is less room, it tells none of them. */
+#define GROUPS_READ 65536
 /* Refusals of one command to one user that get a row of their own, of each window. */
 #define REFUSED_ROWS 5
 #define REFUSED_WINDOW_S 10
