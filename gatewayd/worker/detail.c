@@ -13,6 +13,7 @@
 #include "common/text.h"
 #include "gatewayd/worker/gss.h"
 #include "gatewayd/worker/session.h"
+#include "gatewayd/worker/socks4.h"
 #include "gatewayd/worker/udp.h"
 #include "gatewayd/worker/worker.h"
 
@@ -123,12 +124,13 @@ static void put_principal(json_t *root, const struct session *s)
 void detail_write(const struct session *s, const struct policy_image *image, const struct policy_decision *d, struct audit_event *e)
 {
 	json_t *root = json_object();
+	char claimed[4 * SOCKS4_TEXT_MAX + 4];
 
 	set_unless_empty(root, "candidates", candidates(s, image));
 	set_unless_empty(root, "groups", groups(s->groups));
 	put_principal(root, s);
 	if (s->claimed != NULL)
-		json_object_set_new(root, "claimed_user", json_string(s->claimed));
+		json_object_set_new(root, "claimed_user", json_string(text_escape(s->claimed, strlen(s->claimed), claimed, sizeof claimed)));
 	set_unless_empty(root, "monitors", monitors(image, d));
 	if (s->setup->ncandidates == 0)
 		put_place(root, s->worker, &e->address.addr);

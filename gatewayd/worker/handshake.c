@@ -326,15 +326,18 @@ static enum front_result read_request(struct session *s, size_t *used, struct fr
 {
 	struct setup *setup = s->setup;
 	struct socks4_user claimed = {0};
-	char shown[4 * SOCKS4_TEXT_MAX + 4];
 	enum front_result result;
 
 	if (s->protocol == PROTOCOL_SOCKS5)
 		return socks5_read_request(setup->in, setup->in_len, used, &setup->request, why);
 	result = socks4_read_request(setup->in, setup->in_len, used, &setup->request, &claimed, why);
-	if (result != FRONT_MORE && claimed.len > 0)
-		s->claimed = strdup(text_escape(claimed.text, claimed.len, shown, sizeof shown));
-	return result;
+	if (result == FRONT_MORE || claimed.len == 0)
+		return result;
+	s->claimed = strndup((const char *)claimed.text, claimed.len); /* policy is asked about these bytes */
+	if (s->claimed != NULL)
+		return result;
+	*why = (struct front_refusal){.reason = REASON_FAULT, .detail = "out of memory"};
+	return FRONT_REFUSE;
 }
 
 static bool request(struct session *s)

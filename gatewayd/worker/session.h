@@ -180,7 +180,7 @@ struct session {
 	uint16_t port;
 	enum policy_command command;
 	char *user, *name, *rule; /* malloc'd, NULL: absent */
-	char *claimed; /* SOCKS4 user id, escaped: never a log-in */
+	char *claimed; /* SOCKS4 user id, its bytes as they came: never a log-in, and to be escaped where it is told */
 };
 
 TAILQ_HEAD(session_list, session);

@@ -10,6 +10,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/text.h"
 #include "gatewayd/steering.h"
 #include "gatewayd/worker/asked.h"
 #include "gatewayd/worker/recent.h"
@@ -150,7 +151,7 @@ static void describe(struct session *s, int64_t now_us, struct steering_row *row
 	row->event.duration_us = age_us(s, now_us);
 	row->event.time_us = clock_wall_us() - row->event.duration_us;
 	snprintf(row->state, sizeof row->state, "%s", session_state_name(s->state));
-	snprintf(row->claimed, sizeof row->claimed, "%s", s->claimed == NULL ? "" : s->claimed);
+	text_escape(s->claimed, s->claimed == NULL ? 0 : strlen(s->claimed), row->claimed, sizeof row->claimed);
 	row->idle_us = now_us - s->active_us;
 	row->rate = rate_of(s, now_us);
 	row->flows = s->association == NULL ? 0 : s->association->nflows;

@@ -1,5 +1,6 @@
 """SOCKS4 and 4a: CONNECT and BIND, their replies, and a user id that is a claim and never a log-in."""
 
+import json
 import socket
 
 import pytest
@@ -89,6 +90,22 @@ def test_a_rule_may_leave_socks4_out(gateway, echo):
         assert c.request("127.0.0.1", echo.port, user="ann") == socks.REJECTED4
     with g.session("127.0.0.1", echo.port, user=None) as c:
         assert c.code == socks.OK
+
+
+@pytest.mark.parametrize("claim", ["b\\c", "j\u00f6rg", "b\\x5cc"])
+def test_a_rule_is_asked_about_a_claim_as_it_was_made(gateway, echo, claim):
+    """What is shown of it is escaped; what is decided is not, now and when it is decided again."""
+    g = open4(gateway, policy=f'rule no deny claimed-user "{claim}"\nrule loopback allow to cidr 127.0.0.0/8\ndefault deny\n')
+    with g.client4() as c:
+        assert c.request("127.0.0.1", echo.port, user=claim.encode()) == socks.REJECTED4
+    row = g.row(event="denied")
+    assert row["rule"] == "no" and row["detail"]["claimed_user"].isascii(), row
+    done = g.ctl("audit", "why", "--json", row["session"])
+    assert json.loads(done.out)[0]["same"] is True, done.out
+    with g.client4() as c:
+        assert c.request("127.0.0.1", echo.port, user=claim.encode() + b"x") == socks.GRANTED4
+        shown, = [json.loads(line) for line in g.ctl("session", "list", "--json").out.splitlines()]
+        assert shown["claimed_user"] == row["detail"]["claimed_user"] + "x", shown
 
 
 @pytest.mark.hostile
