@@ -34,20 +34,22 @@
 struct side {
 	struct flow *flow;
 	int from, to;
-	struct event *read_event, *write_event;
+	struct event *read_event;
+	void (*on_room)(evutil_socket_t fd, short what, void *arg);
 	const char *from_reset, *to_reset; /* reasons for the record */
 };
 
+static void on_server_writable(evutil_socket_t fd, short what, void *arg);
+static void on_client_writable(evutil_socket_t fd, short what, void *arg);
+
 static struct side up(struct session *s)
 {
-	return (struct side){&s->up, s->client_fd, s->server_fd, &s->client_read, &s->server_write, "client reset",
-			     "server reset"};
+	return (struct side){&s->up, s->client_fd, s->server_fd, &s->client_read, on_server_writable, "client reset", "server reset"};
 }
 
 static struct side down(struct session *s)
 {
-	return (struct side){&s->down, s->server_fd, s->client_fd, &s->server_read, &s->client_write, "server reset",
-			     "client reset"};
+	return (struct side){&s->down, s->server_fd, s->client_fd, &s->server_read, on_client_writable, "server reset", "client reset"};
 }
 
 enum step { STEP_ON, STEP_WAIT, STEP_OVER };
@@ -59,10 +61,24 @@ static void note_carried(struct session *s, struct side *d, size_t len)
 	session_carried(s, s->active_us);
 }
 
-static void wait_for_room(struct side *d)
+static enum step wait_for_room(struct session *s, struct side *d)
 {
+	if (d->flow->room == NULL)
+		d->flow->room = event_new(s->worker->base, d->to, EV_WRITE, d->on_room, s);
+	if (d->flow->room == NULL) {
+		session_end(s, "out of memory", true);
+		return STEP_OVER;
+	}
 	event_del(d->read_event);
-	event_add(d->write_event, NULL);
+	event_add(d->flow->room, NULL);
+	return STEP_WAIT;
+}
+
+static void read_on(struct side *d)
+{
+	event_free(d->flow->room);
+	d->flow->room = NULL;
+	event_add(d->read_event, NULL);
 }
 
 /* Sends what it can; keeps the rest and waits for room. */
@@ -100,8 +116,7 @@ static enum step deliver(struct session *s, struct side *d, const uint8_t *data,
 		d->flow->off += (uint32_t)sent;
 	}
 	d->flow->len = (uint32_t)(len - sent);
-	wait_for_room(d);
-	return STEP_WAIT;
+	return wait_for_room(s, d);
 }
 
 /* The sender has finished: the receiver hears of it once it has everything. */
@@ -214,10 +229,8 @@ static enum step push(struct session *s, struct side *d)
 	}
 	if (sent > 0)
 		note_carried(s, d, sent);
-	if (pipe->len > 0) {
-		wait_for_room(d);
-		return STEP_WAIT;
-	}
+	if (pipe->len > 0)
+		return wait_for_room(s, d);
 	pipes_put(&s->worker->pipes, &d->flow->pipe);
 	return STEP_ON;
 }
@@ -292,7 +305,7 @@ static void drain(struct session *s, struct side *d)
 
 	if (f->pipe != NULL) {
 		if (push(s, d) == STEP_ON)
-			event_add(d->read_event, NULL);
+			read_on(d);
 		return;
 	}
 	if (deliver(s, d, f->pending + f->off, f->len) != STEP_ON)
@@ -305,11 +318,15 @@ static void drain(struct session *s, struct side *d)
 	if (f->eof)
 		finish_direction(s, d);
 	else
-		event_add(d->read_event, NULL);
+		read_on(d);
 }
 
 void relay_free(struct session *s)
 {
+	if (s->up.room != NULL)
+		event_free(s->up.room);
+	if (s->down.room != NULL)
+		event_free(s->down.room);
 	free(s->up.pending);
 	free(s->down.pending);
 	pipes_put(&s->worker->pipes, &s->up.pipe);
@@ -425,17 +442,14 @@ void relay_watch_server(struct session *s)
 
 void relay_start(struct session *s, const uint8_t *early, size_t len)
 {
-	struct event_base *base = s->worker->base;
 	struct side d = up(s);
 
 	/* A BIND's client had another reader. */
 	if (s->command != POLICY_CONNECT) {
 		event_del(&s->client_read);
-		event_assign(&s->client_read, base, s->client_fd, EV_READ | EV_PERSIST, on_client_readable, s);
-		event_assign(&s->server_read, base, s->server_fd, EV_READ | EV_PERSIST, on_server_readable, s);
+		event_assign(&s->client_read, s->worker->base, s->client_fd, EV_READ | EV_PERSIST, on_client_readable, s);
+		event_assign(&s->server_read, s->worker->base, s->server_fd, EV_READ | EV_PERSIST, on_server_readable, s);
 	}
-	event_assign(&s->client_write, base, s->client_fd, EV_WRITE, on_client_writable, s);
-	event_assign(&s->server_write, base, s->server_fd, EV_WRITE, on_server_writable, s);
 	if (!event_pending(&s->server_read, EV_READ, NULL))
 		event_add(&s->server_read, NULL);
 	if (!event_pending(&s->client_read, EV_READ, NULL))

@@ -283,7 +283,7 @@ static void close_fd(int *fd, bool reset)
 
 static void forget_events(struct session *s)
 {
-	struct event *events[] = {&s->client_read, &s->client_write, &s->server_read, &s->server_write, &s->timer};
+	struct event *events[] = {&s->client_read, &s->server_read, &s->timer};
 
 	for (size_t i = 0; i < sizeof events / sizeof *events; i++)
 		if (event_initialized(events[i]))
@@ -299,9 +299,9 @@ static void session_free(struct session *s, bool reset)
 	gss_free(s);
 	limits_done(s);
 	forget_events(s);
+	relay_free(s);
 	close_fd(&s->client_fd, reset);
 	close_fd(&s->server_fd, reset);
-	relay_free(s);
 	free(s->user);
 	free(s->name);
 	free(s->rule);

@@ -135,6 +135,7 @@ struct relay_pipe;
 struct flow {
 	uint8_t *pending;
 	struct relay_pipe *pipe;
+	struct event *room; /* waits for the receiver; made when it must be waited for */
 	uint32_t off, len;
 	bool eof;  /* the sender has finished */
 	bool shut; /* and the receiver has been told */
@@ -156,7 +157,7 @@ struct session {
 	enum protocol protocol;
 	int client_fd, server_fd;
 	struct endpoint client;
-	struct event client_read, client_write, server_read, server_write, timer;
+	struct event client_read, server_read, timer;
 	struct flow up, down; /* client to destination, and back */
 	int64_t accepted_us, granted_us, active_us; /* monotonic */
 	int64_t checked_us;      /* when its bytes were recorded last, or it was granted */
