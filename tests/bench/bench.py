@@ -525,12 +525,14 @@ class Bench:
                 table.add("fdatasync", (time.perf_counter() - began) * 1e3)
 
     def workers(self):
-        """What sharing costs: the same work with more workers, all on the one CPU."""
-        setup = Table("workers-setup", "Set-up by number of workers", "us", "1 worker")
-        bulk = Table("workers-bulk", "Bulk, 16 streams, by number of workers", "CPU s/GiB", "1 worker")
+        """What sharing costs: the same work for each of more workers, all on the one CPU."""
+        setup = Table("workers-setup", "Set-up by number of workers, 64 connections at a time for each", "us", "1 worker")
+        bulk = Table("workers-bulk", "Bulk by number of workers, 16 streams for each", "CPU s/GiB", "1 worker")
         several = {f"{n} worker{'s' if n > 1 else ''}": Gatewayd(f"workers{n}", self.dir, self.sink, workers=n) for n in (1, 2, 4, 8)}
-        self.rounds(setup, {n: (p.group, "setup", [*p.arguments(), f"to={TARGET}:{self.sink}", "n=64"]) for n, p in several.items()}, 1e-3)
-        self.rounds(bulk, {n: (p.group, "bulk", [*p.arguments(), f"to={TARGET}:{self.sink + 1}", "n=16"]) for n, p in several.items()}, 1e-9)
+        self.rounds(setup, {n: (p.group, "setup", [*p.arguments(), f"to={TARGET}:{self.sink}", f"n={64 * int(n.split()[0])}"])
+                            for n, p in several.items()}, 1e-3)
+        self.rounds(bulk, {n: (p.group, "bulk", [*p.arguments(), f"to={TARGET}:{self.sink + 1}", f"n={16 * int(n.split()[0])}"])
+                           for n, p in several.items()}, 1e-9)
         for p in several.values():
             p.close()
 
@@ -543,7 +545,7 @@ class Bench:
         loads = []
         try:
             for label, sizes in (("100 idle", [100]), (f"{self.a.crowd} idle", [self.a.crowd // 4] * 4)):
-                loads += [Load("idle", *options, f"n={n}", "sources=64").ready() for n in sizes]
+                loads += [Load("idle", *options, f"n={n}", "sources=64", "targets=16").ready() for n in sizes]
                 held = p.gateway.status()["sessions"] if "sessions" in p.gateway.status() else None
                 for _ in range(self.a.rounds):
                     r = measure(p.group, "setup", f"seconds={self.a.seconds}", *options, "n=64")
