@@ -81,7 +81,8 @@ char *edit_text(struct policy_edit *e, const struct ast_source *source, size_t *
 	bool touched = false;
 	char *text = NULL;
 
-	qsort(e->pieces, e->count, sizeof e->pieces[0], by_place);
+	if (e->count > 0)
+		qsort(e->pieces, e->count, sizeof e->pieces[0], by_place);
 	for (size_t i = 0; i < e->count; i++) {
 		size += e->pieces[i].source == source ? strlen(e->pieces[i].text) : 0;
 		touched |= e->pieces[i].source == source;
