@@ -3,7 +3,7 @@
 import json
 import os
 
-from harness import geo, socks
+from harness import geo, servers, socks
 
 POLICY = """\
 tz "Europe/Berlin"
@@ -121,3 +121,29 @@ def test_a_difference_is_told(gateway, echo):
         assert code == 1 and what in said[0]["differences"][0]
     code, said = why(g, "--dir", os.path.join(g.state, "audit"), str(other))
     assert code == 0 and any("not the policy" in n for n in said[0]["notes"])
+
+
+def test_flows_and_binds(gateway, server, dnsmasq):
+    """Each destination of an association is a decision of its own, by name or by address; so is what a BIND was granted for."""
+    dns = dnsmasq("--host-record=echo.test,127.0.0.1")
+    target = server(servers.UdpEcho)
+    g = gateway("rule no-dns deny command udp port 53\nrule udp allow command udp to cidr 127.0.0.0/8\n"
+                "rule bind allow command bind to cidr 127.0.0.0/8\ndefault deny\n",
+                listener_commands=["connect", "udp", "bind"], resolver=[dns.address])
+    with g.associate() as a:
+        assert a.echo("echo.test", target.port, b"1") and a.echo("127.0.0.1", target.port, b"2")
+        a.send("127.0.0.1", 53, b"no")
+        denied = g.wait_rows(1, event="denied")[0]
+    with g.client() as c:
+        c.greet(socks.PASSWORD)
+        c.login("ann", "ann-pass")
+        assert c.request("127.0.0.1", 80, socks.BIND) == socks.OK
+        bound = [r for r in g.rows(event="open") if r["command"] == "bind"][0]
+    code, said = why(g, denied["session"])
+    assert code == 0 and [s["row"]["event"] for s in said] == ["flow", "flow", "denied"] and all(s["same"] for s in said), said
+    assert [s["explanation"]["decision"]["rule"] for s in said] == ["udp", "udp", "no-dns"]
+    code, said = why(g, bound["session"])
+    assert code == 0 and said[0]["same"] and said[0]["explanation"]["decision"]["rule"] == "bind", said
+    opened = [r for r in g.rows(event="open") if r["command"] == "udp"][0]
+    code, said = why(g, str(opened["id"]))
+    assert code == 1  # it decides nothing: no destination was named
