@@ -85,7 +85,7 @@ static void send_status(struct worker *w)
 				   (json_int_t)c->login_failed, "bytes_up", (json_int_t)c->bytes_up, "bytes_down",
 				   (json_int_t)c->bytes_down, "audit_waiting",
 				   (json_int_t)recording_waiting(w->recording), "max_sessions", (json_int_t)w->max_sessions);
-	char text[2048];
+	char text[4096];
 
 	json_object_set_new(status, "ended_by_policy", json_integer((json_int_t)w->live.ended));
 	if (w->draining)

@@ -123,13 +123,13 @@ def test_who_may_less_does_not_keep_administrators_out(peopled):
     script = """
 import socket, sys
 path, n = sys.argv[1], int(sys.argv[2])
-held, refused = [], 0
+held = []
 for _ in range(n):
     s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     s.settimeout(60)
     s.connect(path)
     held.append(s)
-print("held", flush=True)
+print(held[-1].recv(4096).decode(), flush=True)
 sys.stdin.read()
 """
     import subprocess
@@ -141,12 +141,11 @@ sys.stdin.read()
             p = subprocess.Popen([sys.executable, "-I", "-c", script, peopled.socket, "40"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                  cwd="/", **people.identity(who))
             holders.append(p)
-            assert p.stdout.readline() == b"held\n"
+            said = p.stdout.readline()  # to the last of them, at once: the first may be let go of in ten seconds
+            assert b"too many connections" in said, said
         assert peopled.status()["revision"] == 1
         reply, = people.ask(peopled, "administrator", [{"command": "policy-head"}])
         assert reply["ok"], reply
-        reply, = people.ask(peopled, "viewer", [{"command": "policy-head"}])
-        assert not reply["ok"] and "too many connections" in reply["error"], reply
     finally:
         for p in holders:
             p.communicate()
