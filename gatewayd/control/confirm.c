@@ -11,8 +11,9 @@
 #include "common/log.h"
 #include "gatewayd/control/internal.h"
 
-/* A rollback that fails (no compiler can be started, say) is tried again. */
+/* A rollback that fails (no compiler can be started, say) is tried again, and then more and more seldom. */
 #define AGAIN_S 5
+#define AGAIN_MAX_S 300
 
 static void arm(struct control *c, int64_t wait_us)
 {
@@ -46,14 +47,29 @@ void confirm_look(struct control *c)
 
 static void on_rolled_back(struct control *c, const struct policy_result *r, void *arg)
 {
+	struct confirm *k = &c->confirm;
+	int wait;
+
 	(void)arg;
 	control_log_notes(r->notes);
 	if (r->ok) {
+		k->failing = 0;
 		log_warning("nobody confirmed the policy in time: it is rolled back, as revision %u", r->revision);
 		return;
 	}
-	log_error("nobody confirmed revision %u in time, and it cannot be rolled back: %s; it is tried again", c->policy.revision, r->error);
-	arm(c, AGAIN_S * 1000000);
+	if (k->failing != k->trial.revision)
+		k->fails = 0;
+	k->failing = k->trial.revision;
+	wait = k->fails < 6 ? AGAIN_S << k->fails : AGAIN_MAX_S;
+	k->fails++;
+	log_error("nobody confirmed revision %u in time, and it cannot be rolled back: %s; it is tried again in %d s", c->policy.revision,
+		  r->error, wait);
+	arm(c, wait * INT64_C(1000000));
+}
+
+bool confirm_failed_before(const struct control *c)
+{
+	return c->confirm.failing != 0 && c->confirm.failing == c->confirm.trial.revision;
 }
 
 static void roll_back(struct control *c)

@@ -160,6 +160,8 @@ struct confirm {
 	struct policy_trial trial;
 	int64_t ends_us; /* monotonic */
 	struct event timer;
+	uint32_t failing; /* the revision whose rollback has failed; 0: none */
+	unsigned fails;	  /* how often, one after the other */
 };
 
 enum table_kind { TABLE_COUNTRY, TABLE_ASN, TABLES };
@@ -350,6 +352,8 @@ void confirm_init(struct control *c);
 /* Another revision is in force, or may be. */
 void confirm_look(struct control *c);
 void confirm_order(struct client *client, const json_t *request);
+/* Has the rollback of what is on trial failed before?  It is recorded once. */
+bool confirm_failed_before(const struct control *c);
 /* NULL: nothing is on trial. */
 json_t *confirm_status(const struct control *c);
 

@@ -107,7 +107,7 @@ static void end(struct change *ch, const char *error)
 	}
 	if (error != NULL && ch->order.kind == ORDER_START)
 		give_up(ch, error);
-	if (error != NULL && !ch->order.dry_run) {
+	if (error != NULL && !ch->order.dry_run && !(ch->order.unconfirmed && confirm_failed_before(c))) {
 		snprintf(text, sizeof text, "refused: %s", error);
 		control_record(c, AUDIT_POLICY, &ch->order.author, c->policy.revision, text);
 	}

@@ -520,6 +520,34 @@ def test_a_trial_outlives_every_process(gateway, how):
     assert [r["reason"] for r in g.wait_rows(1, event="policy", revision=3)][0].startswith("revision 3 is in force")
 
 
+def test_a_trial_whose_rollback_fails(gateway):
+    """It is tried again, more and more seldom, and recorded once; when it can be, it is."""
+
+    def store(sql):
+        subprocess.run(["sqlite3", os.path.join(g.state, "policy", "policy.db"), sql], check=True)
+
+    g = gateway(clock=True)
+    apply(g, POLICY + "# tried\n", "--confirm", "1h")
+    until = log(g)[0]["trial"]["until_us"]
+    g.stop()
+    store("UPDATE content SET text = CAST(text || x'0a' AS BLOB) WHERE id = (SELECT content FROM revision WHERE id = 1)")
+    g.set_time(datetime.datetime.fromtimestamp(until / 1e6 + 1, datetime.timezone.utc).replace(tzinfo=None).isoformat())
+    g.start()
+    wait.until(lambda: "it is tried again in 5 s" in g.log(), "it fails")
+    for again in (10, 20):
+        # What ends a change looks again at once.
+        g.ctl("policy", "rollback", "99", check=False)
+        wait.until(lambda s=again: f"it is tried again in {s} s" in g.log(), "it fails again", 60)
+    assert g.revision() == 2
+    wait.until(lambda: any("99" in r["reason"] for r in g.rows(event="policy")), "what was refused is recorded")
+    failed = [r for r in g.rows(event="policy") if r["reason"].startswith("refused: ") and "99" not in r["reason"]]
+    assert len(failed) == 1 and "damaged" in failed[0]["reason"], failed
+    g.stop()
+    store("UPDATE content SET text = CAST(substr(text, 1, length(text) - 1) AS BLOB) WHERE id = (SELECT content FROM revision WHERE id = 1)")
+    g.start()
+    assert rolled_back(g, 3)[0]["source"] == "unconfirmed"
+
+
 def test_no_trial_is_longer_than_it_was_ordered(gateway):
     """A clock that is set back while nobody looks."""
     g = gateway(clock=True)
