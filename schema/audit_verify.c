@@ -81,9 +81,10 @@ struct verifier {
 	struct open_set open;
 	struct declared *declared;
 	size_t ndeclared, declared_room;
+	size_t *mine, nmine;			 /* of them, those of rows of this segment */
 	uint32_t declared_segment;		 /* has been read up to there */
 	int64_t declared_entry;			 /* and this is the last one that was seen */
-	uint32_t looked_segment;		 /* for which it was read again */
+	uint32_t looked_segment;		 /* for which they were read and chosen */
 	int64_t begins_behind;			 /* the last entry of what was pruned as a whole */
 	bool some_pruned;			 /* rows of this segment */
 	char holds[AUDIT_HOLDS_DIGEST_TEXT_MAX]; /* those that stand, as was recorded last; "": not known */
@@ -330,12 +331,11 @@ static int pruned_up_to(struct verifier *v, uint32_t segment, bool *pruned, stru
 
 static bool row_declared(struct verifier *v, int64_t id)
 {
-	for (size_t i = v->ndeclared; i-- > 0;) {
-		struct declared *d = &v->declared[i];
+	for (size_t i = v->nmine; i-- > 0;) {
+		struct declared *d = &v->declared[v->mine[i]];
 		int64_t at = id - d->p.first;
 
-		if (d->p.whole || d->p.segment != v->segment || at < 0 || at / 8 >= (int64_t)d->p.nbytes ||
-		    (d->bits[at / 8] >> (at % 8) & 1) == 0)
+		if (at < 0 || at / 8 >= (int64_t)d->p.nbytes || (d->bits[at / 8] >> (at % 8) & 1) == 0)
 			continue;
 		d->used = true;
 		return true;
@@ -343,18 +343,34 @@ static bool row_declared(struct verifier *v, int64_t id)
 	return false;
 }
 
+/* Those that tell of rows of this segment. */
+static int choose_declared(struct verifier *v, struct err *why)
+{
+	size_t *mine;
+
+	if (load_declared(v, why) != 0)
+		return -1;
+	mine = reallocarray(v->mine, v->ndeclared + 1, sizeof *mine);
+	if (mine == NULL)
+		return err_set(why, "out of memory");
+	v->mine = mine;
+	v->nmine = 0;
+	for (size_t i = 0; i < v->ndeclared; i++)
+		if (!v->declared[i].p.whole && v->declared[i].p.segment == v->segment)
+			v->mine[v->nmine++] = i;
+	return 0;
+}
+
 /* A row that the chain knows is not there: 1 it was pruned, 0 not, -1. */
 static int was_pruned(struct verifier *v, int64_t id, struct err *why)
 {
-	bool pruned = row_declared(v, id);
+	bool pruned;
 
 	/* This file was opened before: what was pruned from it had been declared by then. */
-	if (!pruned && v->looked_segment != v->segment) {
-		v->looked_segment = v->segment;
-		if (load_declared(v, why) != 0)
-			return -1;
-		pruned = row_declared(v, id);
-	}
+	if (v->looked_segment != v->segment && choose_declared(v, why) != 0)
+		return -1;
+	v->looked_segment = v->segment;
+	pruned = row_declared(v, id);
 	v->out->pruned += pruned;
 	v->some_pruned |= pruned;
 	return pruned;
@@ -384,6 +400,7 @@ static void declared_clear(struct verifier *v)
 	for (size_t i = 0; i < v->ndeclared; i++)
 		free(v->declared[i].bits);
 	free(v->declared);
+	free(v->mine);
 }
 
 /* The recorder's own words about holds and pruning: what was pruned, was pruned under the holds that stood. */
