@@ -45,7 +45,7 @@ def test_one_image_a_worker(gateway, echo, geo_database):
 
 @pytest.mark.root
 def test_a_session_keeps_the_image_that_it_was_decided_by(gateway):
-    g = gateway(POLICY, workers=1, listener_commands=["connect", "bind"])
+    g = gateway(POLICY, workers=1, listener_commands=["connect", "bind"], live_sessions="keep")
     worker = g.pids("worker")[0]
     first = mapped(worker)
     with g.client() as c:
@@ -58,3 +58,17 @@ def test_a_session_keeps_the_image_that_it_was_decided_by(gateway):
         now = mapped(worker)
         assert len(now) == 2 and set(first) < set(now), "the BIND's image and the newest, and none between"
     wait.until(lambda: len(mapped(worker)) == 1 and not set(first) & set(mapped(worker)), "the first image is gone with the BIND")
+
+
+@pytest.mark.root
+def test_a_session_that_is_decided_again_keeps_the_image_no_longer(gateway):
+    g = gateway(POLICY, workers=1, listener_commands=["connect", "bind"])
+    worker = g.pids("worker")[0]
+    first = mapped(worker)
+    with g.client() as c:
+        c.greet(socks.PASSWORD)
+        c.login("ann", "ann-pass")
+        assert c.request("127.0.0.1", 80, command=socks.BIND) == socks.OK
+        g.write_policy(POLICY + "# another\n")
+        g.reload()
+        wait.until(lambda: len(mapped(worker)) == 1 and not set(first) & set(mapped(worker)), "the waiting BIND is decided by the newest")
