@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "gatewayd/recording.h"
 #include "gatewayd/worker/asked.h"
 #include "gatewayd/worker/session.h"
 #include "gatewayd/worker/steer.h"
@@ -18,6 +19,8 @@
 #define SLICE_US 1000
 /* Wall time may be set: whoever waits for a moment looks now and then whether it has passed. */
 #define LOOK_US 1000000
+/* Between looks whether the recorder has caught up. */
+#define PAUSE_US 5000
 
 /* ---- time ------------------------------------------------------------------------------------------------------------- */
 
@@ -277,14 +280,22 @@ unsigned live_try(const struct policy_context *ctx, struct session *s, live_refu
 
 /* ---- all of them ------------------------------------------------------------------------------------------------------ */
 
+/* Ends make rows.  The recorder is given the time in which it has to catch up with a grant, too; longer than that nobody who is
+ * refused lives on because of it. */
+static bool must_wait(const struct worker *w)
+{
+	return !recording_has_room(w->recording) && clock_mono_us() - w->live.began_us < (int64_t)w->config->audit_timeout_ms * 1000;
+}
+
 static void on_slice(evutil_socket_t fd, short what, void *arg)
 {
 	struct worker *w = arg;
 	struct live *l = &w->live;
 	int64_t began = clock_mono_us(), took = 0;
+	bool waits = false;
 
 	(void)fd, (void)what;
-	while (l->at != NULL && took < SLICE_US) {
+	while (l->at != NULL && took < SLICE_US && !(waits = must_wait(w))) {
 		struct session *s = l->at;
 
 		l->at = TAILQ_NEXT(s, next);
@@ -296,7 +307,7 @@ static void on_slice(evutil_socket_t fd, short what, void *arg)
 	if (took > l->longest_us)
 		l->longest_us = took < UINT32_MAX ? (uint32_t)took : UINT32_MAX;
 	if (l->at != NULL)
-		evtimer_add(&l->slice, &(struct timeval){0});
+		evtimer_add(&l->slice, &(struct timeval){.tv_usec = waits ? PAUSE_US : 0});
 }
 
 void live_changed(struct worker *w)

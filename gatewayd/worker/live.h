@@ -3,7 +3,8 @@
  * ends, after the policy's time of grace, and the record of its end says by which rule and revision.
  *
  * All are visited in slices, between which the loop serves everybody; whoever gets its turn before (a grant that is about to be
- * told, a datagram) is decided on the spot. */
+ * told, a datagram) is decided on the spot.  While the recorder does not keep up with their ends, the next slice waits, for as long as
+ * a grant would at most (audit-timeout). */
 #pragma once
 
 #include <event2/event_struct.h>

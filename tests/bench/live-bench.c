@@ -12,8 +12,10 @@
 
 #include "common/clock.h"
 #include "gatewayd/worker/gss.h"
+#include "gatewayd/worker/recent.h"
 #include "gatewayd/worker/resolver.h"
 #include "gatewayd/worker/session.h"
+#include "gatewayd/worker/steer.h"
 #include "gatewayd/worker/udp.h"
 #include "gatewayd/worker/worker.h"
 
@@ -52,6 +54,30 @@ void session_arm(struct session *s, int64_t after_us)
 void grant_start(struct session *s, const struct policy_decision *d)
 {
 	(void)s, (void)d;
+}
+
+const char *steer_blocked(const struct session *s, const char *name, const struct addr *address, uint16_t port, const char *rule,
+			  const struct name *aliases, size_t naliases)
+{
+	(void)s, (void)name, (void)address, (void)port, (void)rule, (void)aliases, (void)naliases;
+	return NULL;
+}
+
+bool steer_still_unblocked(struct session *s)
+{
+	(void)s;
+	return true;
+}
+
+void recent_decided(struct worker *worker, const struct policy_decision *d)
+{
+	(void)worker, (void)d;
+}
+
+bool recording_has_room(const struct recording *r)
+{
+	(void)r;
+	return true;
 }
 
 bool connect_again(struct session *s)

@@ -1,5 +1,5 @@
 check_PROGRAMS += tests/unit/test_conf tests/unit/test_recording tests/unit/test_fold tests/unit/test_socks4 tests/unit/test_socks5 tests/unit/test_hosts \
-	tests/unit/test_gss_frame tests/unit/test_sandbox tests/unit/test_steering \
+	tests/unit/test_gss_frame tests/unit/test_sandbox tests/unit/test_steering tests/unit/test_live \
 	tests/unit/test_reply tests/unit/test_asked tests/unit/test_pool tests/unit/test_pipes tests/unit/test_resolver
 GATEWAYD_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CMOCKA_CFLAGS) $(EVENT_CFLAGS) $(SODIUM_CFLAGS) $(CONFUSE_CFLAGS) $(CARES_CFLAGS)
 
@@ -18,6 +18,10 @@ tests_unit_test_fold_LDADD = schema/libschema.a common/libcommon.a $(SCHEMA_LIBS
 tests_unit_test_steering_SOURCES = tests/unit/test_steering.c gatewayd/steering.c
 tests_unit_test_steering_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS) $(JANSSON_CFLAGS)
 tests_unit_test_steering_LDADD = schema/libschema.a common/libcommon.a $(SCHEMA_LIBS) $(EVENT_LIBS) $(CMOCKA_LIBS)
+
+tests_unit_test_live_SOURCES = tests/unit/test_live.c gatewayd/worker/live.c gatewayd/worker/reply.c
+tests_unit_test_live_CPPFLAGS = $(gatewayd_gatewayd_CPPFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_test_live_LDADD = common/libcommon.a $(EVENT_LIBS) $(CMOCKA_LIBS)
 
 tests_unit_test_recording_SOURCES = tests/unit/test_recording.c gatewayd/recording.c
 tests_unit_test_recording_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS)
