@@ -137,12 +137,12 @@ def test_slow_syncs_are_shared(shimmed, echo):
     assert granted(g, echo)
     g.wait_rows(1, event="ended")
     before = g.status()["audit"]["commits"]
-    slow(g, 300)
+    slow(g, 500)
     with concurrent.futures.ThreadPoolExecutor(40) as pool:
         assert sum(pool.map(lambda _: granted(g, echo), range(40))) == 40
     g.wait_rows(41, event="ended")
     slow(g, 0)
-    assert g.status()["audit"]["commits"] - before < 40
+    assert g.status()["audit"]["commits"] - before < 2 * 40  # of three rows each
     g.stop()
     verify(g, key)
 
@@ -150,14 +150,19 @@ def test_slow_syncs_are_shared(shimmed, echo):
 def test_syncs_slower_than_anybody_waits(shimmed, echo):
     g = shimmed(audit_timeout=1000)
     key = take_key(g)
-    assert granted(g, echo)
+    must_grant(g, echo)
     slow(g, 2500)
     with g.session("127.0.0.1", echo.port, timeout=30) as c:
         assert c.code == socks.FAILURE
     slow(g, 0)
-    wait.until(lambda: granted(g, echo), "service", deadline=60)
+    must_grant(g, echo)
     g.stop()
     verify(g, key)
+
+
+def must_grant(g, echo):
+    """Sooner or later: on a busy machine a commit may take longer than the gateway waits for it."""
+    wait.until(lambda: granted(g, echo), "service", deadline=60)
 
 
 # ---- descriptors -----------------------------------------------------------------------------------------------------
@@ -169,14 +174,14 @@ def test_recorder_out_of_descriptors(shimmed, echo):
     g.set_time("2026-11-20 12:00:00")
     g.start()
     key = take_key(g)
-    served = granted(g, echo)
-    g.wait_rows(served, event="ended")
+    must_grant(g, echo)
+    g.wait_rows(1, event="ended")
     exhausted = os.path.join(g.state, "audit", "no-descriptors")
     with open(exhausted, "w", encoding="ascii"):
         pass
     g.set_time("2026-11-21 12:00:00")
-    served += sum(granted(g, echo) for _ in range(3))
-    assert served == 4
+    for _ in range(3):
+        must_grant(g, echo)
     assert "the next segment of the audit cannot be begun" in g.log() and "Too many open files" in g.log()
     assert g.status()["audit"]["segments"] == 1 and g.status()["audit"]["state"] == "ok"
     # A recorder that cannot even begin is tried again, and nothing is granted meanwhile.
@@ -185,9 +190,9 @@ def test_recorder_out_of_descriptors(shimmed, echo):
     with g.session("127.0.0.1", echo.port, timeout=30) as c:
         assert c.code == socks.FAILURE
     os.unlink(exhausted)
-    wait.until(lambda: granted(g, echo), "service", deadline=60)
+    must_grant(g, echo)
     wait.until(lambda: g.status()["audit"]["segments"] == 2, "a segment")
-    assert len(g.rows("--limit", "0", event="open")) >= served + 1
+    assert len(g.rows("--limit", "0", event="open")) >= 5
     g.stop()
     verify(g, key)
 
