@@ -188,6 +188,16 @@ static void print_sessions(const json_t *reply, FILE *out)
 		fprintf(out, "and %" PRId64 " more\n", more);
 }
 
+/* As many as a request holds. */
+static json_t *first_notes(const struct policy_diagnostics *d)
+{
+	json_t *notes = diagnostics_json(d);
+
+	while (json_array_size(notes) > 20)
+		json_array_remove(notes, json_array_size(notes) - 1);
+	return notes;
+}
+
 /* True if whoever sits at the terminal says so. */
 static bool is_agreed(int64_t ended)
 {
@@ -199,8 +209,10 @@ static bool is_agreed(int64_t ended)
 }
 
 /* The reply to an order.  Who can be asked is asked before sessions end: then it is ordered again, for the revision that was in
- * force and for so many sessions as were shown.  given: -1, or what goes along. */
-static json_t *put_order(const char *command, uint32_t revision, const struct revision_options *given_options, int given, int *code)
+ * force and for so many sessions as were shown.  here: what was found on this machine, for the gateway to keep; NULL.  given: -1, or what goes
+ * along. */
+static json_t *put_order(const char *command, uint32_t revision, const struct revision_options *given_options,
+			 const struct policy_diagnostics *here, int given, int *code)
 {
 	struct revision_options o = *given_options;
 	bool can_ask = !o.yes && !o.has_max && !o.json && !o.dry_run && isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
@@ -210,6 +222,8 @@ static json_t *put_order(const char *command, uint32_t revision, const struct re
 		request = order(command, &o);
 		if (revision > 0)
 			json_object_set_new(request, "revision", json_integer(revision));
+		if (here != NULL)
+			json_object_set_new(request, "found", first_notes(here));
 		reply = client_order(request, given, code);
 		if (reply == NULL || !can_ask || json_is_true(json_object_get(reply, "ok")) ||
 		    !json_is_true(json_object_get(reply, "ends_too_many")))
@@ -241,19 +255,11 @@ static void tell_ended(const json_t *reply, const struct revision_options *o)
 	}
 }
 
-/* Tells what the gateway said to an order (taken over), and what was found here besides. */
-static int finish(json_t *reply, const struct revision_options *o, const struct policy_diagnostics *here)
+/* Tells what the gateway said to an order (taken over). */
+static int finish(json_t *reply, const struct revision_options *o)
 {
 	bool ok = json_is_true(json_object_get(reply, "ok"));
 
-	if (here != NULL && here->count > 0) {
-		json_t *notes = diagnostics_json(here);
-
-		json_array_extend(json_object_get(reply, "diagnostics"), notes);
-		json_object_set_new(reply, "warnings",
-				    json_integer(format_number(reply, "warnings") + (json_int_t)here->warnings));
-		json_decref(notes);
-	}
 	int64_t revision = format_number(reply, "revision"), warnings = format_number(reply, "warnings");
 
 	if (o->json)
@@ -321,11 +327,11 @@ static int put(struct gathered *g, const struct revision_options *o, struct poli
 	fd = bundle_seal(&(struct bundle){g->files, g->count}, &why);
 	if (fd < 0)
 		return admin_fail(ADMIN_REFUSED, "%s", why.text);
-	reply = put_order("policy-apply", 0, o, fd, &code);
+	reply = put_order("policy-apply", 0, o, groups, fd, &code);
 	close(fd);
 	if (reply == NULL)
 		return code;
-	code = finish(reply, o, groups);
+	code = finish(reply, o);
 	if (code == ADMIN_FINE && o->dry_run && !o->json)
 		impact_preview(&(struct bundle){g->files, g->count});
 	return code;
@@ -365,8 +371,8 @@ int revision_rollback(int argc, char **argv)
 
 	if (read_options(argc, argv, REVISION_LETTERS, 1, &o) != 0 || !revision_number(o.word, &id) || id == 0)
 		return usage();
-	reply = put_order("policy-rollback", id, &o.change, -1, &code);
-	return reply == NULL ? code : finish(reply, &o.change, NULL);
+	reply = put_order("policy-rollback", id, &o.change, NULL, -1, &code);
+	return reply == NULL ? code : finish(reply, &o.change);
 }
 
 int revision_confirm(int argc, char **argv)

@@ -85,6 +85,7 @@ struct policy_order {
 	uint32_t if_active;
 	uint32_t revision; /* ORDER_ROLLBACK: to which */
 	int bundle_fd;     /* ORDER_APPLY: taken over; else -1 */
+	json_t *found;     /* notes of whoever orders it, taken over; NULL: none */
 	struct author author;
 	char comment[POLICY_COMMENT_MAX + 1];
 };

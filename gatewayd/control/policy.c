@@ -383,7 +383,7 @@ static void on_policy_compiled(struct control *c, struct compiled *result, void 
 
 	json_array_extend(ch->notes, result->notes);
 	ch->errors = result->errors;
-	ch->warnings = result->warnings;
+	ch->warnings += result->warnings;
 	if (result->fd < 0 && ch->order.kind == ORDER_START && ch->revision != 0) {
 		fail(ch, "revision %u, which the policy store says is in force, cannot be compiled (move %.200s/policy away to start "
 			 "with the policy file)",
@@ -774,6 +774,7 @@ void policy_change(struct control *c, const struct policy_order *order, policy_d
 		busy.notes = json_array();
 		done(c, &busy, arg);
 		json_decref(busy.notes);
+		json_decref(order->found);
 		if (order->bundle_fd >= 0)
 			close(order->bundle_fd);
 		return;
@@ -782,6 +783,11 @@ void policy_change(struct control *c, const struct policy_order *order, policy_d
 	if (ch == NULL)
 		log_fatal("out of memory");
 	*ch = (struct change){.control = c, .order = *order, .done = done, .arg = arg, .stage = "reading", .notes = json_array(), .source_fd = -1, .image_fd = -1, .former_fd = -1};
+	if (order->found != NULL)
+		json_array_extend(ch->notes, order->found);
+	ch->warnings = (uint32_t)json_array_size(ch->notes);
+	json_decref(order->found);
+	ch->order.found = NULL;
 	if (trial)
 		c->policy.trials++;
 	else

@@ -13,6 +13,7 @@
 #include "common/text.h"
 #include "gatewayd/control/internal.h"
 
+#define FOUND_MAX 20
 #define CONFIRM_MAX_S (24 * 3600)
 /* A page of the log; with the rest of a reply, a datagram holds it. */
 #define LOG_REPLY_BYTES 48000
@@ -36,6 +37,37 @@ static void on_changed(struct control *c, const struct policy_result *r, void *a
 	if (r->error != NULL)
 		json_object_set_new(reply, "error", note_text(r->error, strlen(r->error)));
 	admin_reply(asker, reply, -1);
+}
+
+/* What gatewayctl has found, who knows this machine's groups and its caller's files: kept with the revision like what is found here.
+ * What is not in order is left out. */
+static json_t *read_found(const json_t *given)
+{
+	static const char *const numbers[] = {"line", "column", "caret", "caret_len"};
+	json_t *found = json_array(), *one;
+	size_t i;
+
+	json_array_foreach ((json_t *)(uintptr_t)given, i, one) {
+		const char *code = json_string_value(json_object_get(one, "code"));
+		const char *message = json_string_value(json_object_get(one, "message"));
+		const char *file = json_string_value(json_object_get(one, "file"));
+		const char *excerpt = json_string_value(json_object_get(one, "excerpt"));
+
+		if (code == NULL || strlen(code) > 40 || strspn(code, "abcdefghijklmnopqrstuvwxyz0123456789-") != strlen(code) ||
+		    message == NULL || strlen(message) > 500 || !text_is_plain(message) || json_array_size(found) == FOUND_MAX)
+			continue;
+		note_add(found, code, "%s", message);
+		if (file == NULL || strlen(file) > 1000 || !text_is_plain(file))
+			continue;
+		json_t *note = json_array_get(found, json_array_size(found) - 1);
+
+		json_object_set_new(note, "file", json_string(file));
+		for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++)
+			json_object_set_new(note, numbers[k], json_integer((uint32_t)json_integer_value(json_object_get(one, numbers[k]))));
+		if (excerpt != NULL && strlen(excerpt) <= 500 && text_is_plain(excerpt))
+			json_object_set_new(note, "excerpt", json_string(excerpt));
+	}
+	return found;
 }
 
 /* What orders have in common.  False: the request is malformed, and has been refused. */
@@ -77,6 +109,7 @@ static bool read_order(struct client *client, const json_t *request, struct poli
 	}
 	if (comment != NULL)
 		strcpy(order->comment, comment);
+	order->found = read_found(json_object_get(request, "found"));
 	return true;
 }
 
@@ -101,6 +134,7 @@ void revisions_apply(struct client *client, const json_t *request)
 	if (fd < 0 || fstatfs(fd, &fs) != 0 || fs.f_type != TMPFS_MAGIC) {
 		if (fd >= 0)
 			close(fd);
+		json_decref(order.found);
 		admin_refuse(client, "the request brings no memory file with a policy");
 		return;
 	}
@@ -126,8 +160,12 @@ void revisions_rollback(struct client *client, const json_t *request)
 {
 	struct policy_order order = {.kind = ORDER_ROLLBACK};
 
-	if (read_order(client, request, &order) && read_revision(client, request, &order.revision))
+	if (!read_order(client, request, &order))
+		return;
+	if (read_revision(client, request, &order.revision))
 		policy_change(admin_control(client), &order, on_changed, client);
+	else
+		json_decref(order.found);
 }
 
 /* ---- questions --------------------------------------------------------------------------------------------------------- */

@@ -143,6 +143,7 @@ static size_t decide_candidates(const struct policy_context *ctx, struct session
 	struct policy_decision one;
 	size_t allowed = 0;
 
+	*d = (struct policy_decision){.verdict = POLICY_DENY, .reason = POLICY_BY_DEFAULT, .rule = POLICY_NO_RULE, .detail = ""};
 	for (size_t i = 0; i < setup->ncandidates; i++) {
 		struct candidate *c = &setup->candidates[i];
 

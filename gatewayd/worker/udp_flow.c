@@ -407,7 +407,8 @@ bool flow_still_allowed(struct udp_flow *f)
 		return still_unblocked(f);
 	}
 	f->epoch = w->live.epoch;
-	if (live_grace(w, &f->ends_us))
+	/* Grace is for who has begun. */
+	if (f->datagrams_up + f->datagrams_down > 0 && live_grace(w, &f->ends_us))
 		return true;
 	w->live.ended++;
 	note_decision(f, &d);

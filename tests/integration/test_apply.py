@@ -493,3 +493,27 @@ def test_a_store_that_grows_is_told_of(gateway):
     large = g.status()["policy"]
     assert large["store_large"] and large["store_bytes"] > small["store_bytes"] + 200000 * 17
     assert "the policy store has" in g.ctl("status").out
+
+
+def test_what_gatewayctl_finds_is_kept(gateway):
+    """It alone knows this machine's groups: what it warned of stands with the revision."""
+    g = gateway(BASE, pam_groups_file=None)
+    write(g.path("new.policy"), BASE.replace("allow", "allow group there-is-no-such"))
+    done = apply(g, g.path("new.policy"))
+    assert done.err.count("[unknown-group]") == 1, done.err
+    shown = g.ctl("policy", "show").out
+    assert "new.policy:1:" in shown and "knows no group 'there-is-no-such' [unknown-group]" in shown, shown
+    assert any("unknown-group" in line for line in g.status()["policy"]["warnings"])
+
+
+def test_hostile_findings(gateway):
+    g = gateway(BASE)
+    for found in ("x", 3, {}, [None, 3, [], {}], [{"code": "a b", "message": "m"}], [{"code": "a", "message": "\u001b[2J"}],
+                  [{"code": "a", "message": "m" * 501}], [{"code": "a" * 41, "message": "m"}], [{"code": 3, "message": 4}]):
+        reply, _ = admin.ask(g.socket, {"command": "policy-rollback", "revision": 1, "found": found})
+        assert reply["ok"] and reply["diagnostics"] == [], (found, reply)
+    many = [{"code": "a", "message": "m", "file": "f", "line": -1, "column": 1 << 40, "excerpt": "\n"}] * 60
+    reply, _ = admin.ask(g.socket, {"command": "policy-rollback", "revision": 1, "found": many})
+    assert reply["ok"] and len(reply["diagnostics"]) == 20 and "excerpt" not in reply["diagnostics"][0]
+    reply, _ = admin.ask(g.socket, {"command": "policy-rollback", "revision": "one", "found": many})
+    assert not reply["ok"]
