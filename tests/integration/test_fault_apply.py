@@ -68,6 +68,14 @@ def keeper(g):
     return list(processes.children(g.pids("control")[0]))
 
 
+def ended(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="latin-1") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 class Held:
     """An apply that comes as far as a stage and stays there, since a process that it needs is stopped: the supervisor, who would start
     its compiler; a worker, who would tell which sessions end; control's keeper, who would store it; the recorder, whose word ends it.
@@ -112,6 +120,9 @@ def test_control_killed_at_each_stage(gateway, server, stage):
     pid = g.pids("control")[0]
     held = Held(g, stage, files[1])
     processes.kill(pid)
+    if stage == "storing":
+        # It goes with control, and must not go on a moment before.
+        wait.until(lambda: all(ended(p) for p in held.pids), "the keeper is gone", 60)
     held.go_on()
     code, said = held.end()
     assert code == 3, said
