@@ -27,7 +27,7 @@ static const char usage_text[] =
 	"content as the gateway keeps it.  Values that are in order stay so.\n"
 	"KIND is cidr, domain, regex, port, user, group, country or asn.  show writes one value a line, as import reads them.\n"
 	"\n"
-	"  --replace               what FILE does not hold is removed\n"
+	"  --replace               what FILE does not hold is removed, sets too\n"
 	"  --if-revision N         only if this revision is in force\n"
 	"  --comment TEXT          why, for the log of revisions\n"
 	"  --yes, --max-ended N    live sessions may end, or so many of them\n"
@@ -177,7 +177,7 @@ static int add(struct order *o)
 		if (edit_set_has(s, o->words[i]))
 			admin_fail(0, "set '%s' has '%s' already", o->name, o->words[i]);
 	}
-	edit_set_add(&o->change.edit, s, (const char **)o->words, (size_t)o->n);
+	edit_set_add(&o->change.edit, s, (const char *const *)o->words, (size_t)o->n);
 	return 0;
 }
 
@@ -262,46 +262,6 @@ static const char **read_values(const struct ast_statement *set, const char *pat
 	return values;
 }
 
-static int by_text(const void *a, const void *b)
-{
-	return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-struct leftover {
-	const char **values, **gone;
-	size_t count, ngone;
-};
-
-static void find_gone(const struct ast_value *v, void *arg)
-{
-	struct leftover *l = arg;
-	const char *text = v->text;
-
-	if (v->set || bsearch(&text, l->values, l->count, sizeof *l->values, by_text) != NULL)
-		return;
-	l->gone[l->ngone++] = strdup(text);
-}
-
-/* Takes out what the file does not hold. */
-static void remove_others(struct order *o, const struct ast_statement *s, const char **values, size_t n)
-{
-	struct leftover l = {.values = values, .count = n};
-	const char *missing;
-
-	l.gone = calloc((s->list != NULL ? s->list->count : s->values.count) + 1, sizeof *l.gone);
-	if (l.gone == NULL)
-		abort();
-	qsort(values, n, sizeof *values, by_text);
-	for (const struct ast_value *v = s->values.first; v != NULL; v = v->next)
-		find_gone(v, &l);
-	if (s->list != NULL)
-		ast_each_entry(s->list, find_gone, &l);
-	edit_set_remove(&o->change.edit, s, l.gone, l.ngone, &missing);
-	for (size_t i = 0; i < l.ngone; i++)
-		free((void *)(uintptr_t)l.gone[i]);
-	free(l.gone);
-}
-
 static int import(struct order *o)
 {
 	const struct ast_statement *s = editable(o);
@@ -315,9 +275,7 @@ static int import(struct order *o)
 	for (size_t i = 0; i < n && rc == 0; i++)
 		rc = can_hold(s, values[i]);
 	if (rc == 0) {
-		if (o->replace)
-			remove_others(o, s, values, n);
-		added = edit_set_add(&o->change.edit, s, values, n);
+		added = edit_set_import(&o->change.edit, s, values, n, o->replace);
 		fprintf(stderr, "%s: %zu values, %zu of them new\n", o->words[0], n, added);
 	}
 	for (size_t i = 0; i < n; i++)

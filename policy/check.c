@@ -90,28 +90,12 @@ static void check_country(struct check *c, const struct ast_value *v)
 /* One value that stands for itself, in a set or a condition of that kind of set. */
 static void check_set_value(struct check *c, enum ast_set_kind kind, const struct ast_value *v, bool first)
 {
+	struct value_meaning m;
 	struct err why = {{0}};
-	struct value_range range;
-	struct name name;
-	unsigned flags;
-	uint16_t lo, hi;
-	uint32_t asn;
 
 	switch (kind) {
-	case AST_SET_CIDR:
-		if (value_cidr(v->text, &range, &why) != 0)
-			bad_value(c, v, &why);
-		break;
-	case AST_SET_DOMAIN:
-		if (value_domain(v->text, &name, &flags, &why) != 0)
-			bad_value(c, v, &why);
-		break;
 	case AST_SET_REGEX:
 		check_regex(c, v);
-		break;
-	case AST_SET_PORT:
-		if (value_port(v->text, &lo, &hi, &why) != 0)
-			bad_value(c, v, &why);
 		break;
 	case AST_SET_USER:
 	case AST_SET_GROUP:
@@ -121,8 +105,11 @@ static void check_set_value(struct check *c, enum ast_set_kind kind, const struc
 	case AST_SET_COUNTRY:
 		check_country(c, v);
 		break;
+	case AST_SET_CIDR:
+	case AST_SET_DOMAIN:
+	case AST_SET_PORT:
 	case AST_SET_ASN:
-		if (value_asn(v->text, &asn, &why) != 0)
+		if (value_read(kind, v->text, v->len, &m, &why) != 0)
 			bad_value(c, v, &why);
 		break;
 	}

@@ -170,16 +170,11 @@ static void collect_opening(const struct value_range *part, void *arg)
 	blob_add(arg, part, sizeof *part);
 }
 
-static void collect_range(struct collect *col, const struct ast_value *v, struct err *why, bool *ok)
+static void collect_range(struct collect *col, const struct value_range *r)
 {
-	struct value_range r;
-
-	*ok = value_cidr(v->text, &r, why) == 0;
-	if (!*ok)
-		return;
-	blob_add(&col->items, &r, sizeof r);
+	blob_add(&col->items, r, sizeof *r);
 	if (col->kind == AST_TO_CIDR)
-		guard_openings(&r, col->c->nat64, col->c->nnat64, collect_opening, &col->openings);
+		guard_openings(r, col->c->nat64, col->c->nnat64, collect_opening, &col->openings);
 }
 
 static void add_word(struct collect *col, unsigned flags, const char *text, size_t len)
@@ -191,36 +186,57 @@ static void add_word(struct collect *col, unsigned flags, const char *text, size
 	col->nwords++;
 }
 
-static void collect_word(struct collect *col, const struct ast_value *v)
+static void collect_word(struct collect *col, const char *text, size_t len)
 {
-	add_word(col, 0, v->text, v->len);
+	add_word(col, 0, text, len);
 	if (col->kind == AST_GROUP) {
-		struct img_text t = text_add(col->c, v->text, v->len);
+		struct img_text t = text_add(col->c, text, len);
 
 		blob_add(&col->c->groups, &t, sizeof t);
 	}
 }
 
-static void collect_domain(struct collect *col, const struct ast_value *v, struct err *why, bool *ok)
-{
-	struct name name;
-	unsigned flags;
-
-	*ok = value_domain(v->text, &name, &flags, why) == 0;
-	if (*ok)
-		add_word(col, flags, name.text, name.len);
-}
-
-static void collect_pattern(struct collect *col, const struct ast_value *v)
+static void collect_pattern(struct collect *col, const char *text, size_t len)
 {
 	uint32_t number = section_count(col->c, SEC_PATTERN);
 
-	if (!table_number(&col->c->patterns, v->text, v->len, &number)) {
-		struct img_text t = text_add(col->c, v->text, v->len);
+	if (!table_number(&col->c->patterns, text, len, &number)) {
+		struct img_text t = text_add(col->c, text, len);
 
 		section_add(col->c, SEC_PATTERN, &t);
 	}
 	blob_add(&col->items, &number, sizeof number);
+}
+
+static void collect_meaning(struct collect *col, const struct value_meaning *m)
+{
+	struct img_port port;
+
+	switch (m->kind) {
+	case AST_SET_CIDR:
+		collect_range(col, &m->range);
+		break;
+	case AST_SET_DOMAIN:
+		add_word(col, m->domain.flags, m->domain.name.text, m->domain.name.len);
+		break;
+	case AST_SET_REGEX:
+		collect_pattern(col, m->text.bytes, m->text.len);
+		break;
+	case AST_SET_PORT:
+		port = (struct img_port){.lo = m->ports.lo, .hi = m->ports.hi};
+		blob_add(&col->items, &port, sizeof port);
+		break;
+	case AST_SET_USER:
+	case AST_SET_GROUP:
+		collect_word(col, m->text.bytes, m->text.len);
+		break;
+	case AST_SET_COUNTRY:
+		blob_add(&col->items, &m->country, sizeof m->country);
+		break;
+	case AST_SET_ASN:
+		blob_add(&col->items, &m->asn, sizeof m->asn);
+		break;
+	}
 }
 
 static void collect_window(struct collect *col, const struct ast_value *v, struct err *why, bool *ok)
@@ -259,50 +275,21 @@ static void collect_bits(struct collect *col, const struct ast_value *v, struct 
 static void collect_value(const struct ast_value *v, void *arg)
 {
 	struct collect *col = arg;
-	struct img_port port;
+	int kind = ast_clause_set_kind(col->kind);
+	struct value_meaning m;
 	struct err why = {{0}};
-	uint16_t country;
-	uint32_t asn;
 	bool ok = true;
 
-	switch (col->kind) {
-	case AST_CLIENT:
-	case AST_TO_CIDR:
-		collect_range(col, v, &why, &ok);
-		break;
-	case AST_LISTENER:
-	case AST_USER:
-	case AST_GROUP:
-	case AST_CLAIMED_USER:
-		collect_word(col, v);
-		break;
-	case AST_TO_DOMAIN:
-		collect_domain(col, v, &why, &ok);
-		break;
-	case AST_TO_REGEX:
-		collect_pattern(col, v);
-		break;
-	case AST_PORT:
-		ok = value_port(v->text, &port.lo, &port.hi, &why) == 0;
+	if (kind >= 0) {
+		ok = value_read((enum ast_set_kind)kind, v->text, v->len, &m, &why) == 0;
 		if (ok)
-			blob_add(&col->items, &port, sizeof port);
-		break;
-	case AST_TO_COUNTRY:
-		ok = value_country(v->text, &country, &why) == 0;
-		if (ok)
-			blob_add(&col->items, &country, sizeof country);
-		break;
-	case AST_TO_ASN:
-		ok = value_asn(v->text, &asn, &why) == 0;
-		if (ok)
-			blob_add(&col->items, &asn, sizeof asn);
-		break;
-	case AST_DURING:
+			collect_meaning(col, &m);
+	} else if (col->kind == AST_LISTENER) {
+		collect_word(col, v->text, v->len);
+	} else if (col->kind == AST_DURING) {
 		collect_window(col, v, &why, &ok);
-		break;
-	default:
+	} else {
 		collect_bits(col, v, &why, &ok);
-		break;
 	}
 	if (!ok)
 		refuse(col->c, &v->at, &why);

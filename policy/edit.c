@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "policy/blob.h"
+#include "policy/value.h"
 #include "policy/words.h"
 
 void edit_init(struct policy_edit *e, const struct policy_tree *t)
@@ -384,16 +386,19 @@ char *edit_literal(const char *value)
 
 /* ---- values of sets ------------------------------------------------------------------------------------------------ */
 
-/* What a set holds, in its order: places in the text, and what they mean. */
+/* What a set holds, or is to hold, in its order: places in the text, and what they mean. */
 struct held {
 	const struct ast_statement *set;
 	const struct ast_source *source;
 	struct held_value {
 		const char *text;
 		size_t len, offset, end; /* of what stands in the text, with quotes */
+		size_t key, key_len;	 /* in keys: what it means */
 		bool reference, gone;
 	} * values;
-	const struct held_value **sorted;
+	struct held_value **sorted; /* by their bytes */
+	struct held_value **meant;  /* by what they mean */
+	struct blob keys;
 	size_t count;
 	bool in_order;
 };
@@ -420,45 +425,105 @@ static int by_value(const void *a, const void *b)
 	return order != 0 ? order : (x->offset > y->offset) - (x->offset < y->offset);
 }
 
+static int compare_meant(const struct held *x, const struct held_value *a, const struct held *y, const struct held_value *b)
+{
+	return compare_text((const char *)x->keys.data + a->key, a->key_len, (const char *)y->keys.data + b->key, b->key_len);
+}
+
+static int by_meaning(const void *a, const void *b, void *arg)
+{
+	const struct held_value *x = *(const struct held_value *const *)a, *y = *(const struct held_value *const *)b;
+	int order = compare_meant(arg, x, arg, y);
+
+	return order != 0 ? order : (x > y) - (x < y);
+}
+
+/* What is no value of the kind means its bytes, and equals nothing that is one. */
+static void add_key(struct held *h, struct held_value *v)
+{
+	struct value_meaning m;
+	struct err why;
+	char text[AST_ENTRY_MAX + 1];
+	bool read = !v->reference && v->len < sizeof text;
+
+	v->key = h->keys.len;
+	if (read) {
+		memcpy(text, v->text, v->len); /* one of a list has no end */
+		text[v->len] = '\0';
+		read = value_read(h->set->set_kind, text, v->len, &m, &why) == 0;
+	}
+	blob_add(&h->keys, v->reference ? "@" : read ? "=" : "?", 1);
+	if (read)
+		value_key(&m, &h->keys);
+	else
+		blob_add(&h->keys, v->text, v->len);
+	v->key_len = h->keys.len - v->key;
+}
+
+static void held_alloc(struct held *h, const struct ast_statement *set, size_t count)
+{
+	*h = (struct held){.set = set, .source = set->list != NULL ? set->list->source : set->at.source, .count = count, .in_order = true};
+	h->values = calloc(count + 1, sizeof h->values[0]);
+	h->sorted = calloc(count + 1, sizeof h->sorted[0]);
+	h->meant = calloc(count + 1, sizeof h->meant[0]);
+	if (h->values == NULL || h->sorted == NULL || h->meant == NULL)
+		abort();
+}
+
+/* When all values are there. */
+static void held_sort(struct held *h)
+{
+	for (size_t i = 0; i < h->count; i++) {
+		add_key(h, &h->values[i]);
+		h->sorted[i] = h->meant[i] = &h->values[i];
+		h->in_order &= i == 0 || compare_held(&h->values[i - 1], &h->values[i]) <= 0;
+	}
+	if (!h->in_order)
+		qsort(h->sorted, h->count, sizeof h->sorted[0], by_value);
+	if (h->count > 0)
+		qsort_r(h->meant, h->count, sizeof h->meant[0], by_meaning, h);
+}
+
 static void held_init(struct held *h, const struct ast_statement *set)
 {
 	const struct ast_list *list = set->list;
 	size_t i = 0;
 
-	*h = (struct held){.set = set, .source = list != NULL ? list->source : set->at.source, .in_order = true};
-	h->count = list != NULL ? list->count : set->values.count;
-	h->values = calloc(h->count + 1, sizeof h->values[0]);
-	h->sorted = calloc(h->count + 1, sizeof h->sorted[0]);
-	if (h->values == NULL || h->sorted == NULL)
-		abort();
+	held_alloc(h, set, list != NULL ? list->count : set->values.count);
 	for (const struct ast_value *v = list != NULL ? NULL : set->values.first; v != NULL; v = v->next)
-		h->values[i++] = (struct held_value){v->text, v->len, v->at.offset, v->at.offset + v->at.length, v->set, false};
+		h->values[i++] = (struct held_value){
+			.text = v->text, .len = v->len, .offset = v->at.offset, .end = v->at.offset + v->at.length, .reference = v->set};
 	for (; list != NULL && i < h->count; i++)
-		h->values[i] = (struct held_value){list->source->text + list->entries[i].offset, list->entries[i].len,
-						   list->entries[i].offset, list->entries[i].offset + (size_t)list->entries[i].len, false, false};
-	for (i = 0; i < h->count; i++) {
-		h->sorted[i] = &h->values[i];
-		h->in_order &= i == 0 || compare_held(&h->values[i - 1], &h->values[i]) <= 0;
+		h->values[i] = (struct held_value){.text = list->source->text + list->entries[i].offset,
+						   .len = list->entries[i].len,
+						   .offset = list->entries[i].offset,
+						   .end = list->entries[i].offset + (size_t)list->entries[i].len};
+	held_sort(h);
+}
+
+/* Values that somebody gives for a set.  An "@name" is a reference between braces only: a list has none. */
+static void wanted_init(struct held *w, const struct ast_statement *set, const char *const *values, size_t n, bool literal)
+{
+	held_alloc(w, set, n);
+	for (size_t i = 0; i < n; i++) {
+		bool reference = values[i][0] == '@' && set->list == NULL && !literal;
+
+		/* The place is its number: of two that are the same, the first given comes first. */
+		w->values[i] = (struct held_value){
+			.text = values[i] + reference, .len = strlen(values[i]) - reference, .offset = i, .reference = reference};
 	}
-	if (!h->in_order)
-		qsort(h->sorted, h->count, sizeof h->sorted[0], by_value);
+	held_sort(w);
 }
 
 static void held_clear(struct held *h)
 {
 	free(h->values);
 	free(h->sorted);
+	free(h->meant);
+	blob_clear(&h->keys);
 }
 
-/* An "@name" is a reference between braces only: a list has none. */
-static struct held_value wanted(const struct held *h, const char *value)
-{
-	bool reference = value[0] == '@' && h->set->list == NULL;
-
-	return (struct held_value){.text = value + reference, .len = strlen(value) - reference, .reference = reference};
-}
-
-/* The first in order that is not less. */
+/* The first by its bytes that is not less. */
 static size_t lower(const struct held *h, const struct held_value *v)
 {
 	size_t lo = 0, hi = h->count;
@@ -474,21 +539,41 @@ static size_t lower(const struct held *h, const struct held_value *v)
 	return lo;
 }
 
-static const struct held_value *held_find(const struct held *h, const char *value)
+/* The values of h that mean what v of w does: n of them from the one returned on, in meant. */
+static struct held_value **find_meant(const struct held *h, const struct held *w, const struct held_value *v, size_t *n)
 {
-	struct held_value v = wanted(h, value);
-	size_t at = lower(h, &v);
+	size_t lo = 0, hi = h->count;
 
-	return at < h->count && compare_held(h->sorted[at], &v) == 0 ? h->sorted[at] : NULL;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (compare_meant(h, h->meant[mid], w, v) < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	for (*n = 0; lo + *n < h->count && compare_meant(h, h->meant[lo + *n], w, v) == 0; (*n)++)
+		;
+	return &h->meant[lo];
+}
+
+static bool has_meaning(const struct held *h, const struct held *w, const struct held_value *v)
+{
+	size_t n;
+
+	find_meant(h, w, v, &n);
+	return n > 0;
 }
 
 bool edit_set_has(const struct ast_statement *set, const char *value)
 {
-	struct held h;
+	struct held h, w;
 
 	held_init(&h, set);
-	bool has = held_find(&h, value) != NULL;
+	wanted_init(&w, set, &value, 1, false);
+	bool has = has_meaning(&h, &w, &w.values[0]);
 
+	held_clear(&w);
 	held_clear(&h);
 	return has;
 }
@@ -562,39 +647,45 @@ bool edit_set_can_hold(const struct ast_statement *set, const char *value)
 	return plain;
 }
 
-static int by_text(const void *a, const void *b)
+static void add_value(struct policy_edit *e, const struct held *h, const struct held_value *v, bool literal, bool first)
 {
-	const char *x = *(const char *const *)a, *y = *(const char *const *)b;
+	size_t at = lower(h, v);
+	/* Before the text of a reference there is its mark. */
+	char *written = h->set->list != NULL ? strdup(v->text) : literal ? edit_literal(v->text) : edit_quote(v->text - v->reference);
 
-	/* References come first, as they are compared above. */
-	if ((*x == '@') != (*y == '@'))
-		return *x == '@' ? -1 : 1;
-	return strcmp(x, y);
+	assert(written != NULL);
+	while (h->in_order && at < h->count && h->values[at].gone)
+		at++;
+	if (h->in_order && at < h->count)
+		add_before(e, h, &h->values[at], written);
+	else
+		add_last(e, h, written, first);
+	free(written);
 }
 
-size_t edit_set_add(struct policy_edit *e, const struct ast_statement *set, const char **values, size_t n)
+static size_t add_values(struct policy_edit *e, const struct held *h, const struct held *w, bool literal)
 {
-	struct held h;
 	size_t added = 0;
 
+	for (size_t i = 1; i < w->count; i++)
+		w->meant[i]->gone = compare_meant(w, w->meant[i - 1], w, w->meant[i]) == 0;
+	for (size_t i = 0; i < w->count; i++)
+		if (!w->sorted[i]->gone && !has_meaning(h, w, w->sorted[i])) {
+			add_value(e, h, w->sorted[i], literal, added == 0);
+			added++;
+		}
+	return added;
+}
+
+size_t edit_set_add(struct policy_edit *e, const struct ast_statement *set, const char *const *values, size_t n)
+{
+	struct held h, w;
+
 	held_init(&h, set);
-	qsort(values, n, sizeof values[0], by_text);
-	for (size_t i = 0; i < n; i++) {
-		struct held_value v = wanted(&h, values[i]);
-		size_t at = lower(&h, &v);
+	wanted_init(&w, set, values, n, false);
+	size_t added = add_values(e, &h, &w, false);
 
-		if ((at < h.count && compare_held(h.sorted[at], &v) == 0) || (i > 0 && strcmp(values[i - 1], values[i]) == 0))
-			continue;
-		char *written = set->list != NULL ? strdup(values[i]) : edit_quote(values[i]);
-
-		assert(written != NULL);
-		if (h.in_order && at < h.count)
-			add_before(e, &h, &h.values[at], written);
-		else
-			add_last(e, &h, written, added == 0);
-		free(written);
-		added++;
-	}
+	held_clear(&w);
 	held_clear(&h);
 	return added;
 }
@@ -622,22 +713,48 @@ static void remove_value(struct policy_edit *e, const struct held *h, const stru
 	piece(e, h->source, from, to - from, strdup(""));
 }
 
+static void remove_gone(struct policy_edit *e, const struct held *h)
+{
+	for (size_t i = 0; i < h->count; i++)
+		if (h->values[i].gone)
+			remove_value(e, h, &h->values[i]);
+}
+
 int edit_set_remove(struct policy_edit *e, const struct ast_statement *set, const char *const *values, size_t n, const char **missing)
 {
-	struct held h;
+	struct held h, w;
 
 	*missing = NULL;
 	held_init(&h, set);
+	wanted_init(&w, set, values, n, false);
 	for (size_t i = 0; i < n && *missing == NULL; i++) {
-		const struct held_value *v = held_find(&h, values[i]);
+		size_t found;
+		struct held_value **same = find_meant(&h, &w, &w.values[i], &found);
 
-		if (v == NULL)
+		if (found == 0)
 			*missing = values[i];
-		else
-			h.values[v - h.values].gone = true;
+		for (size_t k = 0; k < found; k++)
+			same[k]->gone = true;
 	}
-	for (size_t i = 0; i < n && *missing == NULL; i++)
-		remove_value(e, &h, held_find(&h, values[i]));
+	if (*missing == NULL)
+		remove_gone(e, &h);
+	held_clear(&w);
 	held_clear(&h);
 	return *missing == NULL ? 0 : -1;
+}
+
+size_t edit_set_import(struct policy_edit *e, const struct ast_statement *set, const char *const *values, size_t n, bool replace)
+{
+	struct held h, w;
+
+	held_init(&h, set);
+	wanted_init(&w, set, values, n, true);
+	for (size_t i = 0; i < h.count; i++)
+		h.values[i].gone = replace && !has_meaning(&w, &h, &h.values[i]);
+	remove_gone(e, &h);
+	size_t added = add_values(e, &h, &w, true);
+
+	held_clear(&w);
+	held_clear(&h);
+	return added;
 }

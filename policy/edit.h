@@ -50,18 +50,22 @@ bool edit_enable(struct policy_edit *e, const struct ast_statement *rule, bool e
 /* moment: a value, as it is written in a policy. */
 void edit_until(struct policy_edit *e, const struct ast_statement *rule, const char *moment);
 
-/* Values of a set: those of its braces, or the entries of its list file.  The order is kept if they are sorted by their bytes;
- * otherwise what is new comes last. */
+/* Values of a set: those of its braces, or the entries of its list file.  Two are one if they mean the same to the compiler, however
+ * they are written: 10.0.0.0/8 is 10.0.0.0-10.255.255.255.  The order is kept if they are sorted by their bytes; otherwise what
+ * is new comes last.
+ *
+ * Values are given as they are meant, without quotes; "@name" is a set. */
 
 /* True if a text can be written as a value of this set and is read as the same again; whether it is one of its kind, checks tell. */
 bool edit_set_can_hold(const struct ast_statement *set, const char *value);
-/* True if it has this very value (not: in a set that it holds). */
+/* True if it has this value (not: in a set that it holds). */
 bool edit_set_has(const struct ast_statement *set, const char *value);
-/* n values as they are meant (edit_quote() can write each), without quotes; "@name" is a set.  Those that are there already are left out: returns how many
- * were not.  The values are sorted, and put in sequence as such. */
-size_t edit_set_add(struct policy_edit *e, const struct ast_statement *set, const char **values, size_t n);
-/* -1 with *missing if it has no such value, and nothing is changed then. */
+/* Adds those that are not there already, and returns how many that were. */
+size_t edit_set_add(struct policy_edit *e, const struct ast_statement *set, const char *const *values, size_t n);
+/* Removes each wherever it stands, however it is written.  -1 with *missing if one is not there, and nothing is changed then. */
 int edit_set_remove(struct policy_edit *e, const struct ast_statement *set, const char *const *values, size_t n, const char **missing);
+/* Adds the values of a list, where "@name" is no set.  replace: what is none of them is removed, sets too. */
+size_t edit_set_import(struct policy_edit *e, const struct ast_statement *set, const char *const *values, size_t n, bool replace);
 /* Days of a window on which nothing begins. */
 void edit_except(struct policy_edit *e, const struct ast_statement *window, const char *date);
 

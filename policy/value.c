@@ -224,6 +224,70 @@ int value_asn(const char *text, uint32_t *number, struct err *why)
 	return 0;
 }
 
+/* ---- any value of a set -------------------------------------------------------------------------------------------- */
+
+int value_read(enum ast_set_kind kind, const char *text, size_t len, struct value_meaning *out, struct err *why)
+{
+	out->kind = kind;
+	switch (kind) {
+	case AST_SET_CIDR:
+		return value_cidr(text, &out->range, why);
+	case AST_SET_DOMAIN:
+		return value_domain(text, &out->domain.name, &out->domain.flags, why);
+	case AST_SET_PORT:
+		return value_port(text, &out->ports.lo, &out->ports.hi, why);
+	case AST_SET_COUNTRY:
+		return value_country(text, &out->country, why);
+	case AST_SET_ASN:
+		return value_asn(text, &out->asn, why);
+	case AST_SET_USER:
+	case AST_SET_GROUP:
+	case AST_SET_REGEX:
+		break;
+	}
+	out->text.bytes = text;
+	out->text.len = len;
+	return 0;
+}
+
+/* The family is the same for both ends. */
+static void range_key(const struct value_range *r, struct blob *out)
+{
+	blob_add(out, &(uint8_t){(uint8_t)r->lo.family}, 1);
+	blob_add(out, r->lo.bytes, addr_len(&r->lo));
+	blob_add(out, r->hi.bytes, addr_len(&r->hi));
+}
+
+void value_key(const struct value_meaning *m, struct blob *out)
+{
+	switch (m->kind) {
+	case AST_SET_CIDR:
+		range_key(&m->range, out);
+		break;
+	case AST_SET_DOMAIN:
+		blob_add(out, &m->domain.flags, sizeof m->domain.flags);
+		blob_add(out, m->domain.name.text, m->domain.name.len);
+		break;
+	case AST_SET_PORT:
+		blob_add(out, &m->ports.lo, sizeof m->ports.lo);
+		blob_add(out, &m->ports.hi, sizeof m->ports.hi);
+		break;
+	case AST_SET_COUNTRY:
+		blob_add(out, &m->country, sizeof m->country);
+		break;
+	case AST_SET_ASN:
+		blob_add(out, &m->asn, sizeof m->asn);
+		break;
+	case AST_SET_USER:
+	case AST_SET_GROUP:
+	case AST_SET_REGEX:
+		blob_add(out, m->text.bytes, m->text.len);
+		break;
+	}
+}
+
+/* ---- words --------------------------------------------------------------------------------------------------------- */
+
 struct choice {
 	const char *word;
 	int value;

@@ -7,6 +7,8 @@
 #include "common/addr.h"
 #include "common/err.h"
 #include "common/name.h"
+#include "policy/ast.h"
+#include "policy/blob.h"
 #include "policy/policy.h"
 
 struct value_range {
@@ -40,6 +42,34 @@ int value_country(const char *text, uint16_t *code, struct err *why);
 bool value_country_assigned(uint16_t code);
 /* "64500", "AS64500" or "unknown" (0): RFC 6793 numbers. */
 int value_asn(const char *text, uint32_t *number, struct err *why);
+
+/* One value of a set, or of a condition that takes values of that kind, as it is decided by: the compiler makes an image of this
+ * and of nothing else. */
+struct value_meaning {
+	enum ast_set_kind kind;
+	union {
+		struct value_range range; /* cidr */
+		struct {		  /* domain */
+			struct name name;
+			unsigned flags;
+		} domain;
+		struct { /* port */
+			uint16_t lo, hi;
+		} ports;
+		uint16_t country;
+		uint32_t asn;
+		struct { /* user, group, regex: their bytes; borrowed */
+			const char *bytes;
+			size_t len;
+		} text;
+	};
+};
+
+/* text is NUL-terminated, len bytes.  A pattern is not compiled: value_regex() tells whether it is one. */
+int value_read(enum ast_set_kind kind, const char *text, size_t len, struct value_meaning *out, struct err *why);
+/* Appends bytes that are equal for two values of one kind exactly if they mean the same, however they are written. */
+void value_key(const struct value_meaning *m, struct blob *out);
+
 int value_method(const char *text, enum policy_method *out, struct err *why);
 /* A bit for each method that is at least as strong: 1 << enum policy_method. */
 /* What the word means in a condition: `gssapi` is all of GSSAPI, whatever its protection. */

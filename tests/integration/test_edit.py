@@ -164,6 +164,36 @@ def test_an_import_is_whole_or_nothing(g, echo):
         assert g.ctl("set", "import", "servers", g.path(path), check=False).returncode == 1
 
 
+TWICE = """set inner cidr { 127.0.0.7 }
+set open cidr { 127.0.0.1 127.0.0.2
+\t127.0.0.1/32   # again
+\t@inner }
+rule open allow to cidr @open
+default deny
+"""
+
+
+def test_a_value_leaves_however_it_is_written(gateway, echo):
+    g = gateway(TWICE)
+    done = g.ctl("set", "add", "open", "127.0.0.1-127.0.0.1")
+    assert "has '127.0.0.1-127.0.0.1' already" in done.err and g.revision() == 1
+    g.ctl("set", "remove", "open", "127.0.0.1")
+    assert g.ctl("set", "show", "open").out == "127.0.0.2\n@inner\n"
+    assert [code(g, echo, f"127.0.0.{n}") for n in (1, 2, 7)] == [socks.NOT_ALLOWED, socks.OK, socks.OK]
+    g.write("new", "127.0.0.2/32\n127.0.0.3\n")
+    g.ctl("set", "import", "open", g.path("new"), "--replace")
+    assert g.ctl("set", "show", "open").out == "127.0.0.2\n127.0.0.3\n"
+    assert [code(g, echo, f"127.0.0.{n}") for n in (1, 2, 3, 7)] == [socks.NOT_ALLOWED, socks.OK, socks.OK, socks.NOT_ALLOWED]
+
+
+def test_an_entry_of_a_list_leaves_however_it_is_written(g, echo):
+    g.ctl("set", "add", "servers", "127.0.0.6/31")
+    assert code(g, echo, "127.0.0.7") == socks.NOT_ALLOWED
+    g.ctl("set", "remove", "servers", "127.0.0.6-127.0.0.7", "127.0.0.5/32")
+    assert texts(g)[2] == LIST.replace("127.0.0.5  # five\n", "")
+    assert code(g, echo, "127.0.0.7") == socks.OK and code(g, echo, "127.0.0.5") == socks.OK
+
+
 def test_windows(g):
     g.ctl("window", "add", "night", "--tz", "Europe/Berlin", "mon-fri", "22:00-06:00", "except", "2026-12-25")
     assert texts(g)[0] == TEXT.replace("18:00 }\n", "18:00 }\nwindow night tz Europe/Berlin { mon-fri 22:00-06:00 except 2026-12-25 }\n")

@@ -24,7 +24,7 @@ tests_unit_test_policy_decide_SOURCES = tests/unit/test_policy_decide.c $(POLICY
 tests_unit_test_policy_decide_CPPFLAGS = $(POLICY_TEST_CPPFLAGS)
 tests_unit_test_policy_decide_LDADD = $(POLICY_TEST_LIBS)
 
-tests_unit_test_policy_edit_SOURCES = tests/unit/test_policy_edit.c
+tests_unit_test_policy_edit_SOURCES = tests/unit/test_policy_edit.c $(POLICY_FIXTURE)
 tests_unit_test_policy_edit_CPPFLAGS = $(POLICY_TEST_CPPFLAGS)
 tests_unit_test_policy_edit_LDADD = $(POLICY_TEST_LIBS)
 

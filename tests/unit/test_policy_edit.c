@@ -13,7 +13,9 @@
 
 #include "policy/ast.h"
 #include "policy/edit.h"
+#include "policy/geo_priv.h"
 #include "policy/policy.h"
+#include "tests/unit/policy_fixture.h"
 
 /* ---- chance ---- */
 
@@ -565,6 +567,212 @@ static void test_texts(void **unused)
 	edited("window w { mon except 2026-12-24 }\n", "window w { mon except 2026-12-24 2026-12-25 }\n", add_holiday);
 }
 
+/* ---- what sets mean ---- */
+
+/* Values of each kind of set that have nothing in common, in several spellings, and a request for each that tells whether it is in
+ * force. */
+#define MEANINGS 4
+
+static const struct kind {
+	const char *word, *condition;
+	struct meaning {
+		const char *probe, *spellings[5];
+	} meanings[MEANINGS];
+} kinds[] = {
+	{"cidr",
+	 "to cidr",
+	 {{"203.0.113.7", {"203.0.113.7", "203.0.113.7/32", "203.0.113.7-203.0.113.7"}},
+	  {"198.51.100.9", {"198.51.100.0/24", "198.51.100.0-198.51.100.255"}},
+	  {"2001:db9::1", {"2001:db9::/32", "2001:0DB9::/32", "2001:db9::-2001:db9:ffff:ffff:ffff:ffff:ffff:ffff"}},
+	  {"2001:db7::1", {"2001:db7::1", "2001:DB7:0::1/128", "2001:db7::1-2001:db7::1"}}}},
+	{"domain",
+	 "to domain",
+	 {{"example.com", {"example.com", "Example.COM", "example.com.", "eXample.com."}},
+	  {"a.example.net", {".example.net", ".EXAMPLE.net", ".example.net."}},
+	  {"a.example.org", {"*.example.org", "*.Example.org."}},
+	  {"xn--bcher-kva.test", {"b\u00fccher.test", "xn--bcher-kva.test", "XN--BCHER-KVA.test", "B\u00fccher.test."}}}},
+	{"regex", "to regex", {{"one.test", {"^one\\.test$"}}, {"two.test", {"two\\..*"}}, {"three.test", {"th.*"}}, {"four.test", {"[f][a-z.]+"}}}},
+	{"port",
+	 "port",
+	 {{"22", {"22", "22-22", "0022", "022-22"}}, {"80", {"80-90", "080-0090"}}, {"443", {"443", "0443"}}, {"65535", {"65535", "65535-65535"}}}},
+	{"user", "user", {{"ann", {"ann"}}, {"Ann", {"Ann"}}, {"@ann", {"@ann"}}, {"a b", {"a b"}}}},
+	{"group", "group", {{"ann", {"ann"}}, {"Ann", {"Ann"}}, {"@ann", {"@ann"}}, {"a#b", {"a#b"}}}},
+	{"country", "to country", {{"192.0.2.1", {"DE", "de", "De"}}, {"192.0.3.1", {"fr", "FR"}}, {"192.0.4.1", {"it", "iT"}}, {"192.0.5.1", {"unknown"}}}},
+	{"asn",
+	 "to asn",
+	 {{"192.0.2.1", {"64500", "AS64500", "as64500", "AS0064500"}}, {"192.0.3.1", {"AS64501", "064501"}}, {"192.0.4.1", {"64502"}}, {"192.0.5.1", {"unknown"}}}},
+};
+
+static const struct geo_step4 countries4[] = {{.from = 0},
+					      {.from = 0xc0000200, .value = 'D' << 8 | 'E'},
+					      {.from = 0xc0000300, .value = 'F' << 8 | 'R'},
+					      {.from = 0xc0000400, .value = 'I' << 8 | 'T'},
+					      {.from = 0xc0000500}};
+static const struct geo_step4 numbers4[] = {
+	{.from = 0}, {.from = 0xc0000200, .value = 64500}, {.from = 0xc0000300, .value = 64501}, {.from = 0xc0000400, .value = 64502}, {.from = 0xc0000500}};
+static const struct geo_step6 nowhere6[] = {{.value = 0}};
+static const struct policy_geo countries = {.steps4 = countries4, .count4 = 5, .steps6 = nowhere6, .count6 = 1};
+static const struct policy_geo numbers = {.steps4 = numbers4, .count4 = 5, .steps6 = nowhere6, .count6 = 1};
+
+static bool is_in_force(const struct policy_image *image, const struct kind *k, const char *probe)
+{
+	bool to = strncmp(k->condition, "to ", 3) == 0, user = strcmp(k->word, "user") == 0, group = strcmp(k->word, "group") == 0;
+	struct policy_context ctx = {.image = image, .geo = &countries, .asn = &numbers};
+	struct policy_request r = {.client = fixture_addr("192.0.2.200"),
+				   .user = user ? probe : "somebody",
+				   .groups = &probe,
+				   .ngroups = group,
+				   .method = POLICY_METHOD_PASSWORD,
+				   .command = POLICY_CONNECT,
+				   .port = strcmp(k->word, "port") == 0 ? (uint16_t)atoi(probe) : 1000};
+	struct addr address = fixture_addr("198.18.255.1"); /* of a name, and in no set */
+	struct policy_decision d;
+	struct name name;
+
+	if (to && !addr_parse(probe, &address)) {
+		name = fixture_name(probe);
+		r.name = &name;
+	} else {
+		r.address = address;
+	}
+	policy_decide_address(&ctx, &r, &address, NULL, 0, &d);
+	return d.verdict == POLICY_ALLOW;
+}
+
+/* The set means what holds says, and nothing else. */
+static void means(const char *text, const struct kind *k, const bool holds[MEANINGS], const char *what)
+{
+	struct fixture f;
+
+	fixture_open(&f, text);
+	for (size_t i = 0; i < MEANINGS; i++)
+		if (is_in_force(f.image, k, k->meanings[i].probe) != holds[i])
+			fail_msg("%s: '%s' is %s force:\n%s", what, k->meanings[i].probe, holds[i] ? "not in" : "in", text);
+	fixture_close(&f);
+}
+
+static const char *spelling(const struct kind *k, size_t meaning)
+{
+	size_t n = 0;
+
+	while (n < 5 && k->meanings[meaning].spellings[n] != NULL)
+		n++;
+	return k->meanings[meaning].spellings[below(n)];
+}
+
+/* A set of up to 12 values, written in any way; held[i]: it says so itself, without the set that it refers to. */
+static void make_set(char *text, size_t size, const struct kind *k, bool held[MEANINGS], size_t referred)
+{
+	FILE *out = fmemopen(text, size, "w");
+	bool refers = referred < MEANINGS;
+
+	assert_non_null(out);
+	if (refers) {
+		char *written = edit_literal(spelling(k, referred));
+
+		fprintf(out, "set other %s { %s }\n", k->word, written);
+		free(written);
+	}
+	fprintf(out, "set s %s {", k->word);
+	for (size_t n = below(12); n > 0; n--) {
+		size_t m = below(MEANINGS);
+		char *written = edit_literal(spelling(k, m));
+
+		held[m] = true;
+		fprintf(out, "%s%s", one_in(3) ? "\n\t" : " ", written);
+		if (one_in(4))
+			fprintf(out, "  # remark\n");
+		free(written);
+		if (refers && one_in(3)) {
+			fprintf(out, " @other");
+			refers = false;
+		}
+	}
+	fprintf(out, "%s }\nrule a allow %s @s\ndefault deny\n", refers ? " @other" : "", k->condition);
+	assert_int_equal(fclose(out), 0);
+}
+
+static char *edited_text(const char *text, const char *const *values, size_t n, bool import, bool replace)
+{
+	struct policy_diagnostics d = {0};
+	struct policy_tree *t = policy_parse("own", text, strlen(text), &d);
+	const struct ast_statement *s = ast_find(t, AST_SET, "s");
+	struct policy_edit e;
+	const char *missing;
+	size_t len;
+
+	assert_int_equal(d.errors, 0);
+	edit_init(&e, t);
+	if (import)
+		edit_set_import(&e, s, values, n, replace);
+	else if (edit_set_remove(&e, s, values, n, &missing) != 0)
+		fail_msg("'%s' is not found:\n%s", missing, text);
+	char *after = edit_text(&e, NULL, &len);
+
+	edit_clear(&e);
+	policy_tree_free(t);
+	return after != NULL ? after : strdup(text);
+}
+
+/* After a removal no spelling of the value is in force, and all else is. */
+static void try_meant_removal(const struct kind *k)
+{
+	char text[4096];
+	bool holds[MEANINGS] = {false};
+	size_t m = below(MEANINGS);
+
+	make_set(text, sizeof text, k, holds, MEANINGS);
+	if (!holds[m] || k->meanings[m].probe[0] == '@')
+		return; /* at a command line, a set */
+	const char *value = spelling(k, m);
+	char *after = edited_text(text, &value, 1, false, false);
+
+	holds[m] = false;
+	means(after, k, holds, "remove");
+	free(after);
+}
+
+/* After an import the set means what it did and the file; after one that replaces, the file. */
+static void try_meant_import(const struct kind *k)
+{
+	char text[4096];
+	bool holds[MEANINGS] = {false}, replace = one_in(2);
+	size_t referred = below(2 * MEANINGS), n = below(6);
+	const char *values[6];
+
+	make_set(text, sizeof text, k, holds, referred);
+	if (referred < MEANINGS)
+		holds[referred] = true;
+	for (size_t i = 0; i < MEANINGS; i++)
+		holds[i] &= !replace;
+	for (size_t i = 0; i < n; i++) {
+		size_t m = below(MEANINGS);
+
+		values[i] = spelling(k, m);
+		holds[m] = true;
+	}
+	char *after = edited_text(text, values, n, true, replace);
+
+	means(after, k, holds, replace ? "replace" : "import");
+	char *again = edited_text(after, values, n, true, replace);
+
+	assert_string_equal(again, after);
+	free(again);
+	free(after);
+}
+
+static void test_meanings(void **unused)
+{
+	(void)unused;
+	for (size_t i = 0; i < 300 * sizeof kinds / sizeof *kinds; i++) {
+		const struct kind *k = &kinds[i % (sizeof kinds / sizeof *kinds)];
+
+		state = 23 + i * 1000003;
+		try_meant_removal(k);
+		try_meant_import(k);
+	}
+}
+
 /* Any bytes: either the same value is read again, or there is no way to write it. */
 static void test_quotes(void **unused)
 {
@@ -631,6 +839,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_texts),
 		cmocka_unit_test(test_quotes),
+		cmocka_unit_test(test_meanings),
 		cmocka_unit_test(test_reading),
 		cmocka_unit_test(test_random_edits),
 	};
