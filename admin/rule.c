@@ -137,8 +137,11 @@ static char *text_with_end(struct order *o, char **name)
 	if (o->until == NULL)
 		return text;
 	moment = quoted_moment(o->until);
-	if (moment != NULL && asprintf(&with, "%s until %s", text, moment) < 0)
-		abort();
+	if (moment != NULL) {
+		with = edit_with_end(text, moment);
+		if (with == NULL)
+			admin_fail(0, "rule '%s' says itself when it ends: it needs no --until", *name);
+	}
 	free(moment);
 	free(text);
 	return with;

@@ -336,6 +336,26 @@ void edit_until(struct policy_edit *e, const struct ast_statement *rule, const c
 		piece(e, rule->at.source, rule->last, 0, joined(" until ", 7, moment, strlen(moment), ""));
 }
 
+char *edit_with_end(const char *text, const char *moment)
+{
+	struct policy_diagnostics d = {0};
+	struct policy_tree *t = policy_parse("the new text", text, strlen(text), &d);
+	struct policy_edit e;
+	char *with = NULL;
+	size_t len;
+
+	assert(d.errors == 0 && t->first != NULL);
+	edit_init(&e, t);
+	if (ast_clause_find(t->first, AST_UNTIL) == NULL) {
+		edit_until(&e, t->first, moment);
+		with = edit_text(&e, NULL, &len);
+	}
+	edit_clear(&e);
+	policy_tree_free(t);
+	policy_diagnostics_free(&d);
+	return with;
+}
+
 void edit_except(struct policy_edit *e, const struct ast_statement *w, const char *date)
 {
 	const struct ast_value *last = w->except.last != NULL ? w->except.last : w->values.last;

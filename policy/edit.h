@@ -49,6 +49,8 @@ void edit_replace(struct policy_edit *e, const struct ast_statement *s, const ch
 bool edit_enable(struct policy_edit *e, const struct ast_statement *rule, bool enabled);
 /* moment: a value, as it is written in a policy. */
 void edit_until(struct policy_edit *e, const struct ast_statement *rule, const char *moment);
+/* The text of a rule, which edit_read() took, with that end: before a remark, if it has one.  malloc'd; NULL if the rule has an end. */
+char *edit_with_end(const char *text, const char *moment);
 
 /* Values of a set: those of its braces, or the entries of its list file.  Two are one if they mean the same to the compiler, however
  * they are written: 10.0.0.0/8 is 10.0.0.0-10.255.255.255.  The order is kept if they are sorted by their bytes; otherwise what

@@ -104,6 +104,18 @@ def test_rules(g, echo):
     assert "# The rest.\nrule loopback deny to cidr 127.0.0.0/8   # for now\n" in texts(g)[0]
 
 
+def test_an_end_goes_before_a_remark(g):
+    rule = "contractor allow group c to domain .github.com # ticket 12"
+    g.ctl("rule", "add", rule, "--until", "2027-12-31")
+    line = "rule contractor allow group c to domain .github.com until 2027-12-31 # ticket 12\n"
+    assert line in texts(g)[0]
+    g.ctl("rule", "replace", rule.replace("12", "13"), "--until", "2027-11-30 18:00")
+    assert line[:-1].replace("2027-12-31 # ticket 12", '"2027-11-30 18:00" # ticket 13') in texts(g)[0]
+    g.ctl("rule", "insert", "other deny port 25#remark", "--until", "2027-12-31", "--first")
+    listed = {r["name"]: r for r in json.loads(g.ctl("rule", "list", "--no-hits", "--json").out)}
+    assert listed["contractor"]["until"] == "2027-11-30 18:00" and listed["other"]["until"] == "2027-12-31"
+
+
 def test_an_edit_goes_to_the_file_that_holds_the_rule(g, echo):
     g.ctl("rule", "disable", "servers")
     assert texts(g) == (TEXT, TEAM.replace("servers deny", "servers disabled deny"), LIST)
@@ -216,6 +228,7 @@ def test_windows(g):
     (["rule", "add", "x allow\nrule y deny"], "not one rule"),
     (["rule", "add", "x", "allow", "to", "cidr", "@nothing"], "nothing"),
     (["rule", "add", "x", "deny", "--until", "tomorrow"], "tomorrow"),
+    (["rule", "add", "x deny until 2027-01-01", "--until", "2027-01-31"], "when it ends"),
     (["rule", "move", "lopback", "--first"], "did you mean 'loopback'?"),
     (["rule", "insert", "x", "deny", "--before", "y"], "no rule 'y'"),
     (["rule", "remove", "loopback", "loopback"], "named twice"),
