@@ -493,6 +493,8 @@ bool audit_filter_matches(const struct audit_filter *f, struct db_stmt *row)
 
 	if ((f->since_us != 0 && time < f->since_us) || (f->until_us != 0 && time >= f->until_us))
 		return false;
+	if (f->id != 0 && (uint64_t)db_i64(row, COL_ID) != f->id)
+		return false;
 	if (f->session != 0 && (uint64_t)db_i64(row, COL_SESSION) != f->session)
 		return false;
 	return row_matches(f, row);

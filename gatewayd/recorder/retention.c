@@ -26,16 +26,22 @@
 #define REAP_MS 5
 
 /* What a class is made of. */
+#define OF_SESSIONS                                                                                                    \
+	(1u << AUDIT_OPEN | 1u << AUDIT_CONNECTED | 1u << AUDIT_ENDED | 1u << AUDIT_FLOW | 1u << AUDIT_FLOW_ENDED |    \
+	 1u << AUDIT_CHECKPOINT | 1u << AUDIT_FLOW_CHECKPOINT)
+#define OF_DENIALS (1u << AUDIT_DENIED)
+#define OF_LOGINS (1u << AUDIT_LOGIN_FAILED | 1u << AUDIT_THROTTLE)
+#define OF_POLICY (1u << AUDIT_POLICY)
+#define OF_ADMIN (1u << AUDIT_ADMIN | 1u << AUDIT_START | 1u << AUDIT_STOP)
+
+_Static_assert((OF_SESSIONS | OF_DENIALS | OF_LOGINS | OF_POLICY | OF_ADMIN) == (1u << AUDIT_KIND_COUNT) - 1,
+	       "a kind of event that is in no class could never be pruned by one");
+
 static const struct {
 	const char *name;
 	uint32_t kinds;
 } classes[] = {
-	{"sessions", 1u << AUDIT_OPEN | 1u << AUDIT_CONNECTED | 1u << AUDIT_ENDED | 1u << AUDIT_FLOW |
-			     1u << AUDIT_FLOW_ENDED | 1u << AUDIT_CHECKPOINT | 1u << AUDIT_FLOW_CHECKPOINT},
-	{"denials", 1u << AUDIT_DENIED},
-	{"logins", 1u << AUDIT_LOGIN_FAILED},
-	{"policy", 1u << AUDIT_POLICY},
-	{"admin", 1u << AUDIT_ADMIN | 1u << AUDIT_START | 1u << AUDIT_STOP},
+	{"sessions", OF_SESSIONS}, {"denials", OF_DENIALS}, {"logins", OF_LOGINS}, {"policy", OF_POLICY}, {"admin", OF_ADMIN},
 };
 
 /* Messages of the child: one of these, then a body. */

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 
-from harness import wait
+from harness import admin, socks, wait
 
 SUMMARY = "The audit is what was recorded."
 
@@ -99,6 +99,32 @@ def test_prune_and_holds(gateway, echo):
     assert verify(g, key)["pruned_segments"] == 3
     done = g.ctl("audit", "verify", "--key", key, "--dir", os.path.join(g.state, "audit"))
     assert SUMMARY in done.out and "rows are pruned, as the audit declares" in done.out
+
+
+def test_who_had_to_wait_and_a_hold_of_one_row(gateway, echo):
+    g = gateway(clock=True, start=False, throttle_user_failures=1, throttle_first_wait=60000)
+    g.set_time("2026-11-01 10:00:00")
+    g.start()
+    for guess in ("one", "two"):
+        with g.client() as c:
+            assert c.greet(socks.PASSWORD) == socks.PASSWORD
+            assert c.login("ann", guess) != 0
+    g.wait_rows(2, event="login-failed")
+    g.wait_rows(1, event="throttle")
+    g.ctl("auth", "unlock")
+    g.wait_rows(2, event="throttle")
+    days(g, echo, 1, 3)
+    plain(g)
+    g.set_time("2026-11-03 18:00:00")
+    ended = g.rows(event="ended", user="ann")[0]
+    placed, _ = admin.ask(g.socket, {"command": "audit-retention", "verb": "place", "name": "one", "filter": {"id": ended["id"]}})
+    assert placed["ok"], placed
+    done = json.loads(g.ctl("audit", "prune", "--keep", "1d", "--class", "logins", "--json").out)
+    assert done["rows"] == 4 and done["held"] == 0
+    assert g.rows(event="throttle") == g.rows(event="login-failed") == []
+    done = json.loads(g.ctl("audit", "prune", "--keep", "1d", "--json").out)
+    assert done["rows"] > 0 and done["held"] == 1
+    assert [r["id"] for r in g.rows() if r["time"] < done["before"]] == [ended["id"]]
 
 
 def test_a_recorder_that_is_killed_while_it_prunes(gateway, echo):
