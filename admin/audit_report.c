@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <libgen.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -216,13 +217,31 @@ static void gather_policy(struct job *job)
 
 static int write_page(FILE *out, const char *page, size_t len, const char *path)
 {
-	bool fine = fwrite(page, 1, len, out) == len;
+	bool fine = fwrite(page, 1, len, out) == len && fflush(out) == 0;
 
-	fine &= out == stdout ? fflush(out) == 0 : fclose(out) == 0;
+	fine = fine && (out == stdout || fsync(fileno(out)) == 0);
+	if (out != stdout && fclose(out) != 0)
+		fine = false;
 	return fine ? ADMIN_FINE : admin_fail(ADMIN_REFUSED, "cannot write %s: %s", path, strerror(errno));
 }
 
-/* Beside its place first, so that nobody files half a report. */
+/* That the name stays, too. */
+static int sync_directory(const char *path)
+{
+	char *copy = strdup(path);
+	int fd, rc;
+
+	if (copy == NULL)
+		return -1;
+	fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	rc = fd < 0 ? -1 : fsync(fd);
+	free(copy);
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+/* Beside its place first, and on stable storage before it has its name, so that nobody files half a report. */
 static int save(const char *path, const char *page, size_t len)
 {
 	char *aside = NULL;
@@ -243,6 +262,8 @@ static int save(const char *path, const char *page, size_t len)
 			code = admin_fail(ADMIN_REFUSED, "cannot make %s: %s", path, strerror(errno));
 		if (code != ADMIN_FINE)
 			unlink(aside);
+		else if (sync_directory(path) != 0)
+			code = admin_fail(ADMIN_REFUSED, "cannot make sure that %s stays where it is: %s", path, strerror(errno));
 	}
 	free(aside);
 	return code;

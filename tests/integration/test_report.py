@@ -1,14 +1,17 @@
 """The report of the audit: what it says, how it looks in a browser, and that nothing in it can be anything but text."""
 
+import errno
 import html.parser
 import os
 import re
 import shutil
+import subprocess
 import time
 
 import pytest
 
 from harness import audits, browser
+from harness.gateway import sanitized
 
 POLICY = """\
 tz "Europe/Berlin"
@@ -170,6 +173,18 @@ def test_integrity_is_told(gateway, echo):
     done, text = make(g, "--key", key, "--dir", audit, check=False)
     assert done.returncode == 1 and "NOT what was recorded" in done.err
     assert "The records are not what was recorded" in text and "was inserted" in text
+
+
+@pytest.mark.skipif(sanitized(), reason="the sanitizers' runtime must be loaded first")
+def test_a_disk_that_does_not_keep_it(gateway, tmp_path):
+    g = gateway()
+    (tmp_path / "shim.c").write_text("#include <errno.h>\nint fsync(int fd) { (void)fd; errno = EIO; return -1; }\n")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "shim.so", tmp_path / "shim.c"], check=True)
+    g.environment["LD_PRELOAD"] = str(tmp_path / "shim.so")
+    os.mkdir(g.path("reports"))
+    done = g.ctl("audit", "report", "-o", g.path("reports", "report.html"), check=False)
+    assert done.returncode == 1 and "cannot write" in done.err and os.strerror(errno.EIO) in done.err, done.err
+    assert os.listdir(g.path("reports")) == []
 
 
 def test_what_is_asked_for(gateway, echo):
