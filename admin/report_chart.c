@@ -17,6 +17,7 @@
 #define BOTTOM 26.0
 #define HEIGHT 240.0
 #define TICKS 4
+#define LABEL 80.0 /* what the longest name of a step takes on the axis of time */
 
 enum { POINT_SESSIONS, POINT_DENIED, POINT_FAILED, POINT_UP, POINT_DOWN };
 
@@ -92,15 +93,19 @@ static const char *step_name(const struct report *r, size_t at, bool brief, char
 static void time_axis(FILE *out, const struct report *r, double y)
 {
 	size_t n = json_array_size(points_of(r)), every = (n + 9) / 10;
-	double width = bar_width(r);
+	double width = bar_width(r), free_from = 0;
 	char text[64];
 
 	for (size_t i = 0; i < n; i += every == 0 ? 1 : every) {
-		double x = LEFT + ((double)i + .5) * width;
-		const char *anchor = x > WIDTH - 30 ? "end" : x < LEFT + 30 && width < 40 ? "start" : "middle";
+		double middle = LEFT + ((double)i + .5) * width;
+		double x = fmin(middle, WIDTH - LABEL / 2);
 
-		fprintf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">%s</text>", x, y, anchor,
+		/* The last is moved to where it is not cut off; there it may be too near to the one before. */
+		if (x - LABEL / 2 < free_from)
+			continue;
+		fprintf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%s</text>", x, y,
 			step_name(r, i, true, text, sizeof text));
+		free_from = x + LABEL / 2;
 	}
 }
 
