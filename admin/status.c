@@ -160,6 +160,7 @@ static void show_audit(const json_t *status)
 }
 
 /* Whatever the authentication says of itself, in one line: its keys are its own. */
+/* What has not happened is not told; --json tells all of it. */
 static void show_auth(const json_t *status)
 {
 	const char *key;
@@ -170,7 +171,7 @@ static void show_auth(const json_t *status)
 	{
 		char name[64], text[256];
 
-		if (json_is_object(value) || json_is_array(value))
+		if (json_is_object(value) || json_is_array(value) || (json_is_integer(value) && json_integer_value(value) == 0))
 			continue;
 		printf("%s%s %s", separator, format_safe(key, name, sizeof name), shown(auth, key, text, sizeof text));
 		separator = ", ";
