@@ -463,7 +463,10 @@ static int fail(const struct audit_sql *s, struct err *why)
 		return err_set(why, "the statement took more than %d s: ask for a shorter time (time_us, time)", (int)(TIME_US / 1000000));
 	if (s->db != NULL && sqlite3_errcode(s->db) == SQLITE_NOMEM)
 		return err_set(why, "the statement takes more memory than %d MB: sort or group less at once", (int)(MEMORY_BYTES >> 20));
-	return err_set(why, "SQL: %.400s", s->db == NULL ? "out of memory" : sqlite3_errmsg(s->db));
+	if (s->db == NULL)
+		return err_set(why, "SQL: out of memory");
+	return err_set(why, "SQL: %.400s%s", sqlite3_errmsg(s->db),
+		       strncmp(sqlite3_errmsg(s->db), "no such ", 8) == 0 ? " (the one table is event; gatewayctl audit sql --help)" : "");
 }
 
 static int confine(struct audit_sql *s)

@@ -72,6 +72,7 @@ def test_nothing_else_than_a_select(gateway):
         done = select(g, sql, "--dir", audit, check=False)
         assert done.returncode == 1, sql
     assert g.rows() == before
+    assert "the one table is event" in select(g, "SELECT * FROM audit", check=False).err
     for wrong in ([], ["SELECT 1", "SELECT 2"], ["--format", "xml", "SELECT 1"], ["--limit", "-1", "SELECT 1"], ["--colour", "SELECT 1"]):
         assert g.ctl("audit", "sql", *wrong, check=False).returncode == 2
     assert g.ctl("audit", "sql", "--help").out.startswith("usage:")
