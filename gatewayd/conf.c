@@ -54,6 +54,8 @@ static const struct option options[] = {
 	OPTION("resolver", ENDPOINTS, resolvers, .text = NULL),
 	OPTION("resolver-timeout", NUMBER, resolver_timeout_ms, .min = 100, .max = 60000, .number = 2000),
 	OPTION("resolver-tries", NUMBER, resolver_tries, .min = 1, .max = 10, .number = 3),
+	OPTION("resolver-cache", NUMBER, resolver_cache, .min = 0, .max = 1 << 18, .number = 4096),
+	OPTION("resolver-cache-longest", NUMBER, resolver_cache_longest_ms, .min = 1000, .max = DAY_MS, .number = 300000),
 	OPTION("search-domain", TEXT, search_domain, .text = ""),
 	OPTION("pam-config-dir", PATH, pam_config_dir, .text = ""),
 	OPTION("pam-groups-file", PATH, pam_groups_file, .text = ""),

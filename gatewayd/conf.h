@@ -60,6 +60,8 @@ struct config {
 	struct endpoint resolvers[CONFIG_RESOLVERS_MAX]; /* none: the system's */
 	size_t nresolvers;
 	unsigned resolver_timeout_ms, resolver_tries;
+	unsigned resolver_cache;	    /* names that a worker remembers; 0: none */
+	unsigned resolver_cache_longest_ms; /* of any of them */
 	char search_domain[256];
 	char pam_config_dir[4096];
 	char pam_groups_file[4096];

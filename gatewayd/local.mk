@@ -32,6 +32,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/worker/authorise.c \
 	gatewayd/worker/resolver.c gatewayd/worker/resolver.h \
 	gatewayd/worker/hosts.c gatewayd/worker/hosts.h \
+	gatewayd/worker/name_cache.c gatewayd/worker/name_cache.h \
 	gatewayd/worker/grant.c \
 	gatewayd/worker/live.c gatewayd/worker/live.h gatewayd/worker/preview.c \
 	gatewayd/worker/asked.c gatewayd/worker/asked.h \

@@ -755,14 +755,25 @@ json_t *policy_change_status(const struct control *c)
 	return json_pack("{s:s,s:o}", "stage", ch->stage, "author", note_text(ch->order.author.name, strlen(ch->order.author.name)));
 }
 
+static void forget_names(struct control *c)
+{
+	struct peer *p;
+
+	LIST_FOREACH (p, &c->peers, next)
+		if (p->role == ROLE_WORKER)
+			ipc_send(p->link, IPC_FORGET_NAMES, NULL, 0, NULL, 0);
+}
+
 void policy_change(struct control *c, const struct policy_order *order, policy_done *done, void *arg)
 {
 	struct policy_result busy = {.error = "another change of the policy is under way: try again when it is done"};
 	struct change *ch;
 	bool trial = is_trial(order);
 
-	if (order->kind == ORDER_RELOAD && !order->dry_run)
+	if (order->kind == ORDER_RELOAD && !order->dry_run) {
 		auth_forget_all(c);
+		forget_names(c);
+	}
 	if (trial && c->policy.trials == TRIALS_MAX)
 		busy.error = "too many dry runs are under way: try again when one is done";
 	else if (c->policy.image_fd < 0)

@@ -9,6 +9,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "gatewayd/recording.h"
+#include "gatewayd/worker/resolver.h"
 #include "gatewayd/worker/session.h"
 #include "gatewayd/worker/udp.h"
 #include "gatewayd/worker/worker.h"
@@ -153,6 +154,9 @@ void grant_connected(struct session *s, const struct candidate *c)
 
 void grant_failed(struct session *s, enum reason reason)
 {
+	/* Maybe they are no longer where they were: the next one asks. */
+	if (s->name != NULL)
+		resolver_forget_name(s->worker->resolver, s->name);
 	session_refuse(s, reason, NULL);
 }
 

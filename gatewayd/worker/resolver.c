@@ -11,10 +11,12 @@
 #include <string.h>
 #include <sys/queue.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/sealed.h"
 #include "gatewayd/conf.h"
 #include "gatewayd/worker/hosts.h"
+#include "gatewayd/worker/name_cache.h"
 
 #define SYSTEM_FILE_MAX (4 * 1024 * 1024)
 
@@ -26,15 +28,32 @@ struct watched {
 	struct event event;
 };
 
+/* One who waits. */
 struct lookup {
-	struct resolver *resolver;
-	struct name name;
-	lookup_done *done; /* NULL: cancelled; the answer is thrown away when it comes */
+	struct question *question;
+	lookup_done *done;
 	void *arg;
-	struct event deliver;
-	struct answer *answer; /* once it is there */
-	STAILQ_ENTRY(lookup) next; /* while it waits for other name servers */
+	TAILQ_ENTRY(lookup) next;
 };
+
+/* What is asked of a name server, for all who want to know it. */
+struct question {
+	struct resolver *resolver;
+	LIST_ENTRY(question) next;
+	LIST_ENTRY(question) same; /* while fresh */
+	bool fresh;		   /* others may join, and the answer may be kept */
+	STAILQ_ENTRY(question) later; /* while it waits for other name servers */
+	TAILQ_HEAD(, lookup) lookups;
+	struct name name;
+	struct moment asked;
+	struct event deliver;
+	struct answer answer; /* once it is there */
+};
+
+/* Told of one answer in a turn of the loop: each decides, and maybe connects. */
+#define DELIVERIES_MAX 32
+/* Of questions under way, by name. */
+#define CHAINS 256
 
 #define SERVERS_TEXT_MAX (CONFIG_RESOLVERS_MAX * (ENDPOINT_TEXT_MAX + 1))
 
@@ -44,11 +63,15 @@ struct resolver {
 	LIST_HEAD(, watched) watched;
 	struct event timer;
 	struct hosts *hosts; /* NULL: not used */
+	struct name_cache *cache;
+	LIST_HEAD(, question) questions;
+	LIST_HEAD(, question) under_way[CHAINS];
+	bool ending;
 	char servers[SERVERS_TEXT_MAX];
 	/* c-ares takes no other servers while queries run: new ones wait until those are through. */
 	bool changing;
 	unsigned running;
-	STAILQ_HEAD(, lookup) waiting;
+	STAILQ_HEAD(, question) waiting;
 };
 
 /* ---- c-ares and the loop ------------------------------------------------------------------------------------- */
@@ -114,22 +137,47 @@ static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writa
 
 /* ---- configuration --------------------------------------------------------------------------------------------- */
 
-static void ask(struct lookup *l);
-static void lookup_free(struct lookup *l);
+static void ask(struct question *q);
 
 static int apply_servers(struct resolver *r)
 {
-	struct lookup *l;
+	struct question *q;
 	int rc = ares_set_servers_ports_csv(r->channel, r->servers);
 
 	r->changing = false;
-	while ((l = STAILQ_FIRST(&r->waiting)) != NULL) {
-		STAILQ_REMOVE_HEAD(&r->waiting, next);
-		ask(l);
+	while ((q = STAILQ_FIRST(&r->waiting)) != NULL) {
+		STAILQ_REMOVE_HEAD(&r->waiting, later);
+		ask(q);
 	}
 	if (rc != ARES_SUCCESS)
 		log_error("cannot use the name servers %s: %s", r->servers, ares_strerror(rc));
 	return rc;
+}
+
+static void make_stale(struct question *q)
+{
+	if (q->fresh)
+		LIST_REMOVE(q, same);
+	q->fresh = false;
+}
+
+/* What was asked before goes to those alone who asked for it. */
+void resolver_forget(struct resolver *r)
+{
+	struct question *q;
+
+	name_cache_flush(r->cache);
+	LIST_FOREACH (q, &r->questions, next)
+		make_stale(q);
+}
+
+void resolver_forget_name(struct resolver *r, const char *text)
+{
+	struct name name;
+
+	name.len = (uint8_t)strnlen(text, NAME_MAX_LEN);
+	memcpy(name.text, text, name.len);
+	name_cache_drop(r->cache, &name);
 }
 
 static int set_servers(struct resolver *r, const struct endpoint *servers, size_t n)
@@ -171,6 +219,13 @@ struct resolver *resolver_new(struct event_base *base, const struct config *conf
 	r->base = base;
 	LIST_INIT(&r->watched);
 	STAILQ_INIT(&r->waiting);
+	LIST_INIT(&r->questions);
+	r->cache = name_cache_new(config->resolver_cache, (int64_t)config->resolver_cache_longest_ms * 1000);
+	if (r->cache == NULL) {
+		err_set(why, "out of memory for the resolver");
+		free(r);
+		return NULL;
+	}
 	evtimer_assign(&r->timer, base, on_timer, r);
 	options.sock_state_cb_data = r;
 	options.servers = &localhost; /* until the real ones are set below */
@@ -185,25 +240,28 @@ struct resolver *resolver_new(struct event_base *base, const struct config *conf
 		rc = set_servers(r, config->resolvers, config->nresolvers);
 	if (rc != ARES_SUCCESS) {
 		err_set(why, "cannot start the resolver: %s", ares_strerror(rc));
+		name_cache_free(&r->cache);
 		free(r);
 		return NULL;
 	}
 	return r;
 }
 
+static void question_free(struct question *q);
+
 void resolver_free(struct resolver **r)
 {
-	struct lookup *l;
+	struct question *q;
 
 	if (*r == NULL)
 		return;
-	while ((l = STAILQ_FIRST(&(*r)->waiting)) != NULL) {
-		STAILQ_REMOVE_HEAD(&(*r)->waiting, next);
-		lookup_free(l);
-	}
+	(*r)->ending = true;
 	ares_destroy((*r)->channel);
+	while ((q = LIST_FIRST(&(*r)->questions)) != NULL)
+		question_free(q);
 	evtimer_del(&(*r)->timer);
 	hosts_free(&(*r)->hosts);
+	name_cache_free(&(*r)->cache);
 	free(*r);
 	*r = NULL;
 }
@@ -228,6 +286,7 @@ void resolver_use_system(struct resolver *r, int resolv_conf_fd, int hosts_fd)
 	/* resolv.conf(5): without a nameserver line, the name server of this host. */
 	if (n == 0)
 		servers[n++] = (struct endpoint){.addr = addr_v4(INADDR_LOOPBACK), .port = 53};
+	resolver_forget(r);
 	set_servers(r, servers, n);
 	hosts_free(&r->hosts);
 	r->hosts = hosts_parse(hosts.data, hosts.len);
@@ -244,29 +303,47 @@ static void fail(struct answer *a, enum reason reason, const char *detail)
 	a->detail = detail;
 }
 
-static void lookup_free(struct lookup *l)
+static void question_free(struct question *q)
 {
-	event_del(&l->deliver);
-	free(l->answer);
-	free(l);
+	struct lookup *l;
+
+	make_stale(q);
+	while ((l = TAILQ_FIRST(&q->lookups)) != NULL) {
+		TAILQ_REMOVE(&q->lookups, l, next);
+		free(l);
+	}
+	LIST_REMOVE(q, next);
+	event_del(&q->deliver);
+	free(q);
 }
 
 static void on_deliver(evutil_socket_t fd, short what, void *arg)
 {
-	struct lookup *l = arg;
-	lookup_done *done = l->done;
-
-	struct resolver *r = l->resolver;
+	struct question *q = arg;
+	struct resolver *r = q->resolver;
+	struct timeval at_once = {0};
+	struct lookup *l;
 
 	(void)fd, (void)what;
-	if (done != NULL)
-		done(l->answer, l->arg);
-	lookup_free(l);
+	make_stale(q); /* who asks from now on finds it kept, or asks anew */
+	for (unsigned n = 0; n < DELIVERIES_MAX && (l = TAILQ_FIRST(&q->lookups)) != NULL; n++) {
+		lookup_done *done = l->done;
+		void *whose = l->arg;
+
+		TAILQ_REMOVE(&q->lookups, l, next);
+		free(l);
+		done(&q->answer, whose);
+	}
+	if (!TAILQ_EMPTY(&q->lookups)) {
+		evtimer_add(&q->deliver, &at_once); /* but after others had their turn */
+		return;
+	}
+	question_free(q);
 	if (r->changing && r->running == 0)
 		apply_servers(r);
 }
 
-static bool add_alias(struct answer *a, const struct lookup *l, const char *text)
+static bool add_alias(struct answer *a, const struct question *q, const char *text)
 {
 	struct name name;
 	struct addr unused;
@@ -274,7 +351,7 @@ static bool add_alias(struct answer *a, const struct lookup *l, const char *text
 
 	if (name_canonical(text, strlen(text), &name, &unused, &why) != NAME_IS_NAME)
 		return false;
-	if (strcmp(name.text, l->name.text) == 0)
+	if (strcmp(name.text, q->name.text) == 0)
 		return true;
 	for (size_t i = 0; i < a->naliases; i++)
 		if (strcmp(a->aliases[i].text, name.text) == 0)
@@ -301,12 +378,12 @@ static bool add_address(struct answer *a, const struct ares_addrinfo_node *node)
 }
 
 /* A part of an answer would be judged without the rest: too much is refused as a whole. */
-static void read_answer(struct lookup *l, const struct ares_addrinfo *ai)
+static void read_answer(struct question *q, const struct ares_addrinfo *ai)
 {
-	struct answer *a = l->answer;
+	struct answer *a = &q->answer;
 
 	for (const struct ares_addrinfo_cname *c = ai->cnames; c != NULL; c = c->next)
-		if ((c->alias != NULL && !add_alias(a, l, c->alias)) || (c->name != NULL && !add_alias(a, l, c->name))) {
+		if ((c->alias != NULL && !add_alias(a, q, c->alias)) || (c->name != NULL && !add_alias(a, q, c->name))) {
 			fail(a, REASON_ANSWER_REFUSED, "more than 16 aliases, or one that is no host name");
 			return;
 		}
@@ -319,44 +396,67 @@ static void read_answer(struct lookup *l, const struct ares_addrinfo *ai)
 		fail(a, REASON_NO_SUCH_NAME, "it has no address");
 }
 
-static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo *ai)
+/* The least of the whole chain and of all addresses, in seconds.  One with its highest bit set is none: RFC 2181 section 8. */
+static int64_t least_ttl(const struct ares_addrinfo *ai)
 {
-	struct lookup *l = arg;
+	int64_t least = INT32_MAX;
 
-	(void)timeouts;
-	l->resolver->running--;
-	if (status == ARES_SUCCESS && ai != NULL)
-		read_answer(l, ai);
-	else if (status == ARES_ENOTFOUND || status == ARES_ENODATA)
-		fail(l->answer, REASON_NO_SUCH_NAME, NULL);
-	else
-		fail(l->answer, REASON_LOOKUP_FAILED, ares_strerror(status));
-	if (ai != NULL)
-		ares_freeaddrinfo(ai);
-	if (status == ARES_EDESTRUCTION) {
-		lookup_free(l);
-		return;
-	}
-	event_active(&l->deliver, EV_TIMEOUT, 1);
-	/* Not here, inside of c-ares: when the answer is delivered. */
+	for (const struct ares_addrinfo_cname *c = ai->cnames; c != NULL; c = c->next)
+		least = c->ttl < least ? c->ttl : least;
+	for (const struct ares_addrinfo_node *n = ai->nodes; n != NULL; n = n->ai_next)
+		least = n->ai_ttl < least ? n->ai_ttl : least;
+	return least;
 }
 
-static void ask(struct lookup *l)
+static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo *ai)
+{
+	struct question *q = arg;
+	struct resolver *r = q->resolver;
+
+	r->running--;
+	if (r->ending) {
+		if (ai != NULL)
+			ares_freeaddrinfo(ai);
+		return;
+	}
+	if (status == ARES_SUCCESS && ai != NULL)
+		read_answer(q, ai);
+	else if (status == ARES_ENOTFOUND || status == ARES_ENODATA)
+		fail(&q->answer, REASON_NO_SUCH_NAME, NULL);
+	else
+		fail(&q->answer, REASON_LOOKUP_FAILED, ares_strerror(status));
+	/* Where a question was not answered at first, the addresses of one family may be missing. */
+	if (q->fresh && timeouts == 0 && status == ARES_SUCCESS && ai != NULL)
+		name_cache_keep(r->cache, &q->name, &q->answer, least_ttl(ai), &q->asked);
+	if (ai != NULL)
+		ares_freeaddrinfo(ai);
+	/* Not here, inside of c-ares: when the answer is delivered. */
+	event_active(&q->deliver, EV_TIMEOUT, 1);
+}
+
+static void look(struct moment *now)
+{
+	now->mono_us = clock_mono_us();
+	now->wall_us = clock_wall_us();
+}
+
+static void ask(struct question *q)
 {
 	struct ares_addrinfo_hints hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = ARES_AI_NOSORT};
 
-	l->resolver->running++;
-	ares_getaddrinfo(l->resolver->channel, l->name.text, NULL, &hints, on_answer, l);
+	q->resolver->running++;
+	look(&q->asked);
+	ares_getaddrinfo(q->resolver->channel, q->name.text, NULL, &hints, on_answer, q);
 }
 
-static bool find_in_hosts(struct lookup *l)
+static bool find_in_hosts(struct question *q)
 {
-	struct answer *a = l->answer;
+	struct answer *a = &q->answer;
 	size_t n;
 
-	if (l->resolver->hosts == NULL)
+	if (q->resolver->hosts == NULL)
 		return false;
-	n = hosts_find(l->resolver->hosts, &l->name, a->addresses, ANSWER_ADDRESSES_MAX);
+	n = hosts_find(q->resolver->hosts, &q->name, a->addresses, ANSWER_ADDRESSES_MAX);
 	if (n > ANSWER_ADDRESSES_MAX)
 		fail(a, REASON_ANSWER_REFUSED, "more than 64 addresses in the hosts file");
 	else
@@ -364,35 +464,84 @@ static bool find_in_hosts(struct lookup *l)
 	return n > 0;
 }
 
+static bool find_in_cache(struct question *q)
+{
+	struct moment now;
+
+	look(&now);
+	return name_cache_find(q->resolver->cache, &q->name, &now, &q->answer);
+}
+
+/* NULL: nobody asks for that name now. */
+static struct question *find_question(const struct resolver *r, const struct name *name, size_t chain)
+{
+	struct question *q;
+
+	LIST_FOREACH (q, &r->under_way[chain], same)
+		if (q->name.len == name->len && memcmp(q->name.text, name->text, name->len) == 0)
+			return q;
+	return NULL;
+}
+
+static struct question *new_question(struct resolver *r, const struct name *name)
+{
+	struct question *q = calloc(1, sizeof *q);
+
+	if (q == NULL)
+		return NULL;
+	q->resolver = r;
+	q->name = *name;
+	TAILQ_INIT(&q->lookups);
+	LIST_INSERT_HEAD(&r->questions, q, next);
+	event_assign(&q->deliver, r->base, -1, 0, on_deliver, q);
+	return q;
+}
+
+static void start_question(struct question *q, size_t chain)
+{
+	struct resolver *r = q->resolver;
+
+	if (find_in_hosts(q) || find_in_cache(q)) {
+		event_active(&q->deliver, EV_TIMEOUT, 1);
+		return;
+	}
+	q->fresh = true;
+	LIST_INSERT_HEAD(&r->under_way[chain], q, same);
+	if (r->changing)
+		STAILQ_INSERT_TAIL(&r->waiting, q, later);
+	else
+		ask(q);
+}
+
 struct lookup *resolver_lookup(struct resolver *r, const struct name *name, lookup_done *done, void *arg)
 {
+	size_t chain = name_cache_hash(r->cache, name) % CHAINS;
+	struct question *q = find_question(r, name, chain);
 	struct lookup *l = calloc(1, sizeof *l);
+	bool is_new = q == NULL;
 
-	if (l != NULL)
-		l->answer = calloc(1, sizeof *l->answer);
-	if (l == NULL || l->answer == NULL) {
+	if (l != NULL && q == NULL)
+		q = new_question(r, name);
+	if (l == NULL || q == NULL) {
 		free(l);
 		return NULL;
 	}
-	l->resolver = r;
-	l->name = *name;
+	l->question = q;
 	l->done = done;
 	l->arg = arg;
-	event_assign(&l->deliver, r->base, -1, 0, on_deliver, l);
-	if (find_in_hosts(l)) {
-		event_active(&l->deliver, EV_TIMEOUT, 1);
-		return l;
-	}
-	if (r->changing)
-		STAILQ_INSERT_TAIL(&r->waiting, l, next);
-	else
-		ask(l);
+	TAILQ_INSERT_TAIL(&q->lookups, l, next);
+	if (is_new)
+		start_question(q, chain);
 	return l;
 }
 
 void lookup_cancel(struct lookup **lookup)
 {
-	if (*lookup != NULL)
-		(*lookup)->done = NULL;
+	struct lookup *l = *lookup;
+
 	*lookup = NULL;
+	if (l == NULL)
+		return;
+	TAILQ_REMOVE(&l->question->lookups, l, next);
+	free(l);
 }

@@ -1,5 +1,8 @@
 /* Name lookup by c-ares, for names that policy let through.  The name asked is the judged name: no search list, no
- * HOSTALIASES.  The system's hosts file is honoured where the system's resolver configuration is used. */
+ * HOSTALIASES.  The system's hosts file is honoured where the system's resolver configuration is used.
+ *
+ * An answer is kept for as long as its records live (name_cache.h), and who asks for a name that is being asked for waits for that
+ * answer.  Whoever gets one decides by it as if it had come from the name server now. */
 #pragma once
 
 #include "common/addr.h"
@@ -32,6 +35,11 @@ void resolver_free(struct resolver **r);
 /* Sealed copies of resolv.conf(5) and hosts(5); the descriptors stay the caller's. */
 void resolver_use_system(struct resolver *r, int resolv_conf_fd, int hosts_fd);
 
+/* Nothing that was answered, or asked for, until now is used for lookups to come: of any name; of this canonical one. */
+void resolver_forget(struct resolver *r);
+void resolver_forget_name(struct resolver *r, const char *text);
+
 /* done is called once, never before this returns, unless lookup_cancel() came first.  NULL: memory is short. */
 struct lookup *resolver_lookup(struct resolver *r, const struct name *name, lookup_done *done, void *arg);
+/* The answer is kept all the same. */
 void lookup_cancel(struct lookup **lookup);

@@ -117,6 +117,9 @@ static void on_control_message(struct ipc *link, struct ipc_message *m, void *ar
 			log_fatal("the %s cannot be taken: %s", m->type == IPC_ASN ? "table of autonomous systems" : "country table",
 				  why.text);
 		break;
+	case IPC_FORGET_NAMES:
+		resolver_forget(w->resolver);
+		break;
 	case IPC_PREVIEW:
 		worker_preview_start(w, m);
 		break;

@@ -1,6 +1,7 @@
 check_PROGRAMS += tests/unit/test_conf tests/unit/test_recording tests/unit/test_fold tests/unit/test_socks4 tests/unit/test_socks5 tests/unit/test_hosts \
 	tests/unit/test_gss_frame tests/unit/test_sandbox tests/unit/test_steering tests/unit/test_live \
-	tests/unit/test_reply tests/unit/test_asked tests/unit/test_pool tests/unit/test_pipes tests/unit/test_resolver
+	tests/unit/test_reply tests/unit/test_asked tests/unit/test_pool tests/unit/test_pipes tests/unit/test_resolver \
+	tests/unit/test_name_cache
 GATEWAYD_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CMOCKA_CFLAGS) $(EVENT_CFLAGS) $(SODIUM_CFLAGS) $(CONFUSE_CFLAGS) $(CARES_CFLAGS)
 
 tests_unit_test_conf_SOURCES = tests/unit/test_conf.c gatewayd/conf.c
@@ -52,9 +53,14 @@ tests_unit_test_pipes_SOURCES = tests/unit/test_pipes.c gatewayd/worker/pipes.c
 tests_unit_test_pipes_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS)
 tests_unit_test_pipes_LDADD = $(CMOCKA_LIBS)
 
-tests_unit_test_resolver_SOURCES = tests/unit/test_resolver.c gatewayd/worker/resolver.c gatewayd/worker/hosts.c
+tests_unit_test_resolver_SOURCES = tests/unit/test_resolver.c gatewayd/worker/resolver.c gatewayd/worker/hosts.c \
+	gatewayd/worker/name_cache.c
 tests_unit_test_resolver_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS)
-tests_unit_test_resolver_LDADD = common/libcommon.a $(CARES_LIBS) $(EVENT_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_resolver_LDADD = common/libcommon.a $(CARES_LIBS) $(EVENT_LIBS) $(SODIUM_LIBS) $(CMOCKA_LIBS)
+
+tests_unit_test_name_cache_SOURCES = tests/unit/test_name_cache.c gatewayd/worker/name_cache.c
+tests_unit_test_name_cache_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS)
+tests_unit_test_name_cache_LDADD = common/libcommon.a $(SODIUM_LIBS) $(CMOCKA_LIBS)
 
 tests_unit_test_gss_frame_SOURCES = tests/unit/test_gss_frame.c gatewayd/worker/gss_frame.c
 tests_unit_test_gss_frame_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS)

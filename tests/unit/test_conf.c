@@ -68,6 +68,8 @@ static void defaults(void **state)
 	assert_int_equal(config->nresolvers, 0);
 	assert_int_equal(config->resolver_timeout_ms, 2000);
 	assert_int_equal(config->resolver_tries, 3);
+	assert_int_equal(config->resolver_cache, 4096);
+	assert_int_equal(config->resolver_cache_longest_ms, 300000);
 	assert_string_equal(config->search_domain, "");
 	assert_string_equal(config->pam_config_dir, "");
 	assert_string_equal(config->pam_groups_file, "");
@@ -128,6 +130,7 @@ static void every_option_is_taken(void **state)
 	accepted("workers = 4\nmax-sessions = 100\nuser = \"u\"\npam-user = \"p\"\nstate-dir = \"/s\"\n"
 		 "control-socket = \"/c\"\ncontrol-group = \"adm\"\nviewer-group = \"v\"\npolicy-file = \"/p\"\ngeoip-database = \"/g\"\n"
 		 "resolver = {\"192.0.2.53:53\", \"[::1]:5353\"}\nresolver-timeout = 100\nresolver-tries = 1\n"
+		 "resolver-cache = 7\nresolver-cache-longest = 1000\n"
 		 "search-domain = \"example.com\"\npam-config-dir = \"/d\"\npam-groups-file = \"/gr\"\n"
 		 "pam-processes = 3\npam-queue = 5\npam-timeout = 1000\nfold-user-case = true\n"
 		 "remember-logins = 0\nthrottle-user-failures = 1\nthrottle-client-failures = 2\nthrottle-first-wait = 103\n"
@@ -162,6 +165,8 @@ static void every_option_is_taken(void **state)
 	assert_int_equal(config->resolvers[1].port, 5353);
 	assert_int_equal(config->resolver_timeout_ms, 100);
 	assert_int_equal(config->resolver_tries, 1);
+	assert_int_equal(config->resolver_cache, 7);
+	assert_int_equal(config->resolver_cache_longest_ms, 1000);
 	assert_string_equal(config->search_domain, "example.com");
 	assert_string_equal(config->pam_config_dir, "/d");
 	assert_string_equal(config->pam_groups_file, "/gr");
@@ -211,6 +216,8 @@ static void every_number_at_its_bounds(void **state)
 		{"max-sessions", 0, 4000000},
 		{"resolver-timeout", 100, 60000},
 		{"resolver-tries", 1, 10},
+		{"resolver-cache", 0, 262144},
+		{"resolver-cache-longest", 1000, 86400000},
 		{"pam-processes", 1, 256},
 		{"pam-queue", 1, 100000},
 		{"pam-timeout", 1000, 600000},

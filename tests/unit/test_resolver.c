@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/sealed.h"
 #include "gatewayd/conf.h"
@@ -35,6 +36,29 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd, (void)what, (void)arg;
 	timed_out = true;
+}
+
+/* Stands in for common/clock.c. */
+static int64_t now_us = 1000000000000;
+
+bool clock_init(void)
+{
+	return true;
+}
+
+int64_t clock_wall_us(void)
+{
+	return now_us;
+}
+
+int64_t clock_mono_us(void)
+{
+	return now_us;
+}
+
+static void let_pass(unsigned seconds)
+{
+	now_us += (int64_t)seconds * 1000000;
 }
 
 #define UNTIL(condition)                                                                        \
@@ -81,9 +105,12 @@ static size_t put_name(uint8_t *out, const char *name)
 	return used;
 }
 
+static uint32_t ttl; /* of records to come */
+
 static void put_record(const char *owner, uint16_t type, const void *data, size_t len)
 {
-	const uint8_t fixed[] = {(uint8_t)(type >> 8), (uint8_t)type, 0, 1, 0, 0, 0, 60, (uint8_t)(len >> 8), (uint8_t)len};
+	const uint8_t fixed[] = {(uint8_t)(type >> 8), (uint8_t)type, 0, 1, (uint8_t)(ttl >> 24), (uint8_t)(ttl >> 16),
+				 (uint8_t)(ttl >> 8), (uint8_t)ttl, (uint8_t)(len >> 8), (uint8_t)len};
 
 	dns.len += put_name(dns.out + dns.len, owner);
 	memcpy(dns.out + dns.len, fixed, sizeof fixed);
@@ -305,6 +332,7 @@ static int setup(void **state)
 	config.resolver_tries = 1;
 	config.resolvers[0] = start_server();
 	config.nresolvers = 1;
+	ttl = 60;
 	new_resolver();
 	return 0;
 }
@@ -753,6 +781,273 @@ static void other_servers_are_asked_after_the_query_in_flight(void **state)
 	close(hosts);
 }
 
+/* ---- what is remembered ------------------------------------------------------------------------------------------------- */
+
+static void remember(unsigned names)
+{
+	config.resolver_cache = names;
+	config.resolver_cache_longest_ms = 300000;
+	patient();
+}
+
+/* True if a name server was asked for it. */
+static bool is_asked(const char *name)
+{
+	unsigned before = dns.queries;
+
+	look_up(name);
+	return dns.queries != before;
+}
+
+static void an_answer_serves_as_long_as_it_lives(void **state)
+{
+	(void)state;
+	remember(16);
+	dns.answer = say_both;
+	assert_true(is_asked("www.example"));
+	let_pass(59);
+	assert_false(is_asked("www.example"));
+	assert_int_equal(answer.failure, REASON_NONE);
+	assert_int_equal(answer.naddresses, 2);
+	assert_true(has_address("192.0.2.1") && has_address("2001:db8::1"));
+	assert_int_equal(answer.naliases, 0);
+	let_pass(1);
+	assert_true(is_asked("www.example"));
+	/* The longest time of all. */
+	ttl = 86400;
+	let_pass(60);
+	assert_true(is_asked("www.example"));
+	let_pass(299);
+	assert_false(is_asked("www.example"));
+	let_pass(1);
+	assert_true(is_asked("www.example"));
+	/* A bound of names. */
+	remember(1);
+	assert_true(is_asked("www.example"));
+	assert_false(is_asked("www.example"));
+	dns.answer = say_chain;
+	ttl = 60;
+	assert_true(is_asked("two.example"));
+	assert_true(is_asked("www.example"));
+	/* None. */
+	remember(0);
+	assert_true(is_asked("www.example"));
+	assert_true(is_asked("www.example"));
+}
+
+static uint32_t ttls[3]; /* of the chain, of the two families */
+
+static void say_ttls(const uint8_t *query, size_t len, uint16_t type)
+{
+	static const uint8_t v6[16] = {0x20, 1, 0xd, 0xb8, [15] = 1};
+
+	(void)len;
+	begin(query, 0);
+	ttl = ttls[0];
+	put_cname("www.example", "one.example");
+	ttl = ttls[type == 1 ? 1 : 2];
+	if (type == 1)
+		put_a("one.example", 0xc0000201);
+	else
+		put_record("one.example", 28, v6, 16);
+	send_answer();
+}
+
+static void the_shortest_record_counts(void **state)
+{
+	static const uint32_t sets[][3] = {{5, 60, 60}, {60, 5, 60}, {60, 60, 5}};
+	static const uint32_t never[][3] = {{0, 60, 60}, {60, 0, 60}, {60, 60, 0}, {0x80000000, 60, 60}, {60, 0xffffffff, 60}};
+
+	(void)state;
+	dns.answer = say_ttls;
+	for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+		memcpy(ttls, sets[i], sizeof ttls);
+		remember(16);
+		assert_true(is_asked("www.example"));
+		let_pass(4);
+		assert_false(is_asked("www.example"));
+		assert_int_equal(answer.naddresses, 2);
+		assert_int_equal(answer.naliases, 1);
+		assert_true(has_alias("one.example"));
+		let_pass(1);
+		assert_true(is_asked("www.example"));
+	}
+	for (size_t i = 0; i < sizeof never / sizeof *never; i++) {
+		memcpy(ttls, never[i], sizeof ttls);
+		remember(16);
+		assert_true(is_asked("www.example"));
+		assert_int_equal(answer.failure, REASON_NONE);
+		assert_true(is_asked("www.example"));
+	}
+}
+
+static void what_fails_is_asked_again(void **state)
+{
+	(void)state;
+	remember(16);
+	dns.answer = say_rcode;
+	for (rcode = 0; rcode <= 3; rcode++) {
+		assert_true(is_asked("www.example"));
+		assert_true(is_asked("www.example"));
+		assert_int_not_equal(answer.failure, REASON_NONE);
+	}
+	dns.answer = say_many;
+	how_many = 65;
+	assert_true(is_asked("www.example"));
+	assert_true(is_asked("www.example"));
+	assert_int_equal(answer.failure, REASON_ANSWER_REFUSED);
+}
+
+static unsigned v6_asked;
+
+static void say_v6_late(const uint8_t *query, size_t len, uint16_t type)
+{
+	if (type == 1 || v6_asked++ % 2 == 1)
+		say_both(query, len, type);
+}
+
+/* Addresses of the other family may be missing then. */
+static void what_came_only_after_a_timeout_is_asked_again(void **state)
+{
+	(void)state;
+	remember(16);
+	config.resolver_timeout_ms = 100;
+	config.resolver_tries = 10;
+	new_resolver();
+	dns.answer = say_v6_late;
+	v6_asked = 0;
+	assert_true(is_asked("www.example"));
+	assert_int_equal(answer.failure, REASON_NONE);
+	assert_true(is_asked("www.example"));
+	config.resolver_tries = 1;
+}
+
+static void what_is_forgotten_is_asked_again(void **state)
+{
+	int conf = sealed("nameserver 127.0.0.1\n"), hosts = sealed("192.0.2.77 www.example\n");
+
+	(void)state;
+	remember(16);
+	dns.answer = say_both;
+	assert_true(is_asked("www.example"));
+	resolver_forget_name(resolver, "ww.example");
+	assert_false(is_asked("www.example"));
+	resolver_forget_name(resolver, "www.example");
+	assert_true(is_asked("www.example"));
+	resolver_forget(resolver);
+	assert_true(is_asked("www.example"));
+	assert_false(is_asked("www.example"));
+	/* Another hosts file, or other servers. */
+	resolver_use_system(resolver, conf, hosts);
+	assert_false(is_asked("www.example"));
+	assert_true(has_address("192.0.2.77"));
+	assert_int_equal(answer.naddresses, 1);
+	close(conf);
+	close(hosts);
+}
+
+static unsigned told[100];
+
+static void on_told(const struct answer *a, void *arg)
+{
+	assert_int_equal(a->failure, REASON_NONE);
+	assert_int_equal(a->naddresses, 2);
+	++*(unsigned *)arg;
+	answers++;
+}
+
+static void (*say_held)(const uint8_t *query, size_t len, uint16_t type);
+static uint8_t held_queries[4][512];
+static size_t held_lens[4], nheld;
+
+static void hold_all(const uint8_t *query, size_t len, uint16_t type)
+{
+	(void)type;
+	assert_true(nheld < 4 && len <= sizeof held_queries[0]);
+	memcpy(held_queries[nheld], query, len);
+	held_lens[nheld++] = len;
+}
+
+static void release(size_t from, size_t n)
+{
+	for (size_t i = from; i < from + n; i++) {
+		const uint8_t *in = held_queries[i];
+
+		/* A query may have records behind its question. */
+		for (dns.question = 12; in[dns.question] != 0; dns.question += 1u + in[dns.question])
+			;
+		dns.question += 5;
+		say_held(in, held_lens[i], (uint16_t)(in[dns.question - 4] << 8 | in[dns.question - 3]));
+	}
+}
+
+static void who_asks_for_the_same_is_told_the_same(void **state)
+{
+	struct name name = name_of("www.example");
+	struct lookup *given_up;
+
+	(void)state;
+	remember(0); /* with and without a memory */
+	dns.answer = hold_all;
+	say_held = say_both;
+	nheld = 0;
+	answers = 0;
+	memset(told, 0, sizeof told);
+	for (size_t i = 0; i < 100; i++)
+		assert_non_null(resolver_lookup(resolver, &name, on_told, &told[i]));
+	given_up = resolver_lookup(resolver, &name, on_told, NULL);
+	lookup_cancel(&given_up);
+	assert_null(given_up);
+	UNTIL(nheld == 2); /* one question of each family, for all of them */
+	release(0, 2);
+	UNTIL(answers == 100);
+	for (size_t i = 0; i < 100; i++)
+		assert_int_equal(told[i], 1);
+	assert_int_equal(dns.queries, 2);
+}
+
+static void what_was_asked_before_is_forgotten_too(void **state)
+{
+	struct name name = name_of("www.example");
+
+	(void)state;
+	remember(16);
+	dns.answer = hold_all;
+	say_held = say_both;
+	nheld = 0;
+	answers = 0;
+	memset(told, 0, sizeof told);
+	assert_non_null(resolver_lookup(resolver, &name, on_told, &told[0]));
+	UNTIL(nheld == 2);
+	resolver_forget(resolver);
+	/* Does not wait for the answer to a question from before. */
+	assert_non_null(resolver_lookup(resolver, &name, on_told, &told[1]));
+	UNTIL(nheld == 4);
+	release(0, 2);
+	UNTIL(told[0] == 1);
+	assert_int_equal(told[1], 0);
+	/* Nor is that answer kept. */
+	nheld = 2;
+	answers = 0;
+	dns.answer = say_both;
+	release(2, 2);
+	UNTIL(told[1] == 1);
+	assert_false(is_asked("www.example")); /* the second is */
+	/* What waits for nobody any more, or for its delivery, when all ends. */
+	let_pass(60);
+	dns.answer = hold_all;
+	nheld = 0;
+	assert_non_null(resolver_lookup(resolver, &name, on_told, &told[0]));
+	UNTIL(nheld == 2);
+	resolver_free(&resolver);
+	remember(16);
+	dns.answer = say_both;
+	assert_true(is_asked("www.example"));
+	assert_non_null(resolver_lookup(resolver, &name, on_told, &told[0]));
+	resolver_free(&resolver);
+	assert_int_equal(told[0], 1);
+}
+
 /* ---- a real server ---------------------------------------------------------------------------------------------------------- */
 
 extern char **environ;
@@ -824,6 +1119,13 @@ int main(void)
 		TEST(garbage_is_no_answer),
 		TEST(the_hosts_file_goes_first),
 		TEST(other_servers_are_asked_after_the_query_in_flight),
+		TEST(an_answer_serves_as_long_as_it_lives),
+		TEST(the_shortest_record_counts),
+		TEST(what_fails_is_asked_again),
+		TEST(what_came_only_after_a_timeout_is_asked_again),
+		TEST(what_is_forgotten_is_asked_again),
+		TEST(who_asks_for_the_same_is_told_the_same),
+		TEST(what_was_asked_before_is_forgotten_too),
 		TEST(a_real_server_is_understood),
 	};
 
