@@ -17,9 +17,6 @@
 #include "common/clock.h"
 #include "schema/audit_json.h"
 
-/* Rules that are counted, those of former policies among them; rules of one request. */
-#define HIT_RULES_MAX 200000
-#define SEEN_MAX 80
 #define DAY_US INT64_C(86400000000)
 
 static const char usage_text[] =
@@ -36,83 +33,21 @@ static const char usage_text[] =
 
 struct listing {
 	struct change change;
-	struct history history;
-	json_t *hits;	 /* rule -> {"hits", "last_us", "bytes"}; NULL: not asked for */
+	int64_t since_us;
+	json_t *hits;	   /* rule -> {"hits", "last_us", "bytes"}; NULL: not asked for */
 	int64_t oldest_us; /* the audit's first row; 0: there is none */
 	bool json;
 };
 
 /* ---- hits --------------------------------------------------------------------------------------------------------------- */
 
-static json_t *hits_of(struct listing *l, const char *rule)
-{
-	json_t *o = json_object_get(l->hits, rule);
-
-	if (o == NULL && json_object_size(l->hits) < HIT_RULES_MAX) {
-		o = json_pack("{s:I, s:I, s:I}", "hits", (json_int_t)0, "last_us", (json_int_t)0, "bytes", (json_int_t)0);
-		json_object_set_new(l->hits, rule, o);
-	}
-	return o;
-}
-
-static void add(json_t *o, const char *key, json_int_t value)
-{
-	if (o != NULL)
-		json_object_set_new(o, key, json_integer(json_integer_value(json_object_get(o, key)) + value));
-}
-
-static void hit(struct listing *l, const char *rule, uint64_t count, int64_t seconds)
-{
-	json_t *o = rule == NULL ? NULL : hits_of(l, rule);
-
-	add(o, "hits", (json_int_t)count);
-	if (o != NULL && json_integer_value(json_object_get(o, "last_us")) < seconds * 1000000)
-		json_object_set_new(o, "last_us", json_integer(seconds * 1000000));
-}
-
-/* The rules of a list that have not been met in this row before. */
-static void hit_each(struct listing *l, const json_t *list, const char *seen[], size_t *nseen, size_t room, uint64_t count,
-		     int64_t seconds)
-{
-	const json_t *one;
-	size_t i;
-
-	json_array_foreach(list, i, one)
-	{
-		const char *rule = json_string_value(json_object_get(one, "rule"));
-		bool known = rule == NULL || *nseen == room;
-
-		for (size_t k = 0; k < *nseen && !known; k++)
-			known = strcmp(seen[k], rule) == 0;
-		if (known)
-			continue;
-		seen[(*nseen)++] = rule;
-		hit(l, rule, count, seconds);
-	}
-}
-
-/* A request counts once for each rule that decided it or one of its addresses, or watched it. */
-static void take_request(const struct past *p, uint64_t count, void *arg)
-{
-	const char *seen[SEEN_MAX], *rule = json_string_value(json_object_get(p->row, "rule"));
-	struct listing *l = arg;
-	size_t nseen = 0;
-
-	if (rule != NULL) {
-		seen[nseen++] = rule;
-		hit(l, rule, count, p->seconds);
-	}
-	hit_each(l, json_object_get(p->detail, "candidates"), seen, &nseen, SEEN_MAX, count, p->seconds);
-	hit_each(l, json_object_get(p->detail, "monitors"), seen, &nseen, SEEN_MAX, count, p->seconds);
-}
-
-static int take_sum(const json_t *line, void *arg)
+static int take_hits(const json_t *line, void *arg)
 {
 	struct listing *l = arg;
-	const char *rule = json_string_value(json_object_get(line, "key"));
+	const char *rule = json_string_value(json_object_get(line, "rule"));
 
 	if (rule != NULL)
-		add(hits_of(l, rule), "bytes", format_number(line, "bytes_up") + format_number(line, "bytes_down"));
+		json_object_set(l->hits, rule, (json_t *)(uintptr_t)line);
 	return -1;
 }
 
@@ -139,12 +74,7 @@ static int count_hits(struct listing *l)
 	int code;
 
 	l->hits = json_object();
-	l->history.take = take_request;
-	l->history.arg = l;
-	code = history_read(&l->history);
-	if (code == ADMIN_FINE)
-		code = ask(l, json_pack("{s:s, s:I, s:I}", "stats", "rule", "since_us", (json_int_t)l->history.since_us, "limit", (json_int_t)0),
-			   take_sum);
+	code = ask(l, json_pack("{s:b, s:I}", "hits", 1, "since_us", (json_int_t)l->since_us), take_hits);
 	if (code == ADMIN_FINE)
 		code = ask(l, json_pack("{s:s, s:I}", "order", "oldest", "limit", (json_int_t)1), take_oldest);
 	return code;
@@ -272,8 +202,8 @@ static void print_period(const struct listing *l)
 {
 	char since[FORMAT_TEXT_MAX], oldest[FORMAT_TEXT_MAX];
 
-	printf("hits since %s", moment(l->history.since_us, since));
-	if (l->oldest_us > l->history.since_us)
+	printf("hits since %s", moment(l->since_us, since));
+	if (l->oldest_us > l->since_us)
 		printf("; the audit begins at %s", moment(l->oldest_us, oldest));
 	putchar('\n');
 }
@@ -356,7 +286,7 @@ static int read_options(int argc, char **argv, enum what what, struct listing *l
 		}
 		l->json |= c == 'j';
 		*counts &= c != 'n';
-		if (c == 's' && history_time("--since", optarg, false, &l->history.since_us) != 0)
+		if (c == 's' && history_time("--since", optarg, false, &l->since_us) != 0)
 			return ADMIN_USAGE;
 	}
 	if (argc - optind == (what == ALL ? 0 : 1))
@@ -367,7 +297,7 @@ static int read_options(int argc, char **argv, enum what what, struct listing *l
 
 static int list(int argc, char **argv, enum what what)
 {
-	struct listing l = {.history = {.since_us = clock_wall_us() - 30 * DAY_US}};
+	struct listing l = {.since_us = clock_wall_us() - 30 * DAY_US};
 	int64_t now_us = clock_wall_us(), ago_us = now_us;
 	bool counts = what != EXPIRING;
 	int code = read_options(argc, argv, what, &l, &counts);
@@ -378,7 +308,7 @@ static int list(int argc, char **argv, enum what what)
 	if (code >= 0)
 		return code;
 	if (what == UNUSED)
-		l.history.since_us = ago_us;
+		l.since_us = ago_us;
 	code = change_begin(&l.change);
 	if (code == ADMIN_FINE && counts)
 		code = count_hits(&l);

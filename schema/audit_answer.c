@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "schema/audit_hits.h"
 #include "schema/audit_json.h"
 #include "schema/audit_requests.h"
 #include "schema/audit_sql.h"
@@ -28,6 +29,7 @@ struct audit_answer {
 	struct audit_stats *stats;
 	struct audit_summary *summary;
 	struct audit_requests *requests;
+	struct audit_hits *hits;
 	struct audit_sql *sql;
 	bool sql_begun;
 	uint64_t groups_max;
@@ -37,6 +39,7 @@ struct audit_answer {
 	bool all_read;
 	bool emptying; /* requests are given before more rows are read */
 	size_t given;	 /* of them */
+	size_t given_hits;
 	audit_line *line;
 	void *arg;
 };
@@ -86,6 +89,16 @@ static int begin_requests(struct audit_answer *a, const json_t *times, struct au
 	return a->requests == NULL ? err_set(why, "out of memory") : 0;
 }
 
+static int begin_hits(struct audit_answer *a, const json_t *hits, struct audit_filter *f, struct err *why)
+{
+	if (!json_is_true(hits))
+		return err_set(why, "hits are asked for with true");
+	f->limit = 0;
+	f->kinds = f->kinds == 0 ? AUDIT_HITS_KINDS : f->kinds & AUDIT_HITS_KINDS;
+	a->hits = audit_hits_new();
+	return a->hits == NULL ? err_set(why, "out of memory") : 0;
+}
+
 /* What is asked for stands in the statement itself. */
 static int begin_sql(struct audit_answer *a, const json_t *sql, const json_t *filter, struct err *why)
 {
@@ -103,7 +116,7 @@ static int begin(struct audit_answer *a, const json_t *request, struct err *why)
 {
 	json_t *filter = json_copy((json_t *)(uintptr_t)request);
 	const json_t *by = json_object_get(request, "stats"), *step = json_object_get(request, "report");
-	const json_t *times = json_object_get(request, "requests");
+	const json_t *times = json_object_get(request, "requests"), *hits = json_object_get(request, "hits");
 	const json_t *sql = json_object_get(request, "sql");
 	struct audit_filter f;
 	int rc;
@@ -111,25 +124,28 @@ static int begin(struct audit_answer *a, const json_t *request, struct err *why)
 	json_object_del(filter, "stats");
 	json_object_del(filter, "report");
 	json_object_del(filter, "requests");
+	json_object_del(filter, "hits");
 	json_object_del(filter, "sql");
 	json_object_del(filter, "progress");
 	a->tells_progress = json_is_true(json_object_get(request, "progress"));
 	if (sql != NULL) {
-		rc = by != NULL || step != NULL || times != NULL ? err_set(why, "SQL is asked for apart")
-						: begin_sql(a, sql, filter, why);
+		rc = by != NULL || step != NULL || times != NULL || hits != NULL ? err_set(why, "SQL is asked for apart")
+										 : begin_sql(a, sql, filter, why);
 		json_decref(filter);
 		return rc;
 	}
 	rc = audit_filter_json(filter, &f, why);
 	json_decref(filter);
-	if (rc == 0 && (by != NULL) + (step != NULL) + (times != NULL) > 1)
-		rc = err_set(why, "sums, a report and requests are asked for apart");
+	if (rc == 0 && (by != NULL) + (step != NULL) + (times != NULL) + (hits != NULL) > 1)
+		rc = err_set(why, "sums, a report, requests and hits are asked for apart");
 	else if (rc == 0 && by != NULL)
 		rc = begin_sums(a, by, &f, why);
 	else if (rc == 0 && step != NULL)
 		rc = begin_report(a, step, &f, why);
 	else if (rc == 0 && times != NULL)
 		rc = begin_requests(a, times, &f, why);
+	else if (rc == 0 && hits != NULL)
+		rc = begin_hits(a, hits, &f, why);
 	if (rc != 0)
 		return rc;
 	a->query = audit_query_new(a->archive, &f, why);
@@ -163,15 +179,22 @@ void audit_answer_free(struct audit_answer **answer)
 	audit_stats_free(&a->stats);
 	audit_summary_free(&a->summary);
 	audit_requests_free(&a->requests);
+	audit_hits_free(&a->hits);
 	json_decref(a->waiting);
 	free(a);
+}
+
+/* Its lines are none of the rows that match. */
+static bool is_summed(const struct audit_answer *a)
+{
+	return a->stats != NULL || a->summary != NULL || a->requests != NULL || a->hits != NULL;
 }
 
 uint64_t audit_answer_rows(const struct audit_answer *a)
 {
 	if (a->sql != NULL)
 		return audit_sql_rows(a->sql);
-	return a->stats == NULL && a->summary == NULL && a->requests == NULL ? audit_query_rows(a->query) : 0;
+	return is_summed(a) ? 0 : audit_query_rows(a->query);
 }
 
 /* ---- lines --------------------------------------------------------------------------------------------------------
@@ -187,6 +210,8 @@ static bool on_row(uint64_t id, const struct audit_event *e, void *arg)
 		audit_summary_add(a->summary, id, e);
 	else if (a->requests != NULL)
 		return audit_requests_add(a->requests, id, e);
+	else if (a->hits != NULL)
+		audit_hits_add(a->hits, e);
 	else
 		return a->line(audit_event_json(id, e), a->arg);
 	return true;
@@ -226,12 +251,31 @@ static bool give_requests(struct audit_answer *a)
 	return true;
 }
 
+/* False: there are more than fit on the page. */
+static bool give_hits(struct audit_answer *a)
+{
+	struct audit_hit h;
+
+	while (a->hits != NULL && audit_hits_get(a->hits, a->given_hits, &h)) {
+		a->given_hits++;
+		if (!a->line(json_pack("{s:s, s:I, s:I, s:I}", "rule", h.rule, "hits", (json_int_t)h.hits, "last_us",
+				       (json_int_t)h.last_us, "bytes", (json_int_t)h.bytes),
+			     a->arg))
+			return false;
+	}
+	return true;
+}
+
 static void collect(struct audit_answer *a)
 {
 	a->waiting = a->summary != NULL ? audit_summary_json(a->summary) : json_array();
 	if (a->stats != NULL)
 		audit_stats_each(a->stats, a->groups_max, keep_group, a->waiting);
-	json_array_append_new(a->waiting, end_line(a));
+	if (a->hits != NULL && audit_hits_over(a->hits))
+		json_array_append_new(a->waiting, json_pack("{s:s}", "error", "the audit tells of more rules than are counted: ask for a "
+									      "shorter time"));
+	else
+		json_array_append_new(a->waiting, end_line(a));
 }
 
 static int give_waiting(struct audit_answer *a)
@@ -284,14 +328,12 @@ static int sql_page(struct audit_answer *a, int64_t deadline_us)
 
 int audit_answer_page(struct audit_answer *a, int64_t max_us, audit_line *line, void *arg)
 {
-	bool summed = a->stats != NULL || a->summary != NULL || a->requests != NULL;
-
 	a->line = line;
 	a->arg = arg;
 	if (a->sql != NULL)
 		return sql_page(a, clock_mono_us() + max_us);
 	if (a->waiting == NULL && !a->all_read && !a->emptying) {
-		a->all_read = audit_query_page(a->query, summed ? SUMMED_ROWS : PAGE_ROWS, max_us, on_row, a) == 0;
+		a->all_read = audit_query_page(a->query, is_summed(a) ? SUMMED_ROWS : PAGE_ROWS, max_us, on_row, a) == 0;
 		a->emptying = a->requests != NULL && (a->all_read || audit_requests_full(a->requests));
 		if (!a->all_read)
 			tell_progress(a);
@@ -302,6 +344,8 @@ int audit_answer_page(struct audit_answer *a, int64_t max_us, audit_line *line, 
 		a->emptying = !give_requests(a);
 		return 1;
 	}
+	if (!give_hits(a))
+		return 1;
 	if (a->waiting == NULL)
 		collect(a);
 	return a->waiting == NULL ? 0 : give_waiting(a);

@@ -6,10 +6,11 @@
  *   "report": STEP        what a report tells (audit_summary.h), in steps of so many microseconds
  *   "requests": [TIME..]  requests that were decided (audit_requests.h), each as its first event with how many "count" tells; those
  *                         on two sides of one of the times, ascending seconds, are two.  A request can be told more than once.
+ *   "hits": true          what each rule did (audit_hits.h): {"rule", "hits", "last_us", "bytes"}
  *   "sql": TEXT           one SELECT over the table event (audit_sql.h); besides "limit" no filter
  * and "progress": true, for lines {"progress": N} with per mille of the way, now and then.
  *
- * Lines are events, sums, parts, requests, or {"columns": [...]} and for each row {"values": [...]}; at last {"error": text}, or
+ * Lines are events, sums, parts, requests, hits, or {"columns": [...]} and for each row {"values": [...]}; at last {"error": text}, or
  * {"end": true, "rows", "more", "newest"} with "damage" where not all could be read. */
 #pragma once
 

@@ -4,6 +4,7 @@ schema_libschema_a_SOURCES = \
 	schema/audit_detail.c schema/audit_detail.h \
 	schema/audit_summary.c schema/audit_summary.h \
 	schema/audit_requests.c schema/audit_requests.h \
+	schema/audit_hits.c schema/audit_hits.h \
 	schema/audit_answer.c schema/audit_answer.h \
 	schema/audit_sql.c schema/audit_sql.h \
 	schema/db_vfs.c schema/db_vfs.h \

@@ -1,11 +1,14 @@
 """rule list, unused and expiring: what the rules in force did, as the audit tells."""
 
 import json
+import os
+import random
 import re
+import time
 
 import pytest
 
-from harness import servers, socks
+from harness import audits, servers, socks
 
 POLICY = """tz "Europe/Berlin"
 rule watch monitor deny group staff to cidr 127.0.0.1 owner security
@@ -26,6 +29,10 @@ def echo():
 
 def by_name(done):
     return {r["name"]: r for r in json.loads(done.out)}
+
+
+def utc(us):
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(us // 1000000)) + f".{us % 1000000:06}Z" if us else None
 
 
 def test_hits(gateway, echo):
@@ -55,6 +62,41 @@ def test_hits(gateway, echo):
     assert list(by_name(g.ctl("rule", "expiring", "30h", "--json"))) == ["hr"]
     assert list(by_name(g.ctl("rule", "expiring", "40h", "--json"))) == ["staff", "hr"]
     assert by_name(g.ctl("rule", "list", "--since", "1d", "--json"))["staff"]["hits"] == 0
+
+
+def test_hits_of_many_rows(gateway):
+    """Each request counts once for each rule that it tells of."""
+    names = ["plain", "plain-too", "two.words", "p", "unused"]
+    g = gateway("".join(f'rule {n} allow port {1 + i}\n' for i, n in enumerate(names)))
+    g.stop()
+    rng, expected = random.Random(5), {n: [0, 0, 0] for n in names}
+    rows = audits.Rows(os.path.join(g.state, "audit"))
+    now = int(time.time() * 1e6)
+    for i in range(3000):
+        at = now - (40 if i < 1000 else 29) * 86400_000000 + i * 1000_000  # in the 30 days, or before
+        decided = rng.choice(["", *names[:4]])
+        told = [rng.choice(names[:4]) for _ in range(rng.randrange(4))]
+        watched = [rng.choice(names[:4]) for _ in range(rng.randrange(3))]
+        flood = rng.choice([1, 1, 1, 40])
+        kind = "denied" if flood > 1 else rng.choice(["open", "denied", "flow", "ended", "connected", "login-failed"])
+        detail = {"folded": flood} if flood > 1 else {}
+        detail.update(candidates=[{"address": "192.0.2.1", "rule": n} for n in told], monitors=[{"rule": n, "would": "deny"} for n in watched])
+        rows.add(kind, at, rule=decided, bytes_up=i, bytes_down=1, detail=detail)
+        if i < 1000 or kind not in ("open", "denied", "flow", "ended"):
+            continue
+        for n in {decided, *told, *watched} - {""} if kind != "ended" else {decided} - {""}:
+            if kind == "ended":
+                expected[n][2] += i + 1
+            else:
+                expected[n][0] += flood
+                expected[n][1] = at
+    rows.close()
+    g.start()
+    rules = by_name(g.ctl("rule", "list", "--json"))
+    assert {n: [r["hits"], r.get("last_hit"), r["bytes"]] for n, r in rules.items()} == {
+        n: [hits, utc(last), size]
+        for n, (hits, last, size) in expected.items()}
+    assert list(by_name(g.ctl("rule", "unused", "30d", "--json"))) == ["unused"]
 
 
 @pytest.mark.parametrize("words", [["unused"], ["unused", "soon"], ["expiring", "30d", "x"], ["list", "x"], ["unused", "30d", "--no-hits"]])
