@@ -393,6 +393,32 @@ static int read_question(int argc, char **argv, struct question *q)
 	return 0;
 }
 
+static bool is_disabled(const struct ast_statement *s)
+{
+	return s->kind == AST_RULE && !ast_is_rule(s);
+}
+
+/* An explanation is one of an image, which knows nothing of them. */
+static void print_disabled(const struct policy_tree *t)
+{
+	for (const struct ast_statement *s = t->first; s != NULL; s = s->next)
+		if (is_disabled(s))
+			printf("(rule %s is disabled, and was not looked at)\n", s->name->text);
+}
+
+static void print_json(const char *explanation, const struct policy_tree *t)
+{
+	json_t *root = json_loads(explanation, 0, NULL), *disabled = json_array();
+
+	for (const struct ast_statement *s = t->first; s != NULL; s = s->next)
+		if (is_disabled(s))
+			json_array_append_new(disabled, json_string(s->name->text));
+	json_object_set_new(root, "disabled", disabled);
+	json_dumpf(root, stdout, JSON_INDENT(2));
+	putchar('\n');
+	json_decref(root);
+}
+
 static int answer(const struct question *q, const struct loaded *l)
 {
 	struct policy_context ctx = {.image = l->image,
@@ -415,11 +441,13 @@ static int answer(const struct question *q, const struct loaded *l)
 
 	if (text == NULL)
 		return EXIT_REFUSED;
-	fputs(text, stdout);
+	if (q->json) {
+		print_json(text, l->tree);
+	} else {
+		fputs(text, stdout);
+		print_disabled(l->tree);
+	}
 	free(text);
-	for (const struct ast_statement *s = q->json ? NULL : l->tree->first; s != NULL; s = s->next)
-		if (s->kind == AST_RULE && !ast_is_rule(s))
-			printf("(rule %s is disabled, and was not looked at)\n", s->name->text);
 	if (d.verdict == POLICY_RESOLVE && !q->json)
 		printf("(what its addresses bring is told with --resolves ADDRESS)\n");
 	return d.verdict == POLICY_DENY ? EXIT_REFUSED : EXIT_FINE;

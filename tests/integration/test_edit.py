@@ -86,6 +86,7 @@ def test_rules(g, echo):
     assert [(r["name"], r["disabled"]) for r in shown] == [("closed", True), ("servers", False), ("loopback", False)]
     assert "disabled deny" in g.ctl("rule", "list").out
     assert "(rule closed is disabled, and was not looked at)" in g.ctl("policy", "explain", "127.0.0.3").out
+    assert json.loads(g.ctl("policy", "explain", "--json", "127.0.0.3").out)["disabled"] == ["closed"]
     assert json.loads(g.ctl("rule", "disable", "closed", "--json").out) == {"ok": True, "changed": False, "revision": g.revision()}
     g.ctl("rule", "enable", "closed")
     assert texts(g)[0] == TEXT
