@@ -63,38 +63,56 @@ static int parse_drain(int argc, char **argv, struct drain *d)
 	return -1;
 }
 
-/* Of those that live; -1 with *code. */
-static int64_t remaining(int *code)
+struct remaining {
+	int64_t sessions; /* that live; -1: nobody could say */
+	int64_t silent;   /* workers that have not told theirs */
+};
+
+static struct remaining remaining(int *code)
 {
 	json_t *reply = client_ask(json_pack("{s:s}", "command", "status"), NULL, code);
-	int64_t n = reply == NULL ? -1
-				  : format_number(json_object_get(json_object_get(reply, "status"), "workers"), "sessions");
+	const json_t *status = json_object_get(reply, "status");
+	struct remaining r = {-1, 0};
 
+	if (reply != NULL)
+		r = (struct remaining){format_number(json_object_get(status, "workers"), "sessions"),
+				       format_number(status, "silent_workers")};
 	json_decref(reply);
-	return n;
+	return r;
 }
 
+static void print_remaining(const struct drain *d, const struct remaining *r)
+{
+	const char *verb = d->undo ? (r->sessions == 1 ? "lives" : "live") : r->sessions == 1 ? "remains" : "remain";
+
+	if (d->json && r->silent > 0)
+		printf("{\"draining\":%s,\"sessions\":%" PRId64 ",\"silent_workers\":%" PRId64 "}\n", d->undo ? "false" : "true",
+		       r->sessions, r->silent);
+	else if (d->json)
+		printf("{\"draining\":%s,\"sessions\":%" PRId64 "}\n", d->undo ? "false" : "true", r->sessions);
+	else
+		printf("new connections are %s; %" PRId64 " session%s %s%s\n", d->undo ? "taken again" : "not taken any more", r->sessions,
+		       r->sessions == 1 ? "" : "s", verb, r->silent > 0 ? ", besides those of workers that do not answer" : "");
+}
+
+/* A worker that does not answer may have sessions: only of all of them is none none. */
 static int report(const struct drain *d)
 {
 	bool shows = d->wait && isatty(STDERR_FILENO);
 	int code;
-	int64_t n = remaining(&code);
+	struct remaining r = remaining(&code);
 
-	while (d->wait && n > 0) {
+	while (d->wait && r.sessions >= 0 && (r.sessions > 0 || r.silent > 0)) {
 		if (shows)
-			fprintf(stderr, "\r%" PRId64 " sessions remain   ", n);
+			fprintf(stderr, "\r%" PRId64 " sessions remain%s   ", r.sessions, r.silent > 0 ? ", a worker does not answer" : "");
 		sleep(1);
-		n = remaining(&code);
+		r = remaining(&code);
 	}
 	if (shows)
 		fputc('\n', stderr);
-	if (n < 0)
+	if (r.sessions < 0)
 		return code;
-	if (d->json)
-		printf("{\"draining\":%s,\"sessions\":%" PRId64 "}\n", d->undo ? "false" : "true", n);
-	else
-		printf("new connections are %s; %" PRId64 " session%s %s\n", d->undo ? "taken again" : "not taken any more", n,
-		       n == 1 ? "" : "s", d->undo ? (n == 1 ? "lives" : "live") : n == 1 ? "remains" : "remain");
+	print_remaining(d, &r);
 	return ADMIN_FINE;
 }
 

@@ -131,6 +131,11 @@ static void show_traffic(const json_t *status)
 	printf("sessions %" PRId64 " open, %" PRId64 " accepted, %" PRId64 " granted, %" PRId64 " denied\n",
 	       format_number(w, "sessions"), format_number(w, "accepted"), format_number(w, "granted"),
 	       format_number(w, "denied"));
+	if (format_number(status, "silent_workers") > 0)
+		printf("  without those of %" PRId64 " worker(s) that do not answer\n", format_number(status, "silent_workers"));
+	if (format_number(status, "not_listening") > 0)
+		printf("  %" PRId64 " socket(s) do not listen again: another program holds the address (see the log)\n",
+		       format_number(status, "not_listening"));
 	if (json_is_true(json_object_get(status, "draining")))
 		printf("  draining: no new connection is taken (gatewayctl drain --undo)\n");
 	printf("bytes    %s up, %s down\n", format_bytes((uint64_t)(format_number(w, "bytes_up") + format_number(w, "live_bytes_up")), up),

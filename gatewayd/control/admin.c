@@ -79,6 +79,7 @@ static void client_free(struct client *client)
 	auth_client_gone(c, client);
 	retention_client_gone(c, client);
 	sessions_client_gone(c, client);
+	running_client_gone(c, client);
 	LIST_REMOVE(client, next);
 	event_del(&client->event);
 	close(client->fd);

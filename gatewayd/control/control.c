@@ -258,6 +258,9 @@ static void on_message(struct child *child, struct ipc_message *m)
 	case IPC_GSSAPI_RENEWED:
 		policy_gssapi_renewed(c, m);
 		break;
+	case IPC_DRAINED:
+		running_drained(c, m);
+		break;
 	case IPC_PROCESSES:
 		status_processes(c, m);
 		break;
@@ -312,6 +315,7 @@ int control_main(struct child *child)
 	LIST_INIT(&c->peers);
 	TAILQ_INIT(&c->spawns);
 	LIST_INIT(&c->previews);
+	TAILQ_INIT(&c->drain_orders);
 	confirm_init(c);
 	roles_init(c);
 	tables_init(c);

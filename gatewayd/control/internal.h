@@ -188,10 +188,18 @@ struct rates {
 	} last, before;
 };
 
+/* That the supervisor has yet to answer. */
+struct drain_order {
+	TAILQ_ENTRY(drain_order) next;
+	struct client *client; /* NULL: gone */
+	bool drain;
+};
+
 struct control {
 	struct rates rates;
 	struct child *child;
 	int socket_fd;
+	TAILQ_HEAD(, drain_order) drain_orders;
 	uid_t owner;
 	gid_t groups[CONTROL_ROLES]; /* (gid_t)-1: none */
 	struct refused refused;
@@ -385,6 +393,9 @@ json_t *rates_of(struct rates *r, const json_t *workers, int64_t since_us);
 
 /* running.c: what operators want of the gateway as a whole. */
 void running_drain(struct client *client, const json_t *request);
+/* The supervisor's answer to the oldest order that has none. */
+void running_drained(struct control *c, struct ipc_message *m);
+void running_client_gone(struct control *c, const struct client *client);
 void running_log_level(struct client *client, const json_t *request);
 
 /* auth.c: what administrators ask of the auth master. */

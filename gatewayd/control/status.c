@@ -22,6 +22,9 @@ struct status_job {
 	json_t *workers, *auth, *audit, *processes, *last_error; /* what has come */
 	int64_t supervisor_started_us;
 	bool recorder_asked, processes_asked;
+	bool answered[CONFIG_WORKERS_MAX], runs[CONFIG_WORKERS_MAX]; /* workers, by slot */
+	bool draining;
+	unsigned mute; /* sockets that are to listen, and do not */
 	struct event patience;
 };
 
@@ -68,6 +71,16 @@ static json_t *policy_status(const struct control *c)
 	return status;
 }
 
+/* Those that may have sessions of which the sum does not tell: who does not run has none. */
+static unsigned silent_workers(const struct status_job *job)
+{
+	unsigned silent = 0;
+
+	for (size_t slot = 0; slot < job->control->child->config->workers; slot++)
+		silent += !job->answered[slot] && (job->processes == NULL || job->runs[slot]);
+	return silent;
+}
+
 static json_t *build(struct status_job *job)
 {
 	const struct control *c = job->control;
@@ -83,7 +96,10 @@ static json_t *build(struct status_job *job)
 	json_object_set_new(status, "tables", tables_status(c));
 	json_object_set(status, "workers", job->workers);
 	json_object_set_new(status, "rates", rates_of(&job->control->rates, job->workers, clock_mono_us() - job->supervisor_started_us));
-	json_object_set_new(status, "draining", json_boolean(json_object_get(job->workers, "draining") != NULL));
+	json_object_set_new(status, "silent_workers", json_integer(silent_workers(job)));
+	json_object_set_new(status, "draining", json_boolean(job->processes != NULL ? job->draining : json_object_get(job->workers, "draining") != NULL));
+	if (job->mute > 0)
+		json_object_set_new(status, "not_listening", json_integer(job->mute));
 	json_object_set_new(status, "log_level", json_string(log_level_name(log_get_level())));
 	if (job->last_error != NULL)
 		json_object_set(status, "last_error", job->last_error);
@@ -202,10 +218,12 @@ void status_peer_answered(struct peer *p, struct ipc_message *m)
 		return;
 	p->asked = false;
 	object = read_object(m);
-	if (object != NULL && p->role == ROLE_WORKER)
+	if (object != NULL && p->role == ROLE_WORKER) {
 		add_worker(job->workers, object);
-	else if (object != NULL && job->auth == NULL)
+		job->answered[p->slot % CONFIG_WORKERS_MAX] = true;
+	} else if (object != NULL && job->auth == NULL) {
 		job->auth = json_incref(object);
+	}
 	json_decref(object);
 	finish_if_complete(job);
 }
@@ -262,6 +280,8 @@ void status_processes(struct control *c, struct ipc_message *m)
 		wire_get_text(&r, last_end, sizeof last_end);
 		if (i == 0)
 			job->supervisor_started_us = started_us;
+		if (role == ROLE_WORKER && slot < CONFIG_WORKERS_MAX)
+			job->runs[slot] = pid != 0;
 		json_t *one = json_pack("{s:s,s:i,s:i,s:I,s:i,s:s}", "role", role_name((enum role)role), "slot", (int)slot, "pid",
 					(int)pid, "uptime_s", (json_int_t)((clock_mono_us() - started_us) / 1000000),
 					"restarts", (int)restarts, "state", pid == 0 ? "waiting" : ready ? "running" : "starting");
@@ -271,5 +291,7 @@ void status_processes(struct control *c, struct ipc_message *m)
 		json_array_append_new(job->processes, one);
 	}
 	read_last_error(job, &r);
+	job->draining = wire_get_u8(&r) != 0;
+	job->mute = wire_get_u16(&r);
 	finish_if_complete(job);
 }

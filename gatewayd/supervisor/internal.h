@@ -40,6 +40,7 @@ enum phase { PHASE_STARTING, PHASE_RUNNING, PHASE_STOP_WORKERS, PHASE_STOP_OTHER
 struct listening {
 	uint16_t listener, address, slot;
 	int fd;
+	bool mute; /* it is to listen, and could not yet be made to */
 };
 
 struct supervisor {
@@ -63,7 +64,7 @@ struct supervisor {
 	char last_error[301]; /* of any process; "": none */
 	char last_error_of[32];
 	int64_t last_error_us; /* wall clock */
-	struct event term, intr, hup, child, stop_deadline, watch, groups_change;
+	struct event term, intr, hup, child, stop_deadline, watch, groups_change, listen_again;
 };
 
 /* process.c: one process' birth and death. */
@@ -93,8 +94,11 @@ void listen_rebalance(struct supervisor *s);
 void listen_worker_gone(struct process *worker);
 void listen_close_all(struct supervisor *s);
 
-/* Ends listening, so that clients are refused and go elsewhere; or takes it up again. */
-void listen_drain(struct supervisor *s, bool drain);
+/* Ends listening, so that clients are refused and go elsewhere; or takes it up again: 0, or -1 with what does not listen yet, and is
+ * tried again. */
+int listen_drain(struct supervisor *s, bool drain, struct err *why);
+/* How many sockets do not listen, though they are to. */
+uint16_t listen_mute(const struct supervisor *s);
 void listen_tell_draining(const struct process *worker);
 
 /* files.c: what children cannot open themselves. */

@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <event2/event.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <netinet/tcp.h>
@@ -21,6 +22,8 @@
 /* How long an address of ours may still be held: processes of a killed gateway take a moment to go. */
 #define HELD_SECONDS 5
 #define HELD_PAUSE_MS 50
+/* Between two tries to make a socket listen again. */
+#define AGAIN_S 1
 
 static int bind_socket(const struct endpoint *ep, bool shared)
 {
@@ -208,21 +211,101 @@ void listen_tell_draining(const struct process *worker)
 	ipc_send(worker->link, IPC_DRAINING, &body, sizeof body, NULL, 0);
 }
 
-void listen_drain(struct supervisor *s, bool drain)
+/* A socket that does not listen lets anybody bind to its address who, like it, has SO_REUSEADDR: with that it would be bound, and not
+ * ours alone. */
+static int set_reuse(int fd, int on)
+{
+	return setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+}
+
+static int end_listening(int fd)
+{
+	return set_reuse(fd, 0) != 0 ? -1 : shutdown(fd, SHUT_RD);
+}
+
+/* Sessions that were accepted are bound to the address, too, by another user: listening beside them takes SO_REUSEADDR. */
+static int take_up_listening(int fd)
+{
+	int error;
+
+	if (set_reuse(fd, 1) == 0 && listen(fd, BACKLOG) == 0)
+		return 0;
+	error = errno;
+	set_reuse(fd, 0);
+	errno = error;
+	return -1;
+}
+
+uint16_t listen_mute(const struct supervisor *s)
+{
+	uint16_t n = 0;
+
+	for (size_t i = 0; i < s->nlistening; i++)
+		n += s->listening[i].mute;
+	return n;
+}
+
+/* All that do not listen although they are to: 0, or -1 with one that still does not. */
+static int listen_again(struct supervisor *s, struct err *why)
+{
+	const struct timeval again = {.tv_sec = AGAIN_S};
+	int rc = 0;
+
+	for (size_t i = 0; i < s->nlistening; i++) {
+		struct listening *l = &s->listening[i];
+		const struct config_listener *c = &s->config->listeners[l->listener];
+		char text[ENDPOINT_TEXT_MAX];
+
+		if (!l->mute)
+			continue;
+		l->mute = take_up_listening(l->fd) != 0;
+		if (l->mute)
+			rc = err_set_errno(why, "%s (listener '%s') does not listen again, and is tried every second%s",
+					   endpoint_format(&c->addresses[l->address], text), c->name,
+					   errno == EADDRINUSE ? ", another program holds it" : "");
+	}
+	if (rc != 0)
+		evtimer_add(&s->listen_again, &again);
+	return rc;
+}
+
+static void on_listen_again(evutil_socket_t fd, short what, void *arg)
+{
+	struct err why;
+
+	(void)fd, (void)what;
+	if (listen_again(arg, &why) == 0)
+		log_info("all listeners listen again");
+}
+
+int listen_drain(struct supervisor *s, bool drain, struct err *why)
 {
 	struct process *p;
+	int rc = 0;
 
+	if (!event_initialized(&s->listen_again))
+		evtimer_assign(&s->listen_again, s->base, on_listen_again, s);
+	evtimer_del(&s->listen_again);
+	/* Those that listen, or those that do not. */
+	for (size_t i = 0; i < s->nlistening; i++) {
+		struct listening *l = &s->listening[i];
+
+		if (drain && !s->draining && !l->mute && end_listening(l->fd) != 0)
+			log_error("a listener cannot end listening: %s", strerror(errno));
+		l->mute = !drain && (l->mute || s->draining);
+	}
+	if (!drain)
+		rc = listen_again(s, why);
+	if (rc != 0)
+		log_error("%s", why->text);
 	if (s->draining == drain)
-		return;
+		return rc;
 	s->draining = drain;
-	/* The addresses stay ours: shut down, a listening socket is a bound one. */
-	for (size_t i = 0; i < s->nlistening; i++)
-		if ((drain ? shutdown(s->listening[i].fd, SHUT_RD) : listen(s->listening[i].fd, BACKLOG)) != 0)
-			log_error("a listener cannot %s: %s", drain ? "end listening" : "listen again", strerror(errno));
 	TAILQ_FOREACH (p, &s->processes, next)
 		if (p->role == ROLE_WORKER && p->link != NULL)
 			listen_tell_draining(p);
 	log_info("%s", drain ? "draining: no new connection is taken" : "new connections are taken again");
+	return rc;
 }
 
 static void send_listening(struct process *worker, const struct listening *l, bool drop)

@@ -211,8 +211,15 @@ void requests_note_error(struct supervisor *s, const char *who, const char *text
 
 static void on_drain(struct process *control, struct ipc_message *m)
 {
-	if (m->len == 1)
-		listen_drain(control->sup, m->body[0] != 0);
+	uint8_t body[620];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+	struct err why = {.text = ""};
+
+	if (m->len != 1)
+		return;
+	listen_drain(control->sup, m->body[0] != 0, &why);
+	wire_put_text(&w, why.text);
+	ipc_send_wire(control->link, IPC_DRAINED, &w);
 }
 
 static void on_set_log_level(struct process *control, struct ipc_message *m)
@@ -261,6 +268,8 @@ static void on_processes_ask(struct process *control, struct ipc_message *m)
 	wire_put_u64(&w, (uint64_t)control->sup->last_error_us);
 	wire_put_text(&w, control->sup->last_error_of);
 	wire_put_text(&w, control->sup->last_error);
+	wire_put_u8(&w, control->sup->draining);
+	wire_put_u16(&w, listen_mute(control->sup));
 	ipc_send_wire(control->link, IPC_PROCESSES, &w);
 }
 

@@ -2,12 +2,13 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 
 import pytest
 
-from harness import processes, socks, wait
+from harness import admin, processes, socks, wait
 from harness.gateway import BUILD
 
 NONE = {"listener_methods": ["none"]}
@@ -63,6 +64,76 @@ def test_drain_waits_until_none_remains(gateway, echo):
     # A new start takes connections.
     g.restart()
     assert serves(g, echo)
+
+
+def listen_at(host, port, together=False):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, together)
+    try:
+        s.bind((host, port))
+        s.listen(1)
+    except OSError:
+        s.close()
+        raise
+    return s
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_drained_gateways_address_is_nobody_elses(gateway, echo, workers):
+    g = gateway(workers=workers, **NONE)
+    with g.session("127.0.0.1", echo.port, user=None) as c:
+        g.ctl("drain")
+        for host in ("127.0.0.1", ""):
+            with pytest.raises(OSError, match="in use"):
+                listen_at(host, g.port).close()
+        c.echo(b"x")
+        # Told once it is so.
+        g.ctl("drain", "--undo")
+        assert serves(g, echo)
+
+
+def test_a_listener_that_cannot_listen_again_is_told(gateway, echo):
+    """The kernel lets nobody in between but a program of our own user that shares the address first, and then no more."""
+    g = gateway(workers=2, **NONE)
+    g.ctl("drain")
+    with listen_at("127.0.0.1", g.port, True) as other, listen_at("127.0.0.2", g.port):
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+        done = g.ctl("drain", "--undo", check=False)
+        assert done.returncode == 1 and f"127.0.0.1:{g.port}" in done.err and "another program holds it" in done.err, done.err
+        s = g.status()
+        assert (s["draining"], s["not_listening"]) == (False, 2)
+        assert "do not listen again" in g.ctl("status").out
+    wait.until(lambda: "not_listening" not in g.status(), "it listens again by itself")
+    assert serves(g, echo)
+
+
+def test_an_undo_that_is_no_truth_value_does_nothing(gateway):
+    g = gateway(workers=1)
+    for undo in ("yes", 1, "true", None):
+        reply, _ = admin.ask(g.socket, {"command": "drain", "undo": undo})
+        assert not reply["ok"] and "true or false" in reply["error"], reply
+    assert not g.status()["draining"] and not g.rows(event="admin")
+
+
+def test_drain_waits_for_a_worker_that_is_silent(gateway, echo):
+    g = gateway(workers=1, worker_timeout=60000, **NONE)
+    worker = processes.of_role(g, "worker")[0]
+    with g.session("127.0.0.1", echo.port, user=None) as c:
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            assert json.loads(g.ctl("drain", "--json").out) == {"draining": True, "sessions": 0, "silent_workers": 1}
+            assert g.status()["silent_workers"] == 1
+            p = subprocess.Popen([os.path.join(BUILD, "admin", "gatewayctl"), "--socket", g.socket, "drain", "--wait", "--json"], stdout=subprocess.PIPE)
+            # It has asked, and been told of a silent worker.
+            wait.until(lambda: g.log().count("worker/0 does not answer") >= 4, g.log)
+            assert p.poll() is None
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        c.echo(b"still here")
+        assert p.poll() is None
+    out, _ = p.communicate(timeout=60)
+    assert p.returncode == 0 and json.loads(out) == {"draining": True, "sessions": 0}
 
 
 def test_log_level_is_everybodys(gateway, echo):
