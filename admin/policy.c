@@ -493,7 +493,7 @@ static int compare(const char *at, bool json, const struct loaded *before, const
 {
 	struct policy_context a = {.image = before->image, .now = clock_wall_us() / 1000000}, b = a;
 	struct err why;
-	size_t count;
+	struct policy_differences count;
 
 	b.image = after->image;
 	if (at != NULL && policy_instant_parse(after->image, at, &a.now, &why) != 0) {
@@ -501,15 +501,15 @@ static int compare(const char *at, bool json, const struct loaded *before, const
 		return EXIT_USAGE;
 	}
 	b.now = a.now;
-	char *text = policy_diff(&a, &b, json, &count);
+	char *text = policy_diff(&a, before->tree, &b, after->tree, json, &count);
 
 	if (text == NULL)
 		return EXIT_REFUSED;
 	fputs(text, stdout);
 	free(text);
 	if (!json)
-		printf("%zu difference%s found\n", count, count == 1 ? "" : "s");
-	return count == 0 ? EXIT_FINE : EXIT_REFUSED;
+		print_differences(&count);
+	return count.decided + count.said == 0 ? EXIT_FINE : EXIT_REFUSED;
 }
 
 /* A number is a revision of the store, anything else a file. */

@@ -250,16 +250,15 @@ static bool show_meaning(struct editing *e, const struct gathered *g)
 		 !(e->change.options.strict && after.diagnostics.warnings > 0);
 	if (usable && before.image != NULL) {
 		struct policy_context a = {.image = before.image, .now = clock_wall_us() / 1000000}, b = a;
-		size_t count;
+		struct policy_differences count;
 
 		b.image = after.image;
-		char *text = policy_diff(&a, &b, false, &count);
+		char *text = policy_diff(&a, before.tree, &b, after.tree, false, &count);
 
 		if (text != NULL)
 			fputs(text, stdout);
 		free(text);
-		printf(count == 0 ? "no difference in what is decided was found\n" : "%zu difference%s in what is decided found\n", count,
-		       count == 1 ? "" : "s");
+		print_differences(&count);
 	}
 	loaded_clear(&before);
 	loaded_clear(&after);

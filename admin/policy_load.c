@@ -482,6 +482,17 @@ json_t *diagnostics_json(const struct policy_diagnostics *d)
 	return list;
 }
 
+void print_differences(const struct policy_differences *count)
+{
+	if (count->decided == 0)
+		printf("no difference in what is decided was found");
+	else
+		printf("%zu difference%s in what is decided found", count->decided, count->decided == 1 ? "" : "s");
+	if (count->said > 0)
+		printf("; %zu statement%s differently", count->said, count->said == 1 ? " reads" : "s read");
+	putchar('\n');
+}
+
 bool group_is_known(const char *group, void *arg)
 {
 	const char *file = arg;

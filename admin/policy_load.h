@@ -65,6 +65,8 @@ void fetched_clear(struct fetched *f);
 
 void print_diagnostics(const struct policy_diagnostics *d, FILE *out);
 json_t *diagnostics_json(const struct policy_diagnostics *d);
+/* How much policy_diff() has told. */
+void print_differences(const struct policy_differences *count);
 /* policy_find_groups() asks it.  arg: a file in the format of group(5), or NULL for the groups of this machine. */
 bool group_is_known(const char *group, void *arg);
 /* True, with *id, for a text of digits only. */

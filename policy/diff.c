@@ -1,5 +1,5 @@
 /* What changes between two policies, by meaning: requests made of the values of every rule of both are decided by both.
- * Of the requests whose verdict differs, one is told for each pair of rules that decide them. */
+ * Of the requests whose verdict differs, one is told for each pair of rules that decide them; and then what the two say differently. */
 #include "config.h"
 
 #include <jansson.h>
@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "policy/decide.h"
+#include "policy/diff_said.h"
 #include "policy/guard.h"
 #include "policy/sample.h"
 #include "policy/window.h"
@@ -231,12 +232,34 @@ static void find_people(struct diff *f, const struct policy_image *i, size_t mos
 			sample_make(i, r, UINT32_MAX, 0, &f->people[f->npeople++]);
 }
 
-char *policy_diff(const struct policy_context *before, const struct policy_context *after, bool json, size_t *count)
+static void print_said(FILE *out, const json_t *one)
+{
+	const char *before = json_string_value(json_object_get(one, "before")), *after = json_string_value(json_object_get(one, "after"));
+
+	fprintf(out, "%s:\n    before: %s\n    after:  %s\n", json_string_value(json_object_get(one, "statement")),
+		before == NULL ? "(not there)" : before, after == NULL ? "(not there)" : after);
+}
+
+static void print_all(FILE *out, const json_t *told, const json_t *said, size_t nsaid)
+{
+	size_t n;
+	json_t *one;
+
+	json_array_foreach ((json_t *)(uintptr_t)told, n, one)
+		print_difference(out, one);
+	json_array_foreach ((json_t *)(uintptr_t)said, n, one)
+		print_said(out, one);
+	if (nsaid > json_array_size(said))
+		fprintf(out, "and %zu more statements that differ\n", nsaid - json_array_size(said));
+}
+
+char *policy_diff(const struct policy_context *before, const struct policy_tree *before_tree, const struct policy_context *after,
+		  const struct policy_tree *after_tree, bool json, struct policy_differences *count)
 {
 	struct diff *f = calloc(1, sizeof *f);
 	char *text = NULL;
-	size_t len, n;
-	json_t *one;
+	size_t len;
+	json_t *said;
 	FILE *out = f == NULL ? NULL : open_memstream(&text, &len);
 
 	if (out == NULL) {
@@ -250,13 +273,16 @@ char *policy_diff(const struct policy_context *before, const struct policy_conte
 	find_people(f, after->image, PEOPLE_MAX);
 	compare_rules(f, before->image, before->now);
 	compare_rules(f, after->image, before->now);
-	*count = json_array_size(f->told);
+	*count = (struct policy_differences){.decided = json_array_size(f->told)};
+	said = before_tree == NULL ? json_array() : diff_said(before_tree, after_tree, &count->said);
 	if (json) {
+		json_array_extend(f->told, said);
 		json_dumpf(f->told, out, JSON_INDENT(2));
 		fputc('\n', out);
 	} else {
-		json_array_foreach(f->told, n, one) print_difference(out, one);
+		print_all(out, f->told, said, count->said);
 	}
+	json_decref(said);
 	json_decref(f->told);
 	free(f);
 	return fclose(out) == 0 ? text : NULL;

@@ -10,7 +10,7 @@ policy_libpolicy_a_SOURCES = \
 	policy/literal.c policy/literal.h policy/literal_build.c policy/literal_build.h \
 	policy/admit.c policy/window.c policy/window.h policy/guard.c policy/guard.h policy/geo.c policy/geo_priv.h \
 	policy/decide.c policy/decide.h policy/explain.c policy/expect.c \
-	policy/sample.c policy/sample.h policy/findings.c policy/diff.c \
+	policy/sample.c policy/sample.h policy/findings.c policy/diff.c policy/diff_said.c policy/diff_said.h \
 	policy/bundle.c policy/bundle.h policy/edit.c policy/edit.h
 policy_libpolicy_a_CFLAGS = $(AM_CFLAGS) $(PCRE2_CFLAGS) $(IDN2_CFLAGS) $(MAXMINDDB_CFLAGS) $(SODIUM_CFLAGS) $(JANSSON_CFLAGS)
 # What a program needs to link besides libpolicy.a and libcommon.a.

@@ -246,8 +246,12 @@ const char *policy_decision_text(const struct policy_image *image, const struct 
 char *policy_explain(const struct policy_context *ctx, const struct policy_request *req, const struct addr *addresses,
 		     size_t n, const struct name *aliases, size_t naliases, bool json, struct policy_decision *d);
 
-/* What changes in meaning from one policy to another, around the time of before: for each pair of rules that decide
- * alike requests differently, one such request.  Made by trying the values of all rules of both: what it tells is so,
- * what it does not tell may differ where two rules together make a corner that no value stands for.  malloc'd text or
- * JSON, caller frees; *count is how many. */
-char *policy_diff(const struct policy_context *before, const struct policy_context *after, bool json, size_t *count);
+/* What changes from one policy to another, around the time of before.  In what is decided: for each pair of rules that decide alike
+ * requests differently, one such request.  Made by trying the values of all rules of both: what it tells is so, what it does not tell
+ * may differ where two rules together make a corner that no value stands for.  In what is said, where the trees are given (both, or
+ * NULL): every statement that differs in more than layout and remarks.  malloc'd text or JSON, caller frees. */
+struct policy_differences {
+	size_t decided, said;
+};
+char *policy_diff(const struct policy_context *before, const struct policy_tree *before_tree, const struct policy_context *after,
+		  const struct policy_tree *after_tree, bool json, struct policy_differences *count);

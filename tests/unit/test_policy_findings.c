@@ -10,6 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <jansson.h>
+
+#include "policy/diff_said.h"
 #include "tests/unit/policy_fixture.h"
 
 /* The codes found, each with the line it stands at: "shadowed 2, expired 4". */
@@ -246,17 +249,17 @@ static void test_many_rules_are_checked_in_time(void **unused)
 static size_t differences(const char *before, const char *after, char **text)
 {
 	struct fixture a, b;
-	size_t count;
+	struct policy_differences count;
 
 	fixture_open(&a, before);
 	fixture_open(&b, after);
 	struct policy_context ca = {.image = a.image, .now = fixture_time(2026, 11, 20, 10, 0)}, cb = ca;
 
 	cb.image = b.image;
-	*text = policy_diff(&ca, &cb, false, &count);
+	*text = policy_diff(&ca, NULL, &cb, NULL, false, &count);
 	fixture_close(&a);
 	fixture_close(&b);
-	return count;
+	return count.decided;
 }
 
 static void assert_differs(const char *before, const char *after, size_t count, const char *part)
@@ -289,6 +292,150 @@ static void test_differences_are_of_meaning(void **unused)
 		       "port 2 at \"Fri 2026-11-20 20:00 UTC\"");
 }
 
+/* ---- what is said differently ------------------------------------------------------------------------------------------- */
+
+/* Everything that the language has, but for files. */
+static const char everything[] =
+	"tz Europe/Berlin\n"
+	"answers all\n"
+	"grace 30s\n"
+	"nat64-prefix 2001:db8:64::/96\n"
+	"set nets cidr { 10.0.0.0/8 fc00::/7 }\n"
+	"set names domain { .a.example b.example }\n"
+	"set odd regex { \"ads?[0-9]*\" }\n"
+	"set ports port { 80 443 }\n"
+	"set people user { ann bob }\n"
+	"set staff group { eng hr }\n"
+	"set lands country { KP IR }\n"
+	"set systems asn { AS64500 AS64501 }\n"
+	"window office tz Europe/Paris { mon-fri 08:00-18:00 except 2026-12-25 }\n"
+	"window always { mon-sun 00:00-24:00 }\n"
+	"rule one deny client 192.0.2.0/24 listener main to cidr @nets log alert\n"
+	"rule two allow user ann to domain @names port @ports during office until 2027-12-31 owner ann ticket T-1 comment why\n"
+	"rule three disabled allow group @staff command connect to country @lands internal\n"
+	"rule four monitor allow claimed-user bob method socks4 to asn @systems from 2026-01-01\n"
+	"rule five allow not user @people strength gssapi-integrity to regex @odd by name source 192.0.2.9\n"
+	"rule six allow user carol to domain c.example port 22\n"
+	"default deny\n"
+	"expect deny user ann to 10.1.2.3 port 22 rule default\n"
+	"expect allow user carol to c.example resolves 203.0.113.7 203.0.113.8 port 22 at \"2026-11-20 10:00\"\n";
+
+/* -1: the text is no policy. */
+static int said_differently(const char *before, const char *after)
+{
+	struct fixture a, b;
+	size_t count = 0;
+	int rc = -1;
+
+	fixture_check(&a, before, strlen(before));
+	fixture_check(&b, after, strlen(after));
+	assert_int_equal(a.diagnostics.errors, 0);
+	if (b.diagnostics.errors == 0) {
+		json_decref(diff_said(a.tree, b.tree, &count));
+		rc = (int)count;
+	}
+	fixture_close(&a);
+	fixture_close(&b);
+	return rc;
+}
+
+/* Every word of the policy left out, and replaced by every other: what is still a policy is never the same. */
+static void test_no_word_changes_unnoticed(void **unused)
+{
+	static const char *const others[] = {"deny", "allow", "not", "any", "0s", "UTC", "443", "22", "22-23", "carol", "eng", "DE", "AS1",
+					     "10.0.0.0/9", "203.0.113.9", ".c.example", "x.example", "@nets", "@names", "@ports", "@people",
+					     "always", "udp", "bind", "gssapi", "password", "address", "monitor", "disabled", "internal",
+					     "info", "sat", "09:00-10:00", "2026-12-24", "two", "seven", "T-2",
+					     "gssapi-confidentiality", "\"port\"", "\"2026-11-20 11:00\""};
+	char text[sizeof everything + 64];
+	size_t policies = 0;
+
+	(void)unused;
+	for (size_t at = 0; at < sizeof everything - 1;) {
+		size_t len = strcspn(everything + at, everything[at] == '"' ? "\n" : " \n");
+		const char *end = everything[at] == '"' ? strchr(everything + at + 1, '"') : NULL;
+
+		len = end != NULL ? (size_t)(end - everything - at) + 1 : len;
+		for (size_t i = 0; i <= sizeof others / sizeof *others; i++) {
+			const char *with = i == 0 ? "" : others[i - 1];
+
+			if (strlen(with) == len && memcmp(with, everything + at, len) == 0)
+				continue;
+			snprintf(text, sizeof text, "%.*s%s%s", (int)at, everything, with, everything + at + len);
+			int count = said_differently(everything, text);
+
+			if (count == 0)
+				fail_msg("no difference is told with '%s' in place of '%.*s'", with, (int)len, everything + at);
+			policies += count > 0;
+		}
+		at += len;
+		at += strspn(everything + at, " \n");
+	}
+	assert_true(policies > 500);
+}
+
+/* Lines left out, but for those that say what holds anyway; rules in another order. */
+static void test_no_statement_changes_unnoticed(void **unused)
+{
+	char text[2 * sizeof everything];
+
+	(void)unused;
+	for (const char *line = everything; *line != '\0'; line = strchr(line, '\n') + 1) {
+		const char *next = strchr(line, '\n') + 1, *behind = *next == '\0' ? next : strchr(next, '\n') + 1;
+		bool is_default = strncmp(line, "default", 7) == 0;
+
+		snprintf(text, sizeof text, "%.*s%s", (int)(line - everything), everything, next);
+		int count = said_differently(everything, text);
+
+		if (count >= 0 && (count == 0) != is_default)
+			fail_msg("%d differences without %.*s", count, (int)(next - line), line);
+		snprintf(text, sizeof text, "%.*s%.*s%.*s%s", (int)(line - everything), everything, (int)(behind - next), next,
+			 (int)(next - line), line, behind);
+		if (strncmp(line, "rule", 4) == 0 && strncmp(next, "rule", 4) == 0)
+			assert_int_equal(said_differently(everything, text), 1);
+		else
+			assert_int_equal(said_differently(everything, text), 0);
+	}
+}
+
+static void test_layout_says_nothing(void **unused)
+{
+	(void)unused;
+	assert_int_equal(said_differently("rule a allow user ann bob port 443\ndefault deny\n",
+					  "# a remark\nrule a   allow port 443 \\\n\tuser \"bob\" ann # another\n"),
+			 0);
+	assert_int_equal(said_differently("set s port { 1 2 }\nrule a allow port @s\ngrace 60s\n",
+					  "grace 1m\nset s port {\n\t2 # two\n\t1\n}\n\nrule a allow port @s\nanswers any\ntz UTC\n"),
+			 0);
+}
+
+static void test_what_is_said_differently_is_told(void **unused)
+{
+	struct fixture a, b;
+	struct policy_differences count;
+
+	(void)unused;
+	fixture_open(&a, "grace 30s\nset s port { 1 2 3 }\nrule a allow port @s\nrule b deny port 9\n");
+	fixture_open(&b, "set s port { 2 3 4 }\nrule b deny port 9 log alert\nrule a allow port @s\nexpect deny to 192.0.2.1 port 9\n");
+	struct policy_context ca = {.image = a.image, .now = fixture_time(2026, 11, 20, 10, 0)}, cb = ca;
+
+	cb.image = b.image;
+	char *text = policy_diff(&ca, a.tree, &cb, b.tree, false, &count);
+
+	assert_int_equal(count.said, 5);
+	static const char *const parts[] = {"grace:\n    before: 30s\n    after:  0s\n",
+					    "set s:\n    before: port, 3 values, here alone: 1\n    after:  port, 3 values, here alone: 4\n",
+					    "rule b:\n    before: deny port 9\n    after:  deny port 9 log alert\n",
+					    "expect:\n    before: (not there)\n    after:  deny port 9 to 192.0.2.1\n", "moved among the others"};
+
+	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+		if (strstr(text, parts[i]) == NULL)
+			fail_msg("'%s' is not in:\n%s", parts[i], text);
+	free(text);
+	fixture_close(&a);
+	fixture_close(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -303,6 +450,10 @@ int main(void)
 		cmocka_unit_test(test_groups_that_nobody_knows),
 		cmocka_unit_test(test_many_rules_are_checked_in_time),
 		cmocka_unit_test(test_differences_are_of_meaning),
+		cmocka_unit_test(test_no_word_changes_unnoticed),
+		cmocka_unit_test(test_no_statement_changes_unnoticed),
+		cmocka_unit_test(test_layout_says_nothing),
+		cmocka_unit_test(test_what_is_said_differently_is_told),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
