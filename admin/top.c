@@ -6,6 +6,8 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <ncurses.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -392,25 +394,55 @@ static int64_t now_ms(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+static volatile sig_atomic_t interrupted;
+static struct sigaction before_interrupt;
+
+/* Ctrl-C is a way to end as good as any.  A second one, while the gateway is being waited for, does what it does elsewhere. */
+static void on_interrupt(int number)
+{
+	interrupted = 1;
+	sigaction(number, &before_interrupt, NULL);
+}
+
+/* A key, or ERR when none came in that time, or at a signal.  A signal between looking and waiting is not missed. */
+static int next_key(int64_t wait_ms)
+{
+	struct timespec wait = {.tv_sec = wait_ms / 1000, .tv_nsec = wait_ms % 1000 * 1000000};
+	struct pollfd keys = {.fd = STDIN_FILENO, .events = POLLIN};
+	sigset_t held, before;
+	int key;
+
+	timeout(0);
+	errno = 0;
+	key = getch();
+	if (key != ERR || errno == EIO)
+		return key;
+	sigemptyset(&held);
+	sigaddset(&held, SIGINT);
+	sigprocmask(SIG_BLOCK, &held, &before);
+	if (!interrupted)
+		ppoll(&keys, 1, &wait, &before);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	errno = 0;
+	return interrupted ? ERR : getch();
+}
+
 static void watch(struct top *t)
 {
 	int64_t due_ms = now_ms() + t->interval_s * 1000;
 	bool going = true, now = false;
 
-	while (going) {
+	while (going && !interrupted) {
 		draw(t);
 		int64_t left = due_ms - now_ms();
-
-		timeout(left > 0 ? (int)left : 0);
-		errno = 0;
-		int key = getch();
+		int key = next_key(left > 0 ? left : 0);
 
 		now = false;
 		if (key == ERR && errno == EIO)
 			return; /* the terminal has gone */
 		if (key != ERR)
 			going = on_key(t, key, &now);
-		if (going && (now || now_ms() >= due_ms)) {
+		if (going && !interrupted && (now || now_ms() >= due_ms)) {
 			look(t);
 			due_ms = now_ms() + t->interval_s * 1000;
 		}
@@ -453,6 +485,7 @@ static int show(struct top *t)
 	if (code >= 0)
 		return code;
 	dup2(t->said_fd, STDERR_FILENO);
+	sigaction(SIGINT, &(struct sigaction){.sa_handler = on_interrupt}, &before_interrupt);
 	watch(t);
 	dup2(stderr_fd, STDERR_FILENO);
 	endwin();

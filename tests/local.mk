@@ -18,7 +18,7 @@ interop-table: $(BUILT_SOURCES) all-am
 check-local: check-unit check-integration check-interop
 
 # For a night: the engine against its reference on 20 million pairs, from a seed of the day; 2,000 silent clients beside 1,000
-# requests a second.
+# requests a second; gatewayctl top over 5,000 sessions.
 LONG_PAIRS = 20000000
 check-long: check-programs
 	POLICY_PAIRS=$(LONG_PAIRS) POLICY_SEED=$${POLICY_SEED:-$$(date +%Y%m%d)000000000} ./tests/unit/test_policy_differential
@@ -26,7 +26,8 @@ check-long: check-programs
 	AUDIT_EDITS=10000 AUDIT_SEED=$$(date +%Y%m%d) ./tests/unit/test_audit_verify
 	AUDIT_POWER_EVENTS=1000 AUDIT_POWER_STEP=1 AUDIT_SEED=$$(date +%Y%m%d) ./tests/unit/test_audit_power
 	RELAY_SCHEDULES=10000 RELAY_SEED=$$(date +%Y%m%d) $(srcdir)/tests/run-integration.sh $(srcdir) . -n 2 test_schedules.py
-	GATEWAYD_TEST_FULL=1 $(srcdir)/tests/run-integration.sh $(srcdir) . -n 0 -s test_silent_clients.py test_sessions.py test_hostile_control.py test_throttle.py
+	GATEWAYD_TEST_FULL=1 $(srcdir)/tests/run-integration.sh $(srcdir) . -n 0 -s test_silent_clients.py test_sessions.py test_hostile_control.py test_throttle.py \
+		test_top_tmux.py
 
 lint:
 	@$(srcdir)/packaging/lint/lint.sh $(srcdir)

@@ -61,8 +61,19 @@ def test_panels_and_keys(busy):
         t.press(NEXT * 3 + UP * 20 + HOME + "\x00\xff\x1b[999~zzz")
         t.shows("5 match", "ann", "bob")
         t.press("\x03")
-        assert t.ends() == 1
+        assert t.ends() == 0
         assert b"\x1b[?1049l" in t.raw  # the screen before it is back
+
+
+def test_an_interrupt_ends_it_tidily(busy):
+    """At any moment: while it waits for a key, and while it asks the gateway."""
+    g, _ = busy
+    for n in range(6):
+        with top(g) as t:
+            t.shows("by rate, 5 match")
+            t.press(" " * n + "\x03")
+            assert t.ends() == 0
+            assert b"\x1b[?1049l" in t.raw  # the screen before it is back
 
 
 def test_a_filter_and_the_other_name(busy):
