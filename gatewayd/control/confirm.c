@@ -28,7 +28,7 @@ void confirm_look(struct control *c)
 	struct policy_trial *t = &k->trial;
 	struct err why;
 	int rc = policy_store_trial(c->policy.store, t, &why);
-	int64_t now = clock_wall_us(), left;
+	int64_t now = clock_wall_us(), left, mono = clock_mono_us();
 
 	evtimer_del(&k->timer);
 	k->pending = rc == 1;
@@ -38,10 +38,13 @@ void confirm_look(struct control *c)
 	}
 	if (rc != 1)
 		return;
-	/* A clock that was set back makes no trial longer than it was ordered. */
+	/* A clock that was set back makes no trial longer than it was ordered, nor longer than it was at an earlier look. */
 	left = t->until_us - now;
 	left = left < 0 ? 0 : left < t->lasts_us ? left : t->lasts_us;
-	k->ends_us = clock_mono_us() + left;
+	if (k->ends_of == t->revision && k->ends_us - mono < left)
+		left = k->ends_us < mono ? 0 : k->ends_us - mono;
+	k->ends_us = mono + left;
+	k->ends_of = t->revision;
 	arm(c, left);
 }
 
@@ -72,22 +75,33 @@ bool confirm_failed_before(const struct control *c)
 	return c->confirm.failing != 0 && c->confirm.failing == c->confirm.trial.revision;
 }
 
+bool confirm_is_over(const struct control *c)
+{
+	return c->confirm.pending && clock_mono_us() >= c->confirm.ends_us && !confirm_failed_before(c);
+}
+
+void confirm_fill_order(struct policy_order *order, const struct policy_trial *t)
+{
+	*order = (struct policy_order){.kind = ORDER_ROLLBACK,
+				       .first = order->first,
+				       .unconfirmed = true,
+				       .yes = true,
+				       .check_active = true,
+				       .if_active = t->revision,
+				       .revision = t->previous,
+				       .bundle_fd = -1};
+	/* It is what whoever put it on trial ordered to happen. */
+	order->author.uid = t->author_uid;
+	snprintf(order->author.name, sizeof order->author.name, "%.63s", t->author);
+	snprintf(order->comment, sizeof order->comment, "revision %u was not confirmed in time: rollback to revision %u", t->revision,
+		 t->previous);
+}
+
 static void roll_back(struct control *c)
 {
-	const struct policy_trial *t = &c->confirm.trial;
-	struct policy_order order = {.kind = ORDER_ROLLBACK,
-				     .unconfirmed = true,
-				     .yes = true,
-				     .check_active = true,
-				     .if_active = t->revision,
-				     .revision = t->previous,
-				     .bundle_fd = -1};
+	struct policy_order order = {.bundle_fd = -1};
 
-	/* It is what whoever put it on trial ordered to happen. */
-	order.author.uid = t->author_uid;
-	snprintf(order.author.name, sizeof order.author.name, "%.63s", t->author);
-	snprintf(order.comment, sizeof order.comment, "revision %u was not confirmed in time: rollback to revision %u", t->revision,
-		 t->previous);
+	confirm_fill_order(&order, &c->confirm.trial);
 	policy_change(c, &order, on_rolled_back, NULL);
 }
 
@@ -101,8 +115,10 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 		confirm_look(c);
 		return;
 	}
-	/* Whatever change is under way, its end looks again. */
-	if (c->policy.change == NULL)
+	/* Nobody's change puts the end off.  What is being stored was ordered in time, and its end looks again. */
+	if (confirm_is_over(c))
+		policy_give_way(c);
+	if (c->policy.change == NULL && !keeper_is_busy(c))
 		roll_back(c);
 }
 

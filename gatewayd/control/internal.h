@@ -115,6 +115,7 @@ struct policy_state {
 	int image_fd;      /* sealed; -1: none */
 	struct change *change; /* the one under way, or NULL */
 	unsigned trials;       /* dry runs beside it */
+	unsigned stale_files;  /* answers of the supervisor to come that nobody waits for any more */
 	/* The revision that was asked for last, while somebody may not have read it: they share it. */
 	struct fetched {
 		struct policy_revision revision;
@@ -159,7 +160,8 @@ struct keeper {
 struct confirm {
 	bool pending;
 	struct policy_trial trial;
-	int64_t ends_us; /* monotonic */
+	int64_t ends_us; /* monotonic; */
+	uint32_t ends_of; /* the end of this revision's trial; 0: of none */
 	struct event timer;
 	uint32_t failing; /* the revision whose rollback has failed; 0: none */
 	unsigned fails;	  /* how often, one after the other */
@@ -172,6 +174,7 @@ struct tables {
 	struct event timer;
 	/* The look under way: */
 	bool busy, hold, file_awaited;
+	bool dropped; /* whoever wanted it does not any more */
 	unsigned at;
 	tables_done *done;
 	void *arg;
@@ -293,6 +296,8 @@ json_t *notes_for_reply(const json_t *notes);
 /* policy.c: the revision in force.  done may be called before this returns. */
 void policy_start(struct control *c, bool first);
 void policy_change(struct control *c, const struct policy_order *order, policy_done *done, void *arg);
+/* A trial is over: the change under way is abandoned, unless it is being stored already. */
+void policy_give_way(struct control *c);
 /* The change under way; NULL: there is none. */
 json_t *policy_change_status(const struct control *c);
 /* A worker has taken the policy, or is gone. */
@@ -314,6 +319,8 @@ int policy_bundle_of(struct policy_store *store, uint32_t id, struct policy_revi
 void tables_init(struct control *c);
 /* Makes those anew whose database has changed, and holds them until tables_commit() or tables_discard(). */
 void tables_refresh(struct control *c, tables_done *done, void *arg);
+/* True: it was waited for with this arg, and its end is not told any more. */
+bool tables_forget(struct control *c, const void *arg);
 /* Recorded as a change by this author; NULL: the gateway itself. */
 void tables_commit(struct control *c, const struct author *author);
 void tables_discard(struct control *c);
@@ -363,6 +370,10 @@ void confirm_look(struct control *c);
 void confirm_order(struct client *client, const json_t *request);
 /* Has the rollback of what is on trial failed before?  It is recorded once. */
 bool confirm_failed_before(const struct control *c);
+/* Is what is in force about to be rolled back?  Not while that fails: then others may mend it. */
+bool confirm_is_over(const struct control *c);
+/* The rollback of a trial that is over. */
+void confirm_fill_order(struct policy_order *order, const struct policy_trial *t);
 /* NULL: nothing is on trial. */
 json_t *confirm_status(const struct control *c);
 

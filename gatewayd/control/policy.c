@@ -55,8 +55,13 @@ struct change {
 	struct waiter recorded;
 	struct record *record; /* that it is in force, while that is not durable */
 	bool waiting;  /* for the workers to take it, and for the record */
+	bool storing;	/* the keeper has it, or had */
+	bool abandoned; /* whoever ordered it has been told; it is held for what is still to come back to it */
 	struct event late;
 };
+
+/* What was begun before a trial's end and is not being stored by then. */
+#define TRIAL_OVER "revision %u was not confirmed in time, and the one before it returns: order this again when it has"
 
 static const char *const sources[] = {[ORDER_RELOAD] = "file", [ORDER_APPLY] = "apply", [ORDER_ROLLBACK] = "rollback",
 				      [ORDER_START] = "file"};
@@ -82,7 +87,7 @@ static bool is_trial(const struct policy_order *order)
 	return order->dry_run && (order->kind == ORDER_APPLY || order->kind == ORDER_ROLLBACK);
 }
 
-static void end(struct change *ch, const char *error)
+static void tell(struct change *ch, const char *error)
 {
 	struct control *c = ch->control;
 	struct policy_result result = {.ok = error == NULL,
@@ -94,8 +99,56 @@ static void end(struct change *ch, const char *error)
 				       .ends_too_many = ch->ends_too_many,
 				       .ended = ch->ended,
 				       .sessions = ch->sessions};
+
+	ch->done(c, &result, ch->arg);
+}
+
+static void record_refused(struct change *ch, const char *error)
+{
+	struct control *c = ch->control;
 	char text[AUDIT_TEXT_MAX];
 
+	if (ch->order.dry_run || (ch->order.unconfirmed && confirm_failed_before(c)))
+		return;
+	snprintf(text, sizeof text, "refused: %s", error);
+	control_record(c, AUDIT_POLICY, &ch->order.author, c->policy.revision, text);
+}
+
+/* What it has compiled, and from what. */
+static void let_go(struct change *ch)
+{
+	bundle_clear(&ch->bundle);
+	sealed_unmap(&ch->bytes);
+	ch->bytes = (struct sealed){0};
+	if (ch->image_fd >= 0)
+		close(ch->image_fd);
+	if (ch->source_fd >= 0)
+		close(ch->source_fd);
+	ch->image_fd = ch->source_fd = -1;
+}
+
+static void release(struct change *ch)
+{
+	let_go(ch);
+	json_decref(ch->notes);
+	json_decref(ch->sessions);
+	if (ch->order.bundle_fd >= 0)
+		close(ch->order.bundle_fd);
+	if (ch->former_fd >= 0)
+		close(ch->former_fd);
+	free(ch);
+}
+
+static void start_with_the_trial(struct change *ch, const char *error);
+
+static void end(struct change *ch, const char *error)
+{
+	struct control *c = ch->control;
+
+	if (error != NULL && ch->order.kind == ORDER_START && ch->order.unconfirmed) {
+		start_with_the_trial(ch, error);
+		return;
+	}
 	if (is_trial(&ch->order)) {
 		c->policy.trials--;
 	} else {
@@ -107,27 +160,13 @@ static void end(struct change *ch, const char *error)
 	}
 	if (error != NULL && ch->order.kind == ORDER_START)
 		give_up(ch, error);
-	if (error != NULL && !ch->order.dry_run && !(ch->order.unconfirmed && confirm_failed_before(c))) {
-		snprintf(text, sizeof text, "refused: %s", error);
-		control_record(c, AUDIT_POLICY, &ch->order.author, c->policy.revision, text);
-	}
+	if (error != NULL)
+		record_refused(ch, error);
 	record_forget(&ch->record);
 	if (!is_trial(&ch->order) && !(ch->order.unconfirmed && error != NULL))
 		confirm_look(c);
-	ch->done(c, &result, ch->arg);
-	json_decref(ch->notes);
-	json_decref(ch->sessions);
-	bundle_clear(&ch->bundle);
-	sealed_unmap(&ch->bytes);
-	if (ch->order.bundle_fd >= 0)
-		close(ch->order.bundle_fd);
-	if (ch->former_fd >= 0)
-		close(ch->former_fd);
-	if (ch->image_fd >= 0)
-		close(ch->image_fd);
-	if (ch->source_fd >= 0)
-		close(ch->source_fd);
-	free(ch);
+	tell(ch, error);
+	release(ch);
 }
 
 static void fail(struct change *ch, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -332,6 +371,10 @@ static void put_into_force(struct change *ch)
 {
 	char *checks;
 
+	if (confirm_is_over(ch->control) && !ch->order.unconfirmed) {
+		fail(ch, TRIAL_OVER, ch->control->policy.revision);
+		return;
+	}
 	if (ch->control->confirm.pending && !ch->order.unconfirmed)
 		note_add(ch->notes, "unconfirmed", "revision %u was on trial, and nobody has confirmed it", ch->control->policy.revision);
 	if (ch->revision != 0) {
@@ -340,6 +383,7 @@ static void put_into_force(struct change *ch)
 	}
 	checks = notes_join(ch->notes);
 	ch->stage = "storing";
+	ch->storing = true;
 	keeper_add(ch->control,
 		   &(struct policy_new){
 			   .author_uid = ch->order.author.uid,
@@ -362,6 +406,10 @@ static void on_previewed(struct control *c, const struct preview_result *r, void
 	struct change *ch = arg;
 
 	(void)c;
+	if (ch->abandoned) {
+		release(ch);
+		return;
+	}
 	json_array_extend(ch->notes, r->notes);
 	ch->sessions = json_incref(r->sessions);
 	ch->ended = r->ended;
@@ -381,6 +429,10 @@ static void on_policy_compiled(struct control *c, struct compiled *result, void 
 {
 	struct change *ch = arg;
 
+	if (ch->abandoned) {
+		release(ch);
+		return;
+	}
 	json_array_extend(ch->notes, result->notes);
 	ch->errors = result->errors;
 	ch->warnings += result->warnings;
@@ -411,7 +463,8 @@ static void on_policy_compiled(struct control *c, struct compiled *result, void 
 static void compile_bundle(struct change *ch, int fd)
 {
 	/* Expectations gate what is new; what was accepted once always loads. */
-	unsigned flags = (ch->revision == 0 && ch->order.kind != ORDER_ROLLBACK ? COMPILE_GATE : 0) |
+	bool is_new = ch->revision == 0 && ch->order.kind != ORDER_ROLLBACK && !ch->order.unconfirmed;
+	unsigned flags = (is_new ? COMPILE_GATE : 0) |
 			 (ch->order.strict ? COMPILE_STRICT : 0);
 	struct err why;
 
@@ -490,7 +543,11 @@ static void on_read(struct control *c, struct keeper_answer *answer, void *arg)
 	struct change *ch = arg;
 	int fd = answer->fd;
 
-	(void)c;
+	if (ch->abandoned) {
+		release(ch);
+		confirm_look(c); /* what it was abandoned for waits for the keeper */
+		return;
+	}
 	answer->fd = -1;
 	if (answer->rc == 0 && fd >= 0) {
 		compile_bundle(ch, fd);
@@ -513,6 +570,44 @@ static void compile_stored(struct change *ch, uint32_t id)
 		fail(ch, "revision %u cannot be read from the policy store: %s", id, why.text);
 	else
 		compile_bundle(ch, fd);
+}
+
+/* ---- trials that were over before a start ------------------------------------------------------------------------------- */
+
+/* Nobody is served any more by what was on trial until then: what returns is put into force first. */
+static bool start_with_the_former(struct change *ch)
+{
+	struct control *c = ch->control;
+	struct policy_order *order = &ch->order;
+	struct policy_trial t;
+	struct err why;
+	int rc = policy_store_trial(c->policy.store, &t, &why);
+
+	/* If it cannot be read, the end of the start tells so, and looks again. */
+	if (rc != 1 || t.until_us > clock_wall_us())
+		return false;
+	log_warning("nobody confirmed revision %u in time: the gateway starts with revision %u", t.revision, t.previous);
+	confirm_fill_order(order, &t);
+	order->kind = ORDER_START;
+	ch->revision = 0;
+	compile_stored(ch, t.previous);
+	return true;
+}
+
+/* It cannot be put into force: a gateway that does not start would be worse, and the rollback is tried again. */
+static void start_with_the_trial(struct change *ch, const char *error)
+{
+	uint32_t active = ch->order.if_active;
+
+	control_log_notes(ch->notes);
+	log_error("revision %u cannot return: %s; the gateway starts with revision %u, and it is tried again", ch->order.revision, error, active);
+	let_go(ch);
+	json_array_clear(ch->notes);
+	ch->errors = ch->warnings = 0;
+	ch->order = (struct policy_order){
+		.kind = ORDER_START, .first = ch->order.first, .author = {ch->control->owner, "start"}, .bundle_fd = -1};
+	ch->revision = active;
+	compile_stored(ch, active);
 }
 
 /* ---- the policy file: is there something new? ---------------------------------------------------------------------------- */
@@ -573,6 +668,8 @@ static void compare_with_store(struct change *ch, const char *text, size_t len)
 		if (news)
 			log_warning("%s differs from the text last imported; revision %u of the store runs until `gatewayctl reload%s`",
 				    file, k.active, k.active == k.last.revision ? "" : " --force");
+		if (start_with_the_former(ch))
+			return;
 		ch->revision = k.active;
 		compile_stored(ch, k.active);
 	} else if (k.active != 0 && !news && !ch->order.force) {
@@ -659,7 +756,9 @@ void policy_file_message(struct control *c, struct ipc_message *m)
 		wire_get_text(&in, why, sizeof why);
 	if (!wire_done(&in) || (opened && m->nfds != 1))
 		return;
-	if (file != CONFIG_FILE_POLICY) {
+	if (file == CONFIG_FILE_POLICY && c->policy.stale_files > 0) {
+		c->policy.stale_files--;
+	} else if (file != CONFIG_FILE_POLICY) {
 		tables_file_message(c, file, opened ? &m->fds[0] : NULL, why);
 	} else if (ch != NULL && ch->file_awaited) {
 		ch->file_awaited = false;
@@ -778,7 +877,9 @@ void policy_change(struct control *c, const struct policy_order *order, policy_d
 		busy.error = "too many dry runs are under way: try again when one is done";
 	else if (c->policy.image_fd < 0)
 		busy.error = "gatewayd has not started yet";
-	else if (trial || c->policy.change == NULL)
+	else if (!trial && !order->unconfirmed && confirm_is_over(c))
+		busy.error = "what is in force was not confirmed in time, and is being rolled back: try again when that is done";
+	else if (trial || (c->policy.change == NULL && !keeper_is_busy(c)))
 		busy.error = NULL;
 	if (busy.error != NULL) {
 		busy.revision = c->policy.revision;
@@ -804,6 +905,26 @@ void policy_change(struct control *c, const struct policy_order *order, policy_d
 	else
 		c->policy.change = ch;
 	begin(ch);
+}
+
+/* Not while a start is under way, which is before there is a trial to be over; and what is being stored, or is, ends soon. */
+void policy_give_way(struct control *c)
+{
+	struct change *ch = c->policy.change;
+	char error[128];
+
+	if (ch == NULL || ch->waiting || ch->storing)
+		return;
+	snprintf(error, sizeof error, TRIAL_OVER, c->policy.revision);
+	c->policy.change = NULL;
+	tables_discard(c);
+	record_refused(ch, error);
+	tell(ch, error);
+	ch->abandoned = true;
+	if (ch->file_awaited)
+		c->policy.stale_files++;
+	if (ch->file_awaited || ch->renewal_awaited || tables_forget(c, ch))
+		release(ch);
 }
 
 static void on_started(struct control *c, const struct policy_result *result, void *arg)

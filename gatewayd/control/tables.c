@@ -136,7 +136,9 @@ static void refresh_done(struct control *c)
 	void *arg = t->arg;
 
 	t->busy = false;
-	if (!t->hold)
+	if (t->dropped)
+		tables_discard(c);
+	else if (!t->hold)
 		tables_commit(c, NULL);
 	if (done != NULL)
 		done(c, arg);
@@ -241,6 +243,7 @@ static void begin(struct control *c, bool hold, tables_done *done, void *arg)
 
 	t->busy = true;
 	t->hold = hold;
+	t->dropped = false;
 	t->at = 0;
 	t->done = done;
 	t->arg = arg;
@@ -258,6 +261,21 @@ void tables_refresh(struct control *c, tables_done *done, void *arg)
 	/* A look is under way.  Changes of the policy come one at a time, so nobody else waits. */
 	t->next_done = done;
 	t->next_arg = arg;
+}
+
+bool tables_forget(struct control *c, const void *arg)
+{
+	struct tables *t = &c->tables;
+
+	if (t->next_done != NULL && t->next_arg == arg) {
+		t->next_done = NULL;
+		return true;
+	}
+	if (!t->busy || t->done == NULL || t->arg != arg)
+		return false;
+	t->done = NULL;
+	t->dropped = true;
+	return true;
 }
 
 /* ---- the watch --------------------------------------------------------------------------------------------------------- */

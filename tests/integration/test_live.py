@@ -558,6 +558,60 @@ def test_no_trial_is_longer_than_it_was_ordered(gateway):
     assert g.status()["policy"]["trial"]["left_s"] <= 3600
 
 
+def at(us):
+    return datetime.datetime.fromtimestamp(us / 1e6, datetime.timezone.utc).replace(tzinfo=None).isoformat()
+
+
+def test_no_trial_is_longer_than_it_was_a_moment_ago(gateway):
+    """A clock that is set back while control runs."""
+    g = gateway(clock=True)
+    apply(g, POLICY + "# tried\n", "--confirm", "1h")
+    g.set_time(at(log(g)[0]["trial"]["until_us"] - 600 * 1000000))
+    # What ends a change, also one that is refused, looks again.
+    g.ctl("policy", "rollback", "99", check=False)
+    assert g.status()["policy"]["trial"]["left_s"] <= 600
+    g.set_time("2020-01-01 00:00")
+    g.ctl("policy", "rollback", "99", check=False)
+    assert g.status()["policy"]["trial"]["left_s"] <= 600
+
+
+def test_what_is_over_serves_nobody_after_a_start(gateway):
+    """Nor is it needed any more: a start does without its text."""
+    g = gateway(clock=True)
+    apply(g, POLICY + "# tried\n", "--confirm", "1h")
+    until = log(g)[0]["trial"]["until_us"]
+    g.stop()
+    subprocess.run(["sqlite3", os.path.join(g.state, "policy", "policy.db"), "UPDATE content SET text = CAST(text || x'0a' AS BLOB) "
+                    "WHERE id = (SELECT content FROM revision WHERE id = 2)"], check=True)
+    g.set_time(at(until + 1000000))
+    g.start()
+    assert g.revision() == 3 and "trial" not in g.status()["policy"]
+    assert (log(g)[0]["source"], log(g)[0]["author_uid"]) == ("unconfirmed", os.geteuid())
+    rows = g.wait_rows(1, event="policy", revision=3)
+    assert [r["reason"] for r in rows] == ["revision 3 is in force: revision 2 was not confirmed in time: rollback to revision 1"]
+    assert not any("found" in r["reason"] for r in g.rows(event="policy", revision=2))
+
+
+def test_a_trial_ends_in_time_whatever_is_under_way(gateway):
+    """Somebody else's change, whose compiler hangs."""
+    g = gateway(workers=1, compile_timeout=600000)
+    g.write("slow.policy", POLICY + "# slow\n" + "".join(f"rule r{i} allow to domain .n{i}.example\n" for i in range(30000)))
+    apply(g, POLICY + "# tried\n", "--confirm", "8s")
+    other = subprocess.Popen([os.path.join(BUILD, "admin", "gatewayctl"), "--socket", g.socket, "policy", "apply", g.path("slow.policy")],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=g._environment())
+    pid = wait.until(lambda: ([p["pid"] for p in g.status()["processes"] if p["role"] == "compiler" and p["pid"]] or [None])[0], "a compiler")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        _, err = other.communicate(timeout=120)
+        assert other.returncode == 1 and b"revision 2 was not confirmed in time" in err, err
+        assert rolled_back(g, 3)[0]["source"] == "unconfirmed"
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait.until(lambda: not any(p["role"] == "compiler" and p["pid"] for p in g.status()["processes"]), "it ends")
+    apply(g, POLICY + "# other\n")
+    assert g.revision() == 4
+
+
 def test_what_is_put_into_force_ends_a_trial(gateway):
     g = gateway()
     apply(g, POLICY + "# tried\n", "--confirm", "1h")
