@@ -1,7 +1,8 @@
 /* An audit query: a reader of its own writes rows into a pipe whose other end the caller gets.  No row passes through here.
  *
  * Who looks is part of the audit: an export, and what anybody but root asks, is recorded with its filter before the reader begins.
- * Whoever follows the audit asks each second for what is new by the same filter; that is recorded once an hour. */
+ * Whoever follows the audit asks each second for what is new by the same filter; that is recorded once an hour, with the row that it
+ * goes on from: what is not newer than that is another look. */
 #include "config.h"
 
 #include <event2/event.h>
@@ -23,6 +24,7 @@ struct query {
 	struct control *control;
 	uint64_t client; /* its number: it may have left, and another may stand where it stood */
 	uint8_t what[crypto_generichash_BYTES];
+	int64_t after; /* the row it goes on from; -1: none, it follows nothing */
 	char *filter;
 	struct record *record; /* that it was asked, until that is durable */
 	struct event deadline;
@@ -78,13 +80,15 @@ static void on_reader(struct control *c, int fd, void *arg)
 /* What somebody follows, by a hash of who and of the filter without what changes from one look to the next. */
 static struct followed {
 	uint8_t what[crypto_generichash_BYTES];
+	int64_t after; /* as recorded */
 	int64_t recorded_us;
 } followed[FOLLOWED_MAX];
 static size_t nfollowed;
 
 static void hash_what(const struct author *author, const json_t *filter, uint8_t what[crypto_generichash_BYTES])
 {
-	static const char *const changing[] = {"after", "limit", "order", "progress"};
+	/* Not how many nor which end first: a look at one row is no look at all of them. */
+	static const char *const changing[] = {"after", "progress"};
 	json_t *rest = json_copy((json_t *)(uintptr_t)filter);
 	crypto_generichash_state state;
 	char *text;
@@ -101,25 +105,38 @@ static void hash_what(const struct author *author, const json_t *filter, uint8_t
 	json_decref(rest);
 }
 
-/* True if this look was recorded already, as one of the same kind. */
+/* The row that a look for what is new goes on from; -1: it is no such look. */
+static int64_t row_before(const json_t *filter)
+{
+	const json_t *after = json_object_get(filter, "after");
+	bool rows = json_object_get(filter, "report") == NULL && json_object_get(filter, "stats") == NULL &&
+		    json_object_get(filter, "sql") == NULL;
+
+	return rows && json_is_integer(after) && json_integer_value(after) >= 0 ? json_integer_value(after) : -1;
+}
+
+/* True if what this look can tell was recorded already, by one that went on from the same row or an older one. */
 static bool is_followed(const struct author *author, const json_t *filter)
 {
 	uint8_t what[crypto_generichash_BYTES];
-	int64_t now = clock_mono_us();
+	int64_t now = clock_mono_us(), after = row_before(filter);
 
-	if (json_object_get(filter, "after") == NULL)
+	if (after < 0)
 		return false;
 	hash_what(author, filter, what);
 	for (size_t i = 0; i < FOLLOWED_MAX; i++)
 		if (followed[i].recorded_us != 0 && now - followed[i].recorded_us < FOLLOWED_US &&
-		    memcmp(followed[i].what, what, sizeof what) == 0)
+		    after >= followed[i].after && memcmp(followed[i].what, what, sizeof what) == 0)
 			return true;
 	return false;
 }
 
 static void note_followed(const struct query *q)
 {
+	if (q->after < 0)
+		return;
 	memcpy(followed[nfollowed].what, q->what, sizeof q->what);
+	followed[nfollowed].after = q->after;
 	followed[nfollowed].recorded_us = clock_mono_us();
 	nfollowed = (nfollowed + 1) % FOLLOWED_MAX;
 }
@@ -172,6 +189,7 @@ static void record_first(struct query *q, const struct author *author, const cha
 
 	snprintf(reason, sizeof reason, "%s %s", name, q->filter);
 	hash_what(author, filter, q->what);
+	q->after = row_before(filter);
 	q->recorded.durable = on_recorded;
 	evtimer_assign(&q->deadline, q->control->child->base, on_deadline, q);
 	evtimer_add(&q->deadline, &deadline);

@@ -161,6 +161,12 @@ def test_who_looks_is_recorded(gateway, echo):
     assert len(g.rows(event="admin")) == len(rows) + 1
     assert ask([{"event": "open", "after": newest}])[0]["ok"]
     assert len(g.rows(event="admin")) == len(rows) + 2
+    # Whoever asks for more than that follows nothing: an older row, more rows, the other end of them.
+    for n, more in enumerate(({"event": "open", "after": newest - 1}, {"event": "open", "after": 0}, {"user": "ann", "after": 0},
+                              {"event": "denied", "after": newest, "limit": 1}, {"event": "denied", "after": newest, "order": "newest"},
+                              {"stats": "user", "after": 0}, {"stats": "user", "after": 0})):
+        assert ask([more])[0]["ok"]
+        assert len(g.rows(event="admin")) == len(rows) + 3 + n, more
     # What cannot be recorded is not answered; root still may look.
     recorder = g.pids("recorder")[0]
     os.kill(recorder, signal.SIGSTOP)
