@@ -314,11 +314,14 @@ static void add_named(struct suggest *s, const struct past *p, uint64_t count, c
 {
 	bool sound;
 	struct row r = row_of(s, p, count, &sound);
+	char *name = name_value(s, p->request.name);
 
 	r.text[FIXED] = copy(fixed);
 	r.text[DEST_KIND] = copy("to domain");
-	r.text[DEST] = name_value(s, p->request.name);
-	if (sound) {
+	/* A client chose it: it may be a word of the language. */
+	r.text[DEST] = literal("to domain", name);
+	free(name);
+	if (sound && r.text[DEST] != NULL) {
 		add_row(s, &r);
 	} else {
 		s->unspeakable += count;
@@ -561,7 +564,7 @@ static void print_head(const struct suggest *s)
 	if (s->rare > 0)
 		printf("# Left out: %" PRIu64 " that were asked for less than %" PRIu64 " times.\n", s->rare, s->min_count);
 	if (s->unspeakable > 0)
-		printf("# Left out: %" PRIu64 " of users whose names no policy can hold.\n", s->unspeakable);
+		printf("# Left out: %" PRIu64 " of users or destinations whose names no policy can hold.\n", s->unspeakable);
 	if (s->beyond > 0)
 		printf("# Left out: %" PRIu64 ", there are too many kinds; ask for a shorter time, or for --suffix and --prefix.\n", s->beyond);
 	if (s->denied)

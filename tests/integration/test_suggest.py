@@ -1,11 +1,13 @@
 """gatewayctl policy suggest: rules out of what was seen, which allow that and no more, whatever the names in the audit are."""
 
 import json
+import os
 import re
 
 import pytest
 
 from harness import servers, socks
+from harness.gateway import ROOT
 
 HOSTILE = ['x" allow', "@staff", "deny", "a b", "back\\slash", 'q\\"', "end\\", "# no", "{", "-", "\u00fc"]
 USERS = {u: "pass" for u in ["ann", "bob", *HOSTILE]}
@@ -101,7 +103,7 @@ def test_hostile_names_stay_values(gateway, echo):
     g.wait_rows(len(HOSTILE), event="open")
     text = suggest(g)
     # Two of them no policy can hold: a backslash before a quote or an end.
-    assert "Left out: 2 of users whose names no policy can hold" in text
+    assert "Left out: 2 of users or destinations whose names no policy can hold" in text
     assert len(rules(text)) == 1
     g.write("new.policy", text)
     assert "fine" in g.ctl("policy", "check", g.path("new.policy")).out
@@ -112,6 +114,29 @@ def test_hostile_names_stay_values(gateway, echo):
     assert ask(g, "127.0.0.1", echo.port, "bob") == socks.NOT_ALLOWED
     shown = json.loads(g.ctl("rule", "list", "--no-hits", "--json").out)
     assert [r["name"] for r in shown] == ["suggested-1"]
+
+
+def language_words():
+    """Every word that the language gives a meaning to."""
+    with open(os.path.join(ROOT, "policy", "words.c"), encoding="utf-8") as f:
+        return sorted(set(re.findall(r'\{"([a-z0-9-]+)", [A-Z]', f.read())))
+
+
+def test_destinations_that_are_words_of_the_language_stay_values(gateway):
+    """Whoever asks for the name "internal" must not open the address guard by what is suggested from it."""
+    g = gateway("rule known allow user nobody to domain known.example\ndefault deny\n", users={"ann": "pass"})
+    names = ["app.example", *language_words()]
+    assert "internal" in names and len(names) > 35
+    for name in names:
+        assert ask(g, name, 443) == socks.NOT_ALLOWED, name
+    g.wait_rows(len(names), event="denied")
+    text = suggest(g, "--denied")
+    assert "no policy can hold" not in text
+    g.write("new.policy", text)
+    assert "fine" in g.ctl("policy", "check", g.path("new.policy")).out
+    for name in ("app.example", "internal"):
+        told = g.ctl("policy", "explain", "--policy", g.path("new.policy"), "--user", "ann", "--port", "443", "--resolves", "10.1.2.3", name, check=False)
+        assert told.returncode == 1, told.out
 
 
 @pytest.mark.parametrize("words", [["x"], ["--since", "soon"], ["--suffix", "0"], ["--prefix", "33"], ["--min-count", "x"],
