@@ -65,7 +65,7 @@ static const char usage[] =
 	"  --columns A,B           these, as CSV names them, and country, asn, groups; for every format\n"
 	"  --limit N               at most N rows (0: all; otherwise a table shows 100)\n"
 	"  --order newest|oldest\n"
-	"  --format table|csv|json\n"
+	"  --format table|csv|json (--json: the last)\n"
 	"  --dir DIR               read the store in DIR itself, without gatewayd\n";
 
 struct query {
@@ -109,18 +109,6 @@ static int set_number(struct query *q, const char *key, const char *what)
 	return -1;
 }
 
-static int set_format(struct query *q)
-{
-	static const char *const names[] = {[ROWS_TABLE] = "table", [ROWS_CSV] = "csv", [ROWS_JSON] = "json"};
-
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-		if (strcmp(names[i], optarg) == 0) {
-			q->format = (enum rows_format)i;
-			return -1;
-		}
-	return admin_fail(ADMIN_USAGE, "--format: \"%s\" is not table, csv or json", optarg);
-}
-
 static int set_text(struct query *q, const char *key)
 {
 	/* Bytes that are no UTF-8 cannot be asked for: jansson gives NULL. */
@@ -153,6 +141,7 @@ static const struct option options[] = {
 	{"follow", no_argument, NULL, 'F'},
 	{"by", required_argument, NULL, 'b'},
 	{"format", required_argument, NULL, 'f'},
+	{"json", no_argument, NULL, 'j'},
 	{"dir", required_argument, NULL, 'd'},
 	{"output", required_argument, NULL, 'o'},
 	{"key", required_argument, NULL, 'k'},
@@ -204,7 +193,9 @@ static int set_option(struct query *q, int c, int index)
 		q->follow = true;
 		return -1;
 	case 'f':
-		return set_format(q);
+		return rows_set_format(&q->format, optarg);
+	case 'j':
+		return rows_set_format(&q->format, "json");
 	case 'd':
 		q->dir = optarg;
 		return -1;

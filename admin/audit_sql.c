@@ -28,7 +28,7 @@ static const char usage[] =
 	"command, name, address, port, country, rule, revision, reason, bytes_up, bytes_down, duration_us, detail (JSON).\n"
 	"Fast are conditions on time, time_us, session, id and user, and ORDER BY time.\n"
 	"\n"
-	"  --format table|csv|json\n"
+	"  --format table|csv|json (--json: the last)\n"
 	"  --limit N   rows that are shown (a table: 1000 unless said otherwise; 0: all)\n"
 	"  --dir DIR   read the audit in DIR itself, without gatewayd\n";
 
@@ -187,18 +187,6 @@ static char *read_statement(const char *word)
 	return sql;
 }
 
-static int set_format(struct job *job)
-{
-	static const char *const names[] = {[ROWS_TABLE] = "table", [ROWS_CSV] = "csv", [ROWS_JSON] = "json"};
-
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-		if (strcmp(names[i], optarg) == 0) {
-			job->format = (enum rows_format)i;
-			return -1;
-		}
-	return admin_fail(ADMIN_USAGE, "--format: \"%s\" is not table, csv or json", optarg);
-}
-
 static int set_limit(struct job *job)
 {
 	if (*optarg == '\0' || strspn(optarg, "0123456789") != strlen(optarg) || strlen(optarg) > 15)
@@ -211,6 +199,7 @@ static int set_limit(struct job *job)
 static int parse(struct job *job, int argc, char **argv)
 {
 	static const struct option options[] = {{"format", required_argument, NULL, 'f'}, {"limit", required_argument, NULL, 'l'},
+						{"json", no_argument, NULL, 'j'},
 						{"dir", required_argument, NULL, 'd'},	  {"help", no_argument, NULL, 'h'},
 						{NULL, 0, NULL, 0}};
 	int c, code = -1;
@@ -219,7 +208,10 @@ static int parse(struct job *job, int argc, char **argv)
 	while (code < 0 && (c = getopt_long(argc, argv, "h", options, NULL)) != -1)
 		switch (c) {
 		case 'f':
-			code = set_format(job);
+			code = rows_set_format(&job->format, optarg);
+			break;
+		case 'j':
+			code = rows_set_format(&job->format, "json");
 			break;
 		case 'l':
 			code = set_limit(job);

@@ -155,7 +155,7 @@ const char *format_member(const json_t *object, const char *key, char buf[FORMAT
 	if (json_is_integer(value))
 		snprintf(buf, FORMAT_TEXT_MAX, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
 	else if (json_is_real(value))
-		snprintf(buf, FORMAT_TEXT_MAX, "%g", json_real_value(value));
+		snprintf(buf, FORMAT_TEXT_MAX, "%.15g", json_real_value(value));
 	else if (json_is_boolean(value))
 		snprintf(buf, FORMAT_TEXT_MAX, "%s", json_is_true(value) ? "yes" : "no");
 	return buf;

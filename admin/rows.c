@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "admin/admin.h"
 #include "admin/format.h"
 
 #define CHOICE_MAX 32
@@ -400,6 +401,18 @@ static struct libscols_table *table_new(const struct rows *r)
 		if (is_shown(r, &r->columns[i]))
 			scols_table_new_column(table, r->columns[i].head, 0.05, r->columns[i].flags);
 	return table;
+}
+
+int rows_set_format(enum rows_format *format, const char *name)
+{
+	static const char *const names[] = {[ROWS_TABLE] = "table", [ROWS_CSV] = "csv", [ROWS_JSON] = "json"};
+
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (strcmp(names[i], name) == 0) {
+			*format = (enum rows_format)i;
+			return -1;
+		}
+	return admin_fail(ADMIN_USAGE, "--format: \"%s\" is not table, csv or json", name);
 }
 
 struct rows *rows_new(enum rows_format format, unsigned width, bool stats, const char *columns)

@@ -13,6 +13,8 @@ enum rows_format { ROWS_TABLE, ROWS_CSV, ROWS_JSON, ROWS_LINES };
 
 struct rows;
 
+/* "table", "csv" or "json": -1 to go on; else what admin_fail() says. */
+int rows_set_format(enum rows_format *format, const char *name);
 /* columns: names with commas between them, as CSV has them; a table and JSON have those then, too.  NULL: the usual ones.  Checked
  * by rows_columns_fit().  NULL if memory is short.  width: characters of a line, 0 for no terminal.  stats: sums, not events. */
 struct rows *rows_new(enum rows_format format, unsigned width, bool stats, const char *columns);

@@ -120,8 +120,8 @@ static void by_weekday(const struct audit_event *e, char key[KEY_MAX])
 	static const char *const days[] = {"1 Monday", "2 Tuesday", "3 Wednesday", "4 Thursday",
 					   "5 Friday", "6 Saturday", "7 Sunday"};
 
-	/* The epoch began on a Thursday. */
-	snprintf(key, KEY_MAX, "%s", days[(e->time_us / 86400000000 + 3) % 7]);
+	/* The epoch began on a Thursday.  A time before it is of no row of ours, but somebody may have written one. */
+	snprintf(key, KEY_MAX, "%s", e->time_us < 0 ? "-" : days[(e->time_us / 86400000000 + 3) % 7]);
 }
 
 /* "2026-11-20T19" and "2026-11-20", in UTC as all times of rows. */

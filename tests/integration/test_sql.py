@@ -53,6 +53,30 @@ def test_it_is_what_query_tells(gateway, echo):
     assert select(g, "SELECT user, user FROM event WHERE user = 'ann' LIMIT 1") == [{"user": "ann", "user_2": "ann"}]
 
 
+def test_what_is_equal_to_another_collation(gateway, echo):
+    """What the query looks for by itself are bytes; a condition that says otherwise is SQLite's to judge."""
+    g = gateway()
+    g.session("127.0.0.1", echo.port, user="ann").close()
+    g.wait_rows(1, event="ended")
+    rows = len(g.rows(user="ann"))
+    for condition in ("user = 'ANN' COLLATE NOCASE", "'ANN' COLLATE NOCASE = user", "user LIKE 'ANN'"):
+        assert select(g, f"SELECT count(*) AS n FROM event WHERE {condition}") == [{"n": rows}], condition
+    assert g.ctl("audit", "sql", "--format", "csv", "SELECT 12345678.9 AS r").out.split() == ['"r"', "12345678.9"]
+
+
+def test_a_time_before_the_epoch(gateway, echo):
+    g = gateway()
+    g.session("127.0.0.1", echo.port).close()
+    g.wait_rows(1, event="ended")
+    g.stop()
+    path = os.path.join(g.state, "audit", "audit-00000001.db")
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE event SET time = -86400000000 * 6")
+    db.close()
+    out = g.ctl("audit", "stats", "--by", "weekday", "--json", "--dir", os.path.join(g.state, "audit")).out
+    assert [json.loads(line)["key"] for line in out.splitlines()] == ["-"]
+
+
 WRITES = [
     "DELETE FROM event", "UPDATE event SET user = 'x'", "INSERT INTO event (id) VALUES (1)", "CREATE TABLE x (a)", "DROP TABLE event",
     "CREATE TEMP TABLE x AS SELECT * FROM event", "ATTACH 'audit-00000001.db' AS a", "PRAGMA query_only = OFF", "PRAGMA user_version",
@@ -87,8 +111,11 @@ def test_bounds(gateway):
     done = select(g, endless + "i, randomblob(1000) AS b FROM n ORDER BY b", "--dir", os.path.join(g.state, "audit"), check=False)
     assert done.returncode == 1 and "more memory" in done.err
     # One function call cannot take long: what it works on is bounded.
-    long = "replace(hex(zeroblob(30000)), '00', 'aa')"
+    long = "replace(hex(zeroblob(15000)), '00', 'aa')"
     assert select(g, f"SELECT instr({long} || {long}, {long} || 'b') AS n")[0]["n"] == 0
+    done = select(g, f"SELECT trim({long}, {long} || 'b')", check=False)
+    assert done.returncode == 1 and "one argument" in done.err
+    assert select(g, "SELECT trim('  a ') AS a, 12345678.25 AS r") == [{"a": "a", "r": 12345678.25}]
     # Its caller leaves: the reader notices while it looks for the next row, and ends.
     ctl = subprocess.Popen([os.path.join(BUILD, "admin", "gatewayctl"), "--socket", g.socket, "audit", "sql", endless + "count(*) FROM n"])
 
