@@ -121,16 +121,36 @@ static void win(struct attempt *a)
 	grant_connected(s, &setup->candidates[a->candidate]);
 }
 
+/* What has become of it: 0, connected; EALREADY, nothing yet; or why it failed.  No event and no lack of an error says "connected";
+ * asked again, connect(2) does. */
+static int outcome(const struct attempt *a)
+{
+	struct endpoint to = {.addr = a->session->setup->candidates[a->candidate].address, .port = a->session->port};
+	struct sockaddr_storage sa;
+	socklen_t len = endpoint_to_sockaddr(&to, &sa);
+
+	return connect(a->fd, (struct sockaddr *)&sa, len) == 0 || errno == EISCONN ? 0 : errno;
+}
+
+/* A router's word that ends nothing: left there, it would be told again and again. */
+static void drop_advice(int fd)
+{
+	while (recv(fd, NULL, 0, MSG_ERRQUEUE | MSG_DONTWAIT) >= 0)
+		;
+}
+
 static void on_writable(evutil_socket_t fd, short what, void *arg)
 {
 	struct attempt *a = arg;
 	struct session *s = a->session;
-	int error = 0;
-	socklen_t len = sizeof error;
+	int error = outcome(a);
 
 	(void)what;
-	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0)
-		error = errno;
+	if (error == EALREADY) {
+		drop_advice(fd);
+		event_add(&a->event, NULL);
+		return;
+	}
 	if (error == 0) {
 		win(a);
 		return;
