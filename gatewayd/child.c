@@ -74,7 +74,9 @@ static const char *user_of(const struct config *config, enum role role)
 	return role == ROLE_PAM ? config->pam_user : config->user;
 }
 
-/* Who watches many descriptors tells the kernel once a turn what has changed, and nothing of what was taken back by then. */
+/* Who watches many descriptors tells the kernel once a turn what has changed, and nothing of what was taken back by then.  So a
+ * descriptor whose socket another process holds, too, is not to be closed in the turn of its event_del(): the kernel goes on watching
+ * the socket, and nobody can tell it to stop. */
 static struct event_base *new_base(enum role role)
 {
 	struct event_config *config = event_config_new();
