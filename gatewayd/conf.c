@@ -96,6 +96,8 @@ static const struct option options[] = {
 	OPTION("checkpoint-megabytes", NUMBER, checkpoint_mb, .min = 1, .max = 1 << 20, .number = 256),
 	OPTION("compile-timeout", NUMBER, compile_timeout_ms, .min = 1000, .max = 3600000, .number = 120000),
 	OPTION("worker-timeout", NUMBER, worker_timeout_ms, .min = 1000, .max = 3600000, .number = 30000),
+	OPTION("process-timeout", NUMBER, process_timeout_ms, .min = 1000, .max = 3600000, .number = 60000),
+	OPTION("recorder-timeout", NUMBER, recorder_timeout_ms, .min = 1000, .max = 3600000, .number = 300000),
 	OPTION("live-sessions", CHOICE, live_keep, .text = "decide", .other = "keep"),
 	OPTION("sandbox", FLAG, sandbox, .number = 1),
 	OPTION("log-level", LEVEL, log_level, .text = "info"),

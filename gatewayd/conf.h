@@ -92,7 +92,7 @@ struct config {
 	unsigned checkpoint_interval_ms; /* of a session that goes on */
 	unsigned checkpoint_mb;          /* or after that many MiB */
 	unsigned compile_timeout_ms;
-	unsigned worker_timeout_ms;
+	unsigned worker_timeout_ms, process_timeout_ms, recorder_timeout_ms; /* of those that hang */
 	bool sandbox;
 	enum log_level log_level;
 };

@@ -109,7 +109,7 @@ void files_send_local(const struct process *worker);
 /* Opens a configured file for control: a regular file, or why not. */
 int files_open_configured(const struct supervisor *s, enum config_file file, struct err *why);
 
-/* watch.c: whether workers live. */
+/* watch.c: whether those who serve live. */
 void watch_start(struct supervisor *s);
 
 /* groups.c: has the auth master forget what it remembers when groups may have changed. */

@@ -305,6 +305,36 @@ def test_a_worker_that_hangs_is_replaced(gateway, echo):
     assert g.log().count("has given no sign of life") == 2
 
 
+@pytest.mark.parametrize("role", ["control", "auth"])
+def test_a_process_that_hangs_is_replaced(gateway, echo, role):
+    g = gateway(process_timeout=1000)
+    with g.session("127.0.0.1", echo.port) as c:
+        old = g.pids(role)
+        os.kill(old[0], signal.SIGSTOP)
+        wait.until(lambda: f"{role}/0 has given no sign of life for 1000 ms and is ended" in g.log(), "it is missed")
+        wait.until(lambda: _pids(g, role) not in (None, [], old), "another")
+        c.echo(b"going on")
+    wait.until(lambda: serves(g, echo), "service with another")
+
+
+def test_a_recorder_that_hangs_is_replaced(gateway, echo):
+    """What it has acknowledged is still there, and what waits for it is recorded by its successor."""
+    g = gateway(workers=1, recorder_timeout=2000, audit_timeout=60000)
+    acknowledged = [g.session("127.0.0.1", echo.port) for _ in range(3)]
+    assert [c.code for c in acknowledged] == [socks.OK] * 3
+    old = g.pids("recorder")
+    os.kill(old[0], signal.SIGSTOP)
+    for c in acknowledged:
+        c.echo(b"going on")
+        c.close()
+    with g.session("127.0.0.1", echo.port, timeout=60) as waits:  # for the successor: nobody lets the other go on
+        assert waits.code == socks.OK
+    assert "recorder/0 has given no sign of life for 2000 ms and is ended" in g.log()
+    assert g.pids("recorder") != old
+    opened, ended = ({r["session"] for r in g.wait_rows(4, event=e)} for e in ("open", "ended"))
+    assert len(opened) == 4 and opened == ended
+
+
 def test_workers_that_live_are_left_alone(gateway, echo):
     g = gateway(worker_timeout=1000)
     old = g.pids("worker")

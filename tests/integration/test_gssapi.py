@@ -614,6 +614,24 @@ def test_a_process_that_does_not_answer(gateway, realm, ann, echo):
     wait.until(lambda: processes.of_role(g, "gssapi"), "another is there")
 
 
+def test_a_process_that_hangs_while_nobody_asks(gateway, realm, ann, echo):
+    """Nobody's log-in has to fail for it to be missed."""
+    g = gssapi_gateway(gateway, realm, process_timeout=1000)
+    old = processes.of_role(g, "gssapi")
+    os.kill(old[0], signal.SIGSTOP)
+    wait.until(lambda: processes.of_role(g, "gssapi") not in ([], old), "another is there")
+    assert "gssapi/0 has given no sign of life for 1000 ms and is ended" in g.log()
+
+    def works():
+        try:
+            session(g, ann, echo, kdc.INTEGRITY).close()
+            return True
+        except AssertionError:
+            return False
+
+    wait.until(works, "log-ins work")
+
+
 def test_garbage_does_not_lock_the_neighbours_out(gateway, realm, ann):
     """A ticket cannot be guessed: what is no token makes nobody wait."""
     g = gssapi_gateway(gateway, realm, throttle_client_failures=3, throttle_first_wait=60000)

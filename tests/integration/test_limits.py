@@ -181,7 +181,7 @@ def test_counts_survive_the_death_of_who_counts(gateway, echo):
 
 def test_no_end_is_lost_when_who_counts_is_slow(gateway, echo):
     """What waits to be told is bounded: nobody new is accepted until it is told."""
-    g = gateway(workers=1, max_sessions=100, listener_max_sessions=3, handshake_timeout=600000)
+    g = gateway(workers=1, max_sessions=100, listener_max_sessions=3, handshake_timeout=600000, process_timeout=600000)
     auth = g.pids("auth")[0]
     os.kill(auth, signal.SIGSTOP)
     try:

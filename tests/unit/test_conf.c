@@ -101,6 +101,8 @@ static void defaults(void **state)
 	assert_int_equal(config->commit_interval_us, 2000);
 	assert_int_equal(config->compile_timeout_ms, 120000);
 	assert_int_equal(config->worker_timeout_ms, 30000);
+	assert_int_equal(config->process_timeout_ms, 60000);
+	assert_int_equal(config->recorder_timeout_ms, 300000);
 	assert_true(config->sandbox);
 	assert_int_equal(config->log_level, LOG_INFO);
 	assert_int_equal(config->nlisteners, 1);
@@ -137,7 +139,8 @@ static void every_option_is_taken(void **state)
 		 "throttle-longest-wait = 104\nthrottle-prefix-ipv4 = 24\nthrottle-prefix-ipv6 = 48\n"
 		 "handshake-timeout = 101\nconnect-timeout = 102\nidle-timeout = 103\naudit-timeout = 104\n"
 		 "bind-timeout = 105\nudp-idle-timeout = 1006\n"
-		 "commit-interval = 0\ncompile-timeout = 1001\nworker-timeout = 1002\nsandbox = no\nlog-level = \"debug\"\n"
+		 "commit-interval = 0\ncompile-timeout = 1001\nworker-timeout = 1002\nprocess-timeout = 1003\nrecorder-timeout = 1004\n"
+		 "sandbox = no\nlog-level = \"debug\"\n"
 		 "listener \"a\" { address = {\"0.0.0.0:1\", \"[::]:2\"} methods = {\"none\", \"password\"}\n"
 		 "pam-service = \"x\" clients = {\"10.0.0.0/8\", \"2001:db8::/32\"} open-proxy = true\n"
 		 "versions = {\"4\", \"5\"} commands = {\"udp\", \"bind\", \"connect\"}\n"
@@ -183,6 +186,8 @@ static void every_option_is_taken(void **state)
 	assert_int_equal(config->commit_interval_us, 0);
 	assert_int_equal(config->compile_timeout_ms, 1001);
 	assert_int_equal(config->worker_timeout_ms, 1002);
+	assert_int_equal(config->process_timeout_ms, 1003);
+	assert_int_equal(config->recorder_timeout_ms, 1004);
 	assert_false(config->sandbox);
 	assert_int_equal(config->log_level, LOG_DEBUG);
 	assert_int_equal(config->nlisteners, 2);
