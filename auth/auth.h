@@ -152,6 +152,7 @@ struct auth_master_options {
 	void *arg;
 	const struct limit_set *limits; /* one a listener, in their order; copied */
 	size_t nlimits;
+	struct limit_set limits_of_all; /* of clients and users over all listeners */
 	unsigned remember_ms; /* how long a success answers equal questions; 0: each is a conversation of its own */
 	size_t remember_max;
 	struct throttle_options throttle;

@@ -10,7 +10,11 @@
 /* A counter without sessions is kept while its rate may still matter: a bucket is full again after a second. */
 #define IDLE_US 2000000
 
-enum kind { OF_LISTENER, OF_CLIENT, OF_USER, KINDS };
+/* Those of the connection come first; `of all` is of all listeners together. */
+enum kind { OF_LISTENER, OF_CLIENT, OF_CLIENT_OF_ALL, OF_USER, OF_USER_OF_ALL, KINDS };
+#define FIRST_OF_LOGIN OF_USER
+/* In place of a listener's number. */
+#define ALL_LISTENERS SIZE_MAX
 
 struct counter {
 	LIST_ENTRY(counter) by_key;
@@ -27,7 +31,7 @@ struct counter {
 LIST_HEAD(counter_list, counter);
 
 struct limits {
-	struct limit_set *sets;
+	struct limit_set *sets, all;
 	size_t nsets, ncounters;
 	struct counter_list buckets[BUCKETS];
 	TAILQ_HEAD(, counter) idle; /* longest first */
@@ -37,6 +41,7 @@ struct admitted {
 	LIST_ENTRY(admitted) by_id;
 	uint64_t id;
 	size_t listener;
+	bool logged_in; /* asked about with its user */
 	struct counter *counters[KINDS]; /* NULL: not counted */
 };
 
@@ -55,7 +60,7 @@ bool limit_set_users(const struct limit_set *set)
 	return set->per_user | set->rate_per_user;
 }
 
-struct limits *limits_new(const struct limit_set *sets, size_t n)
+struct limits *limits_new(const struct limit_set *sets, size_t n, const struct limit_set *all)
 {
 	struct limits *l = calloc(1, sizeof *l);
 
@@ -68,6 +73,7 @@ struct limits *limits_new(const struct limit_set *sets, size_t n)
 	if (n > 0)
 		memcpy(l->sets, sets, n * sizeof *sets);
 	l->nsets = n;
+	l->all = *all;
 	TAILQ_INIT(&l->idle);
 	return l;
 }
@@ -220,7 +226,11 @@ static const struct {
 } reasons[KINDS] = {
 	[OF_LISTENER] = {"the listener has as many sessions as it may", "the listener begins as many sessions a second as it may"},
 	[OF_CLIENT] = {"this client has as many sessions as it may", "this client begins as many sessions a second as it may"},
+	[OF_CLIENT_OF_ALL] = {"this client has as many sessions as it may at all listeners",
+			      "this client begins as many sessions a second as it may at all listeners"},
 	[OF_USER] = {"this user has as many sessions as they may", "this user begins as many sessions a second as they may"},
+	[OF_USER_OF_ALL] = {"this user has as many sessions as they may at all listeners",
+			    "this user begins as many sessions a second as they may at all listeners"},
 };
 
 bool limits_is_full(const char *why)
@@ -235,7 +245,8 @@ struct measure {
 	size_t len;
 };
 
-static void measure_all(const struct limit_set *set, const struct addr *client, const char *user, struct measure m[KINDS])
+static void measure_all(const struct limit_set *set, const struct limit_set *all, const struct addr *client, const char *user,
+			struct measure m[KINDS])
 {
 	memset(m, 0, sizeof(struct measure) * KINDS);
 	m[OF_LISTENER].sessions = set->sessions;
@@ -245,6 +256,9 @@ static void measure_all(const struct limit_set *set, const struct addr *client, 
 	m[OF_CLIENT].len = 1 + (client->family == ADDR_V6 ? 8 : addr_len(client));
 	m[OF_CLIENT].key[0] = client->family;
 	memcpy(m[OF_CLIENT].key + 1, client->bytes, m[OF_CLIENT].len - 1);
+	m[OF_CLIENT_OF_ALL] = m[OF_CLIENT];
+	m[OF_CLIENT_OF_ALL].sessions = all->per_client;
+	m[OF_CLIENT_OF_ALL].rate = all->rate_per_client;
 	if (user[0] == '\0')
 		return;
 	m[OF_USER].sessions = set->per_user;
@@ -253,6 +267,9 @@ static void measure_all(const struct limit_set *set, const struct addr *client, 
 	/* User names that differ in case only may be one user to PAM, so they are counted as one. */
 	for (size_t i = 0; i < m[OF_USER].len; i++)
 		m[OF_USER].key[i] = (uint8_t)(user[i] >= 'A' && user[i] <= 'Z' ? user[i] + ('a' - 'A') : user[i]);
+	m[OF_USER_OF_ALL] = m[OF_USER];
+	m[OF_USER_OF_ALL].sessions = all->per_user;
+	m[OF_USER_OF_ALL].rate = all->rate_per_user;
 }
 
 const char *limits_admit(struct limits_holder *h, uint64_t id, size_t listener, const struct addr *client, const char *user,
@@ -262,17 +279,18 @@ const char *limits_admit(struct limits_holder *h, uint64_t id, size_t listener, 
 	struct counter *counters[KINDS] = {NULL};
 	struct measure m[KINDS];
 	struct admitted *a = find(h, id);
-	int first = a == NULL ? OF_LISTENER : OF_USER; /* connection and log-in may be asked about apart */
+	int first = a == NULL ? OF_LISTENER : FIRST_OF_LOGIN; /* connection and log-in may be asked about apart */
 
 	forget_idle(l, now_us);
 	if (listener >= l->nsets ||
-	    (a != NULL && (user[0] == '\0' || a->listener != listener || a->counters[OF_USER] != NULL)))
+	    (a != NULL && (user[0] == '\0' || a->listener != listener || a->logged_in)))
 		return "this session has been counted already, or its listener is unknown";
-	measure_all(&l->sets[listener], client, user, m);
+	measure_all(&l->sets[listener], &l->all, client, user, m);
 	for (int i = first; i < KINDS; i++) {
 		if (m[i].sessions == 0 && m[i].rate == 0)
 			continue;
-		counters[i] = counter_of(l, (enum kind)i, listener, m[i].key, m[i].len, m[i].rate, now_us);
+		counters[i] = counter_of(l, (enum kind)i, i == OF_CLIENT_OF_ALL || i == OF_USER_OF_ALL ? ALL_LISTENERS : listener,
+					 m[i].key, m[i].len, m[i].rate, now_us);
 		if (counters[i] == NULL)
 			return "out of memory";
 		refill(l, counters[i], m[i].rate, now_us);
@@ -289,6 +307,7 @@ const char *limits_admit(struct limits_holder *h, uint64_t id, size_t listener, 
 		a->listener = listener;
 		LIST_INSERT_HEAD(&h->buckets[id % BUCKETS], a, by_id);
 	}
+	a->logged_in = user[0] != '\0';
 	for (int i = first; i < KINDS; i++)
 		if (counters[i] != NULL) {
 			a->counters[i] = counters[i];

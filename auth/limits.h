@@ -1,4 +1,5 @@
 /* How many sessions a listener, a client address and a user may have, and begin in a second: counted in one place for all workers,
+ * for each listener and, of clients and users, once more over all listeners;
  * from the connection on (a client that says nothing counts, too), and for a user from the log-in on.
  * A client over IPv6 is its /64, which is one customer's. */
 #pragma once
@@ -9,7 +10,7 @@
 
 #include "common/addr.h"
 
-/* Of one listener; 0: no limit. */
+/* Of one listener, or of all of them together; 0: no limit. */
 struct limit_set {
 	unsigned sessions, per_client, per_user; /* at a time */
 	unsigned rate, rate_per_client, rate_per_user; /* new ones a second; as many at once */
@@ -23,8 +24,9 @@ struct limits;
 /* What one worker has been granted; all of it returns when the worker dies. */
 struct limits_holder;
 
-/* sets: one a listener, copied.  NULL: memory is short. */
-struct limits *limits_new(const struct limit_set *sets, size_t n);
+/* sets: one a listener; all: of clients and users over all listeners (its own sessions and rate mean nothing).  Both are copied.
+ * NULL: memory is short. */
+struct limits *limits_new(const struct limit_set *sets, size_t n, const struct limit_set *all);
 /* After its last holder. */
 void limits_free(struct limits **l);
 struct limits_holder *limits_holder_new(struct limits *l);

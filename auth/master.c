@@ -798,7 +798,7 @@ struct auth_master *auth_master_new(struct event_base *base, const struct auth_m
 		log_fatal("out of memory for %u authentication processes", options->children);
 	m->base = base;
 	m->options = *options;
-	m->limits = limits_new(options->limits, options->nlimits);
+	m->limits = limits_new(options->limits, options->nlimits, &options->limits_of_all);
 	m->throttle = throttle_new(&options->throttle);
 	m->secrets = secrets_new(options->queue_max + options->children);
 	m->remembered = remembered_new((int64_t)options->remember_ms * 1000, options->remember_max);

@@ -204,6 +204,7 @@ int auth_main(struct child *c)
 							  config_has_gssapi(c->config) ? c->config->gssapi_contexts : 0,
 						  .limits = limits,
 						  .nlimits = c->config->nlisteners,
+						  .limits_of_all = c->config->limits,
 						  .remember_ms = c->config->remember_logins_ms,
 						  .remember_max = REMEMBERED_MAX,
 						  .throttle = throttle_options(&m, c->config),

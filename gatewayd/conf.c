@@ -39,6 +39,10 @@ struct option {
 static const struct option options[] = {
 	OPTION("workers", NUMBER, workers, .min = 1, .max = CONFIG_WORKERS_MAX, .number = 2),
 	OPTION("max-sessions", NUMBER, max_sessions, .min = 0, .max = 4000000, .number = 0),
+	OPTION("max-sessions-per-client", NUMBER, limits.per_client, .min = 0, .max = 10000000, .number = 0),
+	OPTION("max-sessions-per-user", NUMBER, limits.per_user, .min = 0, .max = 10000000, .number = 0),
+	OPTION("max-rate-per-client", NUMBER, limits.rate_per_client, .min = 0, .max = 10000000, .number = 0),
+	OPTION("max-rate-per-user", NUMBER, limits.rate_per_user, .min = 0, .max = 10000000, .number = 0),
 	OPTION("user", TEXT, user, .text = "gatewayd"),
 	OPTION("pam-user", TEXT, pam_user, .text = "root"),
 	OPTION("state-dir", PATH, state_dir, .text = "/var/lib/gatewayd"),

@@ -38,7 +38,7 @@ struct config_listener {
 	size_t nclients;
 	bool open_proxy;
 	bool udp_replies_any; /* others than contacted destinations may speak to an association, as policy allows */
-	struct limit_set limits; /* over all workers */
+	struct limit_set limits; /* over all workers; those of all listeners together are the configuration's */
 	unsigned handshake_timeout_ms, idle_timeout_ms, max_session_age_ms; /* its own, or those of all */
 };
 
@@ -48,6 +48,7 @@ struct config {
 	size_t nlisteners;
 	unsigned workers;
 	unsigned max_sessions; /* of one worker; 0: what the descriptor limit allows */
+	struct limit_set limits; /* of clients and users, over all workers and listeners */
 	char user[64];         /* to become when started as root */
 	char pam_user[64];     /* of the conversation children when started as root */
 	char state_dir[4096];

@@ -43,7 +43,7 @@ static int ask(struct session *s, bool user)
 
 bool limits_ask_connection(struct session *s)
 {
-	if (!limit_set_connections(&s->listener->limits))
+	if (!limit_set_connections(&s->listener->limits) && !limit_set_connections(&s->worker->config->limits))
 		return false;
 	if (ask(s, false) != 0)
 		session_turn_away(s, REASON_LIMIT, "who counts sessions is not running");
@@ -54,7 +54,7 @@ bool limits_ask_connection(struct session *s)
 
 bool limits_ask_user(struct session *s)
 {
-	if (s->user == NULL || !limit_set_users(&s->listener->limits))
+	if (s->user == NULL || (!limit_set_users(&s->listener->limits) && !limit_set_users(&s->worker->config->limits)))
 		return false;
 	session_set_state(s, SESSION_ADMITTING);
 	if (ask(s, true) != 0)

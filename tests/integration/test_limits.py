@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from harness import socks, wait
+from harness import ports, socks, wait
 
 
 def several(g, echo, n, **kwargs):
@@ -152,6 +152,42 @@ def test_a_refused_user_leaves_the_connection_counted_until_it_ends(gateway, ech
         first.echo(b"goes on")
     wait.until(lambda: not turned_away(g), "room")
     assert "limit reached: this user has as many sessions as they may" in {r["reason"] for r in g.rows(event="denied")}
+
+
+def listening(g):
+    """A second listener of the same gateway, in the configuration behind the first."""
+    port = ports.free()
+    with open(g.path("gatewayd.conf"), "a", encoding="ascii") as f:
+        f.write(f'listener "other" {{ address = {{"127.0.0.1:{port}"}} pam-service = "gatewayd" }}\n')
+    return "127.0.0.1", port
+
+
+def test_limits_over_all_listeners(gateway, echo):
+    """What is said outside of any listener counts them together; what one says counts it alone."""
+    g = gateway(users={"ann": "ann-pass", "bob": "bob-pass"}, workers=1, max_sessions_per_client=3, max_sessions_per_user=2,
+                listener_max_sessions_per_client=2, start=False)
+    other = listening(g)
+    g.start()
+
+    def session(at, user="ann"):
+        c = socks.Client(at)
+        assert c.greet(socks.PASSWORD) == socks.PASSWORD
+        assert c.login(user, f"{user}-pass") == 0
+        c.code = c.request("127.0.0.1", echo.port)
+        return c
+
+    first, second = session(g.address), session(other)
+    assert (first.code, second.code) == (socks.OK, socks.OK)
+    with session(other) as third:  # of her, at two listeners
+        assert third.code == socks.FAILURE
+    wait.until(lambda: g.status()["workers"]["sessions"] == 2, "it is given back")
+    with session(other, "bob") as third:
+        assert third.code == socks.OK
+        assert turned_away(g)
+    assert {r["reason"] for r in g.wait_rows(2, event="denied")} == {
+        "limit reached: this user has as many sessions as they may at all listeners",
+        "limit reached: this client has as many sessions as it may at all listeners"}
+    close([first, second])
 
 
 def test_rate_of_a_client(gateway, echo):

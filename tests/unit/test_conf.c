@@ -103,6 +103,7 @@ static void defaults(void **state)
 	assert_int_equal(config->worker_timeout_ms, 30000);
 	assert_int_equal(config->process_timeout_ms, 60000);
 	assert_int_equal(config->recorder_timeout_ms, 300000);
+	assert_false(limit_set_connections(&config->limits) || limit_set_users(&config->limits));
 	assert_true(config->sandbox);
 	assert_int_equal(config->log_level, LOG_INFO);
 	assert_int_equal(config->nlisteners, 1);
@@ -140,7 +141,7 @@ static void every_option_is_taken(void **state)
 		 "handshake-timeout = 101\nconnect-timeout = 102\nidle-timeout = 103\naudit-timeout = 104\n"
 		 "bind-timeout = 105\nudp-idle-timeout = 1006\n"
 		 "commit-interval = 0\ncompile-timeout = 1001\nworker-timeout = 1002\nprocess-timeout = 1003\nrecorder-timeout = 1004\n"
-		 "sandbox = no\nlog-level = \"debug\"\n"
+		 "max-sessions-per-client = 11\nmax-sessions-per-user = 12\nmax-rate-per-client = 13\nmax-rate-per-user = 14\nsandbox = no\nlog-level = \"debug\"\n"
 		 "listener \"a\" { address = {\"0.0.0.0:1\", \"[::]:2\"} methods = {\"none\", \"password\"}\n"
 		 "pam-service = \"x\" clients = {\"10.0.0.0/8\", \"2001:db8::/32\"} open-proxy = true\n"
 		 "versions = {\"4\", \"5\"} commands = {\"udp\", \"bind\", \"connect\"}\n"
@@ -188,6 +189,10 @@ static void every_option_is_taken(void **state)
 	assert_int_equal(config->worker_timeout_ms, 1002);
 	assert_int_equal(config->process_timeout_ms, 1003);
 	assert_int_equal(config->recorder_timeout_ms, 1004);
+	assert_int_equal(config->limits.per_client, 11);
+	assert_int_equal(config->limits.per_user, 12);
+	assert_int_equal(config->limits.rate_per_client, 13);
+	assert_int_equal(config->limits.rate_per_user, 14);
 	assert_false(config->sandbox);
 	assert_int_equal(config->log_level, LOG_DEBUG);
 	assert_int_equal(config->nlisteners, 2);

@@ -16,13 +16,14 @@
 
 static struct limits *limits;
 static struct limits_holder *first, *second; /* two workers */
+static struct limit_set of_all; /* listeners together */
 static struct addr near, far;
 
 static void begin(struct limit_set set)
 {
 	struct limit_set sets[2] = {set, {0}};
 
-	limits = limits_new(sets, 2);
+	limits = limits_new(sets, 2, &of_all);
 	first = limits_holder_new(limits);
 	second = limits_holder_new(limits);
 	near = addr_v4(0x7f000001);
@@ -88,6 +89,39 @@ static void a_user_is_counted_when_he_has_logged_in(void **state)
 	/* Another listener's session cannot be had by its number. */
 	assert_non_null(limits_admit(second, 1, 1, &near, "bob", false, 0));
 	end();
+}
+
+/* 0: of the first listener that was asked; 1: of the other. */
+static const char *admit_at(uint64_t id, size_t listener, const struct addr *client, const char *user)
+{
+	return limits_admit(first, id, listener, client, user, false, 0);
+}
+
+static void a_client_and_a_user_are_counted_over_all_listeners_once_more(void **state)
+{
+	(void)state;
+	of_all = (struct limit_set){.per_client = 2, .per_user = 1};
+	begin((struct limit_set){.per_client = 1});
+	assert_null(admit_at(1, 0, &near, ""));
+	assert_string_equal(admit_at(2, 0, &near, ""), "this client has as many sessions as it may");
+	assert_null(admit_at(2, 1, &near, ""));
+	assert_string_equal(admit_at(3, 1, &near, ""), "this client has as many sessions as it may at all listeners");
+	assert_null(admit_at(3, 1, &far, ""));
+	/* The listener's own limits say nothing of users: they are counted all the same, and once. */
+	assert_null(admit_at(1, 0, &near, "ann"));
+	assert_non_null(admit_at(1, 0, &near, "ann"));
+	assert_string_equal(admit_at(2, 1, &near, "Ann"), "this user has as many sessions as they may at all listeners");
+	assert_null(admit_at(2, 1, &near, "bob"));
+	limits_release(first, 1, 0);
+	assert_null(admit_at(3, 1, &far, "ann"));
+	assert_null(admit_at(4, 1, &near, ""));
+	end();
+	of_all = (struct limit_set){.rate_per_client = 1};
+	begin((struct limit_set){0});
+	assert_null(admit_at(1, 0, &near, ""));
+	assert_string_equal(admit_at(2, 1, &near, ""), "this client begins as many sessions a second as it may at all listeners");
+	end();
+	of_all = (struct limit_set){0};
 }
 
 static void a_client_over_ipv6_is_its_64(void **state)
@@ -212,6 +246,7 @@ int main(void)
 		cmocka_unit_test(a_listener_counts_over_all_workers),
 		cmocka_unit_test(a_client_and_a_user_are_counted_for_themselves),
 		cmocka_unit_test(a_user_is_counted_when_he_has_logged_in),
+		cmocka_unit_test(a_client_and_a_user_are_counted_over_all_listeners_once_more),
 		cmocka_unit_test(a_client_over_ipv6_is_its_64),
 		cmocka_unit_test(nobody_without_a_login_counts_as_a_user),
 		cmocka_unit_test(a_rate_refills_with_time),
