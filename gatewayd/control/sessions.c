@@ -1,4 +1,5 @@
-/* Sessions that live, asked of the workers one after the other: listed into a pipe whose other end the caller has, or ended.  A
+/* Sessions that live, of all workers.  To end some, all are told at once.  To list them they are asked one after the other, into a
+ * pipe whose other end the caller has: a
  * worker is asked for its next slice when the one before has been read: a caller that does not read holds one slice of memory. */
 #include "config.h"
 
@@ -29,6 +30,9 @@
 /* How long somebody who reads slowly may take for all of it. */
 #define LISTING_MAX_S 600
 
+#define BIT(slot) (UINT64_C(1) << (slot))
+_Static_assert(CONFIG_WORKERS_MAX <= 64, "a bit for each worker");
+
 struct session_job {
 	LIST_ENTRY(session_job) next;
 	struct control *control;
@@ -42,6 +46,7 @@ struct session_job {
 	size_t off, len, size;
 	struct peer *asked; /* the worker that has it now; NULL: none */
 	bool answered;	    /* that one has said all */
+	uint64_t ordered;   /* bits 1 << slot: of what is told all of them, those that have yet to say that it is done */
 	int slot;	    /* the last that was asked */
 	bool over;	    /* no worker is left */
 	uint64_t matched, bytes_up, bytes_down;
@@ -154,6 +159,7 @@ static struct peer *worker_after(struct control *c, int slot)
 }
 
 static void go_on(struct session_job *j);
+static void finish_if_done(struct session_job *j);
 
 static bool ask_next(struct session_job *j)
 {
@@ -213,10 +219,7 @@ static void go_on(struct session_job *j)
 	if (ask_next(j))
 		return;
 	j->over = true;
-	if (j->pipe_fd < 0) {
-		tell_client(j);
-		job_free(j);
-	} else if (add_line(j, totals(j))) {
+	if (add_line(j, totals(j))) {
 		go_on(j);
 	} else {
 		job_free(j);
@@ -247,16 +250,70 @@ static void on_patience_over(evutil_socket_t fd, short what, void *arg)
 		return;
 	}
 	if (!looks(j->ask.op)) {
-		/* It has been told, and does it as soon as it can: nobody lives on because it was busy. */
-		log_warning("worker %d has yet to do with its sessions as %s ordered: it does so as soon as it can", j->slot, j->author.name);
-		json_array_append_new(j->later, json_integer(j->slot));
-		j->asked = NULL;
-		go_on(j);
+		/* They have been told, and do it as soon as they can: nobody lives on because a worker was busy. */
+		for (int slot = 0; slot < CONFIG_WORKERS_MAX; slot++) {
+			if (!(j->ordered & BIT(slot)))
+				continue;
+			log_warning("worker %d has yet to do with its sessions as %s ordered: it does so as soon as it can", slot,
+				    j->author.name);
+			json_array_append_new(j->later, json_integer(slot));
+		}
+		j->ordered = 0;
+		finish_if_done(j);
 		return;
 	}
 	if (j->asked != NULL)
 		ipc_send(j->asked->link, IPC_SESSIONS_CANCEL, &j->ask.job, sizeof j->ask.job, NULL, 0);
 	give_up_worker(j);
+}
+
+/* ---- told to all of them at once ----------------------------------------------------------------------------------------- */
+
+static void finish_if_done(struct session_job *j)
+{
+	if (j->ordered != 0)
+		return;
+	tell_client(j);
+	job_free(j);
+}
+
+static void order_silent(struct session_job *j, uint16_t slot)
+{
+	j->ordered &= ~BIT(slot);
+	json_array_append_new(j->silent, json_integer(slot));
+}
+
+static void order_all(struct session_job *j)
+{
+	static uint8_t body[8192];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+	struct peer *p;
+
+	steering_put_ask(&w, &j->ask);
+	for (int slot = -1; (p = worker_after(j->control, slot)) != NULL; slot = p->slot) {
+		if (p->slot >= CONFIG_WORKERS_MAX)
+			break;
+		j->ordered |= BIT(p->slot);
+		if (ipc_send_wire(p->link, IPC_SESSIONS_ASK, &w) != 0)
+			order_silent(j, p->slot);
+	}
+	be_patient(j);
+	finish_if_done(j);
+}
+
+/* Once more patience, as long as any of them gets on. */
+static void order_answered(struct session_job *j, const struct peer *p, const struct steering_answer *a)
+{
+	be_patient(j);
+	if (a->refused) {
+		order_silent(j, p->slot);
+	} else if (a->last) {
+		j->ordered &= ~BIT(p->slot);
+		j->matched += a->matched;
+		j->bytes_up += a->bytes_up;
+		j->bytes_down += a->bytes_down;
+	}
+	finish_if_done(j);
 }
 
 /* ---- rows --------------------------------------------------------------------------------------------------------------- */
@@ -314,6 +371,11 @@ void sessions_answered(struct peer *p, const struct ipc_message *m)
 		ipc_reject(p->link, "a malformed answer about sessions");
 		return;
 	}
+	if (j != NULL && !looks(j->ask.op)) {
+		if (j->ordered & BIT(p->slot))
+			order_answered(j, p, &a);
+		return;
+	}
 	if (j == NULL || j->asked != p || j->answered)
 		return; /* it is not waited for any more */
 	for (unsigned i = 0; i < a.rows; i++) {
@@ -348,6 +410,11 @@ void sessions_peer_gone(struct peer *p)
 
 	for (j = LIST_FIRST(&p->control->session_jobs); j != NULL; j = following) {
 		following = LIST_NEXT(j, next);
+		if (p->role == ROLE_WORKER && j->ordered & BIT(p->slot)) {
+			order_silent(j, p->slot);
+			finish_if_done(j);
+			continue;
+		}
 		if (j->asked != p)
 			continue;
 		if (j->answered)
@@ -537,7 +604,7 @@ void sessions_wait(struct session_job *j, struct client *client, json_t *extra)
 	strcpy(j->ask.filter, "{}");
 	json_object_update(j->extra, extra);
 	json_decref(extra);
-	go_on(j);
+	order_all(j);
 }
 
 void sessions_end(struct session_job *j, struct client *client, const char *filter, const char *reason, json_t *extra)
@@ -547,7 +614,7 @@ void sessions_end(struct session_job *j, struct client *client, const char *filt
 	snprintf(j->ask.reason, sizeof j->ask.reason, "%.150s (%s)", reason, j->author.name);
 	json_object_update(j->extra, extra);
 	json_decref(extra);
-	go_on(j);
+	order_all(j);
 }
 
 void sessions_kill(struct client *client, const json_t *request)

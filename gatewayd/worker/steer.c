@@ -36,6 +36,7 @@ struct walk {
 	struct session *at; /* the next to look at; NULL: the end */
 	struct event turn;
 	bool awaits_more;
+	int64_t began_us; /* monotonic */
 	struct steering_answer head;
 	/* STEERING_TOP: the first of those seen, best first. */
 	struct ranked {
@@ -311,6 +312,15 @@ static void end(struct session *s, enum reason word, const char *reason)
 	}
 }
 
+/* As when sessions are decided again: the recorder is given the time in which it has to catch up with a grant, too; longer than
+ * that nobody who is to be ended lives on because of it. */
+static bool must_wait(const struct walk *k)
+{
+	const struct worker *w = k->worker;
+
+	return !recording_has_room(w->recording) && clock_mono_us() - k->began_us < (int64_t)w->config->audit_timeout_ms * 1000;
+}
+
 static void turn_end(struct walk *k)
 {
 	static uint8_t body[STEERING_ANSWER_BYTES];
@@ -318,7 +328,7 @@ static void turn_end(struct walk *k)
 	unsigned ended = 0;
 
 	k->head.rows = 0;
-	for (unsigned i = 0; i < SLICE && ended < SLICE_ENDED && k->at != NULL && recording_has_room(k->worker->recording); i++) {
+	for (unsigned i = 0; i < SLICE && ended < SLICE_ENDED && k->at != NULL && !must_wait(k); i++) {
 		struct session *s = step(k);
 
 		if (s->state == SESSION_CLOSING || !matches(&k->filter, s))
@@ -335,7 +345,7 @@ static void turn_end(struct walk *k)
 	if (k->head.last)
 		walk_free(k);
 	else
-		turn_later(k, recording_has_room(k->worker->recording) ? 0 : PAUSE_US);
+		turn_later(k, must_wait(k) ? PAUSE_US : 0);
 }
 
 static void on_turn(evutil_socket_t fd, short what, void *arg)
@@ -396,6 +406,7 @@ static const char *start(struct worker *w, struct walk *k)
 	}
 	k->worker = w;
 	k->head.job = k->ask.job;
+	k->began_us = clock_mono_us();
 	k->at = TAILQ_FIRST(&w->sessions);
 	k->top = k->ask.op == STEERING_TOP ? calloc(k->ask.limit, sizeof *k->top) : NULL;
 	if (k->ask.op == STEERING_TOP && k->top == NULL) {

@@ -1,5 +1,6 @@
 """gatewayctl session: live sessions listed, ended, blocked."""
 
+import contextlib
 import json
 import os
 import pty
@@ -159,6 +160,27 @@ def test_a_worker_that_is_busy_ends_them_later(gateway, echo):
         assert r["ok"] or "too many" in r["error"], r
     with g.session("127.0.0.1", echo.port) as c:
         c.echo(b"only those that lived then")
+
+
+def test_workers_that_are_stopped_delay_no_other(gateway, echo):
+    """All are told at once: the last is done while the first ones say nothing, and is waited for no longer than they."""
+    g = gateway(workers=3, worker_timeout=600000, **BOTH)
+    workers = {w["slot"]: w["pid"] for w in g.status()["processes"] if w["role"] == "worker"}
+    with contextlib.ExitStack() as all_of_them:
+        for _ in range(30):
+            all_of_them.enter_context(g.session("127.0.0.1", echo.port))
+        last = [r for r in listed(g) if r["worker"] == 2]
+        for slot in (0, 1):
+            os.kill(workers[slot], signal.SIGSTOP)
+        try:
+            kill = ask_in_threads(g, [{"command": "session-kill", "filter": {"user": "ann"}, "reason": "x"}])
+            reply, = kill()
+            assert reply == {"ok": True, "ended": len(last), "silent": [], "later": [0, 1]}, reply
+            assert g.log().count("has yet to do with its sessions") == 2
+        finally:
+            for slot in (0, 1):
+                os.kill(workers[slot], signal.SIGCONT)
+        g.wait_rows(30, event="ended", user="ann")
 
 
 def test_kill_of_one_by_its_id_and_of_all(gateway, echo):
