@@ -60,15 +60,20 @@ static bool may_be_admitted(struct worker *w, const struct config_listener *l, c
 	return a->may;
 }
 
-/* A full worker lets go of whom it has refused, and then of whoever has been in the handshake for longest: those who mean it are
- * through in a moment, so that a flood of clients that say nothing presses on itself. */
+/* A full worker lets go of whom it has refused, first of those who have been told, and then of whoever has been in the handshake for
+ * longest: those who mean it are through in a moment, so that a flood of clients that say nothing presses on itself.  Nobody who
+ * guesses is served sooner for it: how often that is judged the authenticator says, however long the answer takes. */
 static bool make_room(struct worker *w)
 {
 	struct session *refused = TAILQ_FIRST(&w->lingering);
-	struct setup *oldest = TAILQ_FIRST(&w->shaking);
+	struct setup *delayed = TAILQ_FIRST(&w->delaying), *oldest = TAILQ_FIRST(&w->shaking);
 
 	if (refused != NULL) {
 		session_drop(refused);
+		return true;
+	}
+	if (delayed != NULL) {
+		session_cut_delay(delayed->session);
 		return true;
 	}
 	if (oldest == NULL)
@@ -83,12 +88,30 @@ unsigned *accept_shakers(struct worker *w, const struct addr *client)
 	return &w->shakers[hash_client(client, client->family == ADDR_V6 ? 8 : addr_len(client)) % SHAKERS];
 }
 
+static bool cut_delay_of(struct worker *w, const struct config_listener *l)
+{
+	struct setup *setup;
+	unsigned looked = 0;
+
+	TAILQ_FOREACH (setup, &w->delaying, delaying) {
+		if (looked++ == PRESS_LOOKED)
+			break;
+		if (setup->session->listener == l) {
+			session_cut_delay(setup->session);
+			return true;
+		}
+	}
+	return false;
+}
+
 bool accept_press(const struct session *s)
 {
 	struct worker *w = s->worker;
 	struct setup *setup, *victim = NULL;
 	unsigned most = *accept_shakers(w, &s->client.addr), looked = 0, found = 0;
 
+	if (cut_delay_of(w, s->listener))
+		return true;
 	TAILQ_FOREACH (setup, &w->shaking, shaking) {
 		struct session *other = setup->session;
 

@@ -277,6 +277,8 @@ bool handshake_identified(struct session *s, const struct auth_answer *answer, c
 		setup->refusal_detail = strdup(answer->reason);
 		setup->refusal = refusals[answer->verdict];
 		session_set_state(s, SESSION_DELAYING);
+		TAILQ_INSERT_TAIL(&s->worker->delaying, setup, delaying);
+		setup->in_delaying = true;
 		session_arm(s, answer->delay_us < DELAY_MAX_US ? answer->delay_us : DELAY_MAX_US);
 		return false;
 	}

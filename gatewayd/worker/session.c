@@ -209,6 +209,7 @@ void sessions_init(struct worker *w)
 	TAILQ_INIT(&w->sessions);
 	TAILQ_INIT(&w->shaking);
 	TAILQ_INIT(&w->lingering);
+	TAILQ_INIT(&w->delaying);
 	TAILQ_INIT(&w->gss_shaking);
 	evtimer_assign(&w->trim_timer, w->base, on_trim, w);
 }
@@ -262,6 +263,8 @@ void session_free_setup(struct session *s)
 	record_forget(&setup->record);
 	authenticate_cancel(s);
 	limits_stop_asking(setup);
+	if (setup->in_delaying)
+		TAILQ_REMOVE(&s->worker->delaying, setup, delaying);
 	stop_shaking(setup);
 	ruleset_unref(&setup->rules);
 	free(setup->refusal_detail);
@@ -471,6 +474,12 @@ void session_turn_away(struct session *s, enum reason reason, const char *detail
 	/* A flood of connections must not become one of rows. */
 	if (w->turned_away_rows++ < TURNED_AWAY_ROWS)
 		record_refusal(s, reason, detail, NULL, NULL);
+	session_drop(s);
+}
+
+void session_cut_delay(struct session *s)
+{
+	record_refusal(s, s->setup->refusal, s->setup->refusal_detail, NULL, NULL);
 	session_drop(s);
 }
 

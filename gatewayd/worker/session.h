@@ -105,7 +105,9 @@ struct setup {
 	TAILQ_ENTRY(setup) admitting; /* among those that wait for a word about limits */
 	bool in_admitting;
 	bool pressed; /* somebody has given way to it already */
-	enum reason refusal; /* while the refusal of a log-in is delayed */
+	TAILQ_ENTRY(setup) delaying; /* among those whose refusal of a log-in is delayed */
+	bool in_delaying;
+	enum reason refusal; /* meanwhile */
 	char *refusal_detail;
 	struct request request;
 	struct lookup *lookup; /* running, or NULL */
@@ -199,6 +201,8 @@ void session_refuse(struct session *s, enum reason reason, const char *detail);
 void session_deny(struct session *s, const struct policy_image *image, const struct policy_decision *d);
 /* Ends a granted session: records it and frees it.  reset: both sides are told by RST. */
 void session_end(struct session *s, const char *reason, bool reset);
+/* A log-in whose refusal is delayed gives way: it is recorded as it would have been in the end, and closed without a word. */
+void session_cut_delay(struct session *s);
 /* Closes a connection whose client has said nothing yet: there is no session for it.  Recorded, up to a bound. */
 void session_turn_away(struct session *s, enum reason reason, const char *detail);
 /* Frees a session that needs no record (a client that said nothing, a refusal that was read). */

@@ -69,6 +69,7 @@ struct worker {
 	struct session_list lingering; /* refused, for longest first */
 	TAILQ_HEAD(, setup) shaking;   /* in the handshake, for longest first: who gives way when the worker, or a listener, is full */
 	unsigned shakers[SHAKERS];     /* how many of them a client has; clients may share one */
+	TAILQ_HEAD(, setup) delaying;  /* refused log-ins that have yet to hear of it, for longest first */
 	TAILQ_HEAD(, setup) admitting; /* that wait for a word about limits, for longest first */
 	LIST_HEAD(, setup) asking; /* log-ins under way at the authenticator */
 	struct resolver *resolver;
@@ -130,8 +131,9 @@ void accept_remove(struct worker *w, uint16_t listener, uint16_t address, uint16
 /* Accepts, or not, as policy, audit and limits allow now. */
 void accept_update(struct worker *w);
 void accept_init(struct worker *w);
-/* The listener of s is full: ends the handshake that another of its clients has not finished, of a client with many of them rather
- * than of one with few, and never of one with fewer than the client of s has.  False: there is none. */
+/* The listener of s is full: ends the log-in of another of its clients that has been refused and is only delayed, the oldest; else
+ * the handshake that one has not finished, of a client with many of them rather than of one with few, and never of one with fewer
+ * than the client of s has.  False: there is none. */
 bool accept_press(const struct session *s);
 /* A client's counter among the shakers. */
 unsigned *accept_shakers(struct worker *w, const struct addr *client);

@@ -4,6 +4,8 @@ import os
 import signal
 import time
 
+import pytest
+
 from harness import ports, socks, wait
 
 
@@ -69,6 +71,43 @@ def test_silent_clients_do_not_close_a_listener(gateway, echo):
             assert slow.login("ann", "ann-pass") == 0
     assert g.row(event="denied")["reason"] == "limit reached: the listener is full, and this client was silent for long"
     close(silent)
+
+
+# A module that has every refused client wait for as long as it may.
+SLOW_REFUSALS = """\
+auth optional pam_faildelay.so delay=600000000
+auth required pam_pwdfile.so nodelay pwdfile={dir}/users
+account required pam_permit.so
+"""
+
+
+def delayed_guesses(g, n):
+    """Log-ins that have been refused, and whose clients have yet to hear of it."""
+    guesses = [g.client(source="127.0.0.3") for _ in range(n)]
+    for i, c in enumerate(guesses):
+        assert c.greet(socks.PASSWORD) == socks.PASSWORD
+        c.send(socks.login("ann", f"guess {i}"))
+        wait.until(lambda i=i: g.ctl("session", "list", "--json").out.count('"state":"delaying"') > i, "it is delayed")
+    return guesses
+
+
+@pytest.mark.parametrize("limit", ["listener_max_sessions", "max_sessions"])
+def test_guesses_do_not_close_a_listener(gateway, echo, limit):
+    """Whose refusal is only delayed gives way, the oldest first, without a word; it is recorded as what it is."""
+    g = gateway(workers=1, pam=SLOW_REFUSALS, handshake_timeout=600000, throttle_user_failures=0, throttle_client_failures=0, **{limit: 2})
+    guesses = delayed_guesses(g, 2)
+    with g.session("127.0.0.1", echo.port, source="127.0.0.2") as s:
+        assert s.code == socks.OK
+        assert guesses[0].receive_all() == b""
+        s.echo(b"served")
+        row = g.row(event="login-failed")
+        assert (row["user"], row["client"], row["client_port"]) == ("ann", "127.0.0.3", guesses[0].socket.getsockname()[1])
+        assert row["reason"].startswith("log-in denied")
+        with g.session("127.0.0.1", echo.port, source="127.0.0.2") as other:
+            assert other.code == socks.OK
+            assert guesses[1].receive_all() == b""
+        assert len(g.rows(event="login-failed")) == 2
+    close(guesses)
 
 
 def test_a_flood_of_one_address_ends_no_handshake_of_another(gateway):
