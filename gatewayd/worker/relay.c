@@ -57,6 +57,7 @@ enum step { STEP_ON, STEP_WAIT, STEP_OVER };
 static void note_carried(struct session *s, struct side *d, size_t len)
 {
 	d->flow->bytes += len;
+	*(d->flow == &s->up ? &s->worker->carried_up : &s->worker->carried_down) += len;
 	s->active_us = clock_mono_us();
 	session_carried(s, s->active_us);
 }

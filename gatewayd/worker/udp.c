@@ -82,7 +82,7 @@ static void drain_errors(struct association *a, int fd)
 
 		if (recvmsg(fd, &msg, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
 			return;
-		a->counts.icmp_errors++;
+		UDP_COUNT(a, icmp_errors, 1);
 	}
 }
 
@@ -95,12 +95,14 @@ static void note_sent(const struct parcel *p, int64_t now)
 		f->bytes_down += p->len;
 		f->datagrams_down++;
 		s->down.bytes += p->len;
+		s->worker->carried_down += p->len;
 		s->active_us = now;
 		flow_touch(f);
 	} else {
 		f->bytes_up += p->len;
 		f->datagrams_up++;
 		s->up.bytes += p->len;
+		s->worker->carried_up += p->len;
 	}
 	session_carried(s, f->active_us);
 }
@@ -126,7 +128,7 @@ void udp_flush(void)
 			again = true;
 		} else {
 			again = false;
-			a->counts.unsent++;
+			UDP_COUNT(a, unsent, 1);
 			at++;
 		}
 	}
@@ -178,7 +180,7 @@ void udp_send(struct udp_flow *f, const uint8_t *data, size_t len)
 
 	/* A source that cannot be honoured is not replaced by another. */
 	if (fd < 0 || (f->source.family != ADDR_NONE && f->source.family != to.addr.family)) {
-		a->counts.unsent++;
+		UDP_COUNT(a, unsent, 1);
 		return;
 	}
 	struct parcel *p = add_parcel(f, fd, &to);
@@ -203,7 +205,7 @@ static void send_back_sealed(struct udp_flow *f, const struct endpoint *from, co
 
 	memcpy(plain + header, data, len);
 	if (gss_seal_datagram(a->session, plain, header + len, &frame, &frame_len, &why) != 0) {
-		a->counts.unsent++;
+		UDP_COUNT(a, unsent, 1);
 		return;
 	}
 	udp_flush();
@@ -243,13 +245,16 @@ static void take_datagram(struct association *a, const uint8_t *data, size_t len
 	size_t used;
 
 	if (socks5_read_datagram(data, len, &used, &request, &why) != FRONT_DONE) {
-		*(why.reason == REASON_FRAGMENT ? &a->counts.fragments : &a->counts.malformed) += 1;
+		if (why.reason == REASON_FRAGMENT)
+			UDP_COUNT(a, fragments, 1);
+		else
+			UDP_COUNT(a, malformed, 1);
 		return;
 	}
 	struct udp_flow *f = flow_find(a, &request, false);
 
 	if (f == NULL)
-		a->counts.over_bounds++;
+		UDP_COUNT(a, over_bounds, 1);
 	else
 		flow_take(f, data + used, len - used);
 }
@@ -265,11 +270,11 @@ static bool may_be_client(const struct association *a, const struct endpoint *fr
 static void take_client_datagram(struct association *a, const struct endpoint *from, uint8_t *data, size_t len, int64_t now)
 {
 	if (!may_be_client(a, from)) {
-		a->counts.strangers++;
+		UDP_COUNT(a, strangers, 1);
 		return;
 	}
 	if (gss_protects(a->session) && gss_open_datagram(a->session, data, len, &data, &len) != 0) {
-		a->counts.malformed++;
+		UDP_COUNT(a, malformed, 1);
 		return;
 	}
 	a->client.port = from->port;
@@ -290,7 +295,7 @@ static void on_client_readable(evutil_socket_t fd, short what, void *arg)
 		if (sender_of(i, &from))
 			take_client_datagram(a, &from, batch->data[i], batch->messages[i].msg_len, now);
 		else
-			a->counts.strangers++;
+			UDP_COUNT(a, strangers, 1);
 	}
 	udp_flush();
 }
@@ -307,7 +312,7 @@ static void pass_back(struct association *a, const struct endpoint *from, const 
 		f = flow_find(a, &request, true);
 	}
 	if (f == NULL || a->client.port == 0)
-		a->counts.unsolicited++;
+		UDP_COUNT(a, unsolicited, 1);
 	else
 		flow_take_back(f, payload, len);
 }
@@ -327,7 +332,7 @@ static void on_out_readable(evutil_socket_t fd, short what, void *arg)
 		if (sender_of(i, &from))
 			pass_back(a, &from, batch->data[i], batch->messages[i].msg_len);
 		else
-			a->counts.unsolicited++;
+			UDP_COUNT(a, unsolicited, 1);
 	}
 	udp_flush();
 }
@@ -503,20 +508,6 @@ void udp_decide_again(struct session *s)
 	}
 }
 
-void udp_count(const struct session *s, struct udp_counts *sum)
-{
-	const struct udp_counts *one = &s->association->counts;
-
-	sum->fragments += one->fragments;
-	sum->malformed += one->malformed;
-	sum->strangers += one->strangers;
-	sum->unsolicited += one->unsolicited;
-	sum->denied += one->denied;
-	sum->over_bounds += one->over_bounds;
-	sum->unsent += one->unsent;
-	sum->icmp_errors += one->icmp_errors;
-}
-
 void udp_free(struct session *s)
 {
 	struct association *a = s->association;
@@ -528,7 +519,6 @@ void udp_free(struct session *s)
 	a->session->worker->extra_fds -= (unsigned)((a->out_fd[OUT_V4] >= 0) + (a->out_fd[OUT_V6] >= 0));
 	close_socket(a->out_fd[OUT_V4], &a->out_event[OUT_V4]);
 	close_socket(a->out_fd[OUT_V6], &a->out_event[OUT_V6]);
-	udp_count(s, &a->session->worker->udp_counts);
 	free(a);
 	s->association = NULL;
 }

@@ -88,6 +88,9 @@ struct association {
 	struct udp_counts counts;
 };
 
+/* So many more that an association did not carry: in its own count, and in its worker's of all. */
+#define UDP_COUNT(a, what, n) ((a)->counts.what += (n), (a)->session->worker->udp_counts.what += (n))
+
 /* udp.c: sockets. */
 /* The request was granted (its record is durable): makes the sockets, replies, and relays. */
 void udp_start(struct session *s);
@@ -96,8 +99,6 @@ void udp_free(struct session *s);
 void udp_decide_again(struct session *s);
 /* Ends and records the flows; to be called before the record of the association's own end. */
 void udp_end_flows(struct session *s);
-/* Adds what its association did not carry. */
-void udp_count(const struct session *s, struct udp_counts *sum);
 /* The session's timer: drops idle flows, and ends an association that has been silent too long. */
 void udp_idle_check(struct session *s);
 /* Sends data to the flow's remote, or back to the client; it is open.  A few are collected: data must stay until udp_flush(). */

@@ -111,7 +111,7 @@ static void refuse(struct udp_flow *f, enum reason reason, const char *detail, c
 {
 	static struct audit_event e;
 
-	f->association->counts.denied += f->nwaiting;
+	UDP_COUNT(f->association, denied, f->nwaiting);
 	drop_waiting(f);
 	f->state = FLOW_DENIED;
 	f->denied_s = clock_wall_us() / 1000000;
@@ -453,7 +453,7 @@ void flow_end(struct udp_flow *f, const char *reason)
 	if (f->lookup != NULL)
 		lookup_over(f);
 	lookup_cancel(&f->lookup);
-	a->counts.unsent += f->nwaiting;
+	UDP_COUNT(a, unsent, f->nwaiting);
 	drop_waiting(f);
 	LIST_REMOVE(f, by_request);
 	if (f->remote.family != ADDR_NONE)
@@ -530,7 +530,7 @@ static void keep(struct udp_flow *f, const uint8_t *data, size_t len, bool back)
 	if (f->nwaiting == UDP_WAITING_MAX || a->waiting_bytes + len > UDP_WAITING_BYTES_MAX ||
 	    w->udp_waiting_bytes + len > UDP_WAITING_BYTES_ALL ||
 	    (d = malloc(sizeof *d + len)) == NULL) {
-		a->counts.over_bounds++;
+		UDP_COUNT(a, over_bounds, 1);
 		return;
 	}
 	d->back = back;
@@ -561,7 +561,7 @@ static void take(struct udp_flow *f, const uint8_t *data, size_t len, bool back)
 		keep(f, data, len, back);
 		return;
 	case FLOW_DENIED:
-		a->counts.denied++;
+		UDP_COUNT(a, denied, 1);
 		/* Asked again when the policy has changed, and after a while: a window may have opened, a name appeared. */
 		if (f->revision != a->session->worker->rules->revision || clock_wall_us() / 1000000 > f->denied_s + DENIED_S)
 			flow_end(f, "");
@@ -572,7 +572,7 @@ static void take(struct udp_flow *f, const uint8_t *data, size_t len, bool back)
 			(back ? udp_send_back : udp_send)(f, data, len);
 			return;
 		}
-		a->counts.denied++;
+		UDP_COUNT(a, denied, 1);
 	}
 }
 

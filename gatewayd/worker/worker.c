@@ -51,12 +51,11 @@ static void take_policy(struct worker *w, struct ipc_message *m)
 		child_ready(w->child);
 }
 
-/* What those that live have carried; and what associations did not, those that have ended included. */
+/* What those that live have carried; and what associations did not, those that have ended included.  All of it is counted as it
+ * happens: to look at each session now would keep the others waiting. */
 static void add_udp_status(const struct worker *w, json_t *status)
 {
-	struct udp_counts c = w->udp_counts;
-	uint64_t live_up = 0, live_down = 0;
-	const struct session *s;
+	const struct udp_counts c = w->udp_counts;
 	const struct {
 		const char *key;
 		const uint64_t *count;
@@ -64,14 +63,8 @@ static void add_udp_status(const struct worker *w, json_t *status)
 		   {"udp_unsolicited", &c.unsolicited}, {"udp_denied", &c.denied},           {"udp_over_bounds", &c.over_bounds},
 		   {"udp_unsent", &c.unsent},           {"udp_icmp_errors", &c.icmp_errors}};
 
-	TAILQ_FOREACH (s, &w->sessions, next) {
-		live_up += s->up.bytes;
-		live_down += s->down.bytes;
-		if (s->association != NULL)
-			udp_count(s, &c);
-	}
-	json_object_set_new(status, "live_bytes_up", json_integer((json_int_t)live_up));
-	json_object_set_new(status, "live_bytes_down", json_integer((json_int_t)live_down));
+	json_object_set_new(status, "live_bytes_up", json_integer((json_int_t)(w->carried_up - w->counters.bytes_up)));
+	json_object_set_new(status, "live_bytes_down", json_integer((json_int_t)(w->carried_down - w->counters.bytes_down)));
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		json_object_set_new(status, all[i].key, json_integer((json_int_t)*all[i].count));
 }

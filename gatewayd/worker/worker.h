@@ -107,7 +107,8 @@ struct worker {
 	struct pipes pipes;
 	unsigned udp_lookups;        /* under way for associations */
 	size_t udp_waiting_bytes;    /* of datagrams that wait, in all associations */
-	struct udp_counts udp_counts; /* of associations that have ended */
+	struct udp_counts udp_counts; /* of all associations there have been */
+	uint64_t carried_up, carried_down; /* bytes of all sessions, those that live included */
 	uint64_t session_tag; /* high 40 bits of session ids, drawn anew when the low 24 have been counted through */
 	uint64_t session_count;
 	struct admit admits[ADMITS];

@@ -460,3 +460,25 @@ def test_damaged_blocks_let_nobody_through(gateway):
     assert g.process.wait(60) == 1
     assert "blocks.json is damaged" in g.log()
     g.expected_exit = 1
+
+
+def test_status_adds_up_what_lives_and_what_has_ended(gateway, server, echo):
+    """Bytes are counted as they are carried, over connections, through pipes, and in datagrams; dropped datagrams likewise."""
+    u = server(servers.UdpEcho)
+    g = gateway(workers=1, **BOTH)
+
+    def counted():
+        w = g.status()["workers"]
+        return tuple(w[k] for k in ("live_bytes_up", "live_bytes_down", "bytes_up", "bytes_down", "udp_fragments"))
+
+    with g.associate() as a:
+        with g.session("127.0.0.1", echo.port) as c:
+            for _ in range(8):
+                c.echo(b"x" * (1 << 20))
+            a.echo("127.0.0.1", u.port, b"datagram")
+            a.send("127.0.0.1", u.port, b"part", fragment=1)
+            n = (8 << 20) + len(b"datagram")
+            wait.until(lambda: counted() == (n, n, 0, 0, 1), counted)
+        n = 8 << 20
+        wait.until(lambda: counted() == (8, 8, n, n, 1), counted)
+    wait.until(lambda: counted() == (0, 0, n + 8, n + 8, 1), counted)
