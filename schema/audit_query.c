@@ -258,6 +258,8 @@ enum way { BY_TIME, BY_SESSION, BY_USER, BY_ID, BY_SCAN, WAYS };
  * time that leading to each row by its time takes.  Its rows are sorted, so many at a time. */
 #define SCAN_ROWS_MAX 4000000
 #define SCAN_SORTED 2000
+/* Each round and each page reads all of it anew: whoever has rows for more of them is led to by time, as everybody is. */
+#define SCAN_ROUNDS 4
 
 /* One segment's share of an answer. */
 struct cursor {
@@ -268,6 +270,7 @@ struct cursor {
 	bool opened, over;
 	bool row; /* stands on one, within a page */
 	unsigned sorted; /* BY_SCAN: rows of this round */
+	unsigned rounds; /* BY_SCAN: begun, over all pages */
 };
 
 struct audit_query {
@@ -559,6 +562,20 @@ static void fail_cursor(struct audit_query *q, struct cursor *c, const struct er
 	note_damage(q->archive, c->part, why);
 }
 
+/* Before its next row: -1 if that cannot be asked for. */
+static int begin_round(struct audit_query *q, struct cursor *c, struct err *why)
+{
+	if (c->way == BY_SCAN && c->rounds++ == SCAN_ROUNDS) {
+		db_finalize(&c->select);
+		c->way = BY_TIME;
+		c->select = db_prepare(c->part->db, page_sql[c->way][q->filter.oldest_first], why);
+		if (c->select == NULL)
+			return -1;
+	}
+	bind_page(q, c);
+	return 0;
+}
+
 static void step(struct audit_query *q, struct cursor *c)
 {
 	struct err why;
@@ -566,8 +583,7 @@ static void step(struct audit_query *q, struct cursor *c)
 
 	if (rc == DB_DONE && c->way == BY_SCAN && c->sorted == SCAN_SORTED) {
 		db_reset(c->select);
-		bind_page(q, c);
-		rc = db_step(c->select, &why);
+		rc = begin_round(q, c, &why) == 0 ? db_step(c->select, &why) : DB_FAILED;
 	}
 	c->row = rc == DB_ROW;
 	if (rc == DB_FAILED) {
@@ -586,11 +602,10 @@ static void enter(struct audit_query *q, struct cursor *c)
 {
 	struct err why;
 
-	if (c->select == NULL && prepare_cursor(q, c, &why) != 0) {
+	if ((c->select == NULL && prepare_cursor(q, c, &why) != 0) || begin_round(q, c, &why) != 0) {
 		fail_cursor(q, c, &why);
 		return;
 	}
-	bind_page(q, c);
 	step(q, c);
 }
 
@@ -633,9 +648,11 @@ static struct cursor *next(struct audit_query *q)
 	return best;
 }
 
-/* Looks at rows until the page ends: 1 more, 0 all. */
-static int scan(struct audit_query *q, uint64_t max_rows, int64_t deadline_us, audit_row *row, void *arg)
+/* Looks at rows until the page ends: 1 more, 0 all.  Its time begins with its first row, which may have been long looked for: with
+ * none of it left, each page would look as long for a handful of rows. */
+static int scan(struct audit_query *q, uint64_t max_rows, int64_t max_us, audit_row *row, void *arg)
 {
+	int64_t deadline_us = 0;
 	uint64_t given = 0;
 	unsigned seen = 0;
 
@@ -644,6 +661,8 @@ static int scan(struct audit_query *q, uint64_t max_rows, int64_t deadline_us, a
 
 		if (c == NULL)
 			return 0;
+		if (seen == 0)
+			deadline_us = clock_mono_us() + max_us;
 		c->row = false; /* it has been looked at */
 		if (row_matches(&q->filter, c->select) && audit_row_read(c->select, &q->event)) {
 			q->rows++;
@@ -682,7 +701,7 @@ int audit_query_page(struct audit_query *q, uint64_t max_rows, int64_t max_us, a
 
 	if (q->ended)
 		return 0;
-	rc = scan(q, max_rows, clock_mono_us() + max_us, row, arg);
+	rc = scan(q, max_rows, max_us, row, arg);
 	leave_page(q);
 	q->ended = rc != 1;
 	return rc;
