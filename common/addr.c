@@ -57,11 +57,30 @@ bool addr_parse(const char *text, struct addr *out)
 	return false;
 }
 
+static char *put_octet(char *at, unsigned octet)
+{
+	if (octet >= 100)
+		*at++ = (char)('0' + octet / 100);
+	if (octet >= 10)
+		*at++ = (char)('0' + octet / 10 % 10);
+	*at++ = (char)('0' + octet % 10);
+	return at;
+}
+
+/* As inet_ntop(3), which goes through printf(3): every record has addresses in it. */
+static void format_v4(const uint8_t bytes[4], char *at)
+{
+	for (int i = 0; i < 4; i++) {
+		at = put_octet(at, bytes[i]);
+		*at++ = i < 3 ? '.' : '\0';
+	}
+}
+
 const char *addr_format(const struct addr *a, char buf[ADDR_TEXT_MAX])
 {
-	int af = a->family == ADDR_V4 ? AF_INET : AF_INET6;
-
-	if (a->family == ADDR_NONE || inet_ntop(af, a->bytes, buf, ADDR_TEXT_MAX) == NULL)
+	if (a->family == ADDR_V4)
+		format_v4(a->bytes, buf);
+	else if (a->family == ADDR_NONE || inet_ntop(AF_INET6, a->bytes, buf, ADDR_TEXT_MAX) == NULL)
 		snprintf(buf, ADDR_TEXT_MAX, "-");
 	return buf;
 }

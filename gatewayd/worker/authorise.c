@@ -90,9 +90,12 @@ void authorise_log(const struct session *s, const struct policy_decision *d, con
 
 static void log_decision(const struct session *s, const struct policy_decision *d)
 {
-	char address[ADDR_TEXT_MAX];
+	char address[ADDR_TEXT_MAX] = "";
 
-	authorise_log(s, d, s->name != NULL ? s->name : addr_format(&s->address, address), s->port);
+	/* Most are not told to the log. */
+	if (s->name == NULL && policy_rule_log(s->worker->rules->image, d->rule) >= POLICY_LOG_NOTICE)
+		addr_format(&s->address, address);
+	authorise_log(s, d, s->name != NULL ? s->name : address, s->port);
 }
 
 void authorise_note_denial(struct session *s, const struct policy_decision *d)

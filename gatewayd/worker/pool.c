@@ -44,6 +44,7 @@ void pool_init(struct pool *p, size_t size)
 {
 	*p = (struct pool){.stride = sizeof(struct place) + (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT};
 	p->per_slab = (SLAB_BYTES - sizeof(struct slab)) / p->stride;
+	p->keep = 1;
 	TAILQ_INIT(&p->roomy);
 }
 
@@ -95,17 +96,37 @@ void *pool_get(struct pool *p)
 }
 
 /* A mapping that cannot be given back (the kernel may have to split one for that) stays for later use. */
-static void slab_emptied(struct pool *p, struct slab *s)
+static bool give_back(struct pool *p, struct slab *s)
 {
-	if (p->nempty++ == 0)
-		return;
 	TAILQ_REMOVE(&p->roomy, s, next);
 	if (munmap(s, SLAB_BYTES) != 0) {
 		TAILQ_INSERT_TAIL(&p->roomy, s, next);
-		return;
+		return false;
 	}
 	p->nslabs--;
 	p->nempty--;
+	return true;
+}
+
+void pool_keep(struct pool *p, size_t slabs)
+{
+	p->keep = slabs;
+}
+
+bool pool_has_spare(const struct pool *p)
+{
+	return p->nempty > 1;
+}
+
+void pool_trim(struct pool *p)
+{
+	struct slab *s, *following;
+
+	for (s = TAILQ_FIRST(&p->roomy); s != NULL && pool_has_spare(p); s = following) {
+		following = TAILQ_NEXT(s, next);
+		if (s->used == 0 && !give_back(p, s))
+			return;
+	}
 }
 
 void pool_put(struct pool *p, void *object)
@@ -127,8 +148,8 @@ void pool_put(struct pool *p, void *object)
 	/* One that was full is filled again before those that may become empty. */
 	if (s->used-- == p->per_slab)
 		TAILQ_INSERT_HEAD(&p->roomy, s, next);
-	if (s->used == 0)
-		slab_emptied(p, s);
+	if (s->used == 0 && p->nempty++ >= p->keep)
+		give_back(p, s);
 }
 
 size_t pool_slabs(const struct pool *p)

@@ -184,12 +184,23 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
  * gone, a moment later, so that a busy worker does it seldom. */
 #define TRIM_PEAK 64
 #define TRIM_S 1
+/* What comes in bursts finds its memory where the last one left it, until then. */
+#define SLABS_KEPT 4
+
+static bool was_flood(const struct worker *w)
+{
+	return w->peak_sessions >= TRIM_PEAK && w->nsessions <= w->peak_sessions / 4;
+}
 
 static void on_trim(evutil_socket_t fd, short what, void *arg)
 {
 	struct worker *w = arg;
 
 	(void)fd, (void)what;
+	pool_trim(&w->session_pool);
+	pool_trim(&w->setup_pool);
+	if (!was_flood(w))
+		return;
 	malloc_trim(0);
 	w->peak_sessions = w->nsessions;
 }
@@ -197,8 +208,9 @@ static void on_trim(evutil_socket_t fd, short what, void *arg)
 static void trim_later(struct worker *w)
 {
 	struct timeval wait = {.tv_sec = TRIM_S};
+	bool wanted = was_flood(w) || pool_has_spare(&w->session_pool) || pool_has_spare(&w->setup_pool);
 
-	if (w->peak_sessions >= TRIM_PEAK && w->nsessions <= w->peak_sessions / 4 && !evtimer_pending(&w->trim_timer, NULL))
+	if (wanted && !evtimer_pending(&w->trim_timer, NULL))
 		evtimer_add(&w->trim_timer, &wait);
 }
 
@@ -206,6 +218,8 @@ void sessions_init(struct worker *w)
 {
 	pool_init(&w->session_pool, sizeof(struct session));
 	pool_init_secret(&w->setup_pool, sizeof(struct setup)); /* log-ins come in here, maybe slowly */
+	pool_keep(&w->session_pool, SLABS_KEPT);
+	pool_keep(&w->setup_pool, SLABS_KEPT);
 	TAILQ_INIT(&w->sessions);
 	TAILQ_INIT(&w->shaking);
 	TAILQ_INIT(&w->lingering);
@@ -270,6 +284,7 @@ void session_free_setup(struct session *s)
 	free(setup->refusal_detail);
 	pool_put(&s->worker->setup_pool, setup); /* wiped: a log-in went through it */
 	s->setup = NULL;
+	trim_later(s->worker);
 }
 
 static void close_fd(int *fd, bool reset)
@@ -328,9 +343,16 @@ void session_drop(struct session *s)
 
 /* ---- records ------------------------------------------------------------------------------------------------------- */
 
+/* Seven texts an event, three events a session: not by printf(3). */
 static void copy_text(char *out, size_t size, const char *text)
 {
-	snprintf(out, size, "%s", text == NULL ? "" : text);
+	size_t len = text == NULL ? 0 : strlen(text);
+
+	if (len >= size)
+		len = size - 1;
+	if (len > 0)
+		memcpy(out, text, len);
+	out[len] = '\0';
 }
 
 static const char *command_name(enum policy_command command)

@@ -83,11 +83,42 @@ static void a_flood_is_given_back(void **state)
 	}
 }
 
+/* Bursts find the slabs of the last one; trimmed, one is left. */
+static void bursts_find_their_slabs(void **state)
+{
+	static void *objects[MANY];
+	struct pool p;
+
+	(void)state;
+	pool_init(&p, 8000);
+	pool_keep(&p, 3);
+	for (int round = 0; round < 3; round++) {
+		for (unsigned i = 0; i < MANY; i++)
+			objects[i] = pool_get(&p);
+		for (unsigned i = 0; i < MANY; i++)
+			pool_put(&p, objects[i]);
+		assert_true(pool_slabs(&p) <= 3);
+	}
+	size_t kept = pool_slabs(&p);
+
+	assert_int_equal(pool_has_spare(&p), kept > 1);
+	objects[0] = pool_get(&p);
+	assert_int_equal(pool_slabs(&p), kept);
+	pool_trim(&p);
+	assert_false(pool_has_spare(&p));
+	assert_true(pool_slabs(&p) <= 2); /* that of the object, and an empty one */
+	memset(objects[0], 1, 8000);
+	pool_put(&p, objects[0]);
+	pool_trim(&p);
+	assert_true(pool_slabs(&p) <= 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(objects_are_zero_and_apart),
 		cmocka_unit_test(a_flood_is_given_back),
+		cmocka_unit_test(bursts_find_their_slabs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
