@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -29,6 +30,9 @@
 #define SMALL_BYTES (4 * 1024)
 /* Most sessions are over before their other side could be silent: it is prepared for that after a moment. */
 #define KEEPALIVE_AFTER_US 2000000
+/* A side that has ended is looked at after as long as nothing has moved, but not more and not less often than this. */
+#define LOOK_MIN_US 2000000
+#define LOOK_MAX_US 60000000
 
 /* One direction, with everything that differs between the two. */
 struct side {
@@ -53,6 +57,8 @@ static struct side down(struct session *s)
 }
 
 enum step { STEP_ON, STEP_WAIT, STEP_OVER };
+
+static void arm(struct session *s, int64_t now);
 
 static void note_carried(struct session *s, struct side *d, size_t len)
 {
@@ -137,6 +143,9 @@ static enum step finish_direction(struct session *s, struct side *d)
 		return STEP_OVER;
 	}
 	shutdown(d->to, SHUT_WR);
+	/* From now on it is looked at; until the timer has fired first, that is soon. */
+	if (s->kept_alive)
+		arm(s, clock_mono_us());
 	return STEP_WAIT;
 }
 
@@ -244,7 +253,7 @@ static enum step move(struct session *s, struct side *d, size_t *moved)
 	ssize_t n;
 
 	*moved = 0;
-	f->pipe = pipes_get(&s->worker->pipes, s->active_us);
+	f->pipe = pipes_get(&s->worker->pipes, clock_mono_us());
 	if (f->pipe == NULL)
 		return STEP_ON;
 	do
@@ -392,6 +401,22 @@ static void keep_alive(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
 }
 
+static int64_t look_in_us(const struct session *s, int64_t now)
+{
+	int64_t silent = now - s->active_us;
+
+	return silent < LOOK_MIN_US ? LOOK_MIN_US : silent > LOOK_MAX_US ? LOOK_MAX_US : silent;
+}
+
+/* Nothing tells of a side that is not read any more, because it would tell of its end again and again: has it been reset, or given up
+ * by its probes?  Not before all of it has been delivered. */
+static bool has_vanished(const struct side *d)
+{
+	struct pollfd p = {.fd = d->from};
+
+	return d->flow->shut && poll(&p, 1, 0) == 1 && (p.revents & POLLERR);
+}
+
 /* For whatever comes first. */
 static void arm(struct session *s, int64_t now)
 {
@@ -402,6 +427,8 @@ static void arm(struct session *s, int64_t now)
 		left = age_left;
 	if (!s->kept_alive && KEEPALIVE_AFTER_US < left)
 		left = KEEPALIVE_AFTER_US;
+	if ((s->up.shut || s->down.shut) && look_in_us(s, now) < left)
+		left = look_in_us(s, now);
 	session_arm(s, checkpoint_left < left ? checkpoint_left : left);
 }
 
@@ -410,6 +437,7 @@ void relay_idle_check(struct session *s)
 {
 	int64_t now = clock_mono_us(), left = s->active_us + idle_limit_us(s) - now;
 	int64_t age_left = session_age_left_us(s, now);
+	struct side sides[] = {up(s), down(s)};
 
 	if (!s->kept_alive) {
 		keep_alive(s->server_fd);
@@ -421,6 +449,8 @@ void relay_idle_check(struct session *s)
 		session_end(s, session_age_reason(s, now), false);
 	else if (left <= 0)
 		session_end(s, "idle timeout", false);
+	else if (has_vanished(&sides[0]) || has_vanished(&sides[1]))
+		session_end(s, sides[has_vanished(&sides[1])].from_reset, true);
 	else
 		arm(s, now);
 }

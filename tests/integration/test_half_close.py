@@ -107,3 +107,18 @@ def test_a_reset_by_the_client_reaches_the_server(gateway, server):
     c.abort()
     assert s.ended.wait(20)
     assert g.row(event="ended")["bytes_up"] in (0, 9)
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_a_reset_after_an_end_is_noticed(gateway, who):
+    """Whoever has ended its direction vanishes, and the other says nothing."""
+    g = gateway()
+    with socket.create_server(("127.0.0.1", 0)) as listener, g.session("127.0.0.1", listener.getsockname()[1]) as c:
+        with listener.accept()[0] as peer:
+            ends, stays = (c.socket, peer) if who == "client" else (peer, c.socket)
+            ends.shutdown(socket.SHUT_WR)
+            stays.settimeout(30)
+            assert stays.recv(1) == b""
+            ends.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            ends.close()
+            assert g.row(event="ended")["reason"] == f"{who} reset"
