@@ -257,9 +257,11 @@ static void go_on(struct session *s)
 {
 	struct setup *setup = s->setup;
 	int64_t now = clock_mono_us();
+	size_t next = setup->next_candidate;
 	bool started = false;
 
-	if (!live_still_allowed(s))
+	/* Decided again by another revision, it may have gone on already: the one after that has to wait for its turn. */
+	if (!live_still_allowed(s) || setup->next_candidate != next)
 		return;
 	if (now >= setup->connect_deadline_us) {
 		grant_failed(s, reason_worse(setup->connect_failure, REASON_CONNECT_TIMEOUT));
