@@ -2,6 +2,7 @@
 
 #include "admin/audit_export.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -178,6 +179,7 @@ static json_t *manifest(const struct export *x)
 	json_object_set_new(m, "recorded", json_boolean(o->dir == NULL));
 	json_object_set_new(m, "filter", filter_told(o->filter));
 	json_object_set_new(m, "complete", json_boolean(x->complete));
+	json_object_set_new(m, "cut", json_boolean(x->end.more));
 	json_object_set_new(m, "rows", json_integer(x->count));
 	json_object_set(m, "first", x->first == NULL ? json_null() : x->first);
 	json_object_set(m, "last", x->last == NULL ? json_null() : x->last);
@@ -332,6 +334,39 @@ static bool file_fits(int dir, const json_t *file)
 	return true;
 }
 
+static bool is_named(const json_t *files, const char *name)
+{
+	char buf[FORMAT_TEXT_MAX];
+	const json_t *file;
+	size_t i;
+
+	if (strcmp(name, MANIFEST) == 0 || strcmp(name, SIGNATURE) == 0 || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+		return true;
+	json_array_foreach(files, i, file) if (strcmp(format_member(file, "name", buf), name) == 0) return true;
+	return false;
+}
+
+/* A file that nobody signed would pass for a part of what was. */
+static int refuse_others(int dir, const json_t *files)
+{
+	int code = ADMIN_FINE, fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *list = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *entry;
+	char safe[300];
+
+	if (list == NULL) {
+		if (fd >= 0)
+			close(fd);
+		return admin_fail(ADMIN_REFUSED, "cannot list the directory: %s", strerror(errno));
+	}
+	while (code == ADMIN_FINE && (entry = readdir(list)) != NULL)
+		if (!is_named(files, entry->d_name))
+			code = admin_fail(ADMIN_REFUSED, "%s is NOT part of what was signed: take it away",
+					  format_safe(entry->d_name, safe, sizeof safe));
+	closedir(list);
+	return code;
+}
+
 static int verify_files(int dir, const json_t *m)
 {
 	const json_t *files = json_object_get(m, "files"), *file;
@@ -342,10 +377,11 @@ static int verify_files(int dir, const json_t *m)
 	    json_array_size(files) > SUMMED_FILES_MAX)
 		return admin_fail(ADMIN_REFUSED, "the manifest is signed, but is of another format");
 	json_array_foreach(files, i, file) wrong += !file_fits(dir, file);
-	if (wrong > 0)
+	if (wrong > 0 || refuse_others(dir, files) != ADMIN_FINE)
 		return ADMIN_REFUSED;
-	printf("The export is what was signed: %" PRId64 " rows, made %s%s.\n", format_number(m, "rows"),
+	printf("The export is what was signed: %" PRId64 " rows, made %s%s%s.\n", format_number(m, "rows"),
 	       format_safe(format_member(m, "made", buf), safe, sizeof safe),
+	       json_is_true(json_object_get(m, "cut")) ? "; there were more, it was cut at its limit" : "",
 	       json_is_true(json_object_get(m, "complete")) ? "" : "; but not all of the audit could be read then");
 	return ADMIN_FINE;
 }

@@ -149,7 +149,7 @@ static void find_exceptions(struct report *r, const struct loaded *l)
 {
 	r->exceptions = json_array();
 	for (const struct ast_statement *s = l->tree->first; s != NULL; s = s->next) {
-		const struct ast_clause *until = s->kind == AST_RULE ? ast_clause_find(s, AST_UNTIL) : NULL;
+		const struct ast_clause *until = ast_is_rule(s) ? ast_clause_find(s, AST_UNTIL) : NULL;
 
 		if (until != NULL && json_array_size(r->exceptions) < EXCEPTIONS_MAX)
 			add_exception(r, l->image, s, until);

@@ -287,8 +287,9 @@ static int offer(struct editing *e)
 		hold_signals(true);
 		if (code != ADMIN_FINE && ask("(e)dit again, (q)uit?", "eq") == 'e')
 			code = -1;
-		e->keep = code > 0;
+		e->keep = code != ADMIN_FINE;
 	} else if (answer == 'q') {
+		e->keep = false;
 		code = admin_fail(ADMIN_REFUSED, "nothing was changed");
 	}
 	gathered_free(&g);
@@ -303,8 +304,13 @@ static int run_rounds(struct editing *e)
 		char *text;
 		size_t len;
 
-		if (edit_copy(e) != 0 || read_copy(e, &text, &len) != 0)
+		if (edit_copy(e) != 0)
 			return ADMIN_REFUSED;
+		/* From here on somebody's work is in it, whatever the next round comes to. */
+		e->keep = true;
+		if (read_copy(e, &text, &len) != 0)
+			return ADMIN_REFUSED;
+		e->keep = len != e->before_len || memcmp(text, e->before, len) != 0;
 		edit_clear(&e->change.edit);
 		edit_init(&e->change.edit, e->change.tree);
 		edit_all(&e->change.edit, e->source, text);

@@ -36,6 +36,19 @@ def manifest(g, directory="out"):
         return json.load(f)
 
 
+def test_what_an_export_does_not_hold(signed):
+    """A file that nobody signed, and rows that a limit left out."""
+    g = signed
+    with open(g.path("out", "events.jsonl"), "w", encoding="utf-8") as f:
+        f.write("{}\n")
+    done = verify(g, g.path("out"), "--signer", g.path("key.pub"))
+    assert done.returncode == 1 and "events.jsonl is NOT part of what was signed" in done.err and done.out == ""
+    assert manifest(g)["cut"] is False
+    g.ctl("audit", "export", "-o", g.path("few"), "--key", g.path("key"), "--limit", "1")
+    assert manifest(g, "few")["cut"] is True and manifest(g, "few")["rows"] == 1
+    assert "cut at its limit" in verify(g, g.path("few"), "--signer", g.path("key.pub"), check=True).out
+
+
 def test_an_export_and_its_manifest(signed):
     g = signed
     for name, mode in (("key", 0o600), ("key.pub", 0o644), ("out", 0o700), ("out/events.csv", 0o600), ("out/manifest.json", 0o600)):
