@@ -573,6 +573,14 @@ class Bench:
                     os.sched_setaffinity(pid, CPUS)
                 load = Load("watch", *p.arguments(), f"to={TARGET}:{self.sink}", "n=16").ready()
                 load.go()
+                time.sleep(3)  # what is silence of the machine's, not of the change's
+                load.go()
+                r = load.result()
+                load.close()
+                table.add("nothing changes", r["silence_us"] / 1e3, **{"worst answer, ms": r["max_us"] / 1e3, "p99, ms": r["p99_us"] / 1e3,
+                                                                      "failures": r["failures"], "applied in, s": 0})
+                load = Load("watch", *p.arguments(), f"to={TARGET}:{self.sink}", "n=16").ready()
+                load.go()
                 g.write_policy(head + f"rule turn{i} deny to domain turn{i}.example\n" + policy_text())
                 began = time.monotonic()
                 g.ctl("policy", "apply", g.policy_file)
