@@ -24,6 +24,7 @@ enum steering_order { STEERING_BY_NOTHING, STEERING_BY_BYTES, STEERING_BY_AGE, S
 enum steering_order steering_order_parse(const char *text);
 
 #define STEERING_TOP_MAX 200
+#define STEERING_RECENT_MAX 24 /* rows of a worker's answer */
 #define STEERING_FILTER_MAX 4096
 #define STEERING_REASON_MAX 220
 #define STEERING_BLOCKS_MAX 64

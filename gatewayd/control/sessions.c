@@ -47,6 +47,7 @@ struct session_job {
 	struct peer *asked; /* the worker that has it now; NULL: none */
 	bool answered;	    /* that one has said all */
 	uint64_t ordered;   /* bits 1 << slot: of what is told all of them, those that have yet to say that it is done */
+	unsigned told;	    /* rows that it has sent */
 	int slot;	    /* the last that was asked */
 	bool over;	    /* no worker is left */
 	uint64_t matched, bytes_up, bytes_down;
@@ -168,6 +169,7 @@ static bool ask_next(struct session_job *j)
 
 	j->asked = worker_after(j->control, j->slot);
 	j->answered = false;
+	j->told = 0;
 	if (j->asked == NULL)
 		return false;
 	j->slot = j->asked->slot;
@@ -360,6 +362,21 @@ static struct session_job *find_job(const struct control *c, uint64_t id)
 	return NULL;
 }
 
+/* No worker fills our memory: a slice comes when it is asked for, and of the rest there are so many. */
+static bool too_many_rows(const struct session_job *j, const struct steering_answer *a)
+{
+	switch (j->ask.op) {
+	case STEERING_LIST:
+		return j->len > j->off;
+	case STEERING_TOP:
+		return j->told + a->rows > j->ask.limit;
+	case STEERING_RECENT:
+		return j->told + a->rows > STEERING_RECENT_MAX;
+	default:
+		return a->rows > 0;
+	}
+}
+
 void sessions_answered(struct peer *p, const struct ipc_message *m)
 {
 	static struct steering_row row;
@@ -378,6 +395,11 @@ void sessions_answered(struct peer *p, const struct ipc_message *m)
 	}
 	if (j == NULL || j->asked != p || j->answered)
 		return; /* it is not waited for any more */
+	if (too_many_rows(j, &a)) {
+		ipc_reject(p->link, "more rows of sessions than it was asked for");
+		return;
+	}
+	j->told += a.rows;
 	for (unsigned i = 0; i < a.rows; i++) {
 		if (!steering_get_row(&r, &row)) {
 			ipc_reject(p->link, "a malformed row of a session");

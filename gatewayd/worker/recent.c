@@ -110,6 +110,7 @@ void recent_send(struct worker *w, uint64_t job)
 	struct wire_writer again = wire_writer_on(body, STEERING_ANSWER_BYTES);
 	const struct recent *r = w->recent;
 
+	_Static_assert(REFUSALS + RULES <= STEERING_RECENT_MAX, "control takes no more");
 	_Static_assert(STEERING_ANSWER_BYTES + (REFUSALS + RULES) * STEERING_ROW_MAX <= BODY_MAX, "all of it fits");
 	steering_put_answer(&out, &head);
 	for (unsigned i = 1; i <= REFUSALS && out.size - out.len > STEERING_ROW_MAX; i++) {
