@@ -121,6 +121,14 @@ void policy_store_close(struct policy_store **store)
 	free(s);
 }
 
+int policy_store_settled(struct policy_store *s, struct err *why)
+{
+	if (db_begin(s->db, why) != 0)
+		return -1;
+	db_rollback(s->db);
+	return 0;
+}
+
 void policy_store_hash(const void *text, size_t len, uint8_t hash[POLICY_HASH_BYTES])
 {
 	crypto_generichash(hash, POLICY_HASH_BYTES, text, len, NULL, 0);

@@ -21,6 +21,8 @@ struct policy_store;
 /* path is used as it stands; see schema/db_vfs.h.  NULL with *why. */
 struct policy_store *policy_store_open(const char *path, bool read_only, struct err *why);
 void policy_store_close(struct policy_store **store);
+/* 0: nobody else is at a change of the store; -1 with *why, after a while. */
+int policy_store_settled(struct policy_store *s, struct err *why);
 
 /* BLAKE2b-256: what tells texts apart. */
 void policy_store_hash(const void *text, size_t len, uint8_t hash[POLICY_HASH_BYTES]);

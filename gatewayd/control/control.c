@@ -10,6 +10,9 @@
 #include "common/log.h"
 #include "gatewayd/control/internal.h"
 
+/* Each takes as long as the store is patient. */
+#define SETTLE_TRIES 10
+
 /* ---- peers -------------------------------------------------------------------------------------------------------- */
 
 static void peer_free(struct peer *p)
@@ -300,6 +303,17 @@ static void on_recorder_gone(void *arg)
 	retention_recorder_gone(arg);
 }
 
+/* A control before us may have been killed while its keeper stood in a write that nothing ends: whether that is done is known once it
+ * has let go of the store, and nobody reads from it before what is in force. */
+static void settle_store(struct control *c)
+{
+	struct err why;
+
+	for (unsigned i = 0; policy_store_settled(c->policy.store, &why) != 0; i++)
+		if (i == SETTLE_TRIES)
+			log_fatal("the policy store is being written to by another process: %s", why.text);
+}
+
 int control_main(struct child *child)
 {
 	struct control *c = calloc(1, sizeof *c);
@@ -329,6 +343,7 @@ int control_main(struct child *child)
 			 child->config->state_dir, why.text);
 		child_unusable(child, text);
 	}
+	settle_store(c);
 	blocks_start(c);
 	child->state = c;
 	child->on_peer = on_peer;

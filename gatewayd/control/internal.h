@@ -151,7 +151,7 @@ typedef void keeper_done(struct control *c, struct keeper_answer *answer, void *
 
 struct keeper {
 	int fd;
-	struct event event;
+	struct event event, late;
 	keeper_done *done; /* of the order under way; NULL: none */
 	void *arg;
 };
@@ -358,8 +358,9 @@ void compile_start(struct control *c, enum ipc_type what, int source_fd, unsigne
 /* Before the store is opened. */
 void keeper_start(struct control *c);
 bool keeper_is_busy(const struct control *c);
-/* policy_store_add(), of the words in n and the texts in a sealed bundle (borrowed).  One order at a time: for the change. */
-void keeper_add(struct control *c, const struct policy_new *n, int bundle_fd, keeper_done *done, void *arg);
+/* policy_store_add(), of the words in n and the texts in a sealed bundle (borrowed).  One order at a time: for the change.  -1 with *why:
+ * it is not ordered. */
+int keeper_add(struct control *c, const struct policy_new *n, int bundle_fd, keeper_done *done, void *arg, struct err *why);
 /* policy_bundle_of() */
 void keeper_read(struct control *c, uint32_t revision, keeper_done *done, void *arg);
 

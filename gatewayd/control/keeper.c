@@ -5,7 +5,8 @@
  * descriptor but the one to control.  One order at a time; when it ends, control ends too, and whoever comes next finds in the store
  * what became of the order.
  *
- * Orders: u8 what, then for ADD the words of struct policy_new, with a sealed bundle of its texts; for READ the revision.
+ * Orders: u8 what, then for ADD the words of struct policy_new, with a sealed bundle of its texts; for READ the revision.  What the checks
+ * said may be long, and how much fits into a message is the host's to say: CHECKS comes before ADD, sealed, and is not answered.
  * Answers: u32 0, 1 or 2 (failed), u32 revision, text why; for READ with a sealed bundle. */
 #include "config.h"
 
@@ -26,9 +27,10 @@
 #include "gatewayd/sandbox/sandbox.h"
 #include "policy/bundle.h"
 
-#define MESSAGE_MAX (POLICY_CHECKS_MAX + 8192)
+/* Linux lets no socket have room for less. */
+#define MESSAGE_MAX 4096
 
-enum { KEEPER_ADD = 1, KEEPER_READ };
+enum { KEEPER_ADD = 1, KEEPER_READ, KEEPER_CHECKS };
 
 /* ---- messages ---------------------------------------------------------------------------------------------------------- */
 
@@ -74,10 +76,26 @@ static ssize_t receive_message(int from, uint8_t *body, int *fd)
 
 /* ---- the keeper -------------------------------------------------------------------------------------------------------- */
 
+static char checks[POLICY_CHECKS_MAX + 1]; /* of the next ADD */
+
+static void take_checks(int fd)
+{
+	struct sealed bytes;
+	struct err why;
+
+	if (sealed_map(fd, POLICY_CHECKS_MAX, &bytes, &why) != 0) {
+		log_error("the keeper of the policy store cannot read what the checks said: %s", why.text);
+		_exit(1);
+	}
+	memcpy(checks, bytes.data, bytes.len);
+	checks[bytes.len] = '\0';
+	sealed_unmap(&bytes);
+}
+
 /* 0, 1 or -1 as policy_store_add() says. */
 static int add(struct policy_store *store, struct wire_reader *r, int fd, uint32_t *id, struct err *why)
 {
-	static char author[64], source[32], comment[POLICY_COMMENT_MAX + 1], checks[POLICY_CHECKS_MAX + 1];
+	static char author[64], source[32], comment[POLICY_COMMENT_MAX + 1];
 	struct policy_new n = {.author = author, .source = source, .comment = comment, .checks = checks};
 	struct policy_file *files = NULL;
 	struct sealed bytes;
@@ -88,7 +106,6 @@ static int add(struct policy_store *store, struct wire_reader *r, int fd, uint32
 	wire_get_text(r, author, sizeof author);
 	wire_get_text(r, source, sizeof source);
 	wire_get_text(r, comment, sizeof comment);
-	wire_get_text(r, checks, sizeof checks);
 	n.time_us = (int64_t)wire_get_u64(r);
 	n.lasts_us = (int64_t)wire_get_u64(r);
 	n.imported = wire_get_u8(r);
@@ -145,10 +162,16 @@ static void serve(int socket)
 		int rc = -1, back = -1;
 		unsigned what = wire_get_u8(&r);
 
+		if (what == KEEPER_CHECKS) {
+			take_checks(fd);
+			close(fd);
+			continue;
+		}
 		if (store == NULL)
 			store = policy_store_open("policy.db", false, &why);
 		if (store != NULL)
 			rc = what == KEEPER_ADD ? add(store, &r, fd, &id, &why) : read_bundle(store, &r, &back, &why);
+		checks[0] = '\0';
 		wire_put_u32(&out, rc < 0 ? 2 : (uint32_t)rc);
 		wire_put_u32(&out, id);
 		wire_put_text(&out, why.text);
@@ -206,14 +229,29 @@ static void on_answer(evutil_socket_t socket, short what, void *arg)
 		log_fatal("the keeper of the policy store has ended");
 	keeper_done *done = k->done;
 
+	evtimer_del(&k->late);
 	k->done = NULL;
 	done(c, &answer, k->arg);
 	if (answer.fd >= 0)
 		close(answer.fd);
 }
 
+/* It hangs, or the disk does.  Nothing can be changed then, and no trial be rolled back: another control has another keeper. */
+static void on_late(evutil_socket_t fd, short what, void *arg)
+{
+	const struct control *c = arg;
+
+	(void)fd, (void)what;
+	log_fatal("the keeper of the policy store has not answered for %u ms (compile-timeout): control begins anew",
+		  c->child->config->compile_timeout_ms);
+}
+
 static void order(struct control *c, const struct wire_writer *w, int fd, keeper_done *done, void *arg)
 {
+	unsigned ms = c->child->config->compile_timeout_ms;
+	struct timeval patience = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+
+	evtimer_add(&c->keeper.late, &patience);
 	if (c->keeper.done != NULL || send_message(c->keeper.fd, w, fd) != 0)
 		log_fatal("the keeper of the policy store takes no order: %s", strerror(errno));
 	c->keeper.done = done;
@@ -225,23 +263,43 @@ bool keeper_is_busy(const struct control *c)
 	return c->keeper.done != NULL;
 }
 
-void keeper_add(struct control *c, const struct policy_new *n, int bundle_fd, keeper_done *done, void *arg)
+static int send_checks(struct control *c, const char *text, struct err *why)
+{
+	uint8_t what = KEEPER_CHECKS;
+	struct wire_writer w = wire_writer_on(&what, sizeof what);
+	size_t len = strlen(text);
+	int fd = len == 0 ? -1 : sealed_create("gatewayd-checks", text, len < POLICY_CHECKS_MAX ? len : POLICY_CHECKS_MAX, why);
+
+	if (len == 0)
+		return 0;
+	if (fd < 0)
+		return -1;
+	wire_put_u8(&w, KEEPER_CHECKS);
+	if (send_message(c->keeper.fd, &w, fd) != 0)
+		log_fatal("the keeper of the policy store takes no order: %s", strerror(errno));
+	close(fd);
+	return 0;
+}
+
+int keeper_add(struct control *c, const struct policy_new *n, int bundle_fd, keeper_done *done, void *arg, struct err *why)
 {
 	static uint8_t body[MESSAGE_MAX];
 	struct wire_writer w = wire_writer_on(body, sizeof body);
 
+	if (send_checks(c, n->checks, why) != 0)
+		return -1;
 	wire_put_u8(&w, KEEPER_ADD);
 	wire_put_u32(&w, n->author_uid);
 	wire_put_text(&w, n->author);
 	wire_put_text(&w, n->source);
 	wire_put_text(&w, n->comment);
-	wire_put_text(&w, n->checks);
 	wire_put_u64(&w, (uint64_t)n->time_us);
 	wire_put_u64(&w, (uint64_t)n->lasts_us);
 	wire_put_u8(&w, n->imported);
 	wire_put_u8(&w, n->check_active);
 	wire_put_u32(&w, n->if_active);
 	order(c, &w, bundle_fd, done, arg);
+	return 0;
 }
 
 void keeper_read(struct control *c, uint32_t revision, keeper_done *done, void *arg)
@@ -265,6 +323,7 @@ void keeper_start(struct control *c)
 		run(c->child, ends[1], parent);
 	close(ends[1]);
 	c->keeper.fd = ends[0];
+	evtimer_assign(&c->keeper.late, c->child->base, on_late, c);
 	event_assign(&c->keeper.event, c->child->base, ends[0], EV_READ | EV_PERSIST, on_answer, c);
 	event_add(&c->keeper.event, NULL);
 }

@@ -369,7 +369,9 @@ static void on_stored(struct control *c, struct keeper_answer *answer, void *arg
 
 static void put_into_force(struct change *ch)
 {
+	struct err why;
 	char *checks;
+	int rc;
 
 	if (confirm_is_over(ch->control) && !ch->order.unconfirmed) {
 		fail(ch, TRIAL_OVER, ch->control->policy.revision);
@@ -383,22 +385,24 @@ static void put_into_force(struct change *ch)
 	}
 	checks = notes_join(ch->notes);
 	ch->stage = "storing";
-	ch->storing = true;
-	keeper_add(ch->control,
-		   &(struct policy_new){
-			   .author_uid = ch->order.author.uid,
-			   .author = ch->order.author.name,
-			   .source = ch->order.unconfirmed ? "unconfirmed" : sources[ch->order.kind],
-			   .comment = ch->order.comment,
-			   .checks = checks == NULL ? "" : checks,
-			   .time_us = clock_wall_us(),
-			   .lasts_us = (int64_t)ch->order.confirm_s * 1000000,
-			   .imported = ch->imported,
-			   .check_active = ch->order.check_active,
-			   .if_active = ch->order.if_active,
-		   },
-		   ch->source_fd, on_stored, ch);
+	rc = keeper_add(ch->control,
+			&(struct policy_new){
+				.author_uid = ch->order.author.uid,
+				.author = ch->order.author.name,
+				.source = ch->order.unconfirmed ? "unconfirmed" : sources[ch->order.kind],
+				.comment = ch->order.comment,
+				.checks = checks == NULL ? "" : checks,
+				.time_us = clock_wall_us(),
+				.lasts_us = (int64_t)ch->order.confirm_s * 1000000,
+				.imported = ch->imported,
+				.check_active = ch->order.check_active,
+				.if_active = ch->order.if_active,
+			},
+			ch->source_fd, on_stored, ch, &why);
 	free(checks);
+	ch->storing = rc == 0;
+	if (rc != 0)
+		fail(ch, "the new revision cannot be stored: %s", why.text);
 }
 
 static void on_previewed(struct control *c, const struct preview_result *r, void *arg)

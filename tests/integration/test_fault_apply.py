@@ -151,6 +151,20 @@ def test_the_whole_gateway_killed_at_each_stage(gateway, server, stage):
     assert check(g, s, 2, False) == (3 if stage == "settling" else 2)
 
 
+def test_a_keeper_that_hangs(gateway):
+    """It does not stand in the way of every change for good, nor of the rollback of a trial."""
+    g = gateway(workers=1, compile_timeout=5000)
+    files = [policy(g, 0), policy(g, 1)]
+    assert g.ctl("policy", "apply", files[0], "--confirm", "1h").returncode == 0
+    held = Held(g, "storing", files[1])
+    code, said = held.end()
+    assert code == 3, said
+    wait.until(lambda: all(ended(p) for p in held.pids), "the keeper is gone", 60)
+    assert "the keeper of the policy store has not answered" in g.log()
+    wait.until(lambda: g.ctl("status", check=False).returncode == 0 and g.revision() == 2, "control is back", 60)
+    assert g.ctl("policy", "apply", files[1]).returncode == 0
+
+
 def test_the_keeper_killed(gateway, server):
     """Nobody can tell what became of the order: control begins anew, with what the store has."""
     s = server(servers.Echo, "0.0.0.0")

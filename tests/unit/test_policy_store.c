@@ -423,6 +423,23 @@ static void test_trials(void **state)
 	policy_store_close(&s);
 }
 
+/* Another who is at a change may be about to commit it. */
+static void test_settled(void **state)
+{
+	struct policy_store *s = must_open(false);
+	sqlite3 *other;
+
+	(void)state;
+	assert_int_equal(policy_store_settled(s, &why), 0);
+	assert_int_equal(sqlite3_open("policy.db", &other), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(policy_store_settled(s, &why), -1);
+	assert_int_equal(sqlite3_exec(other, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(policy_store_settled(s, &why), 0);
+	sqlite3_close(other);
+	policy_store_close(&s);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, scratch_enter, scratch_leave)
@@ -433,6 +450,7 @@ int main(void)
 		TEST(test_someone_was_faster),
 		TEST(test_imports),
 		TEST(test_trials),
+		TEST(test_settled),
 		TEST(test_files_are_stored_once),
 		TEST(test_older_store),
 		TEST(test_list),
