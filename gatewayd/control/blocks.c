@@ -18,6 +18,8 @@
 #define FILE_NEW "blocks.json.new"
 #define FILE_MAX (256 * 1024)
 #define SECONDS_MAX (30 * 86400)
+/* So long one that is over is kept, while there is room: a clock that was wrong and is put right brings it back. */
+#define KEPT_US (86400 * INT64_C(1000000))
 /* One block, as workers are told of it: all of them fit into a message. */
 #define BLOCK_BYTES_MAX 1000
 
@@ -99,16 +101,31 @@ void blocks_start(struct control *c)
 
 /* ---- in force ----------------------------------------------------------------------------------------------------------- */
 
-/* True if one is over. */
+static int64_t until_us(const struct control *c, size_t i)
+{
+	return json_integer_value(json_object_get(json_array_get(c->blocks, i), "until_us"));
+}
+
+static bool in_force(const struct control *c, size_t i)
+{
+	return until_us(c, i) > clock_wall_us();
+}
+
+/* Those that have been over for long; and, where no other has room, the one that was over first.  False: there is no room. */
 static bool forget_old(struct control *c)
 {
 	int64_t now_us = clock_wall_us();
-	size_t before = json_array_size(c->blocks);
+	size_t first = 0;
 
-	for (size_t i = before; i-- > 0;)
-		if (json_integer_value(json_object_get(json_array_get(c->blocks, i), "until_us")) <= now_us)
+	for (size_t i = json_array_size(c->blocks); i-- > 0;)
+		if (until_us(c, i) <= now_us - KEPT_US)
 			json_array_remove(c->blocks, i);
-	return json_array_size(c->blocks) != before;
+	if (json_array_size(c->blocks) < STEERING_BLOCKS_MAX)
+		return true;
+	for (size_t i = 1; i < json_array_size(c->blocks); i++)
+		if (until_us(c, i) < until_us(c, first))
+			first = i;
+	return !in_force(c, first) && json_array_remove(c->blocks, first) == 0;
 }
 
 void blocks_send(const struct peer *worker)
@@ -150,8 +167,7 @@ void blocks_add(struct client *client, const json_t *request)
 		admin_refuse(client, "what is to come is blocked by user, client, to, port, rule and text: a session has begun already");
 		return;
 	}
-	forget_old(c);
-	if (json_array_size(c->blocks) == STEERING_BLOCKS_MAX) {
+	if (!forget_old(c)) {
 		admin_refuse(client, "64 blocks are in force, and no more may be: take one away, or write a rule");
 		return;
 	}
@@ -185,9 +201,13 @@ void blocks_list(struct client *client, const json_t *request)
 {
 	struct control *c = admin_control(client);
 
+	json_t *list = json_array();
+
 	(void)request;
-	forget_old(c);
-	admin_reply(client, json_pack("{s:b, s:O}", "ok", 1, "blocks", c->blocks), -1);
+	for (size_t i = 0; i < json_array_size(c->blocks); i++)
+		if (in_force(c, i))
+			json_array_append(list, json_array_get(c->blocks, i));
+	admin_reply(client, json_pack("{s:b, s:o}", "ok", 1, "blocks", list), -1);
 }
 
 void blocks_remove(struct client *client, const json_t *request)
@@ -196,9 +216,8 @@ void blocks_remove(struct client *client, const json_t *request)
 	const json_t *id = json_object_get(request, "block");
 	char what[64];
 
-	forget_old(c);
 	for (size_t i = 0; json_is_integer(id) && i < json_array_size(c->blocks); i++) {
-		if (json_integer_value(json_object_get(json_array_get(c->blocks, i), "id")) != json_integer_value(id))
+		if (json_integer_value(json_object_get(json_array_get(c->blocks, i), "id")) != json_integer_value(id) || !in_force(c, i))
 			continue;
 		struct session_job *taken = sessions_wait_later(client);
 
@@ -206,7 +225,7 @@ void blocks_remove(struct client *client, const json_t *request)
 			return;
 		json_array_remove(c->blocks, i);
 		snprintf(what, sizeof what, "session unblock: %lld", (long long)json_integer_value(id));
-		control_record(c, AUDIT_ADMIN, admin_author(client), c->policy.revision, what);
+		admin_record(client, AUDIT_ADMIN, what);
 		send_all(c);
 		sessions_wait(taken, client, json_pack("{s:b}", "saved", save(c)));
 		return;

@@ -277,6 +277,14 @@ def test_a_block_is_over_in_time(gateway, echo):
     with g.session("127.0.0.1", echo.port) as c:
         assert c.code == socks.OK
     assert g.ctl("session", "blocks", "--json").out == ""
+    # Was the clock wrong, and is right again, then so is the block: other commands in between have not made it forgotten.
+    g.ctl("session", "block", "user=bob", "--for", "1m", "--reason", "other")
+    g.set_time("2026-11-20 10:10")
+    with g.session("127.0.0.1", echo.port) as c:
+        assert c.code == socks.NOT_ALLOWED
+    g.ctl("session", "unblock", "1")
+    with g.session("127.0.0.1", echo.port) as c:
+        assert c.code == socks.OK
 
 
 @pytest.mark.parametrize("filter_", ["to=127.0.0.0/8", "rule=loopback", "text=loop", "client=127.0.0.1"])
