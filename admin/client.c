@@ -202,6 +202,8 @@ json_t *client_ask(json_t *request, int *fd, int *code)
 		json_decref(reply);
 		reply = NULL;
 	}
+	if (json_is_true(json_object_get(reply, "unrecorded")))
+		fputs("it is done; that it was ordered is not in the audit yet: see gatewayctl status\n", stderr);
 	if (given >= 0 && (fd == NULL || reply == NULL)) {
 		close(given);
 		given = -1;

@@ -40,13 +40,13 @@ static const struct db_permit read_permits[] = {
 	"r.id, r.time, r.author_uid, r.author, r.source, r.comment, c.hash, length(c.text), r.checks, r.content, r.name, "      \
 	"(SELECT count(*) FROM revision_file AS f WHERE f.revision = r.id), "                                          \
 	"(SELECT sum(length(k.text)) FROM revision_file AS f JOIN content AS k ON k.id = f.content "       \
-	"WHERE f.revision = r.id), t.until, k.time"
+	"WHERE f.revision = r.id), t.until, k.time, k.author"
 #define REVISION_FROM                                                                                                  \
 	" FROM revision AS r JOIN content AS c ON c.id = r.content LEFT JOIN trial AS t ON t.revision = r.id "         \
 	"LEFT JOIN confirmation AS k ON k.revision = r.id "
 
 enum { COL_ID, COL_TIME, COL_UID, COL_AUTHOR, COL_SOURCE, COL_COMMENT, COL_HASH, COL_LENGTH, COL_CHECKS, COL_CONTENT, COL_NAME,
-       COL_FILES, COL_FILES_BYTES, COL_TRIAL_UNTIL, COL_CONFIRMED };
+       COL_FILES, COL_FILES_BYTES, COL_TRIAL_UNTIL, COL_CONFIRMED, COL_CONFIRMED_BY };
 
 static int prepare(struct policy_store *s, bool read_only, struct err *why)
 {
@@ -350,6 +350,7 @@ static void read_revision(struct db_stmt *s, struct policy_revision *r)
 	r->files_bytes = (uint64_t)db_i64(s, COL_FILES_BYTES);
 	r->trial_until_us = db_i64(s, COL_TRIAL_UNTIL);
 	r->confirmed_us = db_i64(s, COL_CONFIRMED);
+	db_text(s, COL_CONFIRMED_BY, r->confirmed_by, sizeof r->confirmed_by);
 }
 
 /* A malloc'd, terminated copy of a column, or NULL. */

@@ -72,6 +72,7 @@ struct policy_revision {
 	uint64_t files_bytes;
 	int64_t trial_until_us; /* put into force on trial; 0: for good */
 	int64_t confirmed_us;   /* when it was; 0: it was not */
+	char confirmed_by[256];
 };
 
 /* Texts and files are compared with their hashes when they are read: what is damaged is refused, not believed. */

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <event2/event.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,8 @@
 #define UNREAD_LESSER_MAX 6
 #define REQUEST_MAX (64 * 1024)
 #define REQUEST_DEADLINE_S 10
+/* How long a reply waits for the audit to hold what was ordered. */
+#define RECORD_WAIT_S 5
 
 struct client {
 	LIST_ENTRY(client) next;
@@ -32,6 +35,13 @@ struct client {
 	struct event event;
 	struct author author;
 	bool lingers; /* it has its reply, and may not have read it */
+	/* What it ordered, until that is durable, and the reply that waits for it. */
+	struct waiter recorded;
+	struct record *record;
+	struct event late;
+	bool unrecorded; /* it was not, in time */
+	json_t *reply;
+	int reply_fd;
 };
 
 static uint64_t last_number;
@@ -82,6 +92,8 @@ static void client_free(struct client *client)
 	running_client_gone(c, client);
 	LIST_REMOVE(client, next);
 	event_del(&client->event);
+	evtimer_del(&client->late);
+	record_forget(&client->record);
 	close(client->fd);
 	if (client->given_fd >= 0)
 		close(client->given_fd);
@@ -136,10 +148,66 @@ static bool send_reply(struct client *client, json_t *reply, int fd)
 	return sent;
 }
 
+static void deliver(struct client *client)
+{
+	if (client->unrecorded)
+		json_object_set_new(client->reply, "unrecorded", json_true());
+	send_reply(client, client->reply, client->reply_fd);
+	client_free(client);
+}
+
 void admin_reply(struct client *client, json_t *reply, int fd)
 {
-	send_reply(client, reply, fd);
-	client_free(client);
+	client->reply = reply;
+	client->reply_fd = fd;
+	if (client->record == NULL)
+		deliver(client);
+}
+
+/* ---- orders are recorded before they are told to be carried out ------------------------------------------------------------ */
+
+static void on_recorded(struct waiter *waiter)
+{
+	struct client *client = (struct client *)((char *)waiter - offsetof(struct client, recorded));
+
+	client->record = NULL;
+	evtimer_del(&client->late);
+	if (client->reply != NULL)
+		deliver(client);
+}
+
+/* It is recorded as soon as that can be; whoever ordered it is not kept longer. */
+static void on_late(evutil_socket_t fd, short what, void *arg)
+{
+	struct client *client = arg;
+
+	(void)fd, (void)what;
+	record_forget(&client->record);
+	client->unrecorded = true;
+	if (client->reply != NULL)
+		deliver(client);
+}
+
+static void await(struct client *client, struct record *record)
+{
+	static const struct timeval wait = {.tv_sec = RECORD_WAIT_S};
+
+	client->record = record;
+	client->unrecorded = record == NULL;
+	if (record != NULL)
+		evtimer_add(&client->late, &wait);
+}
+
+void admin_record(struct client *client, enum audit_kind kind, const char *text)
+{
+	struct control *c = client->control;
+
+	await(client, control_record_for(c, kind, &client->author, c->policy.revision, text, &client->recorded));
+}
+
+void admin_record_filter(struct client *client, const char *text, const json_t *filter)
+{
+	await(client, control_record_query(client->control, &client->author, text, filter, &client->recorded));
 }
 
 static void on_lingering(evutil_socket_t fd, short what, void *arg)
@@ -354,6 +422,8 @@ static void on_connect(evutil_socket_t listen_fd, short what, void *arg)
 	client->number = ++last_number;
 	client->fd = fd;
 	client->given_fd = -1;
+	client->recorded.durable = on_recorded;
+	evtimer_assign(&client->late, c->child->base, on_late, client);
 	event_assign(&client->event, c->child->base, fd, EV_READ | EV_PERSIST, on_client, client);
 	LIST_INSERT_HEAD(&c->clients, client, next);
 	if (++c->nclients == CLIENTS_MAX)

@@ -104,7 +104,7 @@ static void record(struct client *client, const struct auth_command *command, co
 		snprintf(reason, sizeof reason, "auth %s: user %.200s", verb, user[0] == '\0' ? "(all)" : user);
 	else
 		snprintf(reason, sizeof reason, "auth %s: %s, user %.150s", verb, clients, user[0] == '\0' ? "(all)" : user);
-	control_record(admin_control(client), AUDIT_ADMIN, admin_author(client), admin_control(client)->policy.revision, reason);
+	admin_record(client, AUDIT_ADMIN, reason);
 }
 
 void auth_command_ask(struct client *client, const json_t *request)

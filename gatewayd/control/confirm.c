@@ -161,7 +161,7 @@ void confirm_order(struct client *client, const json_t *request)
 		return;
 	}
 	snprintf(text, sizeof text, "revision %u is confirmed", revision);
-	control_record(c, AUDIT_POLICY, author, revision, text);
+	admin_record(client, AUDIT_POLICY, text);
 	confirm_look(c);
 	admin_reply(client, json_pack("{s:b,s:I}", "ok", 1, "revision", (json_int_t)revision), -1);
 }

@@ -242,6 +242,9 @@ struct client *admin_find_client(const struct control *c, uint64_t number);
 /* Sends one JSON object (taken over) and at most one descriptor (taken over; -1: none), and ends the client. */
 void admin_reply(struct client *client, json_t *reply, int fd);
 void admin_refuse(struct client *client, const char *error);
+/* What it has ordered, once: its reply waits until that is durable in the audit, or tells after a while that it is not yet. */
+void admin_record(struct client *client, enum audit_kind kind, const char *text);
+void admin_record_filter(struct client *client, const char *text, const json_t *filter);
 /* The same for what takes memory until it is read: the client counts until it closes its connection, and only so many may. */
 bool admin_may_linger(const struct client *client);
 void admin_reply_and_linger(struct client *client, json_t *reply, int fd);

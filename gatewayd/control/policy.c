@@ -295,13 +295,27 @@ static void on_recorded(struct waiter *waiter)
 	settle_more(ch);
 }
 
+/* Whoever took the confirmation of a trial may have been killed before that was recorded. */
+static void confirmed_by(const struct change *ch, char *out, size_t size)
+{
+	struct policy_revision *r = malloc(sizeof *r);
+	struct err why;
+
+	out[0] = '\0';
+	if (r != NULL && policy_store_get(ch->control->policy.store, ch->revision, r, NULL, NULL, &why) == 1 && r->confirmed_us != 0)
+		snprintf(out, size, ", confirmed by %.63s", r->confirmed_by);
+	free(r);
+}
+
 /* found: in the store, at a start.  Whoever put it there may have been killed before that was recorded. */
 static void record_in_force(struct change *ch, bool found)
 {
 	struct control *c = ch->control;
 	const char *comment = ch->order.comment;
-	char text[AUDIT_TEXT_MAX], trial[64] = "";
+	char text[AUDIT_TEXT_MAX], trial[96] = "";
 
+	if (found)
+		confirmed_by(ch, trial, sizeof trial);
 	if (ch->order.confirm_s > 0)
 		snprintf(trial, sizeof trial, ", to be confirmed within %u s", ch->order.confirm_s);
 	snprintf(text, sizeof text, "revision %u is %sin force%s%s%.200s", ch->revision, found ? "found " : "", trial,

@@ -9,11 +9,6 @@
 #include "common/log.h"
 #include "gatewayd/control/internal.h"
 
-static void record(struct client *client, const char *what)
-{
-	control_record(admin_control(client), AUDIT_ADMIN, admin_author(client), admin_control(client)->policy.revision, what);
-}
-
 /* Told once the supervisor has done it. */
 void running_drain(struct client *client, const json_t *request)
 {
@@ -34,7 +29,7 @@ void running_drain(struct client *client, const json_t *request)
 		admin_refuse(client, "the supervisor takes no orders at present: try again");
 		return;
 	}
-	record(client, drain ? "drain" : "drain undone");
+	admin_record(client, AUDIT_ADMIN, drain ? "drain" : "drain undone");
 	*order = (struct drain_order){.client = client, .drain = drain};
 	TAILQ_INSERT_TAIL(&c->drain_orders, order, next);
 }
@@ -78,7 +73,7 @@ void running_log_level(struct client *client, const json_t *request)
 	}
 	body = (uint8_t)level;
 	snprintf(what, sizeof what, "log level: %s", text);
-	record(client, what);
+	admin_record(client, AUDIT_ADMIN, what);
 	ipc_send(admin_control(client)->child->supervisor, IPC_SET_LOG_LEVEL, &body, sizeof body, NULL, 0);
 	admin_reply(client, json_pack("{s:b, s:s}", "ok", 1, "level", text), -1);
 }

@@ -607,7 +607,7 @@ void sessions_record(struct client *client, const char *what, const json_t *filt
 	/* Cut in the text, whole in the detail. */
 	snprintf(text, sizeof text, "%s: %.85s: %s", what, shown == NULL ? "" : shown, reason);
 	free(shown);
-	control_record_query(admin_control(client), admin_author(client), text, filter, NULL);
+	admin_record_filter(client, text, filter);
 }
 
 struct session_job *sessions_end_later(struct client *client)

@@ -492,6 +492,27 @@ def test_a_trial_that_is_confirmed(gateway):
     assert g.revision() == 2 and "trial" not in g.status()["policy"]
 
 
+def test_who_confirmed_is_on_record(gateway):
+    """Nobody is told that an order is carried out as if it were recorded, when it is not."""
+    g = gateway(workers=1)
+    apply(g, POLICY + "# tried\n", "--confirm", "1h")
+    control, recorder = g.pids("control")[0], g.pids("recorder")[0]
+    os.kill(recorder, signal.SIGSTOP)
+    done = g.ctl("log", "level", "info", check=False)
+    assert done.returncode == 0 and "not in the audit yet" in done.err, done.err
+    confirm = subprocess.Popen([os.path.join(BUILD, "admin", "gatewayctl"), "--socket", g.socket, "policy", "confirm"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=g._environment())
+    wait.until(lambda: log(g)[0]["trial"]["state"] == "confirmed", "it is confirmed")
+    # What the recorder has not read goes with both.
+    processes.kill(control)
+    processes.kill(recorder)
+    _, err = confirm.communicate(timeout=60)
+    assert confirm.returncode == 3 or b"not in the audit yet" in err, err
+    wait.until(lambda: g.ctl("status", check=False).returncode == 0, "control is back", 60)
+    wait.until(lambda: any(r["reason"].startswith(f"revision 2 is found in force, confirmed by uid {os.geteuid()}") for r in g.rows(event="policy")),
+               "who confirmed is recorded", 60)
+
+
 @pytest.mark.parametrize("how", ["stopped", "killed", "control"])
 def test_a_trial_outlives_every_process(gateway, how):
     """The time passes while nobody is there to look; or control alone is gone for a moment."""

@@ -413,6 +413,7 @@ static void test_trials(void **state)
 	assert_int_equal(policy_store_trial(s, &t, &why), 0);
 	assert_int_equal(policy_store_get(s, 3, r, NULL, NULL, &why), 1);
 	assert_true(r->trial_until_us == 5200 && r->confirmed_us == 6000);
+	assert_string_equal(r->confirmed_by, "bob");
 	assert_int_equal(policy_store_get(s, 2, r, NULL, NULL, &why), 1);
 	assert_true(r->trial_until_us == 5100 && r->confirmed_us == 0);
 	/* Confirmed, it is what returns. */
