@@ -209,6 +209,11 @@ struct auth_child_options {
 	 * over AUTH_GROUPS_FILE_MAX bytes or has a malformed line fails every log-in, because a deny rule about a group
 	 * must not stop matching for want of the file. */
 	const char *groups_file;
+	/* NULL, or a link that has its turn between two conversations: heed() when there is something to receive, -1 to end serving;
+	 * what is queued on it is sent. */
+	struct ipc *beside;
+	int (*heed)(void *arg);
+	void *arg;
 };
 
 #define AUTH_GROUPS_FILE_MAX (1024 * 1024)

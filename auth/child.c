@@ -64,6 +64,21 @@ static void on_message(struct ipc *master, struct ipc_message *message, void *ar
 		server->broken = true;
 }
 
+/* Returns once the master has something: 0, or -1 if there is to be no more of it. */
+static int look_beside(struct ipc *master, const struct auth_child_options *options)
+{
+	struct ipc *next;
+
+	if (options->beside == NULL)
+		return 0;
+	while (ipc_flush_blocking(options->beside) == 0 && (next = ipc_wait_blocking(master, options->beside)) != NULL)
+		if (next == master)
+			return 0;
+		else if (options->heed(options->arg) != 0)
+			return -1;
+	return -1;
+}
+
 int auth_child_serve(struct ipc *master, const struct auth_child_options *options)
 {
 	struct server server = {.options = options, .ask = locked_new(sizeof *server.ask)};
@@ -71,7 +86,7 @@ int auth_child_serve(struct ipc *master, const struct auth_child_options *option
 	if (server.ask == NULL)
 		log_fatal("out of memory for log-ins");
 	signal(SIGPIPE, SIG_IGN);
-	while (ipc_receive_blocking(master, on_message, &server) == 0)
+	while (look_beside(master, options) == 0 && ipc_receive_blocking(master, on_message, &server) == 0)
 		if (server.broken || ipc_flush_blocking(master) < 0)
 			break;
 	locked_free(server.ask, sizeof *server.ask);

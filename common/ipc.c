@@ -478,6 +478,16 @@ int ipc_receive_blocking(struct ipc *link, ipc_handler *handler, void *arg)
 	}
 }
 
+struct ipc *ipc_wait_blocking(struct ipc *a, struct ipc *b)
+{
+	struct pollfd p[] = {{.fd = a->fd, .events = POLLIN}, {.fd = b->fd, .events = POLLIN}};
+
+	while (poll(p, 2, -1) < 0)
+		if (errno != EINTR)
+			return NULL;
+	return p[1].revents != 0 ? b : a;
+}
+
 /* ---- the loop ------------------------------------------------------------------------------------------------ */
 
 static void destroy(struct ipc *link)

@@ -76,6 +76,8 @@ int ipc_send_wire(struct ipc *link, enum ipc_type type, const struct wire_writer
 
 /* For roles without a loop: sends what is queued, blocking; 0 or -1. */
 int ipc_flush_blocking(struct ipc *link);
+/* Waits until one of two links has something to receive, or has ended: that one, b before a; NULL on an error. */
+struct ipc *ipc_wait_blocking(struct ipc *a, struct ipc *b);
 /* Waits for a datagram and handles its messages; 0, or -1 when the peer is gone, or the handler freed the link. */
 int ipc_receive_blocking(struct ipc *link, ipc_handler *handler, void *arg);
 

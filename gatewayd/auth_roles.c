@@ -218,12 +218,16 @@ int auth_main(struct child *c)
 	return child_run(c);
 }
 
-/* A conversation child waits for its link to the master, then leaves the loop and blocks in conversations. */
+/* A conversation child waits for its link to the master, then leaves the loop and blocks in conversations.  The link to another
+ * master may come before the end of this one is seen. */
 static void on_master(struct child *c, enum role peer, uint16_t slot, int fd)
 {
+	struct ipc *unused = c->state;
+
 	(void)slot;
 	if (peer != ROLE_AUTH)
 		log_fatal("the supervisor sent a link to %s", role_name(peer));
+	ipc_free(&unused);
 	c->state = ipc_new(fd, ROLE_PAM, ROLE_AUTH, 0);
 	child_leave(c);
 }
@@ -233,12 +237,20 @@ static const char *or_null(const char *path)
 	return path[0] == '\0' ? NULL : path;
 }
 
+static int heed_supervisor(void *arg)
+{
+	return child_heed(arg);
+}
+
 int pam_main(struct child *c)
 {
 	struct auth_child_options options = {
 		.pam_confdir = or_null(c->config->pam_config_dir),
 		.fold_case = c->config->fold_user_case,
 		.groups_file = or_null(c->config->pam_groups_file),
+		.beside = c->supervisor,
+		.heed = heed_supervisor,
+		.arg = c,
 	};
 
 	c->on_peer = on_master;
@@ -249,11 +261,11 @@ int pam_main(struct child *c)
 		/* What is said so far (READY) leaves before a conversation blocks. */
 		if (master == NULL || ipc_flush_blocking(c->supervisor) != 0)
 			return code;
+		c->state = NULL;
 		code = auth_child_serve(master, &options);
-		ipc_free(&master);
+		ipc_free(&master); /* it is gone: wait for the new one, unless that is here already */
 		if (code != 0)
 			return EXIT_FATAL;
-		c->state = NULL; /* the master is gone: wait for the new one */
 	}
 }
 

@@ -236,6 +236,11 @@ int child_run(struct child *c)
 	return 0;
 }
 
+int child_heed(struct child *c)
+{
+	return ipc_receive_blocking(c->supervisor, on_supervisor_message, c);
+}
+
 void child_unusable(struct child *c, const char *why)
 {
 	size_t len = strlen(why), max = ipc_body_max(IPC_UNUSABLE);

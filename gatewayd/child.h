@@ -35,6 +35,8 @@ int child_main(enum role role, uint16_t slot);
 /* Closes the sandbox for c->role, says READY (unless ready_later), and runs the loop until STOP or the supervisor's end.
  * Returns an exit code.  May be called again after child_leave(). */
 int child_run(struct child *c);
+/* Outside the loop: handles what the supervisor has sent, as the loop would; -1 when it is gone. */
+int child_heed(struct child *c);
 void child_ready(struct child *c);
 /* Ends the loop from inside. */
 void child_leave(struct child *c);

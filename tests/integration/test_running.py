@@ -160,6 +160,25 @@ def test_log_level_is_everybodys(gateway, echo):
     assert done.returncode == 1 and "error, warning, info or debug" in done.err
 
 
+def test_log_level_reaches_those_who_judge_passwords(gateway):
+    g = gateway(workers=1, pam_processes=1, throttle_user_failures=0, throttle_client_failures=0)
+    with open(g.path("groups"), "w", encoding="utf-8") as f:
+        f.write("this is no line of a group file\n")
+
+    def warned():
+        before = g.log().count("cannot be told")
+        with g.client() as c:
+            c.greet(socks.PASSWORD)
+            c.login("ann", "ann-pass")
+        return g.log().count("cannot be told") > before
+
+    assert warned()
+    g.ctl("log", "level", "error")
+    wait.until(lambda: not warned(), "it logs errors alone")
+    g.ctl("log", "level", "info")
+    wait.until(warned, "it logs warnings again")
+
+
 def test_rates_are_of_a_period_that_is_told(gateway, echo):
     g = gateway(**NONE)
     g.status()
