@@ -357,7 +357,7 @@ static void take_image(struct change *ch)
 static void take_effect(struct change *ch, bool found)
 {
 	/* Whoever changes rules may have changed who is in which group, too. */
-	if (ch->order.kind != ORDER_START)
+	if (ch->order.kind != ORDER_START || ch->order.unconfirmed)
 		auth_forget_all(ch->control);
 	take_image(ch);
 	record_in_force(ch, found);
@@ -931,7 +931,7 @@ void policy_give_way(struct control *c)
 	struct change *ch = c->policy.change;
 	char error[128];
 
-	if (ch == NULL || ch->waiting || ch->storing)
+	if (ch == NULL || ch->waiting || ch->storing || ch->order.unconfirmed)
 		return;
 	snprintf(error, sizeof error, TRIAL_OVER, c->policy.revision);
 	c->policy.change = NULL;

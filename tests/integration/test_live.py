@@ -642,6 +642,27 @@ def test_what_is_put_into_force_ends_a_trial(gateway):
     assert g.ctl("policy", "confirm", check=False).returncode == 1
 
 
+@pytest.mark.parametrize("awaited", ["policy file", "database"])
+def test_a_trial_ends_in_time_whatever_is_awaited(gateway, awaited):
+    """A reload that the supervisor does not answer.  What it answers in the end is nobody's: neither the rollback's, nor the next one's."""
+    g = gateway(start=False, workers=1)
+    if awaited == "database":
+        g.configure(geoip_database=geo.build(g.path("country.mmdb"), {"127.0.1.0/24": "DE"}))
+    g.start()
+    apply(g, POLICY + "# tried\n", "--confirm", "2s")
+    os.kill(g.process.pid, signal.SIGSTOP)
+    try:
+        g.write_policy(POLICY + "# file\n")
+        done = g.ctl("reload", "--force", check=False)
+        assert done.returncode == 1 and "was not confirmed in time" in done.err, done.err
+    finally:
+        os.kill(g.process.pid, signal.SIGCONT)
+    assert rolled_back(g, 3)[0]["source"] == "unconfirmed"
+    g.write_policy(POLICY + "# news\n")
+    g.ctl("reload", "--force")
+    assert g.revision() == 4 and "# news" in g.ctl("policy", "show").out
+
+
 @pytest.mark.parametrize("time", ["0s", "5", "m", "25h", "-1s", "1d", ""])
 def test_times_that_are_none(gateway, time):
     g = gateway(start=False)
