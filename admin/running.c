@@ -91,8 +91,8 @@ static void print_remaining(const struct drain *d, const struct remaining *r)
 	else if (d->json)
 		printf("{\"draining\":%s,\"sessions\":%" PRId64 "}\n", d->undo ? "false" : "true", r->sessions);
 	else
-		printf("new connections are %s; %" PRId64 " session%s %s%s\n", d->undo ? "taken again" : "not taken any more", r->sessions,
-		       r->sessions == 1 ? "" : "s", verb, r->silent > 0 ? ", besides those of workers that do not answer" : "");
+		printf("new connections are %s; %" PRId64 " session%s %s%s\n", d->undo ? "taken again" : "not taken any more",
+		       r->sessions, r->sessions == 1 ? "" : "s", verb, r->silent > 0 ? ", besides those of workers that do not answer" : "");
 }
 
 /* A worker that does not answer may have sessions: only of all of them is none none. */
@@ -104,7 +104,8 @@ static int report(const struct drain *d)
 
 	while (d->wait && r.sessions >= 0 && (r.sessions > 0 || r.silent > 0)) {
 		if (shows)
-			fprintf(stderr, "\r%" PRId64 " sessions remain%s   ", r.sessions, r.silent > 0 ? ", a worker does not answer" : "");
+			fprintf(stderr, "\r%" PRId64 " sessions remain%s   ", r.sessions,
+				r.silent > 0 ? ", a worker does not answer" : "");
 		sleep(1);
 		r = remaining(&code);
 	}

@@ -81,6 +81,12 @@ static unsigned silent_workers(const struct status_job *job)
 	return silent;
 }
 
+/* The supervisor's word; if it did not answer in time, that of workers. */
+static bool is_draining(const struct status_job *job)
+{
+	return job->processes != NULL ? job->draining : json_object_get(job->workers, "draining") != NULL;
+}
+
 static json_t *build(struct status_job *job)
 {
 	const struct control *c = job->control;
@@ -97,7 +103,7 @@ static json_t *build(struct status_job *job)
 	json_object_set(status, "workers", job->workers);
 	json_object_set_new(status, "rates", rates_of(&job->control->rates, job->workers, clock_mono_us() - job->supervisor_started_us));
 	json_object_set_new(status, "silent_workers", json_integer(silent_workers(job)));
-	json_object_set_new(status, "draining", json_boolean(job->processes != NULL ? job->draining : json_object_get(job->workers, "draining") != NULL));
+	json_object_set_new(status, "draining", json_boolean(is_draining(job)));
 	if (job->mute > 0)
 		json_object_set_new(status, "not_listening", json_integer(job->mute));
 	json_object_set_new(status, "log_level", json_string(log_level_name(log_get_level())));

@@ -123,10 +123,9 @@ def test_drain_waits_for_a_worker_that_is_silent(gateway, echo):
         os.kill(worker, signal.SIGSTOP)
         try:
             assert json.loads(g.ctl("drain", "--json").out) == {"draining": True, "sessions": 0, "silent_workers": 1}
-            assert g.status()["silent_workers"] == 1
             p = subprocess.Popen([os.path.join(BUILD, "admin", "gatewayctl"), "--socket", g.socket, "drain", "--wait", "--json"], stdout=subprocess.PIPE)
-            # It has asked, and been told of a silent worker.
-            wait.until(lambda: g.log().count("worker/0 does not answer") >= 4, g.log)
+            # It has asked, been told of a silent worker, and asked again.
+            wait.until(lambda: g.log().count("worker/0 does not answer") >= 3, g.log)
             assert p.poll() is None
         finally:
             os.kill(worker, signal.SIGCONT)
