@@ -217,7 +217,8 @@ void blocks_remove(struct client *client, const json_t *request)
 	char what[64];
 
 	for (size_t i = 0; json_is_integer(id) && i < json_array_size(c->blocks); i++) {
-		if (json_integer_value(json_object_get(json_array_get(c->blocks, i), "id")) != json_integer_value(id) || !in_force(c, i))
+		if (!in_force(c, i) ||
+		    json_integer_value(json_object_get(json_array_get(c->blocks, i), "id")) != json_integer_value(id))
 			continue;
 		struct session_job *taken = sessions_wait_later(client);
 

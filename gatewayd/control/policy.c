@@ -302,7 +302,8 @@ static void confirmed_by(const struct change *ch, char *out, size_t size)
 	struct err why;
 
 	out[0] = '\0';
-	if (r != NULL && policy_store_get(ch->control->policy.store, ch->revision, r, NULL, NULL, &why) == 1 && r->confirmed_us != 0)
+	if (r != NULL && policy_store_get(ch->control->policy.store, ch->revision, r, NULL, NULL, &why) == 1 &&
+	    r->confirmed_us != 0)
 		snprintf(out, size, ", confirmed by %.63s", r->confirmed_by);
 	free(r);
 }
@@ -618,7 +619,8 @@ static void start_with_the_trial(struct change *ch, const char *error)
 	uint32_t active = ch->order.if_active;
 
 	control_log_notes(ch->notes);
-	log_error("revision %u cannot return: %s; the gateway starts with revision %u, and it is tried again", ch->order.revision, error, active);
+	log_error("revision %u cannot return: %s; the gateway starts with revision %u, and it is tried again", ch->order.revision,
+		  error, active);
 	let_go(ch);
 	json_array_clear(ch->notes);
 	ch->errors = ch->warnings = 0;
