@@ -94,8 +94,8 @@ void listen_rebalance(struct supervisor *s);
 void listen_worker_gone(struct process *worker);
 void listen_close_all(struct supervisor *s);
 
-/* Ends listening, so that clients are refused and go elsewhere; or takes it up again: 0, or -1 with what does not listen yet, and is
- * tried again. */
+/* Ends listening, so that clients are refused and go elsewhere; or takes it up again: 0, or -1 with what could not be done; what
+ * does not listen again is tried again. */
 int listen_drain(struct supervisor *s, bool drain, struct err *why);
 /* How many sockets do not listen, though they are to. */
 uint16_t listen_mute(const struct supervisor *s);

@@ -291,7 +291,7 @@ int listen_drain(struct supervisor *s, bool drain, struct err *why)
 		struct listening *l = &s->listening[i];
 
 		if (drain && !s->draining && !l->mute && end_listening(l->fd) != 0)
-			log_error("a listener cannot end listening: %s", strerror(errno));
+			rc = err_set_errno(why, "listener '%s' cannot end listening", s->config->listeners[l->listener].name);
 		l->mute = !drain && (l->mute || s->draining);
 	}
 	if (!drain)
