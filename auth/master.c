@@ -332,19 +332,22 @@ static void grow(struct auth_master *m)
 	    next_in_turn(m) == NULL)
 		return;
 	m->wanted++;
+	m->coming = m->sized = true;
 	m->options.resize(m->wanted, m->options.arg);
 }
 
-/* The last one goes if it had nothing to do since the last look: the first that is idle gets the work. */
+/* The last one goes if it had nothing to do since the last look: the first that is idle gets the work.  One that is on its way is let
+ * come first: its link would cross with the order to end it, and a log-in that it was given would end with it. */
 static void on_pool_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct auth_master *m = arg;
 	struct child *last = &m->children[m->wanted - 1];
 
 	(void)fd, (void)what;
-	if (m->wanted > m->options.children_min && last->running == NULL && !last->used) {
+	if (m->wanted > m->options.children_min && last->running == NULL && !last->used && !m->coming) {
 		ipc_free(&last->link);
 		m->wanted--;
+		m->sized = true;
 		m->options.resize(m->wanted, m->options.arg);
 	}
 	for (unsigned i = 0; i < m->options.children; i++)
@@ -778,10 +781,16 @@ void auth_master_add_child(struct auth_master *m, uint16_t slot, int fd)
 		close(fd);
 		return;
 	}
+	if (slot >= m->wanted && m->sized) {
+		close(fd); /* it was sent before the supervisor heard how many we want, and ends */
+		return;
+	}
 	child = &m->children[slot];
 	child_drop(child, "the authentication process ended during the log-in");
 	if (slot >= m->wanted)
 		m->wanted = slot + 1u; /* of a master before us */
+	if (slot + 1u == m->wanted)
+		m->coming = false;
 	child->link = ipc_new(fd, ROLE_AUTH, ROLE_PAM, slot);
 	ipc_attach(child->link, m->base, on_child_message, on_child_gone, child);
 	schedule(m);

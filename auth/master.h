@@ -53,6 +53,8 @@ struct auth_master {
 	LIST_HEAD(, worker) workers;
 	struct child *children;
 	unsigned wanted; /* children that the supervisor has been asked for */
+	bool sized;	 /* it has been asked, by this master */
+	bool coming;	 /* the last of them has not come yet, since it was asked for */
 	struct event pool_timer, throttle_timer;
 	TAILQ_HEAD(conversation_queue, conversation) queue;
 	unsigned queued, joined; /* askers beyond the first of a conversation, now */

@@ -15,6 +15,7 @@
 #include <jansson.h>
 
 #include "auth/auth.h"
+#include "common/clock.h"
 #include "common/log.h"
 
 #define PATIENCE_S 20 /* no wait takes this long unless something is broken */
@@ -25,7 +26,7 @@ struct gateway {
 	struct event_base *base;
 	struct auth_master *master;
 	unsigned violations_of[ROLE_COUNT];
-	unsigned kills, wanted;
+	unsigned kills, wanted, resized;
 	uint16_t last_kill;
 	bool impatient;
 };
@@ -1352,6 +1353,7 @@ static void test_commands(void **state)
 static void on_resize(unsigned n, void *arg)
 {
 	((struct gateway *)arg)->wanted = n;
+	((struct gateway *)arg)->resized++;
 }
 
 static void test_pool_grows_while_somebody_waits(void **state)
@@ -1388,6 +1390,45 @@ static void test_pool_grows_while_somebody_waits(void **state)
 	wait_for(g, c[0]->n == 2);
 	worker_free(w);
 	for (unsigned i = 0; i < 3; i++)
+		child_free(c[i]);
+	gateway_free(g);
+}
+
+/* One that takes its time to start is not called off, which would end it with the log-in that it is given when it comes. */
+static void test_pool_waits_for_who_is_on_the_way(void **state)
+{
+	struct gateway *g = gateway_with((struct auth_master_options){.children = 4,
+									      .children_min = 1,
+									      .idle_ms = 1,
+									      .resize = on_resize,
+									      .queue_max = 64,
+									      .deadline_ms = LONG_MS});
+	struct worker *w = worker_new(g, 0);
+	struct child *c[2] = {child_new(g, 0)};
+
+	(void)state;
+	ask(w, 1, "a", 1);
+	wait_for(g, c[0]->n == 1);
+	ask(w, 2, "b", 2);
+	wait_for(g, g->wanted == 2);
+	/* Looks of the pool later, the second has not come. */
+	int64_t begun = clock_mono_us();
+
+	wait_for(g, clock_mono_us() > begun + 20000);
+	assert_int_equal(g->resized, 1);
+	c[1] = child_new(g, 1);
+	wait_for(g, c[1]->n == 1);
+	assert_false(c[1]->gone);
+	grant(c[1]);
+	grant(c[0]);
+	wait_for(g, g->wanted == 1 && c[1]->gone);
+	/* Nor does one count that the supervisor started before it heard of that. */
+	child_free(c[1]);
+	c[1] = child_new(g, 1);
+	wait_for(g, c[1]->gone);
+	assert_int_equal(g->wanted, 1);
+	worker_free(w);
+	for (unsigned i = 0; i < 2; i++)
 		child_free(c[i]);
 	gateway_free(g);
 }
@@ -1447,6 +1488,7 @@ int main(void)
 		cmocka_unit_test(test_known_user_passes_guesses),
 		cmocka_unit_test(test_commands),
 		cmocka_unit_test(test_pool_grows_while_somebody_waits),
+		cmocka_unit_test(test_pool_waits_for_who_is_on_the_way),
 		cmocka_unit_test(test_pool_of_a_master_before),
 
 	};
