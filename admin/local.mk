@@ -22,7 +22,7 @@ bin_PROGRAMS = admin/gatewayctl
 admin_gatewayctl_SOURCES = admin/gatewayctl.c admin/complete.c admin/complete.h admin/policy.c admin/policy.h \
 	admin/policy_load.c admin/policy_load.h admin/revision.c admin/revision.h \
 	admin/change.c admin/change.h admin/policy_edit.c admin/policy_edit.h admin/rule.c admin/rule.h admin/rule_list.c admin/set.c \
-	admin/window.c
+	admin/table.c admin/table.h admin/window.c
 admin_gatewayctl_SOURCES += admin/audit.c admin/audit.h admin/audit_report.c admin/audit_why.c admin/audit_sql.c \
 	admin/audit_export.c admin/audit_export.h admin/sign_key.c admin/sign_key.h
 admin_gatewayctl_SOURCES += admin/past.c admin/past.h admin/history.c admin/history.h admin/impact.c admin/impact.h \

@@ -13,6 +13,7 @@
 #include "admin/admin.h"
 #include "admin/change.h"
 #include "admin/format.h"
+#include "admin/table.h"
 
 static const char usage_text[] =
 	"usage: gatewayctl set list [--json]\n"
@@ -76,45 +77,18 @@ static json_t *set_json(const struct policy_tree *t, const struct ast_statement 
 			 "file", s->list != NULL ? s->list->source->name : NULL);
 }
 
-static void print_table(const json_t *sets)
-{
-	static const char *const heads[] = {"SET", "KIND", "VALUES", "USED BY", "FILE"};
-	static const char *const members[] = {"name", "kind", "values", "used_by", "file"};
-	struct libscols_table *table = scols_new_table();
-	char text[1100], buf[FORMAT_TEXT_MAX];
-	const json_t *set;
-	size_t i;
-
-	if (table == NULL)
-		return;
-	scols_table_enable_noencoding(table, 1); /* cells are safe already */
-	for (size_t c = 0; c < 5; c++)
-		scols_table_new_column(table, heads[c], 0.1, c == 2 || c == 3 ? SCOLS_FL_RIGHT : 0);
-	json_array_foreach(sets, i, set)
-	{
-		struct libscols_line *line = scols_table_new_line(table, NULL);
-
-		for (size_t c = 0; c < 5; c++)
-			scols_line_set_data(line, c, format_safe(format_member(set, members[c], buf), text, sizeof text));
-	}
-	scols_print_table(table);
-	scols_unref_table(table);
-}
-
 static int list(struct order *o)
 {
+	static const struct table_column columns[] = {
+		{"SET", "name", 0}, {"KIND", "kind", 0}, {"VALUES", "values", SCOLS_FL_RIGHT},
+		{"USED BY", "used_by", SCOLS_FL_RIGHT}, {"FILE", "file", 0},
+	};
 	json_t *sets = json_array();
 
 	for (const struct ast_statement *s = o->change.tree->first; s != NULL; s = s->next)
 		if (s->kind == AST_SET)
 			json_array_append_new(sets, set_json(o->change.tree, s));
-	if (o->change.options.json) {
-		json_dumpf(sets, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
-		putchar('\n');
-	} else {
-		print_table(sets);
-	}
-	json_decref(sets);
+	table_list(sets, columns, sizeof columns / sizeof *columns, o->change.options.json);
 	return ADMIN_FINE;
 }
 

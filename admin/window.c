@@ -9,7 +9,7 @@
 
 #include "admin/admin.h"
 #include "admin/change.h"
-#include "admin/format.h"
+#include "admin/table.h"
 
 static const char usage_text[] =
 	"usage: gatewayctl window list [--json]\n"
@@ -70,44 +70,17 @@ static json_t *window_json(const struct policy_tree *t, const struct ast_stateme
 	return o;
 }
 
-static void print_table(const json_t *windows)
-{
-	static const char *const heads[] = {"WINDOW", "ZONE", "OPEN", "EXCEPT"}, *const members[] = {"name", "tz", "open", "except"};
-	struct libscols_table *table = scols_new_table();
-	char text[1100], buf[FORMAT_TEXT_MAX];
-	const json_t *window;
-	size_t i;
-
-	if (table == NULL)
-		return;
-	scols_table_enable_noencoding(table, 1); /* cells are safe already */
-	for (size_t c = 0; c < 4; c++)
-		scols_table_new_column(table, heads[c], 0.1, c == 3 ? SCOLS_FL_TRUNC : 0);
-	json_array_foreach(windows, i, window)
-	{
-		struct libscols_line *line = scols_table_new_line(table, NULL);
-
-		for (size_t c = 0; c < 4; c++)
-			scols_line_set_data(line, c, format_safe(format_member(window, members[c], buf), text, sizeof text));
-	}
-	scols_print_table(table);
-	scols_unref_table(table);
-}
-
 static int list(struct order *o)
 {
+	static const struct table_column columns[] = {
+		{"WINDOW", "name", 0}, {"ZONE", "tz", 0}, {"OPEN", "open", 0}, {"EXCEPT", "except", SCOLS_FL_TRUNC},
+	};
 	json_t *windows = json_array();
 
 	for (const struct ast_statement *s = o->change.tree->first; s != NULL; s = s->next)
 		if (s->kind == AST_WINDOW)
 			json_array_append_new(windows, window_json(o->change.tree, s));
-	if (o->change.options.json) {
-		json_dumpf(windows, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
-		putchar('\n');
-	} else {
-		print_table(windows);
-	}
-	json_decref(windows);
+	table_list(windows, columns, sizeof columns / sizeof *columns, o->change.options.json);
 	return ADMIN_FINE;
 }
 
