@@ -70,6 +70,18 @@ static void on_finding(const char *text, void *arg)
 	}
 }
 
+static void on_pruned(const char *text, void *arg)
+{
+	struct job *job = arg;
+	char safe[700];
+
+	if (job->json)
+		return;
+	clear_progress(job);
+	format_safe(text, safe, sizeof safe);
+	printf("pruned: %s\n", safe);
+}
+
 static void on_progress(uint64_t rows, uint64_t of, void *arg)
 {
 	struct job *job = arg;
@@ -92,12 +104,13 @@ static void say_summary(const struct job *job, const struct audit_verified *v)
 	audit_time_text(v->last_us, last);
 	sodium_bin2hex(mac, sizeof mac, v->head.mac, AUDIT_MAC_BYTES);
 	if (job->json) {
-		json_t *line = json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s}", "sound",
+		json_t *line = json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s}", "sound",
 					 v->findings == 0, "findings", (json_int_t)v->findings, "segments",
 					 (json_int_t)v->segments, "rows", (json_int_t)v->rows, "entries",
 					 (json_int_t)v->entries, "epoch", (json_int_t)v->head.epoch, "anchors",
 					 (json_int_t)v->anchors, "pruned", (json_int_t)v->pruned, "pruned_segments",
-					 (json_int_t)v->pruned_segments, "first", first, "last", last, "head", mac);
+					 (json_int_t)v->pruned_segments, "orders", (json_int_t)v->orders, "first",
+					 first, "last", last, "head", mac);
 
 		json_dumpf(line, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
 		putchar('\n');
@@ -108,8 +121,9 @@ static void say_summary(const struct job *job, const struct audit_verified *v)
 	       ", %s to %s\n",
 	       v->rows, v->segments, v->entries, v->head.epoch, first, last);
 	if (v->pruned > 0 || v->pruned_segments > 0)
-		printf("%" PRIu64 " rows are pruned, as the audit declares; segments up to %" PRIu64 " as a whole\n",
-		       v->pruned, v->pruned_segments);
+		printf("%" PRIu64 " rows are pruned, as the audit declares; segments up to %" PRIu64
+		       " as a whole; %" PRIu64 " orders to prune are told of above\n",
+		       v->pruned, v->pruned_segments, v->orders);
 	if (job->proofs.nanchors > 0)
 		printf("%" PRIu64 " of %zu anchors fit, %" PRIu64 " are of segments that are pruned\n", v->anchors,
 		       job->proofs.nanchors, v->pruned_anchors);
@@ -176,6 +190,7 @@ static int verify(struct job *job)
 {
 	struct audit_verify_options options = {
 		.finding = on_finding,
+		.pruned = on_pruned,
 		.progress = on_progress,
 		.arg = job,
 	};

@@ -136,9 +136,18 @@ static void verdict_text(FILE *out, const struct report *r)
 	sodium_bin2hex(mac, sizeof mac, r->verified.head.mac, AUDIT_MAC_BYTES);
 	fprintf(out, "It ends with entry %" PRId64 ", <code>", (int64_t)r->verified.head.entry);
 	html_print(out, "%s</code>.</p>", mac);
+	if (r->verified.pruned > 0 || r->verified.pruned_segments > 0)
+		html_print(out,
+			   "<p>%s rows were pruned by order, as the audit itself declares, and segments up to %s as a "
+			   "whole: what they told is in none of the sums below.</p>",
+			   report_count((int64_t)r->verified.pruned, rows),
+			   report_count((int64_t)r->verified.pruned_segments, entries));
 	if (r->anchors > 0)
-		html_print(out, "<p>%s of %s anchors that were kept elsewhere fit.</p>",
-			   report_count((int64_t)r->verified.anchors, rows), report_count((int64_t)r->anchors, entries));
+		html_print(out, "<p>%s of %s anchors that were kept elsewhere fit%s%s%s.</p>",
+			   report_count((int64_t)r->verified.anchors, rows), report_count((int64_t)r->anchors, entries),
+			   r->verified.pruned_anchors > 0 ? "; " : "",
+			   r->verified.pruned_anchors > 0 ? report_count((int64_t)r->verified.pruned_anchors, first) : "",
+			   r->verified.pruned_anchors > 0 ? " are of segments that were pruned" : "");
 	else
 		html_print(out, "<p>No anchor that was kept elsewhere was compared: had everything, the key included, been put back to one "
 				"earlier moment, this would not show.</p>");

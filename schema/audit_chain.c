@@ -87,12 +87,15 @@ void audit_entry_mac(const struct audit_keys *k, const uint8_t before[AUDIT_MAC_
 #define SLOT_BYTES 128
 #define KEY_SLOT_AT 4096 /* of the second; the kernel writes a page as a whole */
 #define HEAD_SLOT_AT 512
+#define HOLDS_SLOT_AT 1024 /* of the first, the second is as far behind it */
+/* How far behind what it proves a key may be, should an old one have been put back: six weeks. */
+#define PROOF_EPOCHS_MAX 65536
 
-static const char key_magic[8] = "gwaukey1", head_magic[8] = "gwauhea1";
+static const char key_magic[8] = "gwaukey1", head_magic[8] = "gwauhea1", holds_magic[8] = "gwauhol1";
 
 /* magic, store, epoch, key, check */
 #define KEY_CHECKED (8 + AUDIT_ID_BYTES + 8 + AUDIT_KEY_BYTES)
-/* magic, store, epoch, entry, mac, tag */
+/* magic, store, epoch, entry, mac (of holds: their digest), tag */
 #define HEAD_CHECKED (8 + AUDIT_ID_BYTES + 8 + 8 + AUDIT_MAC_BYTES)
 
 static int write_all(int fd, const uint8_t *data, off_t at)
@@ -393,6 +396,78 @@ bool audit_head_authentic(const struct audit_keys *k, const struct audit_head *h
 	return sodium_memcmp(should, tag, sizeof should) == 0;
 }
 
+/* ---- which holds stand ---------------------------------------------------------------------------------------------
+ */
+
+int audit_ring_set_holds(struct audit_ring *r, const struct audit_head *head, const uint8_t holds[AUDIT_DIGEST_BYTES],
+			 bool next, struct err *why)
+{
+	struct audit_head proof = {.epoch = r->keys.epoch, .entry = head->entry};
+	struct audit_keys keys = r->keys;
+	uint8_t slot[SLOT_BYTES];
+
+	if (next)
+		audit_keys_ratchet(&keys);
+	proof.epoch = keys.epoch;
+	memcpy(proof.store, r->store, sizeof proof.store);
+	memcpy(proof.mac, holds, AUDIT_DIGEST_BYTES);
+	make_head_slot(&proof, slot);
+	memcpy(slot, holds_magic, sizeof holds_magic);
+	head_tag(&keys, slot, slot + HEAD_CHECKED);
+	sodium_memzero(&keys, sizeof keys);
+	if (make_again(&r->head_fd, AUDIT_HEAD_FILE, why) != 0)
+		return -1;
+	r->holds_slot = 1 - r->holds_slot;
+	if (write_all(r->head_fd, slot, HOLDS_SLOT_AT + r->holds_slot * HEAD_SLOT_AT) != 0 ||
+	    fdatasync(r->head_fd) != 0)
+		return err_set_errno(why, AUDIT_HEAD_FILE ": cannot write which holds stand");
+	return 0;
+}
+
+/* Only with the key of its epoch can a slot be made; far ahead of any key it is not looked at. */
+static bool holds_slot_proven(const struct audit_keys *k, const uint8_t store[AUDIT_ID_BYTES],
+			      const uint8_t slot[SLOT_BYTES])
+{
+	uint64_t epoch = audit_get_u64(slot + 8 + AUDIT_ID_BYTES);
+	struct audit_keys keys = *k;
+	uint8_t should[AUDIT_DIGEST_BYTES];
+
+	if (memcmp(slot, holds_magic, 8) != 0 || memcmp(slot + 8, store, AUDIT_ID_BYTES) != 0 || epoch < keys.epoch ||
+	    epoch - keys.epoch > PROOF_EPOCHS_MAX)
+		return false;
+	while (keys.epoch < epoch)
+		audit_keys_ratchet(&keys);
+	head_tag(&keys, slot, should);
+	sodium_memzero(&keys, sizeof keys);
+	return sodium_memcmp(should, slot + HEAD_CHECKED, sizeof should) == 0;
+}
+
+bool audit_head_holds(const struct audit_keys *k, const uint8_t store[AUDIT_ID_BYTES],
+		      uint8_t holds[AUDIT_DIGEST_BYTES])
+{
+	int fd = open(AUDIT_HEAD_FILE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	uint64_t best[2] = {0, 0};
+	uint8_t slot[SLOT_BYTES];
+	bool found = false;
+
+	for (int i = 0; fd >= 0 && i < 2; i++) {
+		if (pread(fd, slot, SLOT_BYTES, HOLDS_SLOT_AT + i * HEAD_SLOT_AT) != SLOT_BYTES ||
+		    !holds_slot_proven(k, store, slot))
+			continue;
+		const uint64_t at[2] = {audit_get_u64(slot + 8 + AUDIT_ID_BYTES),
+					audit_get_u64(slot + 16 + AUDIT_ID_BYTES)};
+
+		if (found && (at[0] < best[0] || (at[0] == best[0] && at[1] < best[1])))
+			continue;
+		memcpy(best, at, sizeof best);
+		memcpy(holds, slot + 24 + AUDIT_ID_BYTES, AUDIT_DIGEST_BYTES);
+		found = true;
+	}
+	if (fd >= 0)
+		close(fd);
+	return found;
+}
+
 /* ---- the auditor's key ------------------------------------------------------------------------------------------ */
 
 bool audit_ring_first_key_waits(void)
@@ -402,18 +477,21 @@ bool audit_ring_first_key_waits(void)
 	return lstat(AUDIT_FIRST_KEY_FILE, &st) == 0;
 }
 
-int64_t audit_key_epoch(void)
+bool audit_key_read(uint8_t store[AUDIT_ID_BYTES], uint64_t *epoch, uint8_t key[AUDIT_KEY_BYTES])
 {
 	int fd = open(AUDIT_KEY_FILE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	uint8_t slot[SLOT_BYTES];
-	int64_t epoch = -1;
+	bool whole = fd >= 0 && read_key(fd, slot) >= 0;
 
-	if (fd >= 0 && read_key(fd, slot) >= 0)
-		epoch = (int64_t)audit_get_u64(slot + 8 + AUDIT_ID_BYTES);
+	if (whole) {
+		memcpy(store, slot + 8, AUDIT_ID_BYTES);
+		*epoch = audit_get_u64(slot + 8 + AUDIT_ID_BYTES);
+		memcpy(key, slot + 16 + AUDIT_ID_BYTES, AUDIT_KEY_BYTES);
+	}
 	sodium_memzero(slot, sizeof slot);
 	if (fd >= 0)
 		close(fd);
-	return epoch;
+	return whole;
 }
 
 static bool unhex(const char *line, uint8_t *out, size_t len)

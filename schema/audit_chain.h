@@ -93,7 +93,7 @@ struct audit_head {
 /* The key file, open, and the keys of now; in locked memory. */
 struct audit_ring {
 	int key_fd, head_fd;
-	unsigned key_slot, head_slot; /* that were written last */
+	unsigned key_slot, head_slot, holds_slot; /* that were written last */
 	uint8_t store[AUDIT_ID_BYTES];
 	struct audit_keys keys;
 };
@@ -111,6 +111,11 @@ int audit_ring_set_aside(struct err *why);
 int audit_ring_ratchet(struct audit_ring *r, struct err *why);
 /* Not waited for unless sync: after a loss of power the head may be behind the chain, never before it. */
 int audit_ring_set_head(struct audit_ring *r, const struct audit_head *head, bool sync, struct err *why);
+/* Which holds stand (a digest of audit_holds.h), where the chain had come to head: in the same file, in two slots that
+ * only this writes, and waits for, so that one of them is always whole.  next: as it will be once the key is the next
+ * epoch's; to be written before that. */
+int audit_ring_set_holds(struct audit_ring *r, const struct audit_head *head, const uint8_t holds[AUDIT_DIGEST_BYTES],
+			 bool next, struct err *why);
 /* True if the first key still waits for the auditor. */
 bool audit_ring_first_key_waits(void);
 
@@ -120,7 +125,9 @@ bool audit_ring_first_key_waits(void);
 int audit_head_read(struct audit_head *head, uint8_t tag[AUDIT_DIGEST_BYTES]);
 bool audit_head_authentic(const struct audit_keys *k, const struct audit_head *head,
 			  const uint8_t tag[AUDIT_DIGEST_BYTES]);
-/* The epoch that the recorder's key file is of; -1 if it cannot be read. */
-int64_t audit_key_epoch(void);
+/* Which holds the recorder said to stand, if it was one that had the key of then; k: of that epoch, or of one before. */
+bool audit_head_holds(const struct audit_keys *k, const uint8_t store[AUDIT_ID_BYTES], uint8_t holds[AUDIT_DIGEST_BYTES]);
+/* The recorder's key file: its epoch, its store and its key; false if there is none that is whole. */
+bool audit_key_read(uint8_t store[AUDIT_ID_BYTES], uint64_t *epoch, uint8_t key[AUDIT_KEY_BYTES]);
 /* Reads what audit_ring_open() wrote for the auditor. */
 int audit_first_key_read(const char *path, uint8_t store[AUDIT_ID_BYTES], struct audit_keys *keys, struct err *why);

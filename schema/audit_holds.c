@@ -48,15 +48,14 @@ static int parse(struct audit_holds *h, struct err *why)
 	return 0;
 }
 
-int audit_holds_read(struct audit_holds *h, struct err *why)
+static int read_file(struct audit_holds *h, const char *path, struct err *why)
 {
 	char text[FILE_MAX + 1];
-	int fd = open(FILE_NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
 	ssize_t n;
 
 	audit_holds_clear(h);
 	h->list = json_array();
-	h->told = true;
 	if (fd < 0 && errno == ENOENT)
 		return parse(h, why);
 	n = fd < 0 ? -1 : read(fd, text, sizeof text);
@@ -70,22 +69,31 @@ int audit_holds_read(struct audit_holds *h, struct err *why)
 	json_t *file = json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, NULL);
 	json_t *list = json_object_get(file, "holds");
 
-	if (n > FILE_MAX || !json_is_array(list) || !json_is_boolean(json_object_get(file, "told"))) {
+	if (n > FILE_MAX || !json_is_array(list)) {
 		json_decref(file);
 		return err_set(why, FILE_NAME ": it is damaged: nothing is pruned until it is as it was, or was moved "
 					      "away and the holds were placed again");
 	}
 	json_decref(h->list);
 	h->list = json_incref(list);
-	h->told = json_is_true(json_object_get(file, "told"));
 	json_decref(file);
 	return parse(h, why);
 }
 
-/* Complete and on stable storage before it takes the place of the old one. */
-static int write_file(const json_t *list, bool told, struct err *why)
+int audit_holds_read(struct audit_holds *h, struct err *why)
 {
-	json_t *file = json_pack("{s:O, s:b}", "holds", list, "told", told);
+	return read_file(h, FILE_NAME, why);
+}
+
+bool audit_holds_has_file(void)
+{
+	return access(FILE_NAME, F_OK) == 0;
+}
+
+/* Complete and on stable storage before it takes the place of the old one. */
+static int write_file(const json_t *list, struct err *why)
+{
+	json_t *file = json_pack("{s:O}", "holds", list);
 	char *text = file == NULL ? NULL : json_dumps(file, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_SORT_KEYS);
 	size_t len = text == NULL ? 0 : strlen(text);
 	int fd, rc = 0;
@@ -97,7 +105,7 @@ static int write_file(const json_t *list, bool told, struct err *why)
 	}
 	fd = open(NEW_NAME, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY, 0600);
 	errno = fd < 0 ? errno : ENOSPC;
-	if (fd < 0 || write(fd, text, len) != (ssize_t)len || fsync(fd) != 0 || rename(NEW_NAME, FILE_NAME) != 0)
+	if (fd < 0 || write(fd, text, len) != (ssize_t)len || fsync(fd) != 0)
 		rc = err_set_errno(why, FILE_NAME ": cannot write the holds");
 	if (fd >= 0)
 		close(fd);
@@ -106,17 +114,56 @@ static int write_file(const json_t *list, bool told, struct err *why)
 }
 
 /* Takes over list. */
-static int replace(struct audit_holds *h, json_t *list, struct err *why)
+static int prepare(struct audit_holds *h, json_t *list, struct err *why)
 {
-	struct err ignored;
-	int rc = list == NULL ? err_set(why, "out of memory") : write_file(list, false, why);
+	int rc = list == NULL ? err_set(why, "out of memory") : write_file(list, why);
+	struct audit_holds new = {0};
 
 	json_decref(list);
 	if (rc == 0)
-		return audit_holds_read(h, why);
-	/* Whether the file is the new one or the old one: what is there counts. */
-	audit_holds_read(h, &ignored);
-	return -1;
+		rc = read_file(&new, NEW_NAME, why);
+	if (rc != 0) {
+		audit_holds_clear(&new);
+		audit_holds_forget();
+		return -1;
+	}
+	audit_holds_clear(h);
+	*h = new;
+	return 0;
+}
+
+int audit_holds_commit(struct err *why)
+{
+	if (rename(NEW_NAME, FILE_NAME) != 0)
+		return err_set_errno(why, FILE_NAME ": cannot write the holds");
+	return audit_sync_directory(why);
+}
+
+void audit_holds_forget(void)
+{
+	unlink(NEW_NAME);
+}
+
+static bool sum_of(const char *path, uint8_t digest[AUDIT_HOLDS_DIGEST_BYTES])
+{
+	struct audit_holds h = {0};
+	struct err ignored;
+	bool good = read_file(&h, path, &ignored) == 0;
+
+	if (good)
+		audit_holds_sum(&h, digest);
+	audit_holds_clear(&h);
+	return good;
+}
+
+bool audit_holds_prepared(uint8_t digest[AUDIT_HOLDS_DIGEST_BYTES])
+{
+	return access(NEW_NAME, F_OK) == 0 && sum_of(NEW_NAME, digest);
+}
+
+bool audit_holds_sum_file(uint8_t digest[AUDIT_HOLDS_DIGEST_BYTES])
+{
+	return sum_of(FILE_NAME, digest);
 }
 
 static size_t find(const struct audit_holds *h, const char *name)
@@ -154,7 +201,7 @@ int audit_holds_place(struct audit_holds *h, const char *name, const json_t *fil
 	at = find(h, name);
 	if (at != SIZE_MAX) {
 		if (json_equal(json_object_get(json_array_get(h->list, at), "filter"), filter))
-			return 0;
+			return 1;
 		return err_set(why, "there is a hold %s already, with another filter", name);
 	}
 	if (h->n == AUDIT_HOLDS_MAX)
@@ -163,7 +210,7 @@ int audit_holds_place(struct audit_holds *h, const char *name, const json_t *fil
 
 	json_array_append_new(list, json_pack("{s:s, s:O, s:s, s:I}", "name", name, "filter", filter, "by", by,
 					      "since_us", (json_int_t)clock_wall_us()));
-	return replace(h, list, why);
+	return prepare(h, list, why);
 }
 
 int audit_holds_release(struct audit_holds *h, const char *name, struct err *why)
@@ -175,26 +222,23 @@ int audit_holds_release(struct audit_holds *h, const char *name, struct err *why
 		return err_set(why, "there is no hold of this name");
 	list = json_copy(h->list);
 	json_array_remove(list, at);
-	return replace(h, list, why);
+	return prepare(h, list, why);
 }
 
-int audit_holds_set_told(struct audit_holds *h, struct err *why)
+void audit_holds_sum(const struct audit_holds *h, uint8_t digest[AUDIT_HOLDS_DIGEST_BYTES])
 {
-	if (h->told)
-		return 0;
-	if (write_file(h->list, true, why) != 0)
-		return -1;
-	h->told = true;
-	return 0;
+	char *text = json_dumps(h->list, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_SORT_KEYS);
+
+	memset(digest, 0, AUDIT_HOLDS_DIGEST_BYTES);
+	if (text != NULL)
+		crypto_generichash(digest, AUDIT_HOLDS_DIGEST_BYTES, (const uint8_t *)text, strlen(text), NULL, 0);
+	free(text);
 }
 
 const char *audit_holds_digest(const struct audit_holds *h, char buf[AUDIT_HOLDS_DIGEST_TEXT_MAX])
 {
-	char *text = json_dumps(h->list, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_SORT_KEYS);
-	uint8_t digest[AUDIT_DIGEST_BYTES] = {0};
+	uint8_t digest[AUDIT_HOLDS_DIGEST_BYTES];
 
-	if (text != NULL)
-		crypto_generichash(digest, sizeof digest, (const uint8_t *)text, strlen(text), NULL, 0);
-	free(text);
+	audit_holds_sum(h, digest);
 	return sodium_bin2hex(buf, AUDIT_HOLDS_DIGEST_TEXT_MAX, digest, sizeof digest);
 }

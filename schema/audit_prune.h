@@ -20,15 +20,24 @@
 #include "schema/audit_query.h"
 
 /* ---- declarations: the body of an entry
- * ------------------------------------------------------------------------------ u8 0, u32 segment, u64 first row, a
- * bit for each row from there on that is pruned (the lowest first); u8 1, u32 segment, u64 its last entry, u64 its last
- * row, u64 the epoch of its last entry, the authenticator of its last entry: it and all before it are removed. */
+ * ------------------------------------------------------------------------------ u8 2, u32 segment, u64 before, u64
+ * first row, a bit for each row from there on that is pruned (the lowest first): all of them were recorded, and tell of
+ * something, before that time (microseconds), if they are not of before the chain. u8 3, u32 segment, u64 before, u64
+ * its last entry, u64 its last row, u64 the epoch of its last entry, the authenticator of its last entry: it and all
+ * before it are removed, and the segment behind it begins before that time. u8 4, u32 segment, u64 entry: that entry
+ * declared what was not done, and counts no more; entry 0: whatever was declared up to here and was not withdrawn is
+ * done. */
 #define AUDIT_PRUNE_ROWS_MAX 65536 /* of one declaration */
-#define AUDIT_PRUNE_BODY_MAX (13 + AUDIT_PRUNE_ROWS_MAX / 8)
+#define AUDIT_PRUNE_BODY_MAX (21 + AUDIT_PRUNE_ROWS_MAX / 8)
+/* Nothing younger may be pruned. */
+#define AUDIT_PRUNE_KEEP_MIN_US (24 * 3600 * INT64_C(1000000))
 
 struct audit_pruned {
-	bool whole;
+	bool whole, withdrawn;
 	uint32_t segment;
+	int64_t before_us;
+	/* withdrawn */
+	int64_t declaration;
 	/* rows */
 	int64_t first;
 	const uint8_t *bits; /* borrowed */
@@ -72,5 +81,7 @@ struct audit_prune_counts {
 
 /* 0 or -1 with *why; *counts tells in either case what has been done. */
 int audit_prune(const struct audit_prune_order *order, struct audit_prune_counts *counts, struct err *why);
+/* What an earlier one declared and did not do is withdrawn, by order->declare: of the last `segments` segments. */
+int audit_prune_settle(const struct audit_prune_order *order, uint32_t segments, struct err *why);
 /* What an earlier one left half written. */
 void audit_prune_clean(void);

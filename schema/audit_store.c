@@ -17,6 +17,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "schema/audit_holds.h"
 #include "schema/audit_open.h"
 #include "schema/audit_prune.h"
 #include "schema/audit_row.h"
@@ -79,6 +80,8 @@ struct audit_store {
 	int64_t epoch_began_us; /* monotonic */
 	unsigned epoch_commits;
 
+	uint8_t holds[AUDIT_DIGEST_BYTES]; /* a digest of those that stand */
+	bool knows_holds;
 	struct position durable, at; /* before this batch, and in it */
 	struct sender batch[BATCH_SENDERS_MAX];
 	size_t nbatch;
@@ -292,13 +295,20 @@ static void rollback(struct audit_store *s, struct writer *w)
 	s->at = s->durable;
 }
 
-static void set_head(struct audit_store *s, bool sync)
+static struct audit_head head_of(const struct audit_store *s)
 {
 	struct audit_head head = {.epoch = s->ring->keys.epoch, .entry = s->durable.entry};
-	struct err why;
 
 	memcpy(head.store, s->ring->store, sizeof head.store);
 	memcpy(head.mac, s->durable.mac, sizeof head.mac);
+	return head;
+}
+
+static void set_head(struct audit_store *s, bool sync)
+{
+	const struct audit_head head = head_of(s);
+	struct err why;
+
 	if (audit_ring_set_head(s->ring, &head, sync, &why) != 0)
 		log_warning("the audit's head is not written: a cut end would be found by an anchor only: %s",
 			    why.text);
@@ -321,8 +331,13 @@ static int commit(struct audit_store *s, struct writer *w, struct err *why)
 /* The seal is durable: its key goes. */
 static int ratchet(struct audit_store *s, struct err *why)
 {
+	const struct audit_head head = head_of(s);
+	struct err failed;
+
 	if (!s->ratchet_due)
 		return 0;
+	if (s->knows_holds && audit_ring_set_holds(s->ring, &head, s->holds, true, &failed) != 0)
+		log_warning("should this gateway end now, nothing would prove which holds stand: %s", failed.text);
 	if (audit_ring_ratchet(s->ring, why) != 0)
 		return -1;
 	s->ratchet_due = false;
@@ -701,18 +716,63 @@ static int adopt(struct audit_store *s, int64_t adopted, struct err *why)
 }
 
 /* Says in the audit itself what a look at its files has shown. */
-static int note(struct audit_store *s, const char *text, struct err *why)
+static int note_detail(struct audit_store *s, const char *text, const char *detail, struct err *why)
 {
 	memset(&s->event, 0, sizeof s->event);
 	s->event.kind = AUDIT_ADMIN;
 	s->event.time_us = clock_wall_us();
 	snprintf(s->event.reason, sizeof s->event.reason, "%s", text);
+	snprintf(s->event.detail, sizeof s->event.detail, "%s", detail);
 	log_warning("%s", text);
 	if (begin(s, &s->now, why) == 0 && insert(s, &s->now, &s->event, AUDIT_SENDER_NONE, why) == 0 &&
 	    put_commit(s, &s->now, why) == 0 && commit(s, &s->now, why) == 0)
 		return 0;
 	rollback(s, &s->now);
 	return -1;
+}
+
+static int note(struct audit_store *s, const char *text, struct err *why)
+{
+	return note_detail(s, text, "", why);
+}
+
+/* ---- which holds stand ----------------------------------------------------------------------------------------------
+ */
+
+/* Holds that nobody can prove are taken as they are found, and the audit says so. */
+static int take_holds(struct audit_store *s, struct err *why)
+{
+	char detail[120], text[AUDIT_HOLDS_DIGEST_TEXT_MAX];
+	uint8_t digest[AUDIT_DIGEST_BYTES];
+
+	/* Who orders a prune hears that the file is damaged. */
+	if (!audit_holds_sum_file(digest))
+		return 0;
+	snprintf(detail, sizeof detail, "{\"retention\":\"holds-not-proven\",\"holds\":\"%s\"}",
+		 sodium_bin2hex(text, sizeof text, digest, sizeof digest));
+	if (note_detail(s,
+			"holds are taken as they were found: " AUDIT_HEAD_FILE
+			" is missing, damaged or not of this key, so nothing proves which stood",
+			detail, why) != 0)
+		return -1;
+	audit_store_set_holds(s, digest);
+	return 0;
+}
+
+bool audit_store_holds_are(const struct audit_store *s, const uint8_t digest[AUDIT_DIGEST_BYTES])
+{
+	return s->knows_holds && memcmp(s->holds, digest, sizeof s->holds) == 0;
+}
+
+void audit_store_set_holds(struct audit_store *s, const uint8_t digest[AUDIT_DIGEST_BYTES])
+{
+	const struct audit_head head = head_of(s);
+	struct err why;
+
+	memcpy(s->holds, digest, sizeof s->holds);
+	s->knows_holds = true;
+	if (audit_ring_set_holds(s->ring, &head, digest, false, &why) != 0)
+		log_warning("should this gateway end now, nothing would prove which holds stand: %s", why.text);
 }
 
 /* The first entry of all. */
@@ -896,7 +956,15 @@ static int open_segments(struct audit_store *s, const uint32_t *numbers, int n, 
 		return -1;
 	s->epoch_began_us = clock_mono_us();
 	s->now.began_us = clock_wall_us();
+	/* Before anything else is there: those of a beginning, and of a new chain, which is a break that says so
+	 * itself. */
+	if (last.id != 0 && !renewed)
+		s->knows_holds = audit_head_holds(&s->ring->keys, s->ring->store, s->holds);
+	else if (audit_holds_sum_file(s->holds))
+		audit_store_set_holds(s, s->holds);
 	if ((renewed ? renew(s, &last, why) : last.id == 0 ? begin_chain(s, why) : resume(s, &last, why)) != 0)
+		return -1;
+	if (!s->knows_holds && take_holds(s, why) != 0)
 		return -1;
 	s->unfinished = n > 1 ? numbers[0] : s->unfinished;
 	finish_next(s);

@@ -59,6 +59,10 @@ bool audit_store_finishing(const struct audit_store *s);
 /* Keeps the write-ahead log short; to be called now and then outside a batch.  0 or -1. */
 int audit_store_checkpoint(struct audit_store *s, struct err *why);
 
+/* Whether these are the holds (audit_holds.h) that this recorder, or one before it, has said to stand.  Saying it is
+ * durable, as far as the disk obeys. */
+bool audit_store_holds_are(const struct audit_store *s, const uint8_t digest[AUDIT_DIGEST_BYTES]);
+void audit_store_set_holds(struct audit_store *s, const uint8_t digest[AUDIT_DIGEST_BYTES]);
 /* Outside a batch: makes a declaration of audit_prune.h durable.  0 or -1. */
 int audit_store_declare(struct audit_store *s, const uint8_t *body, size_t len, struct err *why);
 /* Segments may have been removed: counts anew. */

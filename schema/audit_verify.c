@@ -23,6 +23,11 @@
 
 /* Sentences; who rewrote a million rows is found by the first. */
 #define FINDINGS_MAX 100
+/* A clock may be set back a little between an order and what it declares. */
+#define CLOCK_SLACK_US (3600 * INT64_C(1000000))
+/* Going to a later epoch takes time: so far at once without proof, and so far in vain in all (years of minutes). */
+#define EPOCHS_UNPROVEN_MAX 4096
+#define EPOCHS_IN_VAIN_MAX (UINT64_C(1) << 24)
 /* Of one read transaction on a segment that may be written meanwhile. */
 #define PAGE_US 500000
 #define PAGE_ENTRIES 64
@@ -53,13 +58,13 @@ struct declared {
 	struct audit_pruned p; /* its bits stand below */
 	uint8_t *bits;
 	uint8_t hash[AUDIT_DIGEST_BYTES]; /* of the body as it was read ahead */
-	bool used, confirmed;
+	bool used, confirmed, withdrawn;
 };
 
 struct verifier {
 	const struct audit_verify_options *options;
 	struct audit_verified *out;
-	struct audit_keys keys;
+	struct audit_keys keys, epoch_before;
 	uint8_t store[AUDIT_ID_BYTES];	 /* whose keys these are */
 	bool epoch_open;		 /* the next entry says which epoch it is */
 	bool new_chain;			 /* this segment begins one */
@@ -74,20 +79,31 @@ struct verifier {
 	struct audit_head head;
 	uint8_t head_tag[AUDIT_DIGEST_BYTES];
 	bool have_head, head_seen;
-	size_t anchor;	/* the next */
-	uint64_t about; /* rows in all */
+	uint64_t key_epoch; /* of the recorder's key, before anything was read */
+	size_t anchor;	    /* the next */
+	uint64_t about;	    /* rows in all */
 	struct known_sender *senders;
 	size_t nsenders, senders_room;
 	struct open_set open;
 	struct declared *declared;
 	size_t ndeclared, declared_room;
-	size_t *mine, nmine;			 /* of them, those of rows of this segment */
-	uint32_t declared_segment;		 /* has been read up to there */
-	int64_t declared_entry;			 /* and this is the last one that was seen */
-	uint32_t looked_segment;		 /* for which they were read and chosen */
-	int64_t begins_behind;			 /* the last entry of what was pruned as a whole */
-	bool some_pruned;			 /* rows of this segment */
-	char holds[AUDIT_HOLDS_DIGEST_TEXT_MAX]; /* those that stand, as was recorded last; "": not known */
+	size_t *mine, nmine;	   /* of them, those of rows of this segment */
+	uint32_t declared_segment; /* has been read up to there */
+	int64_t declared_entry;	   /* and this is the last one that was seen */
+	uint32_t looked_segment;   /* for which they were read and chosen */
+	int64_t begins_behind;	   /* the last entry of what was pruned as a whole */
+	bool some_pruned;	   /* rows of this segment */
+	/* Of the declaration that the audit's beginning follows; 0: none.  Its segment begins before then, in this
+	 * epoch. */
+	int64_t begins_before_us;
+	uint64_t begins_epoch;
+	/* The order that is being carried out, as the recorder's rows tell; that row itself may be pruned. */
+	enum { ORDER_NONE, ORDER_GIVEN, ORDER_UNKNOWN } order;
+	int64_t order_before_us;
+	uint64_t unfit_epochs; /* that were gone to for nothing */
+	/* A digest of those that stand, as was recorded last, and of those before the change that was; "": not known.
+	 */
+	char holds[AUDIT_HOLDS_DIGEST_TEXT_MAX], holds_before[AUDIT_HOLDS_DIGEST_TEXT_MAX];
 	struct db *db;
 	struct db_stmt *entries, *rows;
 	bool row; /* the row cursor stands on one */
@@ -229,6 +245,11 @@ static bool declared_add(struct verifier *v, int64_t entry, const uint8_t *body,
 
 	if (!audit_prune_get(body, len, &p))
 		return true; /* found as malformed when its turn comes */
+	if (p.withdrawn) {
+		for (size_t i = 0; i < v->ndeclared; i++)
+			v->declared[i].withdrawn |= v->declared[i].entry == p.declaration;
+		return true;
+	}
 	if (v->ndeclared == v->declared_room) {
 		size_t room = v->declared_room == 0 ? 64 : 2 * v->declared_room;
 		struct declared *grown = reallocarray(v->declared, room, sizeof *grown);
@@ -299,7 +320,8 @@ static struct declared *beginning(struct verifier *v)
 	struct declared *last = NULL;
 
 	for (size_t i = 0; i < v->ndeclared; i++)
-		if (v->declared[i].p.whole && (last == NULL || v->declared[i].p.segment > last->p.segment))
+		if (v->declared[i].p.whole && !v->declared[i].withdrawn &&
+		    (last == NULL || v->declared[i].p.segment >= last->p.segment))
 			last = &v->declared[i];
 	return last;
 }
@@ -318,6 +340,7 @@ static int pruned_up_to(struct verifier *v, uint32_t segment, bool *pruned, stru
 	d->used = true;
 	v->out->pruned_segments = d->p.segment;
 	v->begins_behind = d->p.entry;
+	v->order = ORDER_UNKNOWN;
 	v->lost = d->p.segment != segment;
 	if (v->lost)
 		return 0; /* one that is to be removed is still there: it says itself where it begins */
@@ -326,21 +349,31 @@ static int pruned_up_to(struct verifier *v, uint32_t segment, bool *pruned, stru
 	v->next_row = d->p.row + 1;
 	memcpy(v->before, d->p.mac, sizeof v->before);
 	v->epoch_open = true;
+	v->begins_before_us = d->p.before_us;
+	v->begins_epoch = d->p.epoch;
 	return 0;
 }
 
-static bool row_declared(struct verifier *v, int64_t id)
+/* Young: it was recorded behind what its declaration is about; adopted rows are older than what recorded them. */
+static bool row_declared(struct verifier *v, int64_t id, int64_t recorded_us, bool *young)
 {
+	bool is = false;
+
+	*young = false;
 	for (size_t i = v->nmine; i-- > 0;) {
 		struct declared *d = &v->declared[v->mine[i]];
 		int64_t at = id - d->p.first;
 
 		if (at < 0 || at / 8 >= (int64_t)d->p.nbytes || (d->bits[at / 8] >> (at % 8) & 1) == 0)
 			continue;
-		d->used = true;
-		return true;
+		if (d->withdrawn)
+			continue;
+		d->used = is = true;
+		*young = recorded_us >= d->p.before_us && id > v->adopted;
+		if (!*young)
+			break;
 	}
-	return false;
+	return is;
 }
 
 /* Those that tell of rows of this segment. */
@@ -361,8 +394,8 @@ static int choose_declared(struct verifier *v, struct err *why)
 	return 0;
 }
 
-/* A row that the chain knows is not there: 1 it was pruned, 0 not, -1. */
-static int was_pruned(struct verifier *v, int64_t id, struct err *why)
+/* A row that the chain knows is not there: 1 it was pruned (and *young), 0 not, -1. */
+static int was_pruned(struct verifier *v, int64_t id, int64_t recorded_us, bool *young, struct err *why)
 {
 	bool pruned;
 
@@ -370,15 +403,33 @@ static int was_pruned(struct verifier *v, int64_t id, struct err *why)
 	if (v->looked_segment != v->segment && choose_declared(v, why) != 0)
 		return -1;
 	v->looked_segment = v->segment;
-	pruned = row_declared(v, id);
+	pruned = row_declared(v, id, recorded_us, young);
+	v->order = pruned ? ORDER_UNKNOWN : v->order;
 	v->out->pruned += pruned;
 	v->some_pruned |= pruned;
 	return pruned;
 }
 
+/* What no recorder declares: without an order that its rows tell of, of what is younger than an order can be about. */
+static void check_declaration(struct verifier *v, const struct audit_entry *e)
+{
+	struct audit_pruned p;
+	char time[AUDIT_TIME_TEXT_MAX];
+
+	if (!audit_prune_get(e->body, e->len, &p) || p.withdrawn)
+		return;
+	if (v->order == ORDER_NONE || (v->order == ORDER_GIVEN && v->order_before_us != p.before_us))
+		find(v, "entry %lld declares rows as pruned, and no row tells of the order", (long long)e->id);
+	if (p.before_us > e->time_us - AUDIT_PRUNE_KEEP_MIN_US + CLOCK_SLACK_US)
+		find(v, "entry %lld declares rows of before %s as pruned: no order reaches that far", (long long)e->id,
+		     audit_time_text(p.before_us, time));
+}
+
 static void confirm_declared(struct verifier *v, const struct audit_entry *e)
 {
 	uint8_t hash[AUDIT_DIGEST_BYTES];
+
+	check_declaration(v, e);
 
 	for (size_t i = 0; i < v->ndeclared; i++)
 		if (v->declared[i].entry == e->id) {
@@ -403,6 +454,50 @@ static void declared_clear(struct verifier *v)
 	free(v->mine);
 }
 
+/* Only a change that the row itself tells of makes other holds of those that stood. */
+static void compare_holds(struct verifier *v, int64_t id, const char *what, const char *holds, const char *before)
+{
+	bool known = v->holds[0] != '\0';
+
+	if (strcmp(what, "holds-not-proven") == 0)
+		find(v,
+		     "row %lld: the recorder began with holds that nothing proved, since " AUDIT_HEAD_FILE
+		     " was gone: compare those that stand with those that should",
+		     (long long)id);
+	else if (strcmp(what, "holds-undone") == 0 && known && v->holds_before[0] != '\0' &&
+		 strcmp(v->holds_before, holds) == 0)
+		return;
+	else if (strncmp(what, "hold-", 5) == 0 && known && (before == NULL || strcmp(v->holds, before) != 0))
+		find(v, "row %lld: holds were changed that were others than were recorded before", (long long)id);
+	else if (strncmp(what, "hold-", 5) != 0 && known && strcmp(v->holds, holds) != 0)
+		find(v, "row %lld: rows were pruned under other holds than were recorded before", (long long)id);
+}
+
+/* Who had what pruned: the row says it, and so do we. */
+static void follow_order(struct verifier *v, int64_t id, const char *what, const json_t *before_us)
+{
+	char text[AUDIT_TEXT_MAX + 200], time[AUDIT_TIME_TEXT_MAX], by[65], reason[AUDIT_TEXT_MAX];
+	const char *at;
+	size_t len;
+
+	if (strncmp(what, "prune-", 6) != 0)
+		return;
+	v->order = strcmp(what, "prune-begun") == 0 ? ORDER_GIVEN : ORDER_NONE;
+	v->order_before_us = json_integer_value(before_us);
+	if (v->order == ORDER_NONE)
+		return;
+	v->out->orders++;
+	if (v->options->pruned == NULL)
+		return;
+	at = db_bytes(v->rows, COL_USER, &len);
+	snprintf(by, sizeof by, "%.*s", (int)len, len == 0 ? "" : at);
+	at = db_bytes(v->rows, COL_REASON, &len);
+	snprintf(reason, sizeof reason, "%.*s", (int)len, len == 0 ? "" : at);
+	snprintf(text, sizeof text, "%s, row %lld, by %s: %s", audit_time_text(db_i64(v->rows, COL_TIME), time),
+		 (long long)id, by, reason);
+	v->options->pruned(text, v->options->arg);
+}
+
 /* The recorder's own words about holds and pruning: what was pruned, was pruned under the holds that stood. */
 static void follow_holds(struct verifier *v, int64_t id)
 {
@@ -413,11 +508,12 @@ static void follow_holds(struct verifier *v, int64_t id)
 	json_t *detail = memmem(text, len, "\"retention\"", 11) == NULL ? NULL : json_loadb(text, len, 0, NULL);
 	const char *what = json_string_value(json_object_get(detail, "retention"));
 	const char *holds = json_string_value(json_object_get(detail, "holds"));
+	const char *before = json_string_value(json_object_get(detail, "before"));
 
 	if (what != NULL && holds != NULL) {
-		if (strncmp(what, "prune", 5) == 0 && v->holds[0] != '\0' && strcmp(v->holds, holds) != 0)
-			find(v, "row %lld: rows were pruned under other holds than were recorded before",
-			     (long long)id);
+		compare_holds(v, id, what, holds, before);
+		follow_order(v, id, what, json_object_get(detail, "before_us"));
+		snprintf(v->holds_before, sizeof v->holds_before, "%s", strncmp(what, "hold-", 5) == 0 ? v->holds : "");
 		snprintf(v->holds, sizeof v->holds, "%s", holds);
 	}
 	json_decref(detail);
@@ -526,7 +622,7 @@ static int check_rows(struct verifier *v, const struct audit_entry *e, struct er
 {
 	const uint8_t *senders = e->body + e->count * AUDIT_COMMIT_ROW_BYTES;
 	size_t nsenders = (e->len - (size_t)(senders - e->body)) / AUDIT_COMMIT_SENDER_BYTES;
-	int64_t missing = 0, first_missing = 0;
+	int64_t missing = 0, first_missing = 0, early = 0, first_early = 0;
 	bool carried = v->carried > 0;
 
 	for (int64_t i = 0; i < e->count; i++) {
@@ -535,12 +631,15 @@ static int check_rows(struct verifier *v, const struct audit_entry *e, struct er
 		if (pass_strangers(v, id, why) != 0)
 			return -1;
 		if (!v->row || v->row_id != id) {
-			int pruned = was_pruned(v, id, why);
+			bool young = false;
+			int pruned = was_pruned(v, id, e->time_us, &young, why);
 
 			if (pruned < 0)
 				return -1;
 			if (!pruned)
 				first_missing = missing++ == 0 ? id : first_missing;
+			if (young)
+				first_early = early++ == 0 ? id : first_early;
 			v->carried -= v->carried > 0;
 		} else if (check_row(v, id, e->body + i * AUDIT_COMMIT_ROW_BYTES, senders, nsenders, why) != 0) {
 			return -1;
@@ -549,6 +648,12 @@ static int check_rows(struct verifier *v, const struct audit_entry *e, struct er
 	if (missing > 0)
 		find(v, "%lld rows of entry %lld were removed, the first is row %lld", (long long)missing,
 		     (long long)e->id, (long long)first_missing);
+	if (early > 0)
+		find(v,
+		     "%lld rows of entry %lld were pruned though they were recorded later than what that prune was "
+		     "about, "
+		     "the first is row %lld: their time was changed before",
+		     (long long)early, (long long)e->id, (long long)first_early);
 	for (size_t i = 0; i < nsenders; i++) {
 		uint64_t incarnation = audit_get_u64(senders + i * AUDIT_COMMIT_SENDER_BYTES);
 
@@ -567,8 +672,10 @@ static int check_rows(struct verifier *v, const struct audit_entry *e, struct er
 
 static void go_to_epoch(struct verifier *v, uint64_t epoch)
 {
-	while (v->keys.epoch < epoch)
+	while (v->keys.epoch < epoch) {
+		v->epoch_before = v->keys;
 		audit_keys_ratchet(&v->keys);
+	}
 }
 
 static bool well_formed(const struct audit_entry *e)
@@ -600,6 +707,11 @@ static int take_begin(struct verifier *v, const struct audit_entry *e, struct er
 
 	if (memcmp(at, v->store, AUDIT_ID_BYTES) != 0)
 		find(v, "it is of another audit than this key");
+	if (v->begins_before_us != 0 && e->time_us >= v->begins_before_us)
+		find(v, "what is before it was pruned as a whole, but it begins later than that prune was about");
+	if (v->begins_before_us != 0 && !v->new_chain && e->epoch > v->begins_epoch + 1)
+		find(v, "what is before it was pruned as a whole, and ended in another epoch");
+	v->begins_before_us = 0;
 	at += AUDIT_ID_BYTES;
 	for (int i = 4; i-- > 0;)
 		number = number << 8 | at[i];
@@ -675,22 +787,43 @@ static void check_place(struct verifier *v, const struct audit_entry *e)
 		     (long long)e->id, e->epoch, v->keys.epoch);
 }
 
-static void check_mac(struct verifier *v, const struct audit_entry *e, const uint8_t *mac)
+static bool check_mac(struct verifier *v, const struct audit_entry *e, const uint8_t *mac)
 {
 	uint8_t should[AUDIT_MAC_BYTES];
 	char time[AUDIT_TIME_TEXT_MAX];
 
 	if (e->epoch < v->keys.epoch) {
 		find(v, "entry %lld of the chain is of epoch %" PRIu64 ", which had ended", (long long)e->id, e->epoch);
-		return;
+		return false;
 	}
 	audit_entry_mac(&v->keys, v->before, e, should);
-	if (sodium_memcmp(should, mac, sizeof should) != 0)
-		find(v,
-		     "entry %lld of the chain (rows %lld to %lld, %s) is not authentic: it was changed, or what was "
-		     "before it",
-		     (long long)e->id, (long long)e->first, (long long)(e->first + e->count - 1),
-		     audit_time_text(e->time_us, time));
+	if (sodium_memcmp(should, mac, sizeof should) == 0)
+		return true;
+	find(v,
+	     "entry %lld of the chain (rows %lld to %lld, %s) is not authentic: it was changed, or what was "
+	     "before it",
+	     (long long)e->id, (long long)e->first, (long long)(e->first + e->count - 1),
+	     audit_time_text(e->time_us, time));
+	return false;
+}
+
+/* Whether an entry is of an epoch far ahead is known only once its key is there: one that does not fit is not believed,
+ * and we stay where we are. */
+static void prove_entry(struct verifier *v, const struct audit_entry *e, const uint8_t *mac)
+{
+	struct audit_keys keys = v->keys, before = v->epoch_before;
+	uint64_t ahead = e->epoch > keys.epoch ? e->epoch - keys.epoch : 0;
+
+	go_to_epoch(v, e->epoch);
+	if (!check_mac(v, e, mac)) {
+		v->unfit_epochs += ahead;
+		if (ahead > EPOCHS_UNPROVEN_MAX) {
+			v->keys = keys;
+			v->epoch_before = before;
+		}
+	}
+	sodium_memzero(&keys, sizeof keys);
+	sodium_memzero(&before, sizeof before);
 }
 
 static int check_entry(struct verifier *v, const struct audit_entry *e, const uint8_t *mac, struct err *why)
@@ -700,8 +833,7 @@ static int check_entry(struct verifier *v, const struct audit_entry *e, const ui
 	check_place(v, e);
 	if (e->kind == AUDIT_ENTRY_BEGIN && e->len >= AUDIT_BEGIN_BYTES && v->lost)
 		memcpy(v->before, e->body + AUDIT_ID_BYTES + 4, AUDIT_MAC_BYTES);
-	go_to_epoch(v, e->epoch);
-	check_mac(v, e, mac);
+	prove_entry(v, e, mac);
 	if (!well_formed(e)) {
 		find(v, "entry %lld of the chain is malformed", (long long)e->id);
 	} else if (e->kind == AUDIT_ENTRY_BEGIN) {
@@ -715,7 +847,7 @@ static int check_entry(struct verifier *v, const struct audit_entry *e, const ui
 	}
 	check_anchors(v, e, mac);
 	check_head(v, e, mac);
-	if (e->kind == AUDIT_ENTRY_SEAL)
+	if (e->kind == AUDIT_ENTRY_SEAL && e->epoch == v->keys.epoch)
 		go_to_epoch(v, e->epoch + 1);
 	v->ended = e->kind == AUDIT_ENTRY_END;
 	v->first = v->lost = v->epoch_open = false;
@@ -746,8 +878,10 @@ static int take_entry(struct verifier *v, struct err *why)
 	e.body = db_bytes(v->entries, 6, &e.len);
 	mac = db_bytes(v->entries, 7, &len);
 	/* No key has that many lives: the number was changed, and going there would take for ever. */
-	if (len != AUDIT_MAC_BYTES || e.epoch > v->keys.epoch + (UINT64_C(1) << 26) || e.first < 0 ||
-	    e.first > INT64_MAX / 2 || e.count < 0 || e.count > INT32_MAX || e.id < 0 || e.id > INT64_MAX / 2) {
+	if (len != AUDIT_MAC_BYTES ||
+	    (e.epoch > v->keys.epoch && e.epoch - v->keys.epoch > EPOCHS_IN_VAIN_MAX - v->unfit_epochs) ||
+	    e.first < 0 || e.first > INT64_MAX / 2 || e.count < 0 || e.count > INT32_MAX || e.id < 0 ||
+	    e.id > INT64_MAX / 2) {
 		find(v, "entry %lld of the chain is malformed", (long long)e.id);
 		v->lost = true;
 		v->next_entry = e.id < INT64_MAX ? e.id + 1 : e.id;
@@ -928,7 +1062,7 @@ static void verify_segment(struct verifier *v, uint32_t number, bool last)
 	uint8_t store[AUDIT_ID_BYTES];
 	char name[AUDIT_SEGMENT_NAME_MAX];
 	bool pruned = false;
-	struct err why;
+	struct err why, ignored;
 
 	v->segment = number;
 	v->first = true;
@@ -944,6 +1078,12 @@ static void verify_segment(struct verifier *v, uint32_t number, bool last)
 		     "it is of another audit than this key, or of a chain whose key was not given: it is passed over");
 		v->lost = true;
 	} else if (read_segment(v, &why) != 0) {
+		/* Or since we looked. */
+		if (v->first && access(name, F_OK) != 0 && !last && pruned_up_to(v, number, &pruned, &ignored) == 0 &&
+		    pruned) {
+			db_close(&v->db);
+			return;
+		}
 		find(v, "it cannot be read: %s", why.text);
 		v->lost = true;
 	} else if (!v->ended && !last && !(store_of(number + 1, store) && memcmp(store, v->store, sizeof store) != 0)) {
@@ -976,10 +1116,70 @@ static uint64_t count_rows(const uint32_t *numbers, int n)
 	return bounds[1] > bounds[0] ? (uint64_t)bounds[1] - (uint64_t)bounds[0] : 0;
 }
 
+/* The chain's head file, which only who has the key can write, says which holds stand.  A change is in a file beside
+ * theirs, and then in its place: it may be done while we look, so that a difference has to be there twice. */
+static const char *misfit_of_holds(struct verifier *v)
+{
+	uint8_t digest[AUDIT_HOLDS_DIGEST_BYTES], known[AUDIT_DIGEST_BYTES];
+	/* The last key is proof of what it wrote until the next one is in its place. */
+	const struct audit_keys *keys = v->epoch_before.epoch + 1 == v->keys.epoch ? &v->epoch_before : &v->keys;
+
+	if (!audit_head_holds(keys, v->store, known))
+		return AUDIT_HEAD_FILE " does not prove which holds stand";
+	if ((audit_holds_prepared(digest) && memcmp(digest, known, sizeof digest) == 0) ||
+	    (audit_holds_sum_file(digest) && memcmp(digest, known, sizeof digest) == 0))
+		return NULL;
+	return "holds.json does not say which holds were recorded: it was edited, removed or damaged";
+}
+
+static void check_holds_file(struct verifier *v)
+{
+	const char *wrong = NULL;
+
+	for (int i = 0; i < 3; i++)
+		if ((wrong = misfit_of_holds(v)) == NULL)
+			return;
+	find(v, "%s", wrong);
+}
+
+/* It is one epoch behind for the moment between a seal and the next key, and ahead if the gateway went on since: what
+ * it said before anything was read is not ahead. */
+static void check_key_file(struct verifier *v)
+{
+	uint8_t store[AUDIT_ID_BYTES], key[AUDIT_KEY_BYTES];
+	uint64_t epoch = 0;
+	bool there = audit_key_read(store, &epoch, key);
+	struct audit_keys should = v->keys;
+
+	if (!there)
+		find(v, AUDIT_KEY_FILE " is missing or damaged: whether the audit was put back to an earlier state is "
+				       "known by an anchor only");
+	else if (v->key_epoch > v->keys.epoch)
+		find(v,
+		     "the chain ends in epoch %" PRIu64 ", but " AUDIT_KEY_FILE " is of epoch %" PRIu64
+		     ": the audit was put back to an earlier state",
+		     v->keys.epoch, v->key_epoch);
+	else if (epoch + 1 < v->keys.epoch)
+		find(v,
+		     AUDIT_KEY_FILE " is of epoch %" PRIu64 ", but the chain ends in epoch %" PRIu64
+				    ": the key was put back to an earlier state",
+		     epoch, v->keys.epoch);
+	else {
+		if (epoch < should.epoch)
+			should = v->epoch_before;
+		while (should.epoch < epoch && epoch - v->keys.epoch <= EPOCHS_UNPROVEN_MAX)
+			audit_keys_ratchet(&should);
+		if (memcmp(store, v->store, sizeof store) != 0 || should.epoch != epoch ||
+		    sodium_memcmp(key, should.key, sizeof key) != 0)
+			find(v, AUDIT_KEY_FILE " holds another key than that of epoch %" PRIu64 ": it was made up",
+			     epoch);
+	}
+	sodium_memzero(key, sizeof key);
+	sodium_memzero(&should, sizeof should);
+}
+
 static void check_files(struct verifier *v)
 {
-	int64_t key_epoch = audit_key_epoch();
-
 	if (!v->have_head)
 		find(v, AUDIT_HEAD_FILE " is missing or damaged: whether the end was cut is known by an anchor only");
 	else if (!v->head_seen)
@@ -988,17 +1188,9 @@ static void check_files(struct verifier *v)
 		     " tells of entry %lld: the end was cut, or the audit was "
 		     "put back to an earlier state",
 		     (long long)v->next_entry - 1, (long long)v->head.entry);
-	/* The key file is one epoch behind for the moment between a seal and the next key. */
-	if (key_epoch >= 0 && key_epoch > (int64_t)v->keys.epoch)
-		find(v,
-		     "the chain ends in epoch %" PRIu64 ", but " AUDIT_KEY_FILE " is of epoch %" PRId64
-		     ": the audit was put back to an earlier state",
-		     v->keys.epoch, key_epoch);
-	if (key_epoch >= 0 && key_epoch + 1 < (int64_t)v->keys.epoch)
-		find(v,
-		     AUDIT_KEY_FILE " is of epoch %" PRId64 ", but the chain ends in epoch %" PRIu64
-				    ": the key was put back to an earlier state",
-		     key_epoch, v->keys.epoch);
+	check_key_file(v);
+	if (v->have_head)
+		check_holds_file(v);
 	for (; v->anchor < v->options->nanchors; v->anchor++)
 		find(v,
 		     "an anchor tells of entry %lld, but the chain ends with %lld: the end was cut, or the audit was "
@@ -1014,7 +1206,11 @@ static int run(struct verifier *v, struct err *why)
 	int n;
 	bool pruned = false;
 
+	uint8_t store_of_key[AUDIT_ID_BYTES], key[AUDIT_KEY_BYTES];
+
 	v->have_head = audit_head_read(&v->head, v->head_tag) == 1;
+	audit_key_read(store_of_key, &v->key_epoch, key);
+	sodium_memzero(key, sizeof key);
 	n = audit_segment_list(&numbers, why);
 	if (n == 0)
 		err_set(why, "there is no audit here");

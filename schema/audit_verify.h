@@ -36,6 +36,8 @@ struct audit_verify_options {
 	size_t nanchors;
 	/* Something that does not fit, in the order in which it was found: a sentence. */
 	void (*finding)(const char *text, void *arg);
+	/* An order to prune that the audit tells of, with who gave it: a sentence.  May be NULL. */
+	void (*pruned)(const char *text, void *arg);
 	/* Now and then: rows so far, of so many (about).  May be NULL. */
 	void (*progress)(uint64_t rows, uint64_t of, void *arg);
 	void *arg;
@@ -45,6 +47,7 @@ struct audit_verified {
 	uint64_t segments, rows, entries, epochs, anchors, findings;
 	uint64_t pruned;	  /* rows that are gone as the audit itself declares */
 	uint64_t pruned_segments; /* up to this one, as a whole */
+	uint64_t orders;	  /* to prune, that the audit still tells of */
 	uint64_t pruned_anchors;  /* of them: nothing is left that they could fit */
 	int64_t first_us, last_us; /* time of the first and last entry */
 	struct audit_head head;	   /* where the chain ends */

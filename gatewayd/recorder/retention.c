@@ -20,10 +20,15 @@
 #include "schema/audit_json.h"
 #include "schema/audit_prune.h"
 
-#define DAY_US (24 * 3600 * INT64_C(1000000))
+#define DAY_US AUDIT_PRUNE_KEEP_MIN_US
 #define KEEP_MAX_US (INT64_C(100) * 366 * DAY_US)
 /* Between looks at a child that has said its last and not ended yet. */
 #define REAP_MS 5
+/* Where a prune that was cut short has declared something: in the one that is written, or the one before. */
+#define SETTLE_SEGMENTS 2
+/* A child that tells of no progress for so long hangs on its disk; it tells of it after each segment, and of its rows. */
+#define STUCK_S 600
+#define PROGRESS_US 1000000
 
 /* What a class is made of. */
 #define OF_SESSIONS                                                                                                    \
@@ -45,7 +50,7 @@ static const struct {
 };
 
 /* Messages of the child: one of these, then a body. */
-enum { CHILD_DECLARES = 'd', CHILD_ENDS = 'e' };
+enum { CHILD_DECLARES = 'd', CHILD_GOES_ON = 'p', CHILD_ENDS = 'e' };
 enum { DECLARED = 'y', NOT_DECLARED = 'n' };
 #define CHILD_MESSAGE_MAX (AUDIT_PRUNE_BODY_MAX + 1)
 #define COUNTS 6
@@ -58,10 +63,10 @@ struct retention {
 	/* The prune under way: */
 	pid_t child;
 	int fd; /* to it; -1: there is none */
-	struct event readable, reap;
+	struct event readable, reap, stuck;
 	struct ipc *link; /* who asked; NULL: gone */
 	uint64_t id;
-	bool dry_run;
+	bool dry_run, unsettled; /* it was cut short */
 	json_t *result;		/* told once the child has ended: then the next may be ordered */
 	char by[64], what[160]; /* in words: older than what, which classes */
 	int64_t before_us;
@@ -129,32 +134,81 @@ static json_t *names_of_holds(const struct retention *r)
 	return names;
 }
 
-/* A change of the holds is in force once the file says so; from now on the audit says so as well. */
-static int tell_holds(struct retention *r, const char *by, const char *reason, json_t *detail, struct err *why)
+/* ---- holds ---------------------------------------------------------------------------------------------------------
+ * A change is complete in a file beside the old one, then a row tells of it, then the head of the chain has the digest of
+ * the new list, then the new file takes the old one's place.  The head decides: nobody without the key can write it, and
+ * a file that says anything else was not written by a recorder. */
+
+static bool is_known(const struct retention *r, const uint8_t digest[AUDIT_HOLDS_DIGEST_BYTES])
 {
-	json_object_set_new(detail, "standing", names_of_holds(r));
-	if (note(r, by, reason, detail, why) != 0)
-		return -1;
-	return audit_holds_set_told(&r->holds, why);
+	return audit_store_holds_are(r->store, digest);
 }
 
-/* A change that was cut short before it was recorded. */
+/* A change that was cut short: before the head knew of it, it is undone, and the audit says so; after, it is done. */
 static int catch_up(struct retention *r, struct err *why)
 {
+	uint8_t digest[AUDIT_HOLDS_DIGEST_BYTES];
+
+	if (!audit_holds_prepared(digest))
+		return audit_holds_read(&r->holds, why);
+	if (is_known(r, digest))
+		return audit_holds_commit(why) != 0 ? -1 : audit_holds_read(&r->holds, why);
 	if (audit_holds_read(&r->holds, why) != 0)
 		return -1;
-	return r->holds.told ? 0
-			     : tell_holds(r, "", "holds as they stand, after a change of them that was cut short",
-					  json_pack("{s:s}", "retention", "holds"), why);
+	audit_holds_sum(&r->holds, digest);
+	if (is_known(r, digest) && note(r, "", "a change of the holds was cut short: they are as they were before",
+					json_pack("{s:s, s:o}", "retention", "holds-undone", "standing",
+						  names_of_holds(r)),
+					why) != 0)
+		return -1;
+	audit_holds_forget();
+	return 0;
 }
 
-/* ---- holds ------------------------------------------------------------------------------------------------------- */
+/* What stands, as it was recorded; or -1: then nothing may be pruned. */
+static int read_holds(struct retention *r, struct err *why)
+{
+	uint8_t digest[AUDIT_HOLDS_DIGEST_BYTES];
+
+	if (catch_up(r, why) != 0)
+		return -1;
+	audit_holds_sum(&r->holds, digest);
+	if (is_known(r, digest))
+		return 0;
+	return err_set(why, "holds.json: these are not the holds that were recorded: somebody edited or removed the file. "
+			    "Nothing is pruned until it is as it was, or was moved away and the holds were placed again");
+}
+
+/* Those that a change begins with: a file that is gone is begun anew, and verify will find that it was. */
+static int read_holds_to_change(struct retention *r, bool place, struct err *why)
+{
+	if (read_holds(r, why) == 0)
+		return 0;
+	return place && !audit_holds_has_file() && r->holds.n == 0 ? 0 : -1;
+}
+
+static int tell_holds(struct retention *r, const char *by, const char *reason, json_t *detail, struct err *why)
+{
+	uint8_t digest[AUDIT_HOLDS_DIGEST_BYTES];
+	struct err ignored;
+
+	json_object_set_new(detail, "standing", names_of_holds(r));
+	if (note(r, by, reason, detail, why) != 0) {
+		audit_holds_forget();
+		catch_up(r, &ignored);
+		return -1;
+	}
+	audit_holds_sum(&r->holds, digest);
+	audit_store_set_holds(r->store, digest);
+	return audit_holds_commit(why);
+}
 
 static int change_hold(struct retention *r, bool place, const json_t *request, const char *by, struct err *why)
 {
 	const char *name = json_string_value(json_object_get(request, "name"));
 	json_t *filter = json_object_get(request, "filter"), *detail;
-	char reason[AUDIT_TEXT_MAX];
+	char reason[AUDIT_TEXT_MAX], before[AUDIT_HOLDS_DIGEST_TEXT_MAX];
+	int rc;
 
 	if (name == NULL || (place && !json_is_object(filter)))
 		return err_set(why, "the request has no name of a hold, or no filter");
@@ -162,13 +216,15 @@ static int change_hold(struct retention *r, bool place, const json_t *request, c
 	if (r->fd >= 0 && !r->dry_run)
 		return err_set(why, "the audit is being pruned, and would not know of the change: order it again when that "
 				    "is done");
-	if (catch_up(r, why) != 0)
+	if (read_holds_to_change(r, place, why) != 0)
 		return -1;
-	if ((place ? audit_holds_place(&r->holds, name, filter, by, why) : audit_holds_release(&r->holds, name, why)) !=
-	    0)
-		return -1;
+	audit_holds_digest(&r->holds, before);
+	rc = place ? audit_holds_place(&r->holds, name, filter, by, why) : audit_holds_release(&r->holds, name, why);
+	if (rc != 0)
+		return rc < 0 ? -1 : 0;
 	snprintf(reason, sizeof reason, "hold %s: %s", place ? "placed" : "released", name);
-	detail = json_pack("{s:s, s:s}", "retention", place ? "hold-placed" : "hold-released", "name", name);
+	detail = json_pack("{s:s, s:s, s:s}", "retention", place ? "hold-placed" : "hold-released", "name", name,
+			   "before", before);
 	/* A filter has at most a few hundred bytes for each of its keys. */
 	if (place)
 		json_object_set(detail, "filter", filter);
@@ -179,11 +235,13 @@ static void ask_holds(struct retention *r, struct ipc *link, uint64_t id)
 {
 	struct err why;
 
-	if (catch_up(r, &why) != 0)
+	if (read_holds(r, &why) != 0)
 		refuse(link, id, why.text);
 	else
 		answer(link, id, json_pack("{s:b, s:O}", "ok", 1, "holds", r->holds.list));
 }
+
+static const struct timeval stuck_after = {.tv_sec = STUCK_S};
 
 /* ---- the child -----------------------------------------------------------------------------------------------------
  */
@@ -204,6 +262,19 @@ static int child_declare(const uint8_t *body, size_t len, void *arg, struct err 
 	return reply[0] == DECLARED ? 0 : err_set(why, "%s", reply + 1);
 }
 
+/* Now and then: whoever waits for us knows that we do not hang. */
+static void child_goes_on(void *arg)
+{
+	static const uint8_t message = CHILD_GOES_ON;
+	static int64_t last_us;
+	int64_t now_us = clock_mono_us();
+
+	if (now_us - last_us < PROGRESS_US)
+		return;
+	last_us = now_us;
+	send(*(const int *)arg, &message, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 static void run_child(int fd, struct audit_prune_order *order)
 {
 	struct audit_prune_counts counts;
@@ -211,6 +282,7 @@ static void run_child(int fd, struct audit_prune_order *order)
 	struct err why = {.text = ""};
 
 	order->declare = child_declare;
+	order->progress = child_goes_on;
 	order->arg = &fd;
 	*at++ = CHILD_ENDS;
 	*at++ = audit_prune(order, &counts, &why) == 0;
@@ -225,6 +297,8 @@ static void run_child(int fd, struct audit_prune_order *order)
 	_exit(send(fd, message, (size_t)(at - message) + len, MSG_NOSIGNAL) < 0);
 }
 
+static void settle(struct retention *r, uint32_t segments);
+
 static void on_reap(evutil_socket_t fd, short what, void *arg)
 {
 	struct retention *r = arg;
@@ -236,6 +310,9 @@ static void on_reap(evutil_socket_t fd, short what, void *arg)
 		return;
 	}
 	r->child = 0;
+	if (r->unsettled)
+		settle(r, SETTLE_SEGMENTS);
+	r->unsettled = false;
 	answer(r->link, r->id, r->result);
 	r->result = NULL;
 	r->link = NULL;
@@ -273,6 +350,8 @@ static void finish_prune(struct retention *r, bool good, const uint64_t n[COUNTS
 	if (!good)
 		json_object_set_new(counts, "error", json_string(error));
 	r->result = counts;
+	r->unsettled = !good && !r->dry_run;
+	event_del(&r->stuck);
 	event_del(&r->readable);
 	close(r->fd);
 	r->fd = -1;
@@ -288,12 +367,23 @@ static void take_declaration(struct retention *r, const uint8_t *body, size_t le
 	int n;
 
 	audit_store_status(r->store, &status);
-	if (!audit_prune_get(body, len, &p) || p.segment >= status.segment)
+	if (!audit_prune_get(body, len, &p) || p.segment > status.segment || (p.segment == status.segment && !p.withdrawn))
 		err_set(&why, "a declaration of what is not there");
 	else
 		audit_store_declare(r->store, body, len, &why);
 	n = snprintf(reply, sizeof reply, "%c%.500s", why.text[0] == '\0' ? DECLARED : NOT_DECLARED, why.text);
 	send(r->fd, reply, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* While it hangs, no hold could be placed.  One that a disk keeps from ending stays our child until it does. */
+static void on_stuck(evutil_socket_t fd, short what, void *arg)
+{
+	static const uint64_t none[COUNTS];
+	struct retention *r = arg;
+
+	(void)fd, (void)what;
+	kill(r->child, SIGKILL);
+	finish_prune(r, false, none, "the process that prunes told of no progress for too long, and was ended: prune again");
 }
 
 static void on_readable(evutil_socket_t fd, short what, void *arg)
@@ -305,6 +395,10 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 
 	(void)what;
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n >= 1)
+		event_add(&r->stuck, &stuck_after);
+	if (n == 1 && message[0] == CHILD_GOES_ON)
 		return;
 	if (n >= 2 && message[0] == CHILD_DECLARES) {
 		take_declaration(r, message + 1, (size_t)n - 1);
@@ -348,6 +442,22 @@ static const char *read_classes(const json_t *names, uint32_t *kinds, char *word
 	return NULL;
 }
 
+/* What a prune has declared and not done must not stand as if it had been: of this segment and the last, which is where
+ * one that was cut short has it.  The next prune looks at all of them. */
+static int declare_here(const uint8_t *body, size_t len, void *arg, struct err *why)
+{
+	return audit_store_declare(arg, body, len, why);
+}
+
+static void settle(struct retention *r, uint32_t segments)
+{
+	const struct audit_prune_order order = {.below = UINT32_MAX, .declare = declare_here, .arg = r->store};
+	struct err why;
+
+	if (audit_prune_settle(&order, segments, &why) != 0)
+		log_error("what a prune that was cut short had declared is not withdrawn: %s", why.text);
+}
+
 /* In the child nothing is left of us but memory, and the recorder's end is no descriptor of its own. */
 static int start_child(struct retention *r, struct audit_prune_order *order, struct err *why)
 {
@@ -366,6 +476,7 @@ static int start_child(struct retention *r, struct audit_prune_order *order, str
 	r->fd = ends[0];
 	event_assign(&r->readable, r->base, r->fd, EV_READ | EV_PERSIST, on_readable, r);
 	event_add(&r->readable, NULL);
+	event_add(&r->stuck, &stuck_after);
 	return 0;
 }
 
@@ -383,7 +494,7 @@ static int read_order(struct retention *r, const json_t *request, struct audit_p
 		return err_set(why, "%s", wrong);
 	if (keep_us < DAY_US || keep_us > KEEP_MAX_US)
 		return err_set(why, "at least a day is kept, and at most a hundred years");
-	if (catch_up(r, why) != 0)
+	if (read_holds(r, why) != 0)
 		return -1;
 	if (hold != NULL && !audit_holds_stands(&r->holds, hold))
 		return err_set(why, "the hold that this prune counts on does not stand: nothing was pruned");
@@ -412,9 +523,13 @@ static int start_prune(struct retention *r, struct ipc *link, uint64_t id, const
 	snprintf(reason, sizeof reason, "prune begun: rows %s", r->what);
 	snprintf(r->by, sizeof r->by, "%s", by);
 	if (!r->dry_run &&
-	    note(r, by, reason, json_pack("{s:s, s:o}", "retention", "prune-begun", "standing", names_of_holds(r)),
+	    note(r, by, reason, json_pack("{s:s, s:I, s:o}", "retention", "prune-begun", "before_us", (json_int_t)r->before_us,
+			   "standing", names_of_holds(r)),
 		 why) != 0)
 		return -1;
+	/* The child looks at those that are finished. */
+	if (!r->dry_run)
+		settle(r, SETTLE_SEGMENTS + r->unfinished);
 	if (start_child(r, &order, why) != 0)
 		return -1;
 	r->link = link;
@@ -474,7 +589,9 @@ struct retention *retention_new(struct event_base *base, struct audit_store *sto
 	r->store = store;
 	r->fd = -1;
 	evtimer_assign(&r->reap, base, on_reap, r);
-	if (catch_up(r, &why) != 0)
+	evtimer_assign(&r->stuck, base, on_stuck, r);
+	settle(r, SETTLE_SEGMENTS);
+	if (read_holds(r, &why) != 0)
 		log_error("the holds of the audit: %s", why.text);
 	return r;
 }
@@ -489,6 +606,7 @@ void retention_free(struct retention **rp)
 	/* Its child ends with us; whoever waits sees our link end. */
 	if (r->fd >= 0) {
 		event_del(&r->readable);
+		event_del(&r->stuck);
 		close(r->fd);
 	}
 	event_del(&r->reap);

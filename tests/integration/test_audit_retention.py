@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import os
 import shutil
+import signal
 
 from harness import admin, socks, wait
 
@@ -89,16 +90,22 @@ def test_prune_and_holds(gateway, echo):
     assert "released" in g.ctl("audit", "hold", "release", "case-7").out
     assert g.row(reason="hold released: case-7")["detail"]["standing"] == []
     again = json.loads(g.ctl("audit", "prune", "--keep", "3d", "--json").out)
-    assert again["rows"] == 6 and again["held"] == 0 and again["segments"] == 3
-    assert verify(g, key)["pruned_segments"] == 3
-    assert g.status()["audit"]["segments"] == 3
+    # The third day's has no row left, and goes once the one behind it has begun long enough ago, too.
+    assert again["rows"] == 6 and again["held"] == 0 and again["segments"] == 2
+    assert verify(g, key)["pruned_segments"] == 2
+    assert g.status()["audit"]["segments"] == 4
     # It is all the same for who comes next.
     g.restart()
     g.session("127.0.0.1", echo.port).close()
     g.stop()
-    assert verify(g, key)["pruned_segments"] == 3
+    assert verify(g, key)["pruned_segments"] == 2
     done = g.ctl("audit", "verify", "--key", key, "--dir", os.path.join(g.state, "audit"))
     assert SUMMARY in done.out and "rows are pruned, as the audit declares" in done.out
+    # Each order that is told of, with who gave it; and a report says that its sums lack what was pruned.
+    assert f"by uid {os.getuid()}: prune begun: rows of all classes" in done.out
+    g.ctl("audit", "report", "--key", key, "--dir", os.path.join(g.state, "audit"), "-o", g.path("report.html"))
+    with open(g.path("report.html"), encoding="utf-8") as f:
+        assert "rows were pruned by order" in f.read()
 
 
 def test_who_had_to_wait_and_a_hold_of_one_row(gateway, echo):
@@ -127,6 +134,21 @@ def test_who_had_to_wait_and_a_hold_of_one_row(gateway, echo):
     assert [r["id"] for r in g.rows() if r["time"] < done["before"]] == [ended["id"]]
 
 
+def children(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
+            return [int(p) for p in f.read().split()]
+    except OSError:
+        return []
+
+
+def stop(pid):
+    try:
+        os.kill(pid, signal.SIGSTOP)
+    except ProcessLookupError:
+        pass
+
+
 def test_a_recorder_that_is_killed_while_it_prunes(gateway, echo):
     g = gateway(clock=True, start=False)
     g.set_time("2026-11-01 10:00:00")
@@ -136,18 +158,25 @@ def test_a_recorder_that_is_killed_while_it_prunes(gateway, echo):
     plain(g)
     g.set_time("2026-11-08 18:00:00")
     g.ctl("audit", "hold", "place", "case-1", "--user", "bob", "--until", "2026-11-02")
+    cut_short = 0
     for keep in ("6d", "5d", "4d", "3d"):
         (recorder,) = g.pids("recorder")
         with concurrent.futures.ThreadPoolExecutor() as pool:
             ordered = pool.submit(g.ctl, "audit", "prune", "--keep", keep, check=False)
-            while not ordered.done() and not os.path.exists(os.path.join(g.state, "audit", "prune.new")):
-                pass
+            # Stopped, the process that prunes cannot be done before the recorder is killed.
+            pruning = []
+            while not ordered.done() and not pruning:
+                pruning = children(recorder)
+            for pid in pruning:
+                stop(pid)
             os.kill(recorder, 9)
             done = ordered.result()
             assert done.returncode == 0 or "recorder" in done.err, done.err
+            cut_short += done.returncode != 0
         wait.until(lambda old=recorder: g.pids("recorder") not in ([], [old]), "a recorder")
         g.session("127.0.0.1", echo.port).close()
         verify(g, key)
+    assert cut_short > 0
     done = json.loads(g.ctl("audit", "prune", "--keep", "3d", "--json").out)
     assert done["held"] == 6
     assert len([r for r in g.rows() if r["time"] < done["before"]]) == 6
@@ -167,20 +196,88 @@ def test_a_damaged_list_of_holds_prunes_nothing(gateway, echo):
     assert done.returncode == 1 and "holds.json" in done.err and len(g.rows()) == rows
 
 
-def test_holds_that_were_edited_are_found(gateway, echo):
+def write_holds(g, text):
+    with open(os.path.join(g.state, "audit", "holds.json"), "w", encoding="utf-8") as f:
+        f.write(text)
+
+
+def findings(g, key):
+    done = g.ctl("audit", "verify", "--key", key, "--dir", os.path.join(g.state, "audit"), check=False)
+    assert done.returncode == 1, done.out + done.err
+    return done.out
+
+
+def test_holds_that_were_edited_prune_nothing_and_are_found(gateway, echo):
+    """However the file is edited, removed or put back, and though the recorder starts again: only what it said itself counts."""
     g = gateway(clock=True, start=False)
     g.set_time("2026-11-01 10:00:00")
     g.start()
     key = take_key(g)
-    days(g, echo, 1, 3)
-    plain(g)
     g.ctl("audit", "hold", "place", "case-1", "--user", "bob")
+    with open(os.path.join(g.state, "audit", "holds.json"), encoding="utf-8") as f:
+        one = f.read()
+    days(g, echo, 1, 4)
+    plain(g)
     g.ctl("audit", "hold", "place", "case-2", "--user", "eve")
     g.ctl("audit", "hold", "release", "case-2")
-    g.ctl("audit", "prune", "--keep", "1d")
+    g.ctl("audit", "hold", "place", "case-3", "--user", "eve")
     verify(g, key)
-    with open(os.path.join(g.state, "audit", "holds.json"), "w", encoding="utf-8") as f:
-        json.dump({"holds": [], "told": True}, f)
+    with open(os.path.join(g.state, "audit", "holds.json"), encoding="utf-8") as f:
+        whole = f.read()
+    rows = len(g.rows(user="bob"))
+    for text in ('{"holds":[]}', '{"holds":[],"told":false}', '{"holds":[],"told":true}', one):
+        write_holds(g, text)
+        for again in (False, True):
+            if again:
+                g.restart()
+            done = g.ctl("audit", "prune", "--keep", "1d", check=False)
+            assert done.returncode == 1 and "not the holds that were recorded" in done.err, done.err
+            assert g.ctl("audit", "hold", "place", "case-4", "--user", "ann", check=False).returncode == 1
+            assert "holds.json does not say which holds were recorded" in findings(g, key)
+    assert len(g.rows(user="bob")) == rows
+    write_holds(g, whole)
+    verify(g, key)
     g.ctl("audit", "prune", "--keep", "1d")
-    done = g.ctl("audit", "verify", "--key", key, "--dir", os.path.join(g.state, "audit"), check=False)
-    assert done.returncode == 1 and "other holds than were recorded" in done.out.splitlines()[0], done.out
+    assert len(g.rows(user="bob")) == rows
+    verify(g, key)
+    # A file that is gone is begun anew by who places a hold, and that it was is found.
+    os.unlink(os.path.join(g.state, "audit", "holds.json"))
+    assert g.ctl("audit", "prune", "--keep", "1d", check=False).returncode == 1
+    g.ctl("audit", "hold", "place", "case-1", "--user", "bob")
+    assert "holds were changed that were others than were recorded before" in findings(g, key)
+
+
+def test_holds_whose_proof_is_gone_are_said_to_be(gateway, echo):
+    g = gateway(clock=True, start=False)
+    g.set_time("2026-11-01 10:00:00")
+    g.start()
+    key = take_key(g)
+    g.ctl("audit", "hold", "place", "case-1", "--user", "bob")
+    g.stop()
+    write_holds(g, '{"holds":[]}')
+    head = os.path.join(g.state, "audit", "chain.head")
+    os.truncate(head, 1024)
+    assert "chain.head does not prove which holds stand" in findings(g, key)
+    g.start()
+    assert [r for r in g.rows(event="admin") if r["reason"].startswith("holds are taken as they were found")]
+    assert "the recorder began with holds that nothing proved" in findings(g, key)
+
+
+def test_a_change_of_holds_that_was_cut_short(gateway, echo):
+    """Before the chain's head knows of it, it is undone and that is recorded; after, it is done."""
+    g = gateway(clock=True, start=False)
+    g.set_time("2026-11-01 10:00:00")
+    g.start()
+    key = take_key(g)
+    holds = os.path.join(g.state, "audit", "holds.json")
+    g.ctl("audit", "hold", "place", "case-1", "--user", "bob")
+    os.rename(holds, holds + ".new")
+    g.restart()
+    assert "case-1" in g.ctl("audit", "hold", "list").out
+    verify(g, key)
+    with open(holds + ".new", "w", encoding="utf-8") as f:
+        f.write('{"holds":[]}')
+    g.restart()
+    assert g.row(event="admin", reason="a change of the holds was cut short: they are as they were before")
+    assert "case-1" in g.ctl("audit", "hold", "list").out and not os.path.exists(holds + ".new")
+    verify(g, key)

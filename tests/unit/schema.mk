@@ -23,7 +23,7 @@ tests_unit_test_audit_prune_SOURCES = tests/unit/test_audit_prune.c tests/unit/s
 tests_unit_test_audit_prune_CPPFLAGS = $(SCHEMA_TEST_CPPFLAGS)
 tests_unit_test_audit_prune_LDADD = $(SCHEMA_TEST_LIBS)
 # A process that ends at any of these calls.
-tests_unit_test_audit_prune_LDFLAGS = -Wl,--wrap=rename,--wrap=unlink,--wrap=audit_store_declare
+tests_unit_test_audit_prune_LDFLAGS = -Wl,--wrap=rename,--wrap=unlink,--wrap=audit_store_declare,--wrap=clock_wall_us
 
 tests_unit_test_audit_power_SOURCES = tests/unit/test_audit_power.c tests/unit/disk.c tests/unit/disk.h tests/unit/scratch.c tests/unit/scratch.h
 tests_unit_test_audit_power_CPPFLAGS = $(SCHEMA_TEST_CPPFLAGS)

@@ -11,6 +11,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sodium.h>
 #include <sqlite3.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -39,6 +40,15 @@ static struct err why;
 
 static uint64_t sequence;
 
+/* The clock stands where the test puts it: what is recorded says when, and so does the entry that recorded it. */
+static int64_t now_us;
+
+int64_t __wrap_clock_wall_us(void);
+int64_t __wrap_clock_wall_us(void)
+{
+	return now_us;
+}
+
 static struct audit_store *must_open(void)
 {
 	struct audit_store *s = audit_store_open(TINY, &why);
@@ -53,6 +63,8 @@ static void add_day(struct audit_store *s, int day)
 {
 	static struct audit_event e;
 
+	/* The segment begins a little before. */
+	now_us = (100 + day) * DAY - 1000;
 	assert_int_equal(audit_store_begin(s, &why), 0);
 	for (int i = 0; i < 30; i++) {
 		memset(&e, 0, sizeof e);
@@ -74,6 +86,7 @@ static struct audit_store *make(void)
 	struct audit_store *s;
 
 	sequence = 0;
+	now_us = 99 * DAY;
 	s = must_open();
 	for (int day = 0; day < DAYS; day++)
 		add_day(s, day);
@@ -94,11 +107,27 @@ static int declare(const uint8_t *body, size_t len, void *arg, struct err *reaso
 	return audit_store_declare(arg, body, len, reason);
 }
 
+/* As the recorder tells of it. */
+static void tell(struct audit_store *s, const char *what, int64_t before_us)
+{
+	static struct audit_event e;
+
+	memset(&e, 0, sizeof e);
+	e.kind = AUDIT_ADMIN;
+	e.time_us = now_us;
+	snprintf(e.user, sizeof e.user, "uid 0");
+	snprintf(e.detail, sizeof e.detail, "{\"retention\":\"%s\",\"holds\":\"\",\"before_us\":%lld}", what,
+		 (long long)before_us);
+	if (audit_store_begin(s, &why) != 0 || audit_store_note(s, &e, &why) != 0 || audit_store_commit(s, &why) != 0)
+		fail_msg("%s", why.text);
+}
+
 static struct audit_prune_order order_of(struct audit_store *s, int day, uint32_t kinds)
 {
 	struct audit_store_status status;
 
 	audit_store_status(s, &status);
+	tell(s, "prune-begun", (100 + day) * DAY);
 	declared = 0;
 	declare_at_most = UINT32_MAX;
 	return (struct audit_prune_order){
@@ -209,13 +238,13 @@ static const char *last_segment(char name[AUDIT_SEGMENT_NAME_MAX], unsigned befo
 static void test_declarations_are_read_as_written(void **state)
 {
 	uint8_t body[AUDIT_PRUNE_BODY_MAX], bits[3] = {1, 2, 3};
-	struct audit_pruned p = {.segment = 70000, .first = 12345678901, .bits = bits, .nbytes = 3}, q;
+	struct audit_pruned p = {.segment = 70000, .before_us = 5, .first = 12345678901, .bits = bits, .nbytes = 3}, q;
 	size_t len = audit_prune_put(&p, body);
 
 	(void)state;
 	assert_true(audit_prune_get(body, len, &q));
 	assert_false(q.whole);
-	assert_int_equal(q.segment, 70000);
+	assert_true(q.segment == 70000 && q.before_us == 5);
 	assert_int_equal(q.first, 12345678901);
 	assert_int_equal(q.nbytes, 3);
 	assert_memory_equal(q.bits, bits, 3);
@@ -224,20 +253,27 @@ static void test_declarations_are_read_as_written(void **state)
 	assert_true(audit_prune_get(body, len, &q));
 	assert_true(q.whole && q.segment == 3 && q.entry == 77 && q.row == 88 && q.epoch == 99 && q.mac[0] == 5);
 	for (size_t n = 0; n < len; n++)
-		assert_false(n < 13 && audit_prune_get(body, n, &q));
+		assert_false(n < 21 && audit_prune_get(body, n, &q));
 	assert_false(audit_prune_get(body, len - 1, &q));
 	assert_false(audit_prune_get(body, len + 1, &q));
-	body[0] = 2;
+	body[0] = 5;
+	assert_false(audit_prune_get(body, len, &q));
+	p = (struct audit_pruned){.withdrawn = true, .segment = 3, .declaration = 77};
+	len = audit_prune_put(&p, body);
+	assert_true(audit_prune_get(body, len, &q));
+	assert_true(q.withdrawn && !q.whole && q.declaration == 77 && q.segment == 3);
+	assert_false(audit_prune_get(body, len + 1, &q));
+	body[0] = 1;
 	assert_false(audit_prune_get(body, len, &q));
 	memset(body, 0xff, sizeof body);
-	body[0] = 0;
+	body[0] = 2;
 	assert_false(audit_prune_get(body, 100, &q)); /* no row has such a number */
 }
 
 static void test_old_segments_are_removed(void **state)
 {
 	struct audit_store *s = make();
-	struct audit_filter all = {0};
+	struct audit_filter all = {.kinds = ALL_KINDS & ~OF(AUDIT_ADMIN)};
 	struct audit_prune_order order = order_of(s, 3, ALL_KINDS);
 	struct audit_store_status status;
 	unsigned before = ask(&all);
@@ -266,10 +302,11 @@ static void test_old_segments_are_removed(void **state)
 
 	assert_int_equal(v.pruned, 90);
 	assert_int_equal(v.pruned_segments, 4);
-	assert_int_equal(v.rows, before - 90);
+	assert_int_equal(v.orders, 1);
+	assert_int_equal(v.rows, before - 90 + v.orders);
 	assert_int_equal(ask(&all), before - 90);
 	audit_store_status(s, &status);
-	assert_int_equal(status.rows, before - 90);
+	assert_int_equal(status.rows, before - 90 + v.orders);
 	/* Again: nothing more. */
 	order = order_of(s, 3, ALL_KINDS);
 	assert_int_equal(prune(s, &order).rows, 0);
@@ -295,7 +332,7 @@ static void test_old_segments_are_removed(void **state)
 static void test_classes_and_what_stays(void **state)
 {
 	struct audit_store *s = make();
-	struct audit_filter denied = {.kinds = OF(AUDIT_DENIED)}, all = {0};
+	struct audit_filter denied = {.kinds = OF(AUDIT_DENIED)}, all = {.kinds = ALL_KINDS & ~OF(AUDIT_ADMIN)};
 	struct audit_prune_order order = order_of(s, 4, OF(AUDIT_DENIED));
 	struct stat st;
 
@@ -309,7 +346,7 @@ static void test_classes_and_what_stays(void **state)
 	struct audit_verified v = must_be_sound();
 
 	assert_int_equal(v.pruned, 40);
-	assert_int_equal(v.rows, 30 * DAYS - 40);
+	assert_int_equal(v.rows, 30 * DAYS - 40 + v.orders);
 	assert_int_equal(stat("audit-00000002.db", &st), 0);
 	assert_int_equal(st.st_mode & 07777, 0600);
 	assert_false(audit_segment_has_log("audit-00000002.db"));
@@ -382,7 +419,7 @@ static void test_forged_declarations_are_found(void **state)
 	struct audit_store *s = make();
 	struct audit_prune_order order = order_of(s, 2, OF(AUDIT_DENIED));
 	uint8_t body[AUDIT_PRUNE_BODY_MAX], bits[1] = {0xff};
-	const struct audit_pruned p = {.segment = 5, .first = 91, .bits = bits, .nbytes = 1};
+	const struct audit_pruned p = {.segment = 5, .before_us = 200 * DAY, .first = 91, .bits = bits, .nbytes = 1};
 	size_t len = audit_prune_put(&p, body);
 	char text[400], hex[64], name[AUDIT_SEGMENT_NAME_MAX];
 
@@ -443,6 +480,170 @@ static void test_what_is_damaged_stays(void **state)
 	audit_store_close(&s);
 }
 
+/* Who has no key cannot have a prune do what he may not: a row that is not old was recorded by an entry that is not. */
+static void test_a_time_that_was_changed_is_found(void **state)
+{
+	struct audit_store *s = make();
+	struct audit_filter ann = {.user = "ann"};
+	struct audit_prune_order order;
+
+	(void)state;
+	sql("audit-00000008.db", "UPDATE event SET time = 1 WHERE user = 'ann'");
+	order = order_of(s, 2, ALL_KINDS);
+	prune(s, &order);
+	assert_int_equal(ask(&ann), 15 * (DAYS - 2));
+	must_find("was changed");
+	/* Nor by changing the entry as well: it stays, and is not what was recorded. */
+	sql("audit-00000008.db", "UPDATE chain SET time = 1 WHERE kind = 0");
+	order = order_of(s, 2, ALL_KINDS);
+	prune(s, &order);
+	assert_int_equal(ask(&ann), 15 * (DAYS - 3));
+	must_find("is not authentic");
+	audit_store_close(&s);
+}
+
+/* The whole of a segment of today, with its entries made old: the next one begins too late. */
+static void test_a_segment_that_was_made_old_is_found(void **state)
+{
+	struct audit_store *s = make();
+	struct audit_prune_order order;
+	struct audit_prune_counts counts;
+
+	(void)state;
+	for (int i = 1; i < DAYS; i++) {
+		char name[AUDIT_SEGMENT_NAME_MAX];
+
+		sql(audit_segment_name((uint32_t)i, name), "UPDATE event SET time = 1; UPDATE chain SET time = 1");
+	}
+	order = order_of(s, 2, ALL_KINDS);
+	counts = prune(s, &order);
+	assert_true(counts.segments >= 3);
+	verify_with(NULL, 0);
+	assert_true(found.n > 0);
+	audit_store_close(&s);
+}
+
+/* Today's key forges what is recorded today, but no declaration without an order, or of what no order reaches. */
+static void test_declarations_without_an_order_are_found(void **state)
+{
+	struct audit_store *s = make();
+	struct audit_prune_order order = order_of(s, 3, OF(AUDIT_DENIED));
+
+	(void)state;
+	prune(s, &order);
+	assert_int_equal(must_be_sound().orders, 1);
+	order.before_us = (100 + 4) * DAY;
+	prune(s, &order);
+	must_find("no row tells of the order");
+	audit_store_close(&s);
+}
+
+static void test_declarations_of_what_is_young_are_found(void **state)
+{
+	struct audit_store *s = make();
+	struct audit_prune_order order = order_of(s, 4000, ALL_KINDS);
+
+	(void)state;
+	prune(s, &order);
+	must_find("no order reaches that far");
+	audit_store_close(&s);
+}
+
+static void on_pruned(const char *text, void *arg)
+{
+	(void)text;
+	++*(unsigned *)arg;
+}
+
+static void test_orders_are_told(void **state)
+{
+	struct audit_store *s = make();
+	struct audit_prune_order order = order_of(s, 2, ALL_KINDS);
+	unsigned told = 0;
+	struct audit_keys keys;
+	struct audit_verify_options o = {.keys = &keys, .finding = on_finding, .pruned = on_pruned, .arg = &told};
+	struct audit_verified v;
+
+	(void)state;
+	prune(s, &order);
+	assert_int_equal(audit_first_key_read("first.key", o.store, &keys, &why), 0);
+	assert_int_equal(audit_verify(&o, &v, &why), 0);
+	assert_int_equal(told, 1);
+	audit_store_close(&s);
+}
+
+static void put(const char *path, const void *data, size_t len)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+	assert_int_equal(write(fd, data, len), len);
+	close(fd);
+}
+
+/* The key file says that nothing was put back: without it, or with one that was made up, nothing does. */
+static void test_a_key_file_that_is_gone_or_made_up_is_found(void **state)
+{
+	struct audit_store *s = make();
+	uint8_t slot[4096 + 128], check[AUDIT_DIGEST_BYTES];
+	int fd;
+
+	(void)state;
+	audit_store_close(&s);
+	must_be_sound();
+	fd = open("chain.key", O_RDONLY);
+	assert_int_equal(read(fd, slot, 128), 128);
+	close(fd);
+	memset(slot + 128, 0, sizeof slot - 128);
+	slot[8 + AUDIT_ID_BYTES + 8]++;
+	crypto_generichash(check, sizeof check, slot, 64, NULL, 0);
+	memcpy(slot + 64, check, sizeof check);
+	put("chain.key", slot, sizeof slot);
+	must_find("holds another key");
+	unlink("chain.key");
+	must_find("chain.key is missing");
+}
+
+/* An epoch that is far ahead is not believed; and it does not take for ever. */
+static void test_epochs_that_were_changed(void **state)
+{
+	struct audit_store *s = make();
+
+	(void)state;
+	audit_store_close(&s);
+	for (int i = 2; i < DAYS; i++) {
+		char name[AUDIT_SEGMENT_NAME_MAX];
+
+		sql(audit_segment_name((uint32_t)i, name), "UPDATE chain SET epoch = epoch + 1000000 * (id + 1)");
+	}
+	must_find("epoch");
+	assert_true(found.n >= DAYS - 2);
+}
+
+/* The chain whose key was lost has no end: what is before the new one can be pruned all the same. */
+static void test_what_is_before_a_new_chain(void **state)
+{
+	struct audit_store *s = make();
+	struct audit_filter all = {.kinds = ALL_KINDS & ~OF(AUDIT_ADMIN)};
+	struct audit_prune_order order;
+
+	(void)state;
+	audit_store_close(&s);
+	assert_int_equal(unlink("chain.key"), 0);
+	put("begin-new-chain", "", 0);
+	s = must_open();
+	for (int day = DAYS; day < DAYS + 4; day++)
+		add_day(s, day);
+	audit_store_close(&s);
+	s = must_open(); /* all but the last are finished */
+	order = order_of(s, DAYS + 1, ALL_KINDS);
+	prune(s, &order);
+	assert_int_equal(ask(&all), 3 * 30);
+	/* The new key alone verifies what is left. */
+	must_be_sound();
+	audit_store_close(&s);
+	must_be_sound();
+}
+
 /* ---- cut short
  * -------------------------------------------------------------------------------------------------------- */
 
@@ -463,13 +664,66 @@ static void test_cut_short_between_declarations(void **state)
 		must_be_sound();
 	}
 	struct audit_prune_order order = order_of(s, 5, ALL_KINDS);
-	struct audit_filter all = {0};
+	struct audit_filter all = {.kinds = ALL_KINDS & ~OF(AUDIT_ADMIN)};
 
 	order.holds = &hold;
 	order.nholds = 1;
 	prune(s, &order);
 	assert_int_equal(ask(&all), 15 + 30 * (DAYS - 5));
 	assert_int_equal(must_be_sound().pruned, 135);
+	audit_store_close(&s);
+}
+
+static int declare_once(const uint8_t *body, size_t len, void *arg, struct err *reason)
+{
+	assert_int_equal(audit_store_declare(arg, body, len, reason), 0);
+	return declared++ == 0 ? err_set(reason, "killed here") : 0;
+}
+
+/* What was declared and not done is no licence for later: neither for rows nor for segments. */
+static void test_what_was_not_done_is_withdrawn(void **state)
+{
+	struct audit_store *s = make();
+	struct audit_filter hold = {.user = "ann"}, ann = {.user = "ann"};
+	struct audit_prune_order order = order_of(s, 4, OF(AUDIT_OPEN));
+	struct audit_prune_counts counts;
+
+	(void)state;
+	order.declare = declare_once;
+	assert_int_equal(audit_prune(&order, &counts, &why), -1);
+	order = order_of(s, 4, ALL_KINDS);
+	order.holds = &hold;
+	order.nholds = 1;
+	prune(s, &order);
+	assert_int_equal(ask(&ann), 15 * DAYS);
+	must_be_sound();
+	sql("audit-00000002.db", "DELETE FROM event WHERE user = 'ann' AND kind = 0");
+	must_find("segment 2: 5 rows of entry");
+	audit_store_close(&s);
+}
+
+static void test_a_segment_that_was_not_removed_is_withdrawn(void **state)
+{
+	struct audit_store *s = make();
+	struct audit_prune_order order = order_of(s, 4, ALL_KINDS);
+	struct audit_prune_counts counts;
+
+	(void)state;
+	order.declare = declare_once;
+	assert_int_equal(audit_prune(&order, &counts, &why), -1);
+	order.declare = declare;
+	declared = 0;
+	assert_int_equal(audit_prune_settle(&order, UINT32_MAX, &why), 0);
+	assert_int_equal(declared, 0); /* it stands in the last segment, which is none of the order's */
+	order.below = UINT32_MAX;
+	assert_int_equal(audit_prune_settle(&order, UINT32_MAX, &why), 0);
+	assert_int_equal(declared, 1);
+	/* Once is enough. */
+	assert_int_equal(audit_prune_settle(&order, UINT32_MAX, &why), 0);
+	assert_int_equal(declared, 1);
+	must_be_sound();
+	assert_int_equal(unlink("audit-00000001.db"), 0);
+	must_find("segments before it are missing");
 	audit_store_close(&s);
 }
 
@@ -540,7 +794,7 @@ static int prune_and_end_at(int call)
 static void test_killed_at_any_moment(void **state)
 {
 	struct audit_store *s = make();
-	struct audit_filter all = {0};
+	struct audit_filter all = {.kinds = ALL_KINDS & ~OF(AUDIT_ADMIN)};
 	int call = 1;
 
 	(void)state;
@@ -566,37 +820,48 @@ static void test_the_file_of_holds(void **state)
 	json_t *ann = json_pack("{s:s}", "user", "ann"), *bob = json_pack("{s:s}", "user", "bob");
 	json_t *bad = json_pack("{s:i}", "limit", 3);
 	char none[AUDIT_HOLDS_DIGEST_TEXT_MAX], one[AUDIT_HOLDS_DIGEST_TEXT_MAX], now[AUDIT_HOLDS_DIGEST_TEXT_MAX];
+	uint8_t sum[AUDIT_HOLDS_DIGEST_BYTES];
 	struct stat st;
 
 	(void)state;
 	assert_int_equal(audit_holds_read(&h, &why), 0);
-	assert_true(h.n == 0 && h.told);
+	assert_true(h.n == 0 && !audit_holds_has_file());
 	audit_holds_digest(&h, none);
 	assert_int_equal(audit_holds_place(&h, "case-1", ann, "uid 0", &why), 0);
-	assert_true(h.n == 1 && !h.told);
+	assert_int_equal(h.n, 1);
 	assert_string_equal(h.filters[0].user, "ann");
-	assert_int_equal(audit_holds_set_told(&h, &why), 0);
+	/* Beside the file, until it takes its place; or not. */
+	assert_true(audit_holds_prepared(sum) && !audit_holds_has_file());
+	audit_holds_forget();
+	assert_false(audit_holds_prepared(sum));
+	assert_int_equal(audit_holds_read(&h, &why), 0);
+	assert_int_equal(h.n, 0);
+	assert_int_equal(audit_holds_place(&h, "case-1", ann, "uid 0", &why), 0);
+	assert_int_equal(audit_holds_commit(&why), 0);
+	assert_true(audit_holds_has_file() && !audit_holds_prepared(sum));
 	audit_holds_digest(&h, one);
 	assert_string_not_equal(none, one);
 	/* The same again is fine, and changes nothing; another one of this name is not. */
-	assert_int_equal(audit_holds_place(&h, "case-1", ann, "uid 7", &why), 0);
+	assert_int_equal(audit_holds_place(&h, "case-1", ann, "uid 7", &why), 1);
 	assert_string_equal(audit_holds_digest(&h, now), one);
 	assert_int_equal(audit_holds_place(&h, "case-1", bob, "uid 0", &why), -1);
 	assert_int_equal(audit_holds_place(&h, "case 2", bob, "uid 0", &why), -1);
 	assert_int_equal(audit_holds_place(&h, "", bob, "uid 0", &why), -1);
 	assert_int_equal(audit_holds_place(&h, "case-2", bad, "uid 0", &why), -1);
 	assert_int_equal(audit_holds_place(&h, "case-2", bob, "uid 0", &why), 0);
+	assert_int_equal(audit_holds_commit(&why), 0);
 	assert_int_equal(audit_holds_read(&h, &why), 0);
-	assert_true(h.n == 2 && !h.told && audit_holds_stands(&h, "case-2"));
+	assert_true(h.n == 2 && audit_holds_stands(&h, "case-2"));
 	assert_int_equal(stat("holds.json", &st), 0);
 	assert_int_equal(st.st_mode & 07777, 0600);
 	assert_int_equal(audit_holds_release(&h, "case-3", &why), -1);
 	assert_int_equal(audit_holds_release(&h, "case-1", &why), 0);
+	assert_int_equal(audit_holds_commit(&why), 0);
 	assert_true(h.n == 1 && !audit_holds_stands(&h, "case-1"));
 	/* What cannot be understood is not taken as none. */
 	int fd = open("holds.json", O_WRONLY | O_TRUNC);
 
-	assert_int_equal(write(fd, "{\"holds\":[{}],\"told\":true}", 26), 26);
+	assert_int_equal(write(fd, "{\"holds\":[{}]}", 14), 14);
 	close(fd);
 	assert_int_equal(audit_holds_read(&h, &why), -1);
 	assert_int_equal(truncate("holds.json", 0), 0);
@@ -618,6 +883,21 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_forged_declarations_are_found, scratch_enter, scratch_leave),
 		cmocka_unit_test_setup_teardown(test_anchors_of_what_was_pruned, scratch_enter, scratch_leave),
 		cmocka_unit_test_setup_teardown(test_what_is_damaged_stays, scratch_enter, scratch_leave),
+		cmocka_unit_test_setup_teardown(test_a_time_that_was_changed_is_found, scratch_enter, scratch_leave),
+		cmocka_unit_test_setup_teardown(test_a_segment_that_was_made_old_is_found, scratch_enter,
+						scratch_leave),
+		cmocka_unit_test_setup_teardown(test_declarations_without_an_order_are_found, scratch_enter,
+						scratch_leave),
+		cmocka_unit_test_setup_teardown(test_declarations_of_what_is_young_are_found, scratch_enter,
+						scratch_leave),
+		cmocka_unit_test_setup_teardown(test_orders_are_told, scratch_enter, scratch_leave),
+		cmocka_unit_test_setup_teardown(test_a_key_file_that_is_gone_or_made_up_is_found, scratch_enter,
+						scratch_leave),
+		cmocka_unit_test_setup_teardown(test_epochs_that_were_changed, scratch_enter, scratch_leave),
+		cmocka_unit_test_setup_teardown(test_what_is_before_a_new_chain, scratch_enter, scratch_leave),
+		cmocka_unit_test_setup_teardown(test_what_was_not_done_is_withdrawn, scratch_enter, scratch_leave),
+		cmocka_unit_test_setup_teardown(test_a_segment_that_was_not_removed_is_withdrawn, scratch_enter,
+						scratch_leave),
 		cmocka_unit_test_setup_teardown(test_cut_short_between_declarations, scratch_enter, scratch_leave),
 		cmocka_unit_test_setup_teardown(test_killed_at_any_moment, scratch_enter, scratch_leave),
 		cmocka_unit_test_setup_teardown(test_the_file_of_holds, scratch_enter, scratch_leave),
