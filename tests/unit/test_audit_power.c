@@ -34,15 +34,8 @@
 #define ROWS 3
 #define EVENTS_FEW 81
 #define EVENTS_MANY 1000
-/* Of a long run, so many moments are chosen by chance, unless all are asked for.  With sanitizers a run takes twenty times as long: a
- * few look at memory, the plain build at the disk. */
-#ifdef __SANITIZE_ADDRESS__
-#define SAMPLES 4
-#define STEP 21
-#else
+/* Of a long run, so many moments are chosen by chance, unless all are asked for. */
 #define SAMPLES 40
-#define STEP 7
-#endif
 
 static struct err why;
 static uint64_t acknowledged;
@@ -180,7 +173,7 @@ static unsigned long run(unsigned long fail_at, bool lose_power)
 static void run_of(uint64_t events, bool lose_power)
 {
 	const char *text = getenv("AUDIT_POWER_STEP");
-	unsigned long step = text == NULL ? STEP : strtoul(text, NULL, 10), ops, runs = 0;
+	unsigned long step = text == NULL ? 7 : strtoul(text, NULL, 10), ops, runs = 0;
 
 	commits = (events - 3 * ROWS + 2 * ROWS - 1) / (2 * ROWS);
 	ops = run(0, false);
