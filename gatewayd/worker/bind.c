@@ -203,8 +203,7 @@ static void on_peer(evutil_socket_t listen_fd, short what, void *arg)
 	peer_arrived(s, fd, &peer);
 }
 
-/* The client waits, or speaks early, or finishes, or leaves by a reset.  Who has finished sending may still receive: as with a
- * CONNECT, the end waits in the kernel for the relay, which passes it on in its place. */
+/* The client waits, or speaks early, or leaves. */
 static void on_client(evutil_socket_t fd, short what, void *arg)
 {
 	struct session *s = arg;
@@ -213,11 +212,11 @@ static void on_client(evutil_socket_t fd, short what, void *arg)
 	ssize_t n = room == 0 ? 0 : recv(fd, setup->in + setup->in_len, room, 0);
 
 	(void)what;
-	if (room == 0 || n == 0)
+	if (room == 0)
 		event_del(&s->client_read); /* the rest waits in the kernel */
 	else if (n > 0)
 		setup->in_len += (size_t)n;
-	else if (errno != EAGAIN && errno != EINTR)
+	else if (n == 0 || (errno != EAGAIN && errno != EINTR))
 		session_end(s, "client left before its peer came", false);
 }
 
