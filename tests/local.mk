@@ -29,6 +29,11 @@ check-long: check-programs
 	GATEWAYD_TEST_FULL=1 $(srcdir)/tests/run-integration.sh $(srcdir) . -n 0 -s test_silent_clients.py test_sessions.py test_hostile_control.py test_throttle.py \
 		test_top_tmux.py
 
+# What ./bootstrap check leaves out with sanitizers: make -C build-san check-long-sanitized.
+.PHONY: check-long-sanitized
+check-long-sanitized: check-programs
+	$(srcdir)/tests/run-integration.sh $(srcdir) . -m long
+
 lint:
 	@$(srcdir)/packaging/lint/lint.sh $(srcdir)
 

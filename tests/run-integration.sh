@@ -8,4 +8,4 @@ export GATEWAYD_BUILD PYTHONDONTWRITEBYTECODE=1
 # The gateway and its thousand clients share these; each process asks for no more than it may have.
 ulimit -S -n "$(ulimit -H -n)"
 cd "$source_dir/tests/integration"
-exec /usr/bin/python3 -m pytest -p no:cacheprovider -q -n "${GATEWAYD_TEST_JOBS:-2}" "$@"
+exec /usr/bin/python3 -m pytest -p no:cacheprovider -q -n "${GATEWAYD_TEST_JOBS:-3}" "$@"

@@ -9,6 +9,8 @@ import pytest
 
 from harness import dns, geo, processes, servers, socks, wait
 
+pytestmark = pytest.mark.long
+
 POLICY = """\
 rule bad  deny  to asn AS64500
 rule good allow to asn 64501 to cidr 127.0.0.0/8

@@ -11,7 +11,7 @@ import pytest
 from harness import ports, wait
 from harness.gateway import BUILD, ROOT
 
-pytestmark = pytest.mark.skipif(os.path.realpath(BUILD) != os.path.join(ROOT, "build"), reason="bootstrap builds in build/ of the checkout")
+pytestmark = [pytest.mark.skipif(os.path.realpath(BUILD) != os.path.join(ROOT, "build"), reason="bootstrap builds in build/ of the checkout"), pytest.mark.long]
 
 
 class Checkout:

@@ -11,6 +11,8 @@ from harness import wait
 from harness.gateway import BUILD, ROOT, sanitized
 from harness.terminal import Terminal
 
+pytestmark = pytest.mark.long
+
 COMPLETIONS = os.path.join(ROOT, "packaging", "completions")
 CTL = os.path.join(BUILD, "admin", "gatewayctl")
 

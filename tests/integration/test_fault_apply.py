@@ -10,6 +10,8 @@ import pytest
 from harness import processes, servers, socks, wait
 from harness.gateway import BUILD, sanitized
 
+pytestmark = pytest.mark.long
+
 NAMES = 3000 if sanitized() else 20000
 
 

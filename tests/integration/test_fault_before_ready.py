@@ -7,6 +7,8 @@ import pytest
 
 from harness import processes, wait
 
+pytestmark = pytest.mark.long
+
 
 def others(g):
     """Pids of everybody but worker 0; what has just been forked, and shows no role yet, is worker 0."""

@@ -10,7 +10,7 @@ import pytest
 
 from harness import processes, socks, wait
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.long]
 
 
 @contextlib.contextmanager

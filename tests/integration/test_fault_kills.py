@@ -12,6 +12,8 @@ import pytest
 
 from harness import processes, servers, socks, wait
 
+pytestmark = pytest.mark.long
+
 KILLS = int(os.environ.get("AUDIT_KILLS", "50"))
 ROUNDS = int(os.environ.get("AUDIT_KILL_ROUNDS", "1"))
 SEED = int(os.environ.get("AUDIT_SEED", "20261126"))

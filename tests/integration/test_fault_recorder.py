@@ -11,6 +11,8 @@ import pytest
 from harness import socks, wait
 from harness.gateway import sanitized
 
+pytestmark = pytest.mark.long
+
 # Files in the recorder's own directory say what is to go wrong.
 SHIM = """
 #define _GNU_SOURCE

@@ -12,7 +12,7 @@ import pytest
 from harness import processes, servers, socks, wait
 from harness.gateway import sanitized
 
-pytestmark = pytest.mark.load
+pytestmark = [pytest.mark.load, pytest.mark.long]
 
 CURLS = 1000
 

@@ -13,6 +13,8 @@ import pytest
 from harness import audits, browser
 from harness.gateway import sanitized
 
+pytestmark = pytest.mark.long
+
 POLICY = """\
 tz "Europe/Berlin"
 rule contractor allow group staff to domain .github.example until {soon} owner "m.okafor" ticket "SEC-1042" comment "<b>hosts & more</b>"

@@ -10,7 +10,7 @@ import pytest
 from harness import load, processes, wait
 from harness.gateway import sanitized
 
-pytestmark = [pytest.mark.load, pytest.mark.root]
+pytestmark = [pytest.mark.load, pytest.mark.root, pytest.mark.long]
 
 FULL = os.environ.get("GATEWAYD_TEST_FULL") == "1"
 SILENT, RATE, DEADLINE_MS = (2000, 1000, 30000) if FULL else (500, 200, 4000)

@@ -10,6 +10,8 @@ from harness import wait
 from harness.gateway import BUILD
 from harness.starts import refused
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def unstarted(gateway):

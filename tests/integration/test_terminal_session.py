@@ -9,6 +9,8 @@ import pytest
 
 from harness import socks
 
+pytestmark = pytest.mark.long
+
 DOCUMENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "doc", "SESSION.md")
 HEAD = """# A policy, from nothing to a rollback
 

@@ -1,6 +1,10 @@
 """Each stage has its deadline."""
 
+import pytest
+
 from harness import servers, socks
+
+pytestmark = pytest.mark.long
 
 
 def test_silent_handshake_is_closed(gateway):

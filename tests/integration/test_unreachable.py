@@ -8,7 +8,7 @@ import pytest
 from harness import netns, ports, servers, socks, wait
 from harness.gateway import Gateway
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.long]
 
 POLICY = """\
 rule everywhere allow to cidr 198.18.0.0/15 192.0.2.0/24 198.51.100.0/24 203.0.113.0/24 2001:db8::/32

@@ -83,6 +83,8 @@ class Gateway:
                 f.write(struct.pack("=q", 0))
             os.chmod(self.clock_file, 0o644)
         self._options = self._defaults()
+        if "pam_processes" not in options:
+            options.setdefault("pam_processes_min", 2)  # the pool grows when a test needs it to; each costs its start and its end
         self._listener = {"methods": ["password"], "pam-service": "gatewayd", "clients": ["127.0.0.0/8", "::1/128"]}
         self.configure(**options)
         if as_user:
