@@ -154,7 +154,8 @@ def test_countries_that_change(gateway, server):
         g.reload()
         assert goes.receive(1) == b""
         stays.echo(b"still here")
-    assert g.wait_rows(1, event="ended")[0]["rule"] == "default"
+    # Two workers may have held them: their rows come in either order.
+    assert sorted(r["rule"] for r in g.wait_rows(2, event="ended")) == ["default", "german"]
 
 
 @pytest.mark.parametrize("policy", [
@@ -613,6 +614,7 @@ def test_what_is_over_serves_nobody_after_a_start(gateway):
     assert not any("found" in r["reason"] for r in g.rows(event="policy", revision=2))
 
 
+@pytest.mark.long  # with sanitizers the trial may be over before the other change has been read
 def test_a_trial_ends_in_time_whatever_is_under_way(gateway):
     """Somebody else's change, whose compiler hangs."""
     g = gateway(workers=1, compile_timeout=600000)
