@@ -115,6 +115,11 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 		confirm_look(c);
 		return;
 	}
+	/* A timer counts from when its turn of the event loop began, which may have been a while before it was armed: it comes early. */
+	if (clock_mono_us() < c->confirm.ends_us) {
+		arm(c, c->confirm.ends_us - clock_mono_us());
+		return;
+	}
 	/* Nobody's change puts the end off.  What is being stored was ordered in time, and its end looks again. */
 	if (confirm_is_over(c))
 		policy_give_way(c);
