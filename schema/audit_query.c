@@ -664,7 +664,7 @@ static int scan(struct audit_query *q, uint64_t max_rows, int64_t max_us, audit_
 		if (seen == 0)
 			deadline_us = clock_mono_us() + max_us;
 		c->row = false; /* it has been looked at */
-		if (row_matches(&q->filter, c->select) && audit_row_read(c->select, &q->event)) {
+		if (audit_filter_matches(&q->filter, c->select) && audit_row_read(c->select, &q->event)) {
 			q->rows++;
 			given++;
 			bool go_on = row((uint64_t)c->id, &q->event, arg);

@@ -23,6 +23,8 @@ def test_every_kind_of_load_in_short(tmp_path):
     assert done.returncode == 0, done.stderr.decode()
     with open(tmp_path / "bench.json", encoding="utf-8") as f:
         tables = json.load(f)
-    for key in ("setup", "setup-name", "requests", "bulk-1-down", "bulk-16-both", "udp", "idle"):
+    # So few idle sessions may take less memory than what a process happens to free meanwhile.
+    assert {"gatewayd", "gatewayd, none, relaxed"} <= tables["idle"]["median"].keys()
+    for key in ("setup", "setup-name", "requests", "bulk-1-down", "bulk-16-both", "udp"):
         assert tables[key]["median"]["gatewayd"] > 0 and tables[key]["median"]["gatewayd, none, relaxed"] > 0, (key, done.stderr.decode())
     assert "| gatewayd |" in done.stdout.decode()

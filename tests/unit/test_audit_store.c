@@ -520,6 +520,22 @@ static void test_users_clients_kinds(void **state)
 	audit_store_close(&s);
 }
 
+/* What walks along ids is filtered no less. */
+static void test_everything_holds_after_a_row(void **state)
+{
+	struct audit_store *s = must_open();
+
+	(void)state;
+	fill(s);
+	expect(s, (struct audit_filter){.after = 1, .until_us = 4000}, "www.example.test evilexample.test");
+	expect(s, (struct audit_filter){.after = 1, .since_us = 4000, .until_us = 5001}, "test ");
+	expect(s, (struct audit_filter){.id = 3, .until_us = 3000}, "");
+	expect(s, (struct audit_filter){.id = 3, .since_us = 3000}, "evilexample.test");
+	expect(s, (struct audit_filter){.after = 1, .session = 0xf000000000000000 + 3000}, "evilexample.test");
+	expect(s, (struct audit_filter){.after = 3, .session = 0xf000000000000000 + 3000}, "");
+	audit_store_close(&s);
+}
+
 static void test_times_sessions_limits(void **state)
 {
 	struct audit_store *s = must_open();
@@ -750,6 +766,7 @@ int main(void)
 		TEST(test_destinations),
 		TEST(test_destinations_refused),
 		TEST(test_users_clients_kinds),
+		TEST(test_everything_holds_after_a_row),
 		TEST(test_times_sessions_limits),
 		TEST(test_one_user_of_many),
 		TEST(test_pages),
