@@ -68,7 +68,7 @@ def test_standard_input_and_its_lists(gateway, echo):
     text = 'set c cidr file "closed"\nrule c deny to cidr @c\n' + BASE
     done = subprocess.run(
         [os.path.join(BUILD, "admin", "gatewayctl"), "--socket", g.socket, "policy", "apply", "-"], input=text.encode(), cwd=g.path("here"),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=wait.seconds(60),
     )
     assert done.returncode == 0, done.stdout
     assert code(g, echo, "127.0.0.3") == socks.NOT_ALLOWED
@@ -193,7 +193,7 @@ def test_only_one_of_many_is_the_fastest(gateway):
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for f in files
     ]
-    said = [(p.communicate(timeout=60), p.returncode) for p in running]
+    said = [(p.communicate(timeout=wait.seconds(60)), p.returncode) for p in running]
     assert sorted(code_ for _, code_ in said) == [0] + [1] * 5, said
     assert all(b"under way" in err or b"not 1" in err for (_, err), code_ in said if code_ == 1), said
     winner = [i for i, (_, code_) in enumerate(said) if code_ == 0][0]
@@ -215,7 +215,7 @@ def test_who_may(gateway, tmp_path):
 
     def as_group(group, *arguments):
         done = subprocess.run(["setpriv", "--reuid=daemon", f"--regid={group}", "--clear-groups", str(tmp_path / "gatewayctl"), "--socket", g.socket,
-                               *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+                               *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=wait.seconds(60))
         return done.returncode, done.stdout.decode()
 
     for arguments in (["policy", "apply", file], ["policy", "rollback", "1"], ["policy", "show"], ["policy", "log"], ["policy", "export"]):

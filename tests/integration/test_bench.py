@@ -7,18 +7,18 @@ import sys
 
 import pytest
 
-from harness import netns
+from harness import netns, wait
 from harness.gateway import BUILD, ROOT, sanitized
 
 pytestmark = pytest.mark.skipif(not netns.usable() or sanitized(), reason="needs a network namespace; sanitizers measure nothing")
 
 
 def test_every_kind_of_load_in_short(tmp_path):
-    subprocess.run(["make", "-s", "-C", BUILD, "tests/bench/load", "tests/bench/relay"], check=True, timeout=120)
+    subprocess.run(["make", "-s", "-C", BUILD, "tests/bench/load", "tests/bench/relay"], check=True, timeout=wait.seconds(120))
     done = subprocess.run(
         [sys.executable, os.path.join(ROOT, "tests", "bench", "bench.py"), "--ours", "--rounds", "1", "--seconds", "0.05", "--idle", "20",
          "--figures", "setup,requests,bulk,udp,idle", "--output", str(tmp_path)],
-        env={**os.environ, "GATEWAYD_BUILD": BUILD}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=170,
+        env={**os.environ, "GATEWAYD_BUILD": BUILD}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=wait.seconds(170),
     )
     assert done.returncode == 0, done.stderr.decode()
     with open(tmp_path / "bench.json", encoding="utf-8") as f:

@@ -51,7 +51,7 @@ class Checkout:
     def stop(self):
         """What Ctrl-C does: SIGINT to the whole process group."""
         os.killpg(self.process.pid, signal.SIGINT)
-        return self.process.wait(30)
+        return self.process.wait(wait.seconds(40))
 
 
 @pytest.fixture
@@ -73,16 +73,16 @@ def test_run_and_run_again(checkout):
     status = re.search(r"^\s+status:\s+(.*)$", text, re.M)[1]
     audit = re.search(r"^\s+audit:\s+(.*)$", text, re.M)[1]
     password = re.search(r"demo:(\w+)@", denied)[1]
-    got = subprocess.run(denied.replace("curl ", "curl -sS --noproxy '' ", 1), shell=True, stderr=subprocess.PIPE, timeout=60)
+    got = subprocess.run(denied.replace("curl ", "curl -sS --noproxy '' ", 1), shell=True, stderr=subprocess.PIPE, timeout=wait.seconds(60))
     assert got.returncode == 97 and b"(2)" in got.stderr, got.stderr
-    assert subprocess.run(status, shell=True, stdout=subprocess.PIPE, timeout=60).returncode == 0
-    assert b"blocked" in subprocess.run(audit, shell=True, stdout=subprocess.PIPE, timeout=60).stdout
+    assert subprocess.run(status, shell=True, stdout=subprocess.PIPE, timeout=wait.seconds(60)).returncode == 0
+    assert b"blocked" in subprocess.run(audit, shell=True, stdout=subprocess.PIPE, timeout=wait.seconds(60)).stdout
     assert os.stat(os.path.join(checkout.path, "run")).st_mode & 0o777 == 0o700
     assert checkout.stop() == 0
 
     text = checkout.start(port)
     assert f"demo:{password}@" in text
-    assert b"blocked" in subprocess.run(audit, shell=True, stdout=subprocess.PIPE, timeout=60).stdout
+    assert b"blocked" in subprocess.run(audit, shell=True, stdout=subprocess.PIPE, timeout=wait.seconds(60)).stdout
     assert checkout.stop() == 0
 
 
@@ -91,14 +91,14 @@ def test_port_that_is_taken(checkout):
 
     with socket.create_server(("127.0.0.1", 0)) as s:
         done = subprocess.run(["./bootstrap", "run", "--port", str(s.getsockname()[1])], cwd=checkout.path, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=wait.seconds(60))
     assert done.returncode != 0
     assert b"another program" in done.stdout or b"in use" in done.stdout
 
 
 def test_demo(checkout):
     done = subprocess.run(["./bootstrap", "run", "--demo"], cwd=checkout.path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=120)
+                          stderr=subprocess.STDOUT, timeout=wait.seconds(120))
     text = done.stdout.decode()
     assert done.returncode == 0, text
     assert "login-failed" in text and "demo-web" in text and "no-trackers" in text
@@ -108,7 +108,7 @@ def test_demo(checkout):
 @pytest.mark.parametrize("arguments", [["frobnicate"], ["run", "--port"], ["run", "--port", "0"], ["run", "--port", "70000"], ["run", "x"]])
 def test_wrong_arguments(checkout, arguments):
     done = subprocess.run(["./bootstrap", *arguments], cwd=checkout.path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=60)
+                          stderr=subprocess.STDOUT, timeout=wait.seconds(60))
     assert done.returncode == 1 and done.stdout
 
 
@@ -122,7 +122,7 @@ def test_missing_packages_without_root_are_named(checkout):
             f.write(f"#!/bin/sh\n{text}\n")
         os.chmod(os.path.join(fake, name), 0o755)
     done = subprocess.run(["./bootstrap"], cwd=checkout.path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          timeout=60, env={**os.environ, "PATH": fake + ":" + os.environ["PATH"]})
+                          timeout=wait.seconds(60), env={**os.environ, "PATH": fake + ":" + os.environ["PATH"]})
     text = done.stdout.decode()
     assert done.returncode == 1, text
     assert re.search(r"apt-get install -y --no-install-recommends libevent-dev$", text, re.M), text

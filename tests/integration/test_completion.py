@@ -102,7 +102,7 @@ compopt() {{ :; }}
 _gatewayctl
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """
-    out = subprocess.run(["bash", "--norc", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, cwd=g.dir,
+    out = subprocess.run(["bash", "--norc", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=wait.seconds(60), cwd=g.dir,
                          env={**os.environ, "GATEWAYD_SOCKET": g.socket})
     assert out.stderr == b"", out.stderr
     return out.stdout.decode().split()
@@ -149,7 +149,7 @@ def test_zsh(g):
 def test_fish(g):
     def complete(line):
         script = f"source {COMPLETIONS}/gatewayctl.fish; complete -C {shlex.quote(line)}"
-        out = subprocess.run(["fish", "--no-config", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, cwd=g.dir,
+        out = subprocess.run(["fish", "--no-config", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=wait.seconds(60), cwd=g.dir,
                              env={**os.environ, "GATEWAYD_SOCKET": g.socket, "PATH": os.path.dirname(CTL) + ":" + os.environ["PATH"], "HOME": g.dir})
         assert out.stderr == b"", out.stderr
         return out.stdout.decode().split()

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from harness import geo, socks
+from harness import geo, socks, wait
 from harness.gateway import BUILD, ROOT
 
 EXAMPLES = sorted(glob.glob(os.path.join(ROOT, "packaging", "examples", "*.policy")))
@@ -18,7 +18,7 @@ example = pytest.mark.parametrize("file", EXAMPLES, ids=[os.path.basename(f) for
 
 
 def ctl(*arguments):
-    return subprocess.run([os.path.join(BUILD, "admin", "gatewayctl"), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    return subprocess.run([os.path.join(BUILD, "admin", "gatewayctl"), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=wait.seconds(60))
 
 
 def expectations(file):

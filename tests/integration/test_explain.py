@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 
-from harness import geo
+from harness import geo, wait
 from harness.gateway import BUILD
 
 POLICY = """\
@@ -23,8 +23,8 @@ default deny
 def explain(tmp_path, *arguments):
     (tmp_path / "p").write_text(POLICY)
     command = [os.path.join(BUILD, "admin", "gatewayctl"), "policy", "explain", "--policy", str(tmp_path / "p"), *arguments]
-    text = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
-    as_json = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    text = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=wait.seconds(60))
+    as_json = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=wait.seconds(60))
     assert text.returncode == as_json.returncode, text.stderr
     return text.returncode, text.stdout.decode(), json.loads(as_json.stdout)
 
@@ -79,5 +79,5 @@ def test_usage(tmp_path):
     for arguments in ([], ["--port", "70000", "x.example"], ["--client", "x", "x.example"], ["--at", "yesterday", "x.example"], ["a b"], ["x", "y"],
                       ["--revision", "1", "x.example"]):
         done = subprocess.run([os.path.join(BUILD, "admin", "gatewayctl"), "policy", "explain", "--policy", str(tmp_path / "p"), *arguments],
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=wait.seconds(60))
         assert done.returncode == 2 and done.stderr, arguments

@@ -74,7 +74,7 @@ def strike(g, victim, rng):
         processes.kill(pid)
     if victim not in ("all", "supervisor"):
         return False
-    g.process.wait(20)
+    g.process.wait(wait.seconds(40))
     # They die with it, and the sockets with them; a recorder that lives on for a moment is for the next one to wait for.
     wait.until(lambda: not [line for line in processes.of_session(g.process.pid) if "--role=recorder" not in line], "the end of the others")
     return True

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from harness import socks
+from harness import socks, wait
 
 
 def test_status(gateway, echo):
@@ -77,7 +77,7 @@ def test_output_to_a_closed_pipe_is_no_crash(gateway, echo):
     p = subprocess.Popen([os.path.join(BUILD, "admin", "gatewayctl"), "--socket", g.socket, "audit", "query", "--limit", "1000"],
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     p.stdout.close()
-    p.wait(30)
+    p.wait(wait.seconds(40))
     p.stderr.close()
     assert g.status()
 
@@ -90,7 +90,7 @@ def test_garbage_on_the_control_socket(gateway, echo):
     for garbage in (b"", b"x", b"{}", b"[]", b"null", b'{"command": 5}', b"\0" * 5000, b"[" * 30000, json.dumps({"a": "b" * 60000}).encode(),
                     b'{"command":"status"}' + b"\xff" * 10):
         s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        s.settimeout(10)
+        s.settimeout(wait.seconds(40))
         s.connect(g.socket)
         try:
             s.send(garbage)

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from harness import servers, socks
+from harness import servers, socks, wait
 
 SIZE = 16 << 20
 DATA = random.Random(7).randbytes(1 << 20) * (SIZE >> 20)
@@ -37,7 +37,7 @@ def test_server_ends_first_and_reads_on(gateway, server):
         assert hashlib.sha256(c.receive_all()).digest() == SUM
         c.send(DATA)
         c.socket.shutdown(socket.SHUT_WR)
-        assert s.done.wait(60)
+        assert s.done.wait(wait.seconds(60))
     assert hashlib.sha256(s.received).digest() == SUM
     row = g.row(event="ended")
     assert (row["bytes_up"], row["bytes_down"]) == (SIZE, SIZE)
@@ -90,7 +90,7 @@ def test_a_reset_of_either_side_is_one_at_the_other(gateway, server):
     c = g.session("127.0.0.1", there.port)
     c.send(b"x")
     c.abort()
-    assert there.done.wait(20) and there.end == "reset"
+    assert there.done.wait(wait.seconds(40)) and there.end == "reset"
     with g.session("127.0.0.1", here.port) as c:
         c.send(b"x")
         with pytest.raises(ConnectionResetError):
@@ -105,7 +105,7 @@ def test_a_reset_by_the_client_reaches_the_server(gateway, server):
     assert c.code == socks.OK
     c.send(b"something")
     c.abort()
-    assert s.ended.wait(20)
+    assert s.ended.wait(wait.seconds(40))
     assert g.row(event="ended")["bytes_up"] in (0, 9)
 
 
@@ -117,7 +117,7 @@ def test_a_reset_after_an_end_is_noticed(gateway, who):
         with listener.accept()[0] as peer:
             ends, stays = (c.socket, peer) if who == "client" else (peer, c.socket)
             ends.shutdown(socket.SHUT_WR)
-            stays.settimeout(30)
+            stays.settimeout(wait.seconds(40))
             assert stays.recv(1) == b""
             ends.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             ends.close()

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from harness import wait
 from harness.gateway import BUILD
 
 VERBS = {
@@ -19,7 +20,7 @@ VERBS = {
 
 def ctl(*words):
     return subprocess.run([os.path.join(BUILD, "admin", "gatewayctl"), "--socket", "/nonexistent", *words], stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, check=False)
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=wait.seconds(60), check=False)
 
 
 @pytest.mark.parametrize("noun", ["status", "reload", *VERBS])

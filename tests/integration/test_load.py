@@ -31,7 +31,7 @@ def test_a_thousand_concurrent_curls(gateway, server, tmp_path):
             ["curl", "-sS", "--noproxy", "", "--parallel", "--parallel-immediate", "--parallel-max", "300", "--max-time", "110",
              "--socks5-hostname", f"ann:ann-pass@127.0.0.1:{g.port}", "--write-out", "%{http_code} %{size_download}\n", "-K", config],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
-    outputs = [p.communicate(timeout=120) for p in processes]
+    outputs = [p.communicate(timeout=wait.seconds(120)) for p in processes]
     lines = b"".join(out for out, _ in outputs).split(b"\n")
     assert lines.count(b"200 1000") == CURLS, [err[-2000:] for _, err in outputs]
     assert [p.returncode for p in processes] == [0] * 4
@@ -68,7 +68,7 @@ def test_one_gibibyte_through_curl(gateway, server, tmp_path):
         n += len(piece)
     thread.join()
     curl.stdout.close()
-    assert curl.wait(10) == 0
+    assert curl.wait(wait.seconds(40)) == 0
     assert n == size
     assert got.digest() == expected["sum"]
     assert g.row(event="ended")["bytes_down"] >= size

@@ -52,7 +52,7 @@ class Terminal:
 
     def expect(self, text, answer=None):
         """Waits until it has said text, and answers."""
-        end = time.monotonic() + wait.DEADLINE
+        end = time.monotonic() + wait.seconds(wait.DEADLINE)
         while text not in self.said:
             assert self._read(max(0, end - time.monotonic())) and time.monotonic() < end, self.said
         before, self.said = self.said.split(text, 1)
@@ -61,7 +61,7 @@ class Terminal:
         return before
 
     def finish(self):
-        end = time.monotonic() + wait.DEADLINE
+        end = time.monotonic() + wait.seconds(wait.DEADLINE)
         while self._read(max(0, end - time.monotonic())):
             assert time.monotonic() < end, self.said
         self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])

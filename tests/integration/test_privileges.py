@@ -5,7 +5,7 @@ import pwd
 
 import pytest
 
-from harness import socks
+from harness import socks, wait
 from harness.gateway import sanitized
 from harness.processes import status
 
@@ -90,7 +90,7 @@ def test_strangers_may_not_administer(gateway):
     os.chmod(g.dir, 0o755)
     os.chmod(g.socket, 0o666)
     done = subprocess.run(["setpriv", "--reuid=games", "--regid=games", "--clear-groups", os.path.join(BUILD, "admin", "gatewayctl"),
-                           "--socket", g.socket, "reload"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30)
+                           "--socket", g.socket, "reload"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=wait.seconds(40))
     assert done.returncode != 0
 
 

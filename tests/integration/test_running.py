@@ -16,7 +16,7 @@ NONE = {"listener_methods": ["none"]}
 
 def refused(g):
     try:
-        socket.create_connection(g.address, 10).close()
+        socket.create_connection(g.address, wait.seconds(40)).close()
         return False
     except ConnectionRefusedError:
         return True
@@ -59,7 +59,7 @@ def test_drain_waits_until_none_remains(gateway, echo):
         wait.until(lambda: refused(g), "connections are refused")
         assert p.poll() is None
         c.echo(b"still here")
-    out, _ = p.communicate(timeout=60)
+    out, _ = p.communicate(timeout=wait.seconds(60))
     assert p.returncode == 0 and json.loads(out) == {"draining": True, "sessions": 0}
     # A new start takes connections.
     g.restart()
@@ -131,7 +131,7 @@ def test_drain_waits_for_a_worker_that_is_silent(gateway, echo):
             os.kill(worker, signal.SIGCONT)
         c.echo(b"still here")
         assert p.poll() is None
-    out, _ = p.communicate(timeout=60)
+    out, _ = p.communicate(timeout=wait.seconds(60))
     assert p.returncode == 0 and json.loads(out) == {"draining": True, "sessions": 0}
 
 

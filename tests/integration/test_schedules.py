@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from harness import socks
+from harness import socks, wait
 
 COUNT = int(os.environ.get("RELAY_SCHEDULES", "150"))
 SEED = int(os.environ.get("RELAY_SEED", "1"))
@@ -206,5 +206,5 @@ def test_without_pipes(gateway):
             assert pipes_of(g) == before
     finally:
         hoard.stdin.close()
-        hoard.wait(30)
+        hoard.wait(wait.seconds(40))
         hoard.stdout.close()

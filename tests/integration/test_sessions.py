@@ -23,7 +23,7 @@ def listed(g, *words):
 
 def ended(client):
     """True once the other side has gone."""
-    client.socket.settimeout(30)
+    client.socket.settimeout(wait.seconds(40))
     return client.receive_all() == b""
 
 
@@ -223,7 +223,7 @@ def test_many_are_asked_about_on_a_terminal(gateway, echo):
                 said += os.read(leader, 1000)
             assert b"end 2 sessions?" in said, said
             os.write(leader, answer)
-            assert p.wait(30) == code
+            assert p.wait(wait.seconds(40)) == code
             os.close(leader)
             if code == 1:
                 a.echo(b"alive")
@@ -429,7 +429,7 @@ import json, socket, sys
 path, held, oks = sys.argv[1], [], []
 for _ in range(3):
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
-        s.settimeout(60)
+        s.settimeout(100)
         s.connect(path)
         s.send(b'{"command": "session-list", "filter": {}}')
         text, fds, _, _ = socket.recv_fds(s, 1 << 16, 1)
@@ -465,7 +465,7 @@ def test_damaged_blocks_let_nobody_through(gateway):
     with open(os.path.join(g.state, "policy", "blocks.json"), "w", encoding="utf-8") as f:
         f.write("[{}]")
     g.spawn()
-    assert g.process.wait(60) == 1
+    assert g.process.wait(wait.seconds(60)) == 1
     assert "blocks.json is damaged" in g.log()
     g.expected_exit = 1
 

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from harness import servers, socks
+from harness import servers, socks, wait
 
 SERVED = {"listener_versions": ["4", "5"], "listener_methods": ["none"], "listener_commands": ["connect", "bind"]}
 
@@ -187,7 +187,7 @@ def test_bind(gateway):
     with g.client4() as c:
         assert c.request("127.0.0.1", 21, socks.BIND, user="ann") == socks.GRANTED4
         assert c.bound[0] == "127.0.0.1" and c.bound[1] > 0
-        with socket.create_connection(c.bound, 10) as peer:
+        with socket.create_connection(c.bound, wait.seconds(40)) as peer:
             assert c.reply() == socks.GRANTED4
             assert c.bound == peer.getsockname()
             c.send(b"to the peer")

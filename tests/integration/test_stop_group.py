@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from harness import socks
+from harness import socks, wait
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
@@ -16,7 +16,7 @@ def test_signal_to_the_group(gateway, echo, sig):
         assert c.code == socks.OK
         c.echo(b"x")
     os.killpg(g.process.pid, sig)
-    assert g.process.wait(40) == 0, g.log()
+    assert g.process.wait(wait.seconds(40)) == 0, g.log()
     for c in clients:
         c.close()
     g.start()

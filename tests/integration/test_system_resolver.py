@@ -45,7 +45,7 @@ def test_servers_change_while_a_query_runs(gateway, dns_server, echo):
 
     def slow(name, kind, nth):
         arrived.set()
-        go.wait(60)
+        go.wait(wait.seconds(60))
         return [dns.record(name, dns.A, "127.0.0.1")] if kind == dns.A else []
 
     old = dns_server(slow, loopback(1), 53)
@@ -55,7 +55,7 @@ def test_servers_change_while_a_query_runs(gateway, dns_server, echo):
         first = g.client()
         assert first.greet(socks.NONE) == socks.NONE
         first.send(socks.request("first.test", echo.port))
-        assert arrived.wait(20)
+        assert arrived.wait(wait.seconds(40))
 
         g.write("resolv.conf", f"nameserver {new.host}\n")
         g.write("hosts", "127.0.0.1 new-in-hosts.test\n")

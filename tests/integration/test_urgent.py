@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 
-from harness import servers, socks
+from harness import servers, socks, wait
 
 
 class Sink:
@@ -16,7 +16,7 @@ class Sink:
 
     def accept(self):
         s, _ = self._listener.accept()
-        s.settimeout(10)
+        s.settimeout(wait.seconds(40))
         s.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         return s
 
@@ -107,7 +107,7 @@ def test_urgent_bytes_on_both_sides_of_a_bind(shared):
         assert c.greet(socks.NONE) == socks.NONE
         assert c.request("127.0.0.1", 20, socks.BIND) == socks.OK
         urgently(c, b"ab")
-        with socket.create_connection(c.bound, 10) as peer:
+        with socket.create_connection(c.bound, wait.seconds(40)) as peer:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
             peer.send(b"x", socket.MSG_OOB)
             peer.sendall(b"y")
@@ -126,7 +126,7 @@ def test_urgent_bytes_of_a_peer_that_nobody_has_accepted_yet(gateway):
         assert c.request("127.0.0.1", 20, socks.BIND) == socks.OK
         os.kill(worker, signal.SIGSTOP)
         try:
-            peer = socket.create_connection(c.bound, 10)
+            peer = socket.create_connection(c.bound, wait.seconds(40))
             for byte in b"xy":
                 peer.send(bytes([byte]), socket.MSG_OOB)
             peer.sendall(b"z")

@@ -5,11 +5,13 @@ import json
 import os
 import socket
 
+from . import wait
+
 
 def ask(path, request, fds=()):
     """Sends one request, with descriptors: (the reply, the descriptor that came with it, or None)."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
-        s.settimeout(30)
+        s.settimeout(wait.seconds(60))
         s.connect(path)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         s.sendmsg([json.dumps(request).encode()], rights)

@@ -9,6 +9,8 @@ import subprocess
 import tempfile
 import zlib
 
+from . import wait
+
 SECONDS = 90
 # What the browser itself would like to ask; no name is resolved for it.
 _OWN = re.compile(r"https?://([a-z0-9-]+\.)*(google|googleapis|gstatic|gvt1)\.com(/|$)")
@@ -34,7 +36,7 @@ class Browser:
                    "--window-size=1000,1400", *arguments, "file://" + page]
         environment = {"HOME": self.dir, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
-                              timeout=SECONDS, check=True)
+                              timeout=wait.seconds(SECONDS), check=True)
         said = done.stderr.decode("utf-8", "replace")
         self.console = [line for line in said.splitlines() if ":CONSOLE" in line]
         self.asked = sorted(_urls(log))

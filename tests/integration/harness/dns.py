@@ -54,7 +54,7 @@ class Dnsmasq:
 
     def close(self):
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(wait.seconds(30))
         self._process.stderr.close()
         shutil.rmtree(self._dir, ignore_errors=True)
 
@@ -135,7 +135,7 @@ class Scripted:
             except OSError:
                 return
             with s:
-                s.settimeout(10)
+                s.settimeout(wait.seconds(30))
                 try:
                     length = struct.unpack(">H", s.recv(2, socket.MSG_WAITALL))[0]
                     reply = self._reply(s.recv(length, socket.MSG_WAITALL))

@@ -13,11 +13,10 @@ import tempfile
 import time
 
 from . import ports, socks, wait
+from .build import BUILD, ROOT, sanitized  # noqa: F401
 
-ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
-BUILD = os.path.realpath(os.environ.get("GATEWAYD_BUILD", os.path.join(ROOT, "build")))
 START_SECONDS = 60.0
-STOP_SECONDS = 30.0
+STOP_SECONDS = 40.0
 
 # Opens loopback, which is guarded otherwise, to whoever is logged in.
 POLICY = """\
@@ -30,12 +29,6 @@ GROUPS = {"staff": ["ann"], "hr": ["bob"]}
 
 # What a sanitizer says when it found something.
 _REPORTS = re.compile(r"ERROR: \w+Sanitizer|runtime error:|SUMMARY: \w+Sanitizer|Assertion .* failed|stack smashing|\*\*\* buffer overflow")
-
-
-def sanitized():
-    """True for a build with sanitizers, whose runtime needs more memory and more system calls than ours."""
-    with open(os.path.join(BUILD, "gatewayd", "gatewayd"), "rb") as f:
-        return b"__asan_init" in f.read()
 
 
 def crypt(passwords):
@@ -118,8 +111,11 @@ class Gateway:
             "pam-config-dir": self.path("pam.d"),
             "pam-groups-file": self.path("groups"),
             "resolver": [f"127.0.0.1:{ports.free()}"],  # nobody answers there: no test asks the machine's own resolver
-            "resolver-timeout": 1000,
+            # A machine that stops for a while refuses nobody: tests of such a time's end set it.
+            "resolver-timeout": 20000,
             "resolver-tries": 1,
+            "audit-timeout": 60000,
+            "handshake-timeout": 120000,
         }
         if os.geteuid() == 0 and not self._as_user:
             options["user"] = "nobody"
@@ -193,10 +189,10 @@ class Gateway:
             f.seek(self._log_start)
             return b"gatewayd is ready" in f.read()
 
-    def run(self, *arguments, timeout=30):
+    def run(self, *arguments, timeout=60):
         """Runs gatewayd to its end: (exit code, what it said, in lines)."""
         done = subprocess.run(
-            self.command(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout,
+            self.command(*arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=wait.seconds(timeout),
             env=self._environment(), start_new_session=True,
         )
         return done.returncode, done.stdout.decode("utf-8", "replace").splitlines()
@@ -206,11 +202,11 @@ class Gateway:
         if self.process.poll() is None:
             self.process.send_signal(sig)
             try:
-                self.process.wait(STOP_SECONDS)
+                self.process.wait(wait.seconds(STOP_SECONDS))
             except subprocess.TimeoutExpired:
                 self.process.send_signal(signal.SIGKILL)
                 self.process.wait()
-                raise AssertionError(f"gatewayd did not end within {STOP_SECONDS:g} s of a signal\n{self.log()}") from None
+                raise AssertionError(f"gatewayd did not end within {wait.seconds(STOP_SECONDS):g} s of a signal\n{self.log()}") from None
         return self.process.returncode
 
     def restart(self):
@@ -259,7 +255,8 @@ class Gateway:
     def associate(self, **kwargs):
         return socks.Association(self.address, **kwargs)
 
-    def curl(self, *arguments, user="ann", password="ann-pass", timeout=60):
+    def curl(self, *arguments, user="ann", password="ann-pass"):
+        timeout = wait.seconds(60)
         return subprocess.run(
             ["curl", "-sS", "--noproxy", "", "--max-time", str(timeout), "--socks5-hostname", f"{user}:{password}@127.0.0.1:{self.port}",
              *arguments],
@@ -271,7 +268,7 @@ class Gateway:
     def ctl(self, *arguments, check=True, **kwargs):
         done = subprocess.run(
             [os.path.join(BUILD, "admin", "gatewayctl"), "--socket", self.socket, *arguments],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, env=self._environment(), **kwargs,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=wait.seconds(100), env=self._environment(), **kwargs,
         )
         done.out, done.err = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
         if check:

@@ -3,6 +3,8 @@
 import os
 import subprocess
 
+from . import wait
+
 _WRITER = r"""
 use strict;
 use MaxMind::DB::Writer::Tree;
@@ -24,7 +26,7 @@ close $out or die $!;
 
 def _write(kind, path, networks):
     arguments = [str(item) for pair in networks.items() for item in pair]
-    subprocess.run(["/usr/bin/perl", "-e", _WRITER, kind, os.fspath(path), *arguments], check=True, timeout=60)
+    subprocess.run(["/usr/bin/perl", "-e", _WRITER, kind, os.fspath(path), *arguments], check=True, timeout=wait.seconds(60))
     return os.fspath(path)
 
 

@@ -138,7 +138,7 @@ class Realm:
             f.write(text)
 
     def _run(self, *command, **kwargs):
-        return subprocess.run(command, env=self.environment, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, **kwargs)
+        return subprocess.run(command, env=self.environment, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=wait.seconds(60), **kwargs)
 
     def _kadmin(self, *commands):
         self._run("/usr/sbin/kadmin.local", "-r", REALM, input="".join(c + "\n" for c in commands).encode())
@@ -158,7 +158,7 @@ class Realm:
         self._caches += 1
         environment = {**self.environment, "KRB5CCNAME": f"FILE:{self.path(f'cc{self._caches}')}"}
         subprocess.run(["kinit", *options, user], input=(password + "\n").encode(), env=environment, check=True, stdout=subprocess.PIPE,
-                       timeout=30)
+                       timeout=wait.seconds(60))
         return environment
 
     def admin(self, *commands):
@@ -169,7 +169,7 @@ class Realm:
         """Nobody answers any more."""
         if self._process.poll() is None:
             self._process.terminate()
-            self._process.wait(10)
+            self._process.wait(wait.seconds(30))
 
     def close(self):
         self.stop()

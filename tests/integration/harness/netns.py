@@ -6,13 +6,15 @@ import os
 import subprocess
 import threading
 
+from . import wait
+
 _CLONE_NEWNET = 0x40000000
 _count = itertools.count()
 
 
 def _ip(*arguments, check=True):
     return subprocess.run(["ip", *arguments], check=check, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                          timeout=20).returncode
+                          timeout=wait.seconds(60)).returncode
 
 
 class Space:

@@ -91,7 +91,7 @@ def descriptors(pid):
 def serves(g, echo):
     """True if a whole session works now."""
     try:
-        with g.session("127.0.0.1", echo.port, timeout=15) as c:
+        with g.session("127.0.0.1", echo.port, timeout=30) as c:
             if c.code != socks.OK:
                 return False
             c.echo(b"hello")

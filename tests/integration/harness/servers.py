@@ -6,6 +6,8 @@ import socket
 import socketserver
 import threading
 
+from . import wait
+
 
 class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
@@ -27,8 +29,8 @@ class _Server(socketserver.ThreadingTCPServer):
         self.connected.release()
         super().process_request(request, client_address)
 
-    def wait_connected(self, timeout=20.0):
-        assert self.connected.acquire(timeout=timeout), "nobody connected to the server"
+    def wait_connected(self):
+        assert self.connected.acquire(timeout=wait.seconds(40)), "nobody connected to the server"
 
     def handle_error(self, request, client_address):
         pass  # a client that goes away is part of many tests
@@ -40,7 +42,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 class _Handler(socketserver.BaseRequestHandler):
     def handle(self):
-        self.request.settimeout(60)
+        self.request.settimeout(wait.seconds(120))
         self.server.talk(self.request)
 
 
@@ -149,7 +151,7 @@ class Deaf:
         mine = {s.getsockname() for s in self._fill}
         for s in self._fill:
             s.close()
-        self._socket.settimeout(20)
+        self._socket.settimeout(wait.seconds(40))
         while True:
             s, peer = self._socket.accept()
             if peer not in mine:
@@ -185,7 +187,7 @@ class Http(_Server):
 
             def do_GET(self):
                 if gate is not None:
-                    gate.wait(100)
+                    gate.wait(wait.seconds(100))
                 super().do_GET()
 
             def copyfile(self, source, outputfile):
@@ -230,5 +232,5 @@ class UdpEcho:
         self._closed = True
         with socket.socket(self.socket.family, socket.SOCK_DGRAM) as s:
             s.sendto(b"", (self.host, self.port))
-        self._thread.join(5)
+        self._thread.join(wait.seconds(5))
         self.socket.close()

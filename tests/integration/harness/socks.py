@@ -4,6 +4,8 @@ import ipaddress
 import socket
 import struct
 
+from . import wait
+
 NONE, GSSAPI, PASSWORD, NO_METHOD = 0, 1, 2, 0xFF
 CONNECT, BIND, UDP = 1, 2, 3
 (OK, FAILURE, NOT_ALLOWED, NETWORK_UNREACHABLE, HOST_UNREACHABLE, REFUSED, TTL, COMMAND, ADDRESS_TYPE) = range(9)
@@ -38,11 +40,11 @@ def _bytes(text):
 
 
 class Client:
-    def __init__(self, server, source=None, timeout=30.0, receive_buffer=None):
+    def __init__(self, server, source=None, timeout=40.0, receive_buffer=None):
         host, port = server
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.socket = socket.socket(family)
-        self.socket.settimeout(timeout)
+        self.socket.settimeout(wait.seconds(timeout))
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         if source:
@@ -194,7 +196,7 @@ class Association:
             assert self.control.login(user, password) == 0
         family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
-        self.socket.settimeout(10.0)
+        self.socket.settimeout(wait.seconds(40))
         self.socket.bind((bind_host or ("::1" if family == socket.AF_INET6 else "127.0.0.1"), 0))
         host, port = declared
         self.code = self.control.request(host, self.socket.getsockname()[1] if port is None else port, UDP)
@@ -213,9 +215,9 @@ class Association:
     def send(self, host, port, data, fragment=0):
         self.socket.sendto(datagram(host, port, data, fragment), self.relay)
 
-    def receive(self, timeout=10.0):
+    def receive(self, timeout=None):
         """((host, port), data) of the next datagram, its header checked."""
-        self.socket.settimeout(timeout)
+        self.socket.settimeout(wait.seconds(40) if timeout is None else timeout)
         got, sender = self.socket.recvfrom(1 << 17)
         assert sender[:2] == self.relay, sender
         assert got[:3] == b"\0\0\0", got[:22]

@@ -35,7 +35,7 @@ class Terminal:
     def __exit__(self, *_):
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(30)
+        self.process.wait(wait.seconds(30))
         os.close(self._leader)
 
     def _set_size(self, columns, lines):
@@ -70,7 +70,7 @@ class Terminal:
         os.write(self._leader, keys.encode() if isinstance(keys, str) else keys)
 
     def ends(self):
-        until = time.monotonic() + wait.DEADLINE
+        until = time.monotonic() + wait.seconds(wait.DEADLINE)
         while self.process.poll() is None and time.monotonic() < until:
             self._read()
             time.sleep(0.01)
