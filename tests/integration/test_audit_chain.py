@@ -208,11 +208,11 @@ def test_a_large_segment_is_finished_aside(gateway, echo):
         with open(segment, "rb") as f:
             return f.read(20)[18] == 1 and not os.path.exists(segment + "-wal")
 
-    wait.until(plain, "a plain file")
+    wait.until(plain, "a plain file", 90)
     with sqlite3.connect(f"file:{segment}?mode=ro", uri=True) as db:
         assert db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'event_user'").fetchone() == (1,)
     assert g.pids("recorder") == recorder
-    assert len(g.rows("--user", "ann", event="ended")) == 2
+    wait.until(lambda: len(g.rows("--user", "ann", event="ended")) == 2, "both sessions' ends")
     assert verify(g, key)[0] == 0
 
 

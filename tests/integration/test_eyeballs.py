@@ -1,7 +1,6 @@
 """Several addresses of a name (RFC 8305): one that does not answer costs a moment, not the connection."""
 
 import resource
-import time
 
 import pytest
 
@@ -23,12 +22,10 @@ def black_hole(server, port):
 def test_a_black_hole_and_a_good_address(gateway, server, echo, dns_server):
     black_hole(server, echo.port)
     d = answering(dns_server, a=["127.0.0.9", "127.0.0.1"])
-    g = gateway(POLICY, resolver=[d.address], connect_timeout=15000)
-    begin = time.monotonic()
+    g = gateway(POLICY, resolver=[d.address], connect_timeout=600000)  # the half of that would be more than this test's own time
     with g.session("both.test", echo.port) as c:
         assert c.code == socks.OK
         c.echo(b"hello")
-    assert time.monotonic() - begin < 5
     assert g.row(event="connected")["address"] == "127.0.0.1"
 
 

@@ -15,11 +15,11 @@ pytestmark = pytest.mark.long
 NAMES = 3000 if sanitized() else 20000
 
 
-def policy(g, which):
+def policy(g, which, names=NAMES):
     """Policy `which` (0 or 1) denies 127.0.0.2 or 127.0.0.3; its list makes compiling and storing take a while."""
     os.makedirs(g.path("p"), exist_ok=True)
     with open(g.path("p", f"names{which}"), "w", encoding="utf-8") as f:
-        f.writelines(f".n{i}.p{which}.example\n" for i in range(NAMES))
+        f.writelines(f".n{i}.p{which}.example\n" for i in range(names))
     with open(g.path("p", f"{which}.policy"), "w", encoding="utf-8") as f:
         f.write(f'set names domain file "names{which}"\nrule names deny to domain @names\nrule closed deny to cidr 127.0.0.{2 + which}/32\n'
                 f"rule all allow to cidr 127.0.0.0/8\n")
@@ -106,7 +106,7 @@ class Held:
                 pass
 
     def end(self):
-        out, err = self.apply.communicate(timeout=60)
+        out, err = self.apply.communicate(timeout=wait.seconds(60))
         return self.apply.returncode, (out, err)
 
 
@@ -156,7 +156,7 @@ def test_the_whole_gateway_killed_at_each_stage(gateway, server, stage):
 def test_a_keeper_that_hangs(gateway):
     """It does not stand in the way of every change for good, nor of the rollback of a trial."""
     g = gateway(workers=1, compile_timeout=5000)
-    files = [policy(g, 0), policy(g, 1)]
+    files = [policy(g, 0, 10), policy(g, 1, 10)]  # small, so that a compiler has time enough
     assert g.ctl("policy", "apply", files[0], "--confirm", "1h").returncode == 0
     held = Held(g, "storing", files[1])
     code, said = held.end()
@@ -210,7 +210,7 @@ def test_the_compiler_killed(gateway, server):
         while apply.poll() is None:
             for pid in set(processes.of_role(g, "compiler")) - before:
                 processes.kill(pid)
-        out, err = apply.communicate(timeout=60)
+        out, err = apply.communicate(timeout=wait.seconds(60))
         revision = check(g, s, revision, apply.returncode == 0)
         caught += apply.returncode == 1 and b"compiler" in err
         if caught == 3:

@@ -23,7 +23,7 @@ DCE = 0x1000 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20  # a third token of the client is n
 
 @pytest.fixture(scope="module")
 def realm():
-    r = kdc.Realm(USERS)
+    r = kdc.Realm({**USERS, "ann/admin": "x", "stranger/nowhere": "x"}, rules=["RULE:[2:$1-$2](.*-admin)s/-admin//", "DEFAULT"])
     yield r
     r.close()
 
@@ -63,6 +63,15 @@ def established(g, environment, **kwargs):
     assert c.greet(socks.GSSAPI) == socks.GSSAPI
     assert c.establish()
     return c
+
+
+def works(g, environment, echo):
+    """True if a whole session does: a GSSAPI process may be on its way, or busy machines too late for a short gssapi-timeout."""
+    try:
+        session(g, environment, echo, kdc.INTEGRITY).close()
+        return True
+    except (AssertionError, OSError):
+        return False
 
 
 def session(g, environment, echo, level):
@@ -227,18 +236,18 @@ def test_more_than_a_request(gateway, realm, ann):
 # ---- tickets ---------------------------------------------------------------------------------------------------------
 
 
-def test_first_token_twice(gateway, realm, ann):
+def test_first_token_twice(gateway, realm, ann, echo):
     """Whoever listened cannot log in with what was heard; not even after the process that heard it first is gone."""
     g = gssapi_gateway(gateway, realm)
     c = established(g, ann)
     for _ in range(2):
-        with g.client() as thief:
+        with g.client(source="127.0.0.6") as thief:
             assert thief.greet(socks.GSSAPI) == socks.GSSAPI
             thief.send(kdc.frame(c.first, kdc.TOKEN))
             assert thief.receive_all() == b"\1\xff"
         processes.kill(processes.of_role(g, "gssapi")[0])
-        wait.until(lambda: g.pids("gssapi"), "another is there")
-    assert all("replay" in r["reason"] for r in g.wait_rows(2, event="login-failed"))
+        wait.until(lambda: works(g, ann, echo), "another serves")
+    assert all("replay" in r["reason"] for r in g.wait_rows(2, event="login-failed", client="127.0.0.6"))
     c.close()
 
 
@@ -268,14 +277,7 @@ def test_new_keys_are_read_at_reload(gateway, echo):
         g.reload()
         wait.until(lambda: g.pids("gssapi") not in ([], before), "another GSSAPI process")
 
-        def works():
-            try:
-                session(g, later, echo, kdc.INTEGRITY).close()
-                return True
-            except AssertionError:
-                return False
-
-        wait.until(works, "the new keys are known")
+        wait.until(lambda: works(g, later, echo), "the new keys are known")
     finally:
         r.close()
 
@@ -349,7 +351,7 @@ def test_a_new_process_that_does_not_start(gateway, realm, ann, echo):
     try:
         told = g.ctl("reload", check=False)
         assert "ended: signal 9" in told.out + told.err, (told.out, told.err)
-        session(g, ann, echo, kdc.INTEGRITY).close()
+        wait.until(lambda: works(g, ann, echo), "log-ins")
         assert g.pids("gssapi") == before
     finally:
         os.unlink(realm.keytab)
@@ -406,14 +408,7 @@ def test_crash_while_the_keytab_is_away(gateway, echo):
         assert refusal(g).startswith("log-in could not be judged: the GSSAPI process "), refusal(g)
         os.rename(r.keytab + ".away", r.keytab)
 
-        def works():
-            try:
-                session(g, ticket, echo, kdc.INTEGRITY).close()
-                return True
-            except AssertionError:
-                return False
-
-        wait.until(works, "it is read")
+        wait.until(lambda: works(g, ticket, echo), "it is read")
     finally:
         r.close()
 
@@ -434,9 +429,8 @@ def test_reload_beside_log_ins(gateway, realm, ann, echo):
 
 @pytest.fixture(scope="module")
 def strict():
-    """Clocks that may differ by a few seconds (which a log-in on a busy machine may take), and rules for names."""
-    r = kdc.Realm({**USERS, "ann/admin": "x", "stranger/nowhere": "x"}, clockskew=SKEW,
-                  rules=["RULE:[2:$1-$2](.*-admin)s/-admin//", "DEFAULT"])
+    """Clocks that may differ by a few seconds, which a log-in on a busy machine may take."""
+    r = kdc.Realm(USERS, clockskew=SKEW)
     yield r
     r.close()
 
@@ -453,10 +447,19 @@ def test_clock_skew(gateway, strict):
 
 def test_expired_ticket(gateway, strict):
     g = gssapi_gateway(gateway, strict)
-    with kdc.Client(g.address, strict.kinit("ann", USERS["ann"], "-l", "4s")) as c:
-        made = time.time()
+    import gssapi
+
+    for seconds in (4, 16, 64):
+        got = time.time()
+        try:
+            c = kdc.Client(g.address, strict.kinit("ann", USERS["ann"], "-l", f"{seconds}s"))
+            break
+        except gssapi.exceptions.GSSError:
+            if time.time() < got + seconds or seconds == 64:  # a slow machine has it expire before it is used
+                raise
+    with c:
         assert c.greet(socks.GSSAPI) == socks.GSSAPI
-        wait.until(lambda: time.time() > made + 4 + SKEW + 2, "the ticket has expired")
+        wait.until(lambda: time.time() > got + seconds + SKEW + 2, "the ticket has expired", 100)
         assert not c.establish()
     assert "expired" in refusal(g)
 
@@ -470,13 +473,13 @@ def all_kinds(g, clients, echo, destination, stack):
     relay.echo(b"x")
     assert association.request("0.0.0.0", 0, socks.UDP) == socks.OK
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.settimeout(10)
+        s.settimeout(wait.seconds(40))
         s.bind(("127.0.0.1", 0))
         s.sendto(kdc.frame(association.wrap(socks.datagram("127.0.0.1", destination.port, b"hello"))), association.bound)
         assert association.context.unwrap(s.recvfrom(65536)[0][4:]).message == socks.datagram("127.0.0.1", destination.port, b"hello")
     assert waits.request("127.0.0.1", 0, socks.BIND) == socks.OK
     assert bound.request("127.0.0.1", 0, socks.BIND) == socks.OK
-    peer = stack.enter_context(socket.create_connection(bound.bound, timeout=60))
+    peer = stack.enter_context(socket.create_connection(bound.bound, timeout=wait.seconds(60)))
     assert bound.receive_plain(10)[:2] == b"\5\0"
     peer.sendall(b"x")
     assert bound.receive_plain(1) == b"x"
@@ -497,7 +500,7 @@ def test_ticket_that_expires_in_mid_session(gateway, strict, echo, server):
             try:
                 peer = all_kinds(g, clients, echo, destination, stack)
             except Exception:
-                if time.time() < got + seconds or seconds == 64:
+                if time.time() < got + SKEW or seconds == 64:
                     raise
                 continue
             for c in clients:
@@ -508,12 +511,12 @@ def test_ticket_that_expires_in_mid_session(gateway, strict, echo, server):
     assert g.row(event="flow-ended")["bytes_up"] == 5
 
 
-def test_principals_and_users(gateway, strict, echo):
-    g = gssapi_gateway(gateway, strict)
-    session(g, strict.kinit("ann/admin", "x"), echo, kdc.INTEGRITY).close()
+def test_principals_and_users(gateway, realm, echo):
+    g = gssapi_gateway(gateway, realm)
+    session(g, realm.kinit("ann/admin", "x"), echo, kdc.INTEGRITY).close()
     row = g.row(event="open")
     assert (row["user"], row["detail"]["principal"]) == ("ann", f"ann/admin@{kdc.REALM}")
-    with kdc.Client(g.address, strict.kinit("stranger/nowhere", "x")) as c:
+    with kdc.Client(g.address, realm.kinit("stranger/nowhere", "x")) as c:
         assert c.greet(socks.GSSAPI) == socks.GSSAPI
         assert not c.establish()
     row = g.row(event="login-failed")
@@ -594,14 +597,7 @@ def test_death_of_the_gssapi_process(gateway, realm, ann, echo):
         established_one.echo(b"still there")
     wait.until(lambda: processes.of_role(g, "gssapi"), "another is there")
 
-    def works():
-        try:
-            session(g, ann, echo, kdc.INTEGRITY).close()
-            return True
-        except AssertionError:
-            return False
-
-    wait.until(works, "log-ins work again")
+    wait.until(lambda: works(g, ann, echo), "log-ins work again")
 
 
 def test_a_process_that_does_not_answer(gateway, realm, ann, echo):
@@ -622,14 +618,7 @@ def test_a_process_that_hangs_while_nobody_asks(gateway, realm, ann, echo):
     wait.until(lambda: processes.of_role(g, "gssapi") not in ([], old), "another is there")
     assert "gssapi/0 has given no sign of life for 1000 ms and is ended" in g.log()
 
-    def works():
-        try:
-            session(g, ann, echo, kdc.INTEGRITY).close()
-            return True
-        except AssertionError:
-            return False
-
-    wait.until(works, "log-ins work")
+    wait.until(lambda: works(g, ann, echo), "log-ins work")
 
 
 def test_garbage_does_not_lock_the_neighbours_out(gateway, realm, ann):
@@ -858,7 +847,7 @@ def test_datagrams(gateway, realm, ann, server, level):
     with kdc.Client(g.address, ann) as c, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         assert c.login(level) == level
         assert c.request("0.0.0.0", 0, socks.UDP) == socks.OK
-        s.settimeout(10)
+        s.settimeout(wait.seconds(40))
         s.bind(("127.0.0.1", 0))
         if level != kdc.NONE:  # plain ones are dropped
             s.sendto(socks.datagram("127.0.0.1", destination.port, b"plain"), c.bound)
@@ -894,7 +883,7 @@ def test_datagram_of_a_neighbour_first(gateway, realm, ann, server):
         for junk in (b"x", kdc.frame(b"x" * 60), socks.datagram("127.0.0.1", destination.port, b"plain")):
             neighbour.sendto(junk, c.bound)
         s.bind(("127.0.0.1", 0))
-        s.settimeout(10)
+        s.settimeout(wait.seconds(40))
         s.sendto(kdc.frame(c.wrap(socks.datagram("127.0.0.1", destination.port, b"hello"))), c.bound)
         assert c.context.unwrap(s.recvfrom(65536)[0][4:]).message == socks.datagram("127.0.0.1", destination.port, b"hello")
     assert g.row(event="ended")["detail"]["dropped"]["malformed"] == 3

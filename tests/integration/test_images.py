@@ -36,9 +36,9 @@ def test_one_image_a_worker(gateway, echo, geo_database):
         g.reload()
         with g.session("127.0.0.1", echo.port) as c:
             assert c.code == socks.OK
-    assert [len(set(mapped(pid))) for pid in workers] == [2, 2]
-    assert len(held(control)) == 2
-    assert [held(pid) for pid in workers] == [[], []]
+    wait.until(lambda: [len(set(mapped(pid))) for pid in workers] == [2, 2], "each worker has one image and one table")
+    wait.until(lambda: len(held(control)) == 2, "so has control")
+    wait.until(lambda: [held(pid) for pid in workers] == [[], []], "without descriptors of them")
     policy = g.status()["policy"]
     assert policy["image_bytes"] > 0 and policy["switch_us"] >= 0
 
@@ -55,8 +55,7 @@ def test_a_session_keeps_the_image_that_it_was_decided_by(gateway):
         for i in range(3):
             g.write_policy(POLICY + f"# {i}\n")
             g.reload()
-        now = mapped(worker)
-        assert len(now) == 2 and set(first) < set(now), "the BIND's image and the newest, and none between"
+        wait.until(lambda: len(now := mapped(worker)) == 2 and set(first) < set(now), "the BIND's image and the newest, and none between")
     wait.until(lambda: len(mapped(worker)) == 1 and not set(first) & set(mapped(worker)), "the first image is gone with the BIND")
 
 

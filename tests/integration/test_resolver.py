@@ -209,7 +209,7 @@ def test_many_lookups_at_once(gateway, dns_server, echo):
     g = gateway(resolver=[d.address], resolver_timeout=60000)
     clients = []
     for i in range(200):
-        c = g.client()
+        c = g.client(timeout=100)
         c.send(socks.greeting(socks.PASSWORD) + socks.login("ann", "ann-pass") + socks.request(f"n{i}.test", echo.port))
         clients.append(c)
     for c in clients:

@@ -126,7 +126,7 @@ path, n = sys.argv[1], int(sys.argv[2])
 held = []
 for _ in range(n):
     s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    s.settimeout(60)
+    s.settimeout(100)
     s.connect(path)
     held.append(s)
 print(held[-1].recv(4096).decode(), flush=True)
@@ -138,10 +138,14 @@ sys.stdin.read()
     holders = []
     try:
         for who in ("viewer", "auditor", "operator", "both"):
-            p = subprocess.Popen([sys.executable, "-I", "-c", script, peopled.socket, "40"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                 cwd="/", **people.identity(who))
+            for turn in range(5):
+                p = subprocess.Popen([sys.executable, "-I", "-c", script, peopled.socket, "40"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                     cwd="/", **people.identity(who))
+                said = p.stdout.readline()  # to the last of them, at once: the first may be let go of in ten seconds
+                if said.strip() or turn == 4:
+                    break
+                p.communicate()  # it took longer than those, and its last one was one of the few
             holders.append(p)
-            said = p.stdout.readline()  # to the last of them, at once: the first may be let go of in ten seconds
             assert b"too many connections" in said, said
         assert peopled.status()["revision"] == 1
         reply, = people.ask(peopled, "administrator", [{"command": "policy-head"}])
@@ -173,7 +177,7 @@ def test_a_group_among_very_many(peopled):
     gid = grp.getgrnam(people.GROUPS["operator"]).gr_gid
     for n in (4096, 65535):
         done = subprocess.run([sys.executable, "-I", "-c", people._ASK, peopled.socket], input=b'[{"command": "log-level"}, {"command": "audit-query"}]',
-                              stdout=subprocess.PIPE, cwd="/", timeout=60, check=True, user=61010, group=61010,
+                              stdout=subprocess.PIPE, cwd="/", timeout=wait.seconds(60), check=True, user=61010, group=61010,
                               extra_groups=[*range(100000, 100000 + n), gid])
         level, query = json.loads(done.stdout)
         assert "you are" not in str(level) and "no role" not in str(level), (n, level)
@@ -189,7 +193,7 @@ def test_a_group_by_its_primary_group(peopled):
 
     gid = grp.getgrnam(people.GROUPS["operator"]).gr_gid
     done = subprocess.run([sys.executable, "-I", "-c", people._ASK, peopled.socket], input=b'[{"command": "reload"}, {"command": "audit-query"}]',
-                          stdout=subprocess.PIPE, cwd="/", timeout=60, check=True, user=61010, group=gid, extra_groups=[])
+                          stdout=subprocess.PIPE, cwd="/", timeout=wait.seconds(60), check=True, user=61010, group=gid, extra_groups=[])
     reload, query = json.loads(done.stdout)
     assert reload["ok"] and not query["ok"], (reload, query)
     assert admin.ask(peopled.socket, {"command": "status"})[0]["ok"]

@@ -25,11 +25,18 @@ def test_port_in_use(unstarted):
 
 
 def test_port_that_a_killed_gateways_last_process_still_holds(unstarted):
-    g = unstarted()
-    with socket.create_server(g.address):
-        g.spawn()
-        wait.until(lambda: "is held by another program: waiting" in g.log(), "gatewayd waits")
-    wait.until(g._ready, "gatewayd is ready")
+    for turn in range(5):
+        g = unstarted()
+        with socket.create_server(g.address):
+            g.spawn()
+            wait.until(lambda: "is held by another program: waiting" in g.log(), "gatewayd waits")
+        try:
+            wait.until(g._ready, "gatewayd is ready")
+            return
+        except AssertionError:
+            if "another program holds it" not in g.log() or turn == 4:
+                raise
+            g.expected_exit = g.process.wait(wait.seconds(40))  # it waits for five seconds, and we took longer to let go
 
 
 def test_second_gateway_on_the_same_port(gateway):
@@ -243,5 +250,5 @@ def test_version_and_help_need_no_configuration():
 
     for program in ("gatewayd/gatewayd", "admin/gatewayctl"):
         for option in ("--help", "--version"):
-            done = subprocess.run([os.path.join(BUILD, program), option], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30)
+            done = subprocess.run([os.path.join(BUILD, program), option], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=wait.seconds(40))
             assert done.returncode == 0 and done.stdout, (program, option, done)

@@ -25,7 +25,7 @@ class Tmux:
         shell = f"trap : INT; {shlex.join(command)}; echo $? > {shlex.quote(self.status)}.new; mv {shlex.quote(self.status)}.new {shlex.quote(self.status)}"
         environment = {k: v for k, v in os.environ.items() if k not in ("TMUX", "LINES", "COLUMNS", "NO_COLOR")}
         subprocess.run(["tmux", "-f", "/dev/null", "-S", self.socket, "new-session", "-d", "-x", str(columns), "-y", str(lines), "sh", "-c", shell],
-                       check=True, env=environment, timeout=60)
+                       check=True, env=environment, timeout=wait.seconds(60))
 
     def __enter__(self):
         return self
@@ -34,7 +34,7 @@ class Tmux:
         self.do("kill-server", check=False)
 
     def do(self, *words, check=True):
-        return subprocess.run(["tmux", "-S", self.socket, *words], check=check, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60).stdout.decode()
+        return subprocess.run(["tmux", "-S", self.socket, *words], check=check, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=wait.seconds(60)).stdout.decode()
 
     def screen(self):
         return self.do("capture-pane", "-p")
@@ -66,15 +66,20 @@ def test_many_sessions_in_tmux(gateway, echo, tmp_path):
             clients.append(g.session("127.0.0.1", echo.port, user=None))
         for columns, lines in ((80, 24), (200, 60)):
             with Tmux(str(tmp_path), top, columns, lines) as t:
-                text = t.shows(f"{SESSIONS} sessions", f"{SESSIONS} match", f"127.0.0.1:{echo.port}", "audit ok")
+                t.shows(f"{SESSIONS} sessions", f"{SESSIONS} match", f"127.0.0.1:{echo.port}", "audit ok", "ALLOWED")
+
+                def used():
+                    """As many sessions as there is room for, and the panels below them."""
+                    text = t.screen()
+                    many = text.count(f"127.0.0.1:{echo.port}") >= lines // 3
+                    return text if many and re.search(rf"^ +{SESSIONS} +0 echo$", text, re.MULTILINE) else None
+
+                text = wait.until(used, t.screen)
                 rows = text.rstrip("\n").split("\n")
                 assert len(rows) <= lines and all(len(r) <= columns for r in rows), text
-                # The screen is used: as many sessions as there is room for, and the panels below them.
-                assert text.count(f"127.0.0.1:{echo.port}") >= lines // 3, text
-                assert "ALLOWED" in text and re.search(rf"^ +{SESSIONS} +0 echo$", text, re.MULTILINE), text
                 assert ("SESSION " in text) == (columns == 200), text
                 t.do("send-keys", "s")
-                text = t.shows(f"{SESSIONS} match")
+                t.shows(f"{SESSIONS} match")
                 wait.until(lambda: t.screen().count(f"127.0.0.1:{echo.port}") >= lines - 5, lambda: t.screen())
                 t.do("send-keys", "NPage")
                 t.do("send-keys", "b")

@@ -35,6 +35,7 @@ class Route:
             self.device, _ = netns.cable(self.gateway, self.router, ("198.18.1.1/24", "198.18.1.2/24"), ("2001:db8:1::1/64", "2001:db8:1::2/64"))
             netns.cable(self.router, self.destination, ("198.18.2.1/24", "198.18.2.2/24"), ("2001:db8:2::1/64", "2001:db8:2::2/64"))
             self._routes()
+            self._reach()
         except BaseException:
             self.close()
             raise
@@ -63,6 +64,20 @@ class Route:
         for kind, to in (("unreachable", "2001:db8:a::/64"), ("prohibit", "2001:db8:b::/64"), ("blackhole", "2001:db8:c::/64")):
             self.router.ip("route", "add", kind, to)
 
+    def _reach(self):
+        """Neighbours have found each other: on a busy machine the first look for one may be given up."""
+
+        def refused(host):
+            try:
+                socket.create_connection((host, 9), wait.seconds(40)).close()
+            except ConnectionRefusedError:
+                return True
+            except OSError:
+                return False
+
+        for family in (4, 6) if ports.has_ipv6() else (4,):
+            self.gateway.inside(wait.until, lambda: refused(PLACES[family]["there"]), "a way to the destination")
+
     def hops(self, n):
         """What the gateway sends dies after so many."""
         self.gateway.sysctl("net/ipv4/ip_default_ttl", n)
@@ -86,7 +101,7 @@ def route():
 @pytest.fixture(scope="module")
 def judge(route):
     g = Gateway(POLICY, listener_methods=["none"], listener_versions=["4", "5"], listener_commands=["connect", "bind", "udp"],
-                connect_timeout=8000, workers=1)
+                connect_timeout=30000, workers=1)
     g.prefix = route.gateway.prefix
     try:
         yield g.start()
@@ -184,7 +199,7 @@ def test_socks4_knows_one_word_for_all(route, judge, origin):
 def dial(address):
     """None while a busy machine has not found its neighbour in time."""
     try:
-        return socket.create_connection(address, 10)
+        return socket.create_connection(address, wait.seconds(40))
     except OSError as e:
         if e.errno != errno.EHOSTUNREACH:
             raise
