@@ -84,6 +84,7 @@ static const struct option options[] = {
 	OPTION("connect-timeout", NUMBER, connect_timeout_ms, .min = 100, .max = 600000, .number = 20000),
 	OPTION("bind-timeout", NUMBER, bind_timeout_ms, .min = 100, .max = 3600000, .number = 120000),
 	OPTION("udp-idle-timeout", NUMBER, udp_idle_timeout_ms, .min = 1000, .max = 86400000, .number = 60000),
+	OPTION("udp-offload", FLAG, udp_offload, .number = 1),
 	OPTION("max-session-age", NUMBER, max_session_age_ms, .min = 0, .max = 49 * DAY_MS, .number = 0),
 	OPTION("idle-timeout", NUMBER, idle_timeout_ms, .min = 100, .max = 30 * DAY_MS, .number = 2 * 3600000L),
 	OPTION("audit-timeout", NUMBER, audit_timeout_ms, .min = 100, .max = 600000, .number = 10000),

@@ -80,6 +80,7 @@ struct config {
 	unsigned handshake_timeout_ms, idle_timeout_ms, connect_timeout_ms, bind_timeout_ms;
 	unsigned max_session_age_ms; /* 0: none */
 	unsigned udp_idle_timeout_ms; /* of one destination */
+	bool udp_offload; /* datagrams pass through the kernel joined, where it can do that */
 	unsigned audit_timeout_ms, commit_interval_us;
 	bool audit_relaxed; /* grants do not wait for the disk */
 	bool audit_allow;   /* grants go on without an audit */

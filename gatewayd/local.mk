@@ -44,6 +44,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/worker/relay.c \
 	gatewayd/worker/udp.c gatewayd/worker/udp.h \
 	gatewayd/worker/udp_flow.c \
+	gatewayd/worker/udp_join.c gatewayd/worker/udp_join.h \
 	gatewayd/recording.c gatewayd/recording.h \
 	gatewayd/auth_roles.c \
 	gatewayd/recorder/recorder.c \

@@ -14,18 +14,25 @@
 #include "common/log.h"
 #include "gatewayd/worker/gss.h"
 #include "gatewayd/worker/socks5.h"
+#include "gatewayd/worker/udp_join.h"
 #include "gatewayd/worker/worker.h"
 
 #define BATCH 32
 #define DATAGRAM_MAX 65535
+/* What a batch was joined of is collected, and leaves joined again. */
+#define PARCELS 128
 
 enum { OUT_V4, OUT_V6 };
+
+/* Whether what leaves may be joined. */
+static bool joins;
 
 /* One worker, one thread: all associations receive into the same places, */
 static struct batch {
 	struct mmsghdr messages[BATCH];
 	struct iovec iov[BATCH];
 	struct sockaddr_storage from[BATCH];
+	char control[BATCH][JOIN_SIZE_SPACE] __attribute__((aligned(8)));
 	uint8_t data[BATCH][DATAGRAM_MAX];
 } *batch;
 
@@ -33,17 +40,27 @@ static struct batch {
 static struct outbox {
 	int fd;
 	unsigned n;
-	struct mmsghdr messages[BATCH];
 	struct parcel {
 		struct udp_flow *flow;
 		bool back;
-		size_t len;
-		struct iovec iov[2];
-		struct sockaddr_storage to;
+		size_t len;      /* that counts */
+		size_t wire_len; /* that leaves */
+		struct endpoint to;
+		struct addr source; /* ADDR_NONE: any */
+		unsigned nparts;
+		struct iovec parts[2];
 		uint8_t header[SOCKS5_UDP_HEADER_MAX];
-		char control[CMSG_SPACE(sizeof(struct in6_pktinfo))] __attribute__((aligned(8)));
-	} parcels[BATCH];
+	} parcels[PARCELS];
 } outbox;
+
+/* The outbox as the kernel takes it: a message for each datagram, or for several that leave joined. */
+static struct post {
+	struct mmsghdr messages[PARCELS];
+	unsigned carries[PARCELS]; /* parcels, each */
+	struct sockaddr_storage to[PARCELS];
+	struct iovec parts[2 * PARCELS];
+	char control[PARCELS][CMSG_SPACE(sizeof(struct in6_pktinfo)) + JOIN_MARK_SPACE] __attribute__((aligned(8)));
+} post;
 
 /* Receives up to a batch.  The number, or -1. */
 static int receive_batch(int fd)
@@ -56,17 +73,28 @@ static int receive_batch(int fd)
 		batch->messages[i].msg_hdr = (struct msghdr){.msg_iov = &batch->iov[i],
 							     .msg_iovlen = 1,
 							     .msg_name = &batch->from[i],
-							     .msg_namelen = sizeof batch->from[i]};
+							     .msg_namelen = sizeof batch->from[i],
+							     .msg_control = batch->control[i],
+							     .msg_controllen = sizeof batch->control[i]};
 	}
 	n = recvmmsg(fd, batch->messages, BATCH, MSG_DONTWAIT, NULL);
 	spent = n > 0 ? n : 0;
 	return n;
 }
 
-static bool sender_of(int i, struct endpoint *from)
+/* Who sent the i-th of a batch, and the size of each datagram in it.  False: it is not whole. */
+static bool look_at(int i, struct endpoint *from, size_t *size)
 {
-	return !(batch->messages[i].msg_hdr.msg_flags & MSG_TRUNC) &&
-	       endpoint_from_sockaddr((struct sockaddr *)&batch->from[i], batch->messages[i].msg_hdr.msg_namelen, from);
+	const struct msghdr *msg = &batch->messages[i].msg_hdr;
+
+	return !(msg->msg_flags & MSG_TRUNC) && join_size(msg, batch->messages[i].msg_len, size) &&
+	       endpoint_from_sockaddr((struct sockaddr *)&batch->from[i], msg->msg_namelen, from);
+}
+
+/* The last of those that came joined may be shorter. */
+static size_t size_at(const uint8_t *at, const uint8_t *end, size_t size)
+{
+	return (size_t)(end - at) < size ? (size_t)(end - at) : size;
 }
 
 /* ---- sending -------------------------------------------------------------------------------------------------------- */
@@ -107,6 +135,82 @@ static void note_sent(const struct parcel *p, int64_t now)
 	session_carried(s, f->active_us);
 }
 
+/* Datagrams of this size, or more, cannot leave joined on its way (0: none is known). */
+static size_t *unjoinable(struct parcel *p)
+{
+	return p->back ? &p->flow->association->unjoinable : &p->flow->unjoinable;
+}
+
+/* Back to the client, of whatever flow; towards destinations, of one. */
+static bool same_way(const struct parcel *a, const struct parcel *b)
+{
+	return a->back || (a->flow == b->flow && addr_equal(&a->source, &b->source));
+}
+
+/* How many from the one at `at` on leave joined: of one size, but for the last, which may be shorter.  An empty one cannot be told. */
+static unsigned count_joined(unsigned at, unsigned end)
+{
+	struct parcel *first = &outbox.parcels[at];
+	size_t size = first->wire_len, bytes = size, limit = *unjoinable(first);
+	unsigned n = 1;
+
+	if (!joins || size == 0 || (limit != 0 && size >= limit))
+		return 1;
+	for (; n < JOIN_MAX && at + n < end; n++) {
+		const struct parcel *p = &outbox.parcels[at + n];
+
+		if (p->wire_len > size || p->wire_len == 0 || bytes + p->wire_len > JOIN_BYTES_MAX || !same_way(first, p))
+			break;
+		bytes += p->wire_len;
+		if (p->wire_len < size)
+			return n + 1;
+	}
+	return n;
+}
+
+/* The rule's source address goes with each datagram: flows of several rules share a socket. */
+static void add_source(struct msghdr *msg, const struct addr *source)
+{
+	bool v6 = source->family == ADDR_V6;
+	struct in_pktinfo info4 = {0};
+	struct in6_pktinfo info6 = {0};
+	size_t len = v6 ? sizeof info6 : sizeof info4;
+	struct cmsghdr *c = msg->msg_control;
+
+	memset(c, 0, CMSG_SPACE(len));
+	msg->msg_controllen = CMSG_SPACE(len);
+	c->cmsg_level = v6 ? IPPROTO_IPV6 : IPPROTO_IP;
+	c->cmsg_type = v6 ? IPV6_PKTINFO : IP_PKTINFO;
+	c->cmsg_len = CMSG_LEN(len);
+	memcpy(v6 ? (void *)&info6.ipi6_addr : (void *)&info4.ipi_spec_dst, source->bytes, addr_len(source));
+	memcpy(CMSG_DATA(c), v6 ? (void *)&info6 : (void *)&info4, len);
+}
+
+/* Makes messages of the parcels from `at` on.  How many. */
+static unsigned write_post(unsigned at, unsigned end)
+{
+	struct iovec *part = post.parts;
+	unsigned n = 0;
+
+	for (; at < end; n++) {
+		const struct parcel *first = &outbox.parcels[at];
+		struct msghdr *msg = &post.messages[n].msg_hdr;
+
+		post.carries[n] = count_joined(at, end);
+		*msg = (struct msghdr){.msg_name = &post.to[n], .msg_iov = part, .msg_control = post.control[n]};
+		msg->msg_namelen = endpoint_to_sockaddr(&first->to, &post.to[n]);
+		if (first->source.family != ADDR_NONE)
+			add_source(msg, &first->source);
+		if (post.carries[n] > 1)
+			join_mark(msg, (uint16_t)first->wire_len);
+		for (unsigned i = 0; i < post.carries[n]; i++, at++)
+			for (unsigned k = 0; k < outbox.parcels[at].nparts; k++)
+				*part++ = outbox.parcels[at].parts[k];
+		msg->msg_iovlen = (size_t)(part - msg->msg_iov);
+	}
+	return n;
+}
+
 void udp_flush(void)
 {
 	unsigned at = 0, n = outbox.n;
@@ -115,59 +219,51 @@ void udp_flush(void)
 
 	outbox.n = 0;
 	while (at < n) {
-		struct association *a = outbox.parcels[at].flow->association;
-		int sent = sendmmsg(outbox.fd, outbox.messages + at, n - at, MSG_DONTWAIT | MSG_NOSIGNAL);
+		struct parcel *p = &outbox.parcels[at];
+		int sent = sendmmsg(outbox.fd, post.messages, write_post(at, n), MSG_DONTWAIT | MSG_NOSIGNAL);
 
 		if (sent > 0) {
 			again = false;
-			while (sent-- > 0)
-				note_sent(&outbox.parcels[at++], now);
+			for (int i = 0; i < sent; i++)
+				for (unsigned k = 0; k < post.carries[i]; k++)
+					note_sent(&outbox.parcels[at++], now);
 		} else if (!again && errno != EAGAIN) {
 			/* An error of an earlier datagram is told here: this one has not been sent, and may be. */
-			drain_errors(a, outbox.fd);
+			drain_errors(p->flow->association, outbox.fd);
 			again = true;
+		} else if (errno != EAGAIN && post.carries[0] > 1) {
+			/* The device cannot, or each is more than the path takes whole: one by one, then. */
+			*unjoinable(p) = p->wire_len;
+			again = false;
 		} else {
 			again = false;
-			UDP_COUNT(a, unsent, 1);
-			at++;
+			UDP_COUNT(p->flow->association, unsent, post.carries[0]);
+			at += post.carries[0];
 		}
 	}
 }
 
-/* The rule's source address goes with each datagram: flows of several rules share a socket. */
-static void add_source(struct msghdr *msg, char *control, size_t size, const struct addr *source)
-{
-	bool v6 = source->family == ADDR_V6;
-	struct in_pktinfo info4 = {0};
-	struct in6_pktinfo info6 = {0};
-	size_t len = v6 ? sizeof info6 : sizeof info4;
-
-	memset(control, 0, size);
-	msg->msg_control = control;
-	msg->msg_controllen = CMSG_SPACE(len);
-	struct cmsghdr *c = CMSG_FIRSTHDR(msg);
-
-	c->cmsg_level = v6 ? IPPROTO_IPV6 : IPPROTO_IP;
-	c->cmsg_type = v6 ? IPV6_PKTINFO : IP_PKTINFO;
-	c->cmsg_len = CMSG_LEN(len);
-	memcpy(v6 ? (void *)&info6.ipi6_addr : (void *)&info4.ipi_spec_dst, source->bytes, addr_len(source));
-	memcpy(CMSG_DATA(c), v6 ? (void *)&info6 : (void *)&info4, len);
-}
-
-static struct parcel *add_parcel(struct udp_flow *f, int fd, const struct endpoint *to)
+static struct parcel *add_parcel(struct udp_flow *f, bool back, int fd, const struct endpoint *to)
 {
 	struct parcel *p;
-	struct mmsghdr *m;
 
-	if (outbox.n == BATCH || (outbox.n > 0 && outbox.fd != fd))
+	if (outbox.n == PARCELS || (outbox.n > 0 && outbox.fd != fd))
 		udp_flush();
 	outbox.fd = fd;
-	m = &outbox.messages[outbox.n];
 	p = &outbox.parcels[outbox.n++];
 	p->flow = f;
-	*m = (struct mmsghdr){.msg_hdr = {.msg_name = &p->to, .msg_iov = p->iov}};
-	m->msg_hdr.msg_namelen = endpoint_to_sockaddr(to, &p->to);
+	p->back = back;
+	p->to = *to;
+	p->source = (struct addr){0};
+	p->nparts = 0;
+	p->wire_len = 0;
 	return p;
+}
+
+static void add_part(struct parcel *p, const uint8_t *data, size_t len)
+{
+	p->parts[p->nparts++] = (struct iovec){.iov_base = (void *)(uintptr_t)data, .iov_len = len};
+	p->wire_len += len;
 }
 
 static int out_socket(struct association *a, int which);
@@ -183,15 +279,11 @@ void udp_send(struct udp_flow *f, const uint8_t *data, size_t len)
 		UDP_COUNT(a, unsent, 1);
 		return;
 	}
-	struct parcel *p = add_parcel(f, fd, &to);
-	struct msghdr *msg = &outbox.messages[outbox.n - 1].msg_hdr;
+	struct parcel *p = add_parcel(f, false, fd, &to);
 
-	p->back = false;
 	p->len = len;
-	p->iov[0] = (struct iovec){.iov_base = (void *)(uintptr_t)data, .iov_len = len};
-	msg->msg_iovlen = 1;
-	if (f->source.family != ADDR_NONE)
-		add_source(msg, p->control, sizeof p->control, &f->source);
+	p->source = f->source;
+	add_part(p, data, len);
 }
 
 /* RFC 1961 section 5: header and data are one message.  There is one buffer for it, so it leaves at once. */
@@ -209,12 +301,10 @@ static void send_back_sealed(struct udp_flow *f, const struct endpoint *from, co
 		return;
 	}
 	udp_flush();
-	struct parcel *p = add_parcel(f, a->client_fd, &a->client);
+	struct parcel *p = add_parcel(f, true, a->client_fd, &a->client);
 
-	p->back = true;
 	p->len = len;
-	p->iov[0] = (struct iovec){.iov_base = (void *)(uintptr_t)frame, .iov_len = frame_len};
-	outbox.messages[outbox.n - 1].msg_hdr.msg_iovlen = 1;
+	add_part(p, frame, frame_len);
 	udp_flush();
 }
 
@@ -227,13 +317,11 @@ void udp_send_back(struct udp_flow *f, const uint8_t *data, size_t len)
 		send_back_sealed(f, &from, data, len);
 		return;
 	}
-	struct parcel *p = add_parcel(f, a->client_fd, &a->client);
+	struct parcel *p = add_parcel(f, true, a->client_fd, &a->client);
 
-	p->back = true;
 	p->len = len;
-	p->iov[0] = (struct iovec){.iov_base = p->header, .iov_len = socks5_write_datagram(p->header, &from)};
-	p->iov[1] = (struct iovec){.iov_base = (void *)(uintptr_t)data, .iov_len = len};
-	outbox.messages[outbox.n - 1].msg_hdr.msg_iovlen = 2;
+	add_part(p, p->header, socks5_write_datagram(p->header, &from));
+	add_part(p, data, len);
 }
 
 /* ---- to the destinations ------------------------------------------------------------------------------------------- */
@@ -291,11 +379,19 @@ static void on_client_readable(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	for (int i = 0; i < n; i++) {
 		struct endpoint from;
+		size_t size;
 
-		if (sender_of(i, &from))
-			take_client_datagram(a, &from, batch->data[i], batch->messages[i].msg_len, now);
-		else
+		if (!look_at(i, &from, &size)) {
 			UDP_COUNT(a, strangers, 1);
+			continue;
+		}
+		uint8_t *at = batch->data[i], *end = at + batch->messages[i].msg_len;
+
+		do {
+			size = size_at(at, end, size);
+			take_client_datagram(a, &from, at, size, now);
+			at += size;
+		} while (at < end);
 	}
 	udp_flush();
 }
@@ -328,16 +424,37 @@ static void on_out_readable(evutil_socket_t fd, short what, void *arg)
 		drain_errors(a, fd);
 	for (int i = 0; i < n; i++) {
 		struct endpoint from;
+		size_t size;
 
-		if (sender_of(i, &from))
-			pass_back(a, &from, batch->data[i], batch->messages[i].msg_len);
-		else
+		if (!look_at(i, &from, &size)) {
 			UDP_COUNT(a, unsolicited, 1);
+			continue;
+		}
+		const uint8_t *at = batch->data[i], *end = at + batch->messages[i].msg_len;
+
+		do {
+			size = size_at(at, end, size);
+			pass_back(a, &from, at, size);
+			at += size;
+		} while (at < end);
 	}
 	udp_flush();
 }
 
 /* ---- sockets ----------------------------------------------------------------------------------------------------------- */
+
+/* What the kernel offers is asked of the first socket; one of an older kernel goes without. */
+static void prepare_joins(const struct worker *w, int fd)
+{
+	static bool asked;
+
+	if (!w->config->udp_offload)
+		return;
+	join_receive(fd);
+	if (!asked)
+		joins = join_can_send(fd);
+	asked = true;
+}
 
 static int out_socket(struct association *a, int which)
 {
@@ -356,6 +473,7 @@ static int out_socket(struct association *a, int which)
 	if (v6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
 	setsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_RECVERR : IP_RECVERR, &one, sizeof one);
+	prepare_joins(w, fd);
 	a->out_fd[which] = fd;
 	w->extra_fds++;
 	event_assign(&a->out_event[which], a->session->worker->base, fd, EV_READ | EV_PERSIST, on_out_readable, a);
@@ -376,6 +494,8 @@ static int client_socket(const struct session *s, struct endpoint *bound)
 	bound->port = 0;
 	len = endpoint_to_sockaddr(bound, &sa);
 	fd = socket(sa.ss_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd >= 0)
+		prepare_joins(s->worker, fd);
 	if (fd >= 0 && bind(fd, (struct sockaddr *)&sa, len) == 0) {
 		len = sizeof sa;
 		if (getsockname(fd, (struct sockaddr *)&sa, &len) == 0 && endpoint_from_sockaddr((struct sockaddr *)&sa, len, bound))

@@ -68,6 +68,7 @@ struct udp_flow {
 	int64_t opened_us, active_us;
 	uint64_t bytes_up, bytes_down, datagrams_up, datagrams_down;
 	uint64_t checked_bytes; /* both ways, at its last checkpoint */
+	size_t unjoinable;      /* datagrams of this size, and more, leave one by one; 0: none known */
 	STAILQ_HEAD(, waiting_datagram) waiting;
 	unsigned nwaiting;
 };
@@ -85,6 +86,7 @@ struct association {
 	unsigned denials;  /* told of those since */
 	int64_t denials_us; /* monotonic; moves on with each that is forgotten */
 	size_t waiting_bytes;
+	size_t unjoinable; /* those to the client, as with a flow's */
 	struct udp_counts counts;
 };
 

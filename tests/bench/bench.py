@@ -28,7 +28,7 @@ from harness.gateway import BUILD, Gateway  # noqa: E402
 CPUS = sorted(os.sched_getaffinity(0))
 LOAD_CPU, PROXY_CPU = CPUS[0], CPUS[-1]
 NAME = "www.bench.test"
-TARGET = "127.0.9.1"
+TARGET, JOINED_TARGET = "127.0.9.1", "127.0.9.2"
 USER, PASSWORD = "ann", "ann-pass"
 PACKAGES = {"microsocks": "microsocks", "danted": "dante-server", "squid": "squid", "haproxy": "haproxy"}
 _CLONE_NEWNS, _CLONE_NEWNET = 0x20000, 0x40000000
@@ -199,9 +199,9 @@ class Bare(Proxy):
 
     via = "direct"
 
-    def __init__(self, name, directory, sink, kind, offset=0, count=1):
+    def __init__(self, name, directory, sink, kind, offset=0, count=1, target=TARGET):
         super().__init__(name, directory, sink)
-        self.spawn(os.path.join(BUILD, "tests", "bench", "relay"), kind, "127.0.0.1", str(self.port), TARGET, str(sink + offset), str(count))
+        self.spawn(os.path.join(BUILD, "tests", "bench", "relay"), kind, "127.0.0.1", str(self.port), target, str(sink + offset), str(count))
 
 
 class Microsocks(Proxy):
@@ -282,10 +282,11 @@ def policy_text(rules=10000):
 class Gatewayd(Proxy):
     """With 10,000 rules; log-ins of PAM that are remembered and a strict audit, or (relaxed) neither."""
 
-    def __init__(self, name, directory, sink, relaxed=False, workers=1, policy=None):
+    def __init__(self, name, directory, sink, relaxed=False, workers=1, policy=None, **more):
         super().__init__(name, directory, sink)
         self.options = () if relaxed else (f"user={USER}:{PASSWORD}",)
-        more = {"listener_methods": ["none"], "audit_durability": "relaxed"} if relaxed else {}
+        if relaxed:
+            more = {"listener_methods": ["none"], "audit_durability": "relaxed", **more}
         self.gateway = Gateway(policy=policy or policy_text(), workers=workers, resolver=["127.0.0.1:53"], remember_logins=3600000,
                                listener_commands=["connect", "udp"], pam_processes=1, **more)
         self.gateway.prefix = self.group.prefix
@@ -485,13 +486,20 @@ class Bench:
 
     def udp(self):
         n = 4
-        bare = Bare("bare-udp", self.dir, self.sink, "udp", count=n)
-        runs = {"bare udp": (bare.group, "udp", ["via=direct", f"proxy=127.0.0.1:{bare.port}", f"n={n}", f"to={TARGET}:{self.sink}"])}
-        for name, p in self.proxies.items():
-            if name.startswith("gatewayd") or name == "danted":
-                runs[name] = (p.group, "udp", [*p.arguments(), f"n={n}", f"to={TARGET}:{self.sink}"])
-        self.rounds(Table("udp", "UDP round trip, 64 bytes", "us", "bare udp"), runs, 1e-3, lambda r: {"lost": r["failures"]})
-        bare.close()
+        proxies = {name: p for name, p in self.proxies.items() if name.startswith("gatewayd") or name == "danted"}
+        proxies["gatewayd, udp-offload off"] = apart = Gatewayd("no-offload", self.dir, self.sink, udp_offload=False)
+        for key, title, more in (("udp", "UDP round trip, 64 bytes, 16 under way", []),
+                                 ("udp-stream", "UDP stream, 1200 bytes, 64 under way", ["size=1200", "window=64"]),
+                                 ("udp-joined", "The same between ends that join datagrams (UDP_SEGMENT, UDP_GRO)",
+                                  ["size=1200", "window=64", "joined=1"])):
+            target = JOINED_TARGET if "joined=1" in more else TARGET
+            bare = Bare(f"bare-{key}", self.dir, self.sink, "udp", count=n, target=target)
+            more = [*more, f"n={n}", f"to={target}:{self.sink}"]
+            runs = {"bare udp": (bare.group, "udp", ["via=direct", f"proxy=127.0.0.1:{bare.port}", *more])}
+            runs.update({name: (p.group, "udp", [*p.arguments(), *more]) for name, p in proxies.items()})
+            self.rounds(Table(key, title, "us", "bare udp"), runs, 1e-3, lambda r: {"lost": r["failures"], "a second": r["units"] / r["seconds"]})
+            bare.close()
+        apart.close()
 
     def idle(self):
         table = Table("idle", f"Memory of an idle session ({self.a.idle} of them), user and kernel", "bytes", "bare copy")

@@ -1,10 +1,12 @@
 /* Clients and sinks that cost a proxy's clients and servers little, to measure the proxy between them.
  *
- *   load sink BASE-PORT [PROCESSES]     echo at BASE-PORT (TCP, and UDP at 127.0.9.1), source at +1, discard at +2, both at once at +3
+ *   load sink BASE-PORT [PROCESSES]     echo at BASE-PORT (TCP, and UDP at 127.0.9.1; at 127.0.9.2 datagrams joined, as they come),
+ *                                       source at +1, discard at +2, both at once at +3
  *   load setup|rr|bulk|idle|udp|watch OPTION=VALUE...
  *
  * Options: via=direct|socks5|http proxy=ADDRESS:PORT to=ADDRESS:PORT name=HOST user=U:P (socks5), n=connections at a time,
- * seconds=S, direction=down|up|both, sources=N (client addresses, from 127.0.0.2 on), targets=N (addresses from `to` on), size=BYTES.
+ * seconds=S, direction=down|up|both, sources=N (client addresses, from 127.0.0.2 on), targets=N (addresses from `to` on), size=BYTES,
+ * window=N datagrams under way, joined=1 (they leave and come in one piece: UDP_SEGMENT, UDP_GRO).
  *
  * Once everything is open (set-up: warm) it says "ready" and waits for a line; after the measured time it says what came of it as
  * one line of JSON, and ends when its input does. */
@@ -15,6 +17,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <netinet/udp.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -98,7 +101,7 @@ static bool swallow(int fd, uint64_t *bytes)
 
 /* ---- sinks ---------------------------------------------------------------------------------------------------------- */
 
-enum kind { ECHO, SOURCE, DISCARD, BOTH, KINDS, DATAGRAMS };
+enum kind { ECHO, SOURCE, DISCARD, BOTH, KINDS, DATAGRAMS, JOINED };
 
 struct server {
 	int fd;
@@ -129,6 +132,48 @@ static void echo_datagrams(int fd)
 		vectors[i].iov_len = messages[i].msg_len;
 	if (n > 0)
 		sendmmsg(fd, messages, (unsigned)n, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/* One piece of datagrams of one size, *size.  Its bytes, or -1. */
+static ssize_t receive_joined(int fd, struct sockaddr_in *sender, int *size)
+{
+	char control[64] __attribute__((aligned(8)));
+	struct iovec iov = {buffer, sizeof buffer};
+	struct msghdr msg = {.msg_name = sender, .msg_namelen = sizeof *sender, .msg_iov = &iov, .msg_iovlen = 1,
+			     .msg_control = control, .msg_controllen = sizeof control};
+	ssize_t n = recvmsg(fd, &msg, MSG_DONTWAIT);
+
+	*size = (int)n;
+	for (struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL; c != NULL; c = CMSG_NXTHDR(&msg, c))
+		if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO)
+			memcpy(size, CMSG_DATA(c), sizeof *size);
+	return n;
+}
+
+static ssize_t send_joined(int fd, const void *data, size_t len, int size, struct sockaddr_in *to)
+{
+	char control[CMSG_SPACE(sizeof(uint16_t))] __attribute__((aligned(8))) = {0};
+	struct iovec iov = {(void *)(uintptr_t)data, len};
+	struct msghdr msg = {.msg_name = to, .msg_namelen = to != NULL ? sizeof *to : 0, .msg_iov = &iov, .msg_iovlen = 1,
+			     .msg_control = control, .msg_controllen = sizeof control};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+	uint16_t each = (uint16_t)size;
+
+	c->cmsg_level = IPPROTO_UDP;
+	c->cmsg_type = UDP_SEGMENT;
+	c->cmsg_len = CMSG_LEN(sizeof each);
+	memcpy(CMSG_DATA(c), &each, sizeof each);
+	return sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static void echo_joined(int fd)
+{
+	struct sockaddr_in sender;
+	ssize_t n;
+	int size;
+
+	for (int i = 0; i < 8 && (n = receive_joined(fd, &sender, &size)) > 0; i++)
+		send_joined(fd, buffer, (size_t)n, size, &sender);
 }
 
 static void take_all(struct server *l)
@@ -166,6 +211,8 @@ static void on_server(struct server *s, uint32_t events)
 {
 	if (s->kind == DATAGRAMS) {
 		echo_datagrams(s->fd);
+	} else if (s->kind == JOINED) {
+		echo_joined(s->fd);
 	} else if (s->listening) {
 		take_all(s);
 	} else if (!serve(s, events)) {
@@ -184,15 +231,19 @@ static void listen_on(uint16_t port, enum kind kind)
 		die("calloc");
 	s->kind = kind;
 	s->listening = true;
+	bool udp = kind == DATAGRAMS || kind == JOINED;
+
 	/* An answer must come from where it was asked. */
-	if (kind == DATAGRAMS)
-		a.sin_addr.s_addr = htonl(0x7f000901);
-	s->fd = socket(AF_INET, (kind == DATAGRAMS ? SOCK_DGRAM : SOCK_STREAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (udp)
+		a.sin_addr.s_addr = htonl(kind == JOINED ? 0x7f000902 : 0x7f000901);
+	s->fd = socket(AF_INET, (udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	setsockopt(s->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
 	setsockopt(s->fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
-	if (kind == DATAGRAMS)
+	if (udp)
 		setsockopt(s->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
-	if (bind(s->fd, (struct sockaddr *)&a, sizeof a) != 0 || (kind != DATAGRAMS && listen(s->fd, 8192) != 0))
+	if (kind == JOINED)
+		setsockopt(s->fd, IPPROTO_UDP, UDP_GRO, &one, sizeof one);
+	if (bind(s->fd, (struct sockaddr *)&a, sizeof a) != 0 || (!udp && listen(s->fd, 8192) != 0))
 		die("listen");
 	watch(EPOLL_CTL_ADD, s->fd, EPOLLIN, s);
 }
@@ -214,6 +265,7 @@ static void sink(uint16_t port, int processes)
 	for (int kind = 0; kind < KINDS; kind++)
 		listen_on((uint16_t)(port + kind), (enum kind)kind);
 	listen_on(port, DATAGRAMS);
+	listen_on(port, JOINED);
 	puts("ready");
 	fflush(stdout);
 	for (;;) {
@@ -230,9 +282,9 @@ static void sink(uint16_t port, int processes)
 static struct options {
 	char mode[16], via[16], name[128], user[64], password[64], direction[8];
 	struct sockaddr_in proxy, to;
-	unsigned n, sources, targets, size;
+	unsigned n, sources, targets, size, window, joined;
 	double seconds;
-} options = {.via = "direct", .direction = "down", .n = 1, .sources = 8, .targets = 1, .size = 64, .seconds = 1};
+} options = {.via = "direct", .direction = "down", .n = 1, .sources = 8, .targets = 1, .size = 64, .window = 16, .seconds = 1};
 
 enum stage { CONNECTING, SHAKING, READY, EXCHANGING, IDLE };
 
@@ -365,6 +417,8 @@ static void ready(struct client *c)
 		getsockname(c->fd, (struct sockaddr *)&local, &len);
 		local.sin_port = 0;
 		c->udp_fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		if (options.joined)
+			setsockopt(c->udp_fd, IPPROTO_UDP, UDP_GRO, &(int){1}, sizeof(int));
 		setsockopt(c->udp_fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
 		if (c->relay.sin_addr.s_addr == 0)
 			c->relay.sin_addr = options.proxy.sin_addr;
@@ -513,9 +567,7 @@ static void on_connected(struct client *c)
 
 /* ---- UDP ------------------------------------------------------------------------------------------------------------- */
 
-#define WINDOW 16
-
-static size_t datagram_of(struct client *c, uint8_t *out)
+static size_t datagram_of(uint8_t *out)
 {
 	size_t header = 0;
 
@@ -525,36 +577,78 @@ static size_t datagram_of(struct client *c, uint8_t *out)
 		memcpy(out + 8, &options.to.sin_port, 2);
 		header = 10;
 	}
-	(void)c;
 	memset(out + header, 'x', options.size);
 	return header + options.size;
+}
+
+/* Up to as many as one piece holds.  How many. */
+static unsigned fly_joined(struct client *c, unsigned most)
+{
+	static uint8_t piece[65536];
+	size_t each = datagram_of(piece);
+	unsigned n = 65000 / (unsigned)each;
+
+	n = n > 64 ? 64 : n;
+	n = n > most ? most : n;
+	for (unsigned i = 1; i < n; i++)
+		memcpy(piece + i * each, piece, each);
+	return send_joined(c->udp_fd, piece, n * each, (int)each, NULL) > 0 ? n : 0;
+}
+
+static unsigned fly_one_by_one(struct client *c, unsigned most)
+{
+	unsigned n;
+
+	for (n = 0; n < most && n < BATCH; n++) {
+		vectors[n] = (struct iovec){datagrams[n], datagram_of(datagrams[n])};
+		messages[n].msg_hdr = (struct msghdr){.msg_iov = &vectors[n], .msg_iovlen = 1};
+	}
+	int sent = sendmmsg(c->udp_fd, messages, n, MSG_NOSIGNAL);
+
+	return sent > 0 ? (unsigned)sent : 0;
 }
 
 /* Fills its window. */
 static void fly(struct client *c)
 {
-	unsigned n = 0;
+	while (c->flying < options.window) {
+		unsigned n = (options.joined ? fly_joined : fly_one_by_one)(c, options.window - c->flying);
 
-	for (; c->flying + n < WINDOW && n < BATCH; n++) {
-		vectors[n] = (struct iovec){datagrams[n], datagram_of(c, datagrams[n])};
-		messages[n].msg_hdr = (struct msghdr){.msg_iov = &vectors[n], .msg_iovlen = 1};
+		c->flying += n;
+		if (n == 0)
+			break;
 	}
-	int sent = n > 0 ? sendmmsg(c->udp_fd, messages, n, MSG_NOSIGNAL) : 0;
-
-	if (sent > 0)
-		c->flying += (unsigned)sent;
 	c->began = now_ns();
+}
+
+static unsigned receive_some(int fd)
+{
+	struct sockaddr_in unused;
+	unsigned total = 0;
+	ssize_t n;
+	int size;
+
+	if (!options.joined) {
+		int some = receive_batch(fd);
+
+		return some > 0 ? (unsigned)some : 0;
+	}
+	for (int i = 0; i < 8 && (n = receive_joined(fd, &unused, &size)) > 0; i++)
+		total += ((unsigned)n + (unsigned)size - 1) / (unsigned)size;
+	return total;
 }
 
 static void landed(struct client *c)
 {
-	int n = receive_batch(c->udp_fd);
+	unsigned n = receive_some(c->udp_fd);
 
-	if (n <= 0)
+	if (n == 0)
 		return;
-	units += (unsigned)n;
-	c->flying = c->flying > (unsigned)n ? c->flying - (unsigned)n : 0;
-	fly(c);
+	units += n;
+	c->flying = c->flying > n ? c->flying - n : 0;
+	/* Who sends in pieces waits for one that is worth it. */
+	if (!options.joined || c->flying <= options.window / 2)
+		fly(c);
 }
 
 /* What was lost flies again. */
@@ -750,6 +844,10 @@ static void take_option(const char *text)
 		o->targets = (unsigned)atoi(value);
 	else if (strncmp(text, "size=", len) == 0)
 		o->size = (unsigned)atoi(value);
+	else if (strncmp(text, "window=", len) == 0)
+		o->window = (unsigned)atoi(value);
+	else if (strncmp(text, "joined=", len) == 0)
+		o->joined = (unsigned)atoi(value);
 	else if (strncmp(text, "seconds=", len) == 0)
 		o->seconds = atof(value);
 	else

@@ -25,6 +25,6 @@ def test_every_kind_of_load_in_short(tmp_path):
         tables = json.load(f)
     # So few idle sessions may take less memory than what a process happens to free meanwhile.
     assert {"gatewayd", "gatewayd, none, relaxed"} <= tables["idle"]["median"].keys()
-    for key in ("setup", "setup-name", "requests", "bulk-1-down", "bulk-16-both", "udp"):
+    for key in ("setup", "setup-name", "requests", "bulk-1-down", "bulk-16-both", "udp", "udp-stream", "udp-joined"):
         assert tables[key]["median"]["gatewayd"] > 0 and tables[key]["median"]["gatewayd, none, relaxed"] > 0, (key, done.stderr.decode())
     assert "| gatewayd |" in done.stdout.decode()

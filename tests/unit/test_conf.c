@@ -92,6 +92,7 @@ static void defaults(void **state)
 	assert_int_equal(config->throttle_prefix_v4, 32);
 	assert_int_equal(config->throttle_prefix_v6, 64);
 	assert_false(config->fold_user_case);
+	assert_true(config->udp_offload);
 	assert_int_equal(config->handshake_timeout_ms, 30000);
 	assert_int_equal(config->connect_timeout_ms, 20000);
 	assert_int_equal(config->idle_timeout_ms, 7200000);
@@ -139,7 +140,7 @@ static void every_option_is_taken(void **state)
 		 "remember-logins = 0\nthrottle-user-failures = 1\nthrottle-client-failures = 2\nthrottle-first-wait = 103\n"
 		 "throttle-longest-wait = 104\nthrottle-prefix-ipv4 = 24\nthrottle-prefix-ipv6 = 48\n"
 		 "handshake-timeout = 101\nconnect-timeout = 102\nidle-timeout = 103\naudit-timeout = 104\n"
-		 "bind-timeout = 105\nudp-idle-timeout = 1006\n"
+		 "bind-timeout = 105\nudp-idle-timeout = 1006\nudp-offload = no\n"
 		 "commit-interval = 0\ncompile-timeout = 1001\nworker-timeout = 1002\nprocess-timeout = 1003\nrecorder-timeout = 1004\n"
 		 "max-sessions-per-client = 11\nmax-sessions-per-user = 12\nmax-rate-per-client = 13\nmax-rate-per-user = 14\nsandbox = no\nlog-level = \"debug\"\n"
 		 "listener \"a\" { address = {\"0.0.0.0:1\", \"[::]:2\"} methods = {\"none\", \"password\"}\n"
@@ -178,6 +179,7 @@ static void every_option_is_taken(void **state)
 	assert_int_equal(config->pam_queue, 5);
 	assert_int_equal(config->pam_timeout_ms, 1000);
 	assert_true(config->fold_user_case);
+	assert_false(config->udp_offload);
 	assert_int_equal(config->handshake_timeout_ms, 101);
 	assert_int_equal(config->connect_timeout_ms, 102);
 	assert_int_equal(config->idle_timeout_ms, 103);
