@@ -257,7 +257,7 @@ static enum step move(struct session *s, struct side *d, size_t *moved)
 	if (f->pipe == NULL)
 		return STEP_ON;
 	do
-		n = splice(d->from, NULL, f->pipe->in, NULL, PIPE_BYTES, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+		n = splice(d->from, NULL, f->pipe->in, NULL, f->pipe->size, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 	while (n < 0 && errno == EINTR);
 	if (n <= 0) {
 		pipes_put(&s->worker->pipes, &f->pipe);

@@ -64,20 +64,37 @@ static void test_bytes_of_one_session_do_not_reach_another(void **state)
 	pipes_put(&p, &one);
 }
 
-/* All that it gives; then they are closed. */
-static unsigned count(struct pipes *p)
+/* All that it gives; then they are closed.  The first ones are wide. */
+static unsigned count_all(struct pipes *p, size_t *bytes, unsigned *wide)
 {
 	struct relay_pipe *all[512];
 	unsigned n = 0;
 
-	while (n < 512 && (all[n] = pipes_get(p, 0)) != NULL)
-		n++;
+	*bytes = 0;
+	*wide = 0;
+	for (; n < 512 && (all[n] = pipes_get(p, 0)) != NULL; n++) {
+		assert_true(all[n]->size == PIPE_BYTES || (all[n]->size == PIPE_WIDE_BYTES && *wide == n));
+		assert_true(fcntl(all[n]->in, F_GETPIPE_SZ) >= (int)all[n]->size);
+		*wide += all[n]->size == PIPE_WIDE_BYTES;
+		*bytes += all[n]->size;
+	}
 	for (unsigned i = 0; i < n; i++) {
 		all[i]->len = 1;
 		pipes_put(p, &all[i]);
 	}
 	assert_int_equal(extra, 0);
+	assert_int_equal(p->made, 0);
+	assert_int_equal(p->made_wide, 0);
+	assert_int_equal(p->bytes, 0);
 	return n;
+}
+
+static unsigned count(struct pipes *p)
+{
+	size_t bytes;
+	unsigned wide;
+
+	return count_all(p, &bytes, &wide);
 }
 
 static void test_they_are_bounded(void **state)
@@ -85,11 +102,53 @@ static void test_they_are_bounded(void **state)
 	(void)state;
 	for (unsigned workers = 1; workers <= 64; workers++) {
 		struct pipes p = make(workers, 1000);
-		unsigned n = count(&p);
+		size_t bytes;
+		unsigned wide, n = count_all(&p, &bytes, &wide);
 
-		assert_in_range(n, 1, 64);
-		assert_true(n * workers <= 256);
+		/* Where many workers share them, each still has some of either kind, as long as there are enough. */
+		assert_in_range(n, 2, 64);
+		assert_true(bytes * workers <= (size_t)64 << 20);
+		assert_true(wide <= 16 && wide * (size_t)PIPE_WIDE_BYTES <= bytes * 2 / 3);
+		assert_true(wide > 0 || workers > 30);
 	}
+}
+
+/* What comes back is lent again, the widest first. */
+static void test_wide_ones_are_preferred(void **state)
+{
+	struct pipes p = make(4, 1000); /* seven wide ones */
+	struct relay_pipe *all[9];
+
+	(void)state;
+	for (size_t i = 0; i < 9; i++) {
+		all[i] = pipes_get(&p, 0);
+		assert_int_equal(all[i]->size, i < 7 ? PIPE_WIDE_BYTES : PIPE_BYTES);
+	}
+	struct relay_pipe *wide = all[3], *narrow = all[8];
+
+	pipes_put(&p, &all[3]);
+	pipes_put(&p, &all[8]);
+	assert_ptr_equal(all[3] = pipes_get(&p, 0), wide);
+	assert_ptr_equal(all[8] = pipes_get(&p, 0), narrow);
+	assert_int_equal(p.made, 9);
+	for (size_t i = 0; i < 9; i++) {
+		all[i]->len = 1;
+		pipes_put(&p, &all[i]);
+	}
+	assert_int_equal(p.bytes, 0);
+}
+
+/* A kernel, or an administrator, that allows no such size. */
+static void test_without_wide_ones(void **state)
+{
+	struct pipes p = make(1, 1000);
+	size_t bytes;
+	unsigned wide;
+
+	(void)state;
+	p.no_wide_before_us = 1;
+	assert_int_equal(count_all(&p, &bytes, &wide), 64);
+	assert_int_equal(wide, 0);
 }
 
 /* At most half of what connects side by side and associations may need, and nothing of what they have. */
@@ -126,6 +185,8 @@ int main(void)
 		cmocka_unit_test(test_one_is_used_again),
 		cmocka_unit_test(test_bytes_of_one_session_do_not_reach_another),
 		cmocka_unit_test(test_they_are_bounded),
+		cmocka_unit_test(test_wide_ones_are_preferred),
+		cmocka_unit_test(test_without_wide_ones),
 		cmocka_unit_test(test_descriptors_are_shared),
 		cmocka_unit_test(test_after_a_refusal_there_is_a_pause),
 	};
