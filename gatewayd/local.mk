@@ -42,6 +42,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/worker/bind.c \
 	gatewayd/worker/reply.c gatewayd/worker/reply.h gatewayd/worker/replies.def \
 	gatewayd/worker/relay.c \
+	gatewayd/worker/shared.c gatewayd/worker/shared.h \
 	gatewayd/worker/udp.c gatewayd/worker/udp.h \
 	gatewayd/worker/udp_flow.c \
 	gatewayd/worker/udp_join.c gatewayd/worker/udp_join.h \

@@ -12,6 +12,7 @@
 #include "gatewayd/worker/gss.h"
 #include "gatewayd/worker/recent.h"
 #include "gatewayd/worker/session.h"
+#include "gatewayd/worker/shared.h"
 #include "gatewayd/worker/steer.h"
 #include "gatewayd/worker/worker.h"
 
@@ -102,8 +103,7 @@ void authorise_note_denial(struct session *s, const struct policy_decision *d)
 {
 	const struct ruleset *rules = s->worker->rules;
 
-	free(s->rule);
-	s->rule = strdup(policy_rule_name(rules->image, d->rule));
+	shared_set(&s->rule, policy_rule_name(rules->image, d->rule));
 	s->revision = rules->revision;
 	log_decision(s, d);
 }
@@ -213,9 +213,7 @@ static bool complete_name(struct session *s)
 		return false;
 	}
 	req->name = whole;
-	free(s->name);
-	s->name = strdup(whole.text);
-	if (s->name == NULL)
+	if (shared_set(&s->name, whole.text) != 0)
 		session_refuse(s, REASON_FAULT, "out of memory");
 	return s->name != NULL;
 }

@@ -18,6 +18,7 @@
 #include "common/log.h"
 #include "gatewayd/recording.h"
 #include "gatewayd/worker/session.h"
+#include "gatewayd/worker/shared.h"
 #include "gatewayd/worker/steer.h"
 #include "gatewayd/worker/worker.h"
 
@@ -197,8 +198,7 @@ static void on_peer(evutil_socket_t listen_fd, short what, void *arg)
 		session_refuse(s, REASON_BLOCKED, blocked);
 		return;
 	}
-	free(s->rule);
-	s->rule = strdup(policy_rule_name(s->worker->rules->image, d.rule));
+	shared_set(&s->rule, policy_rule_name(s->worker->rules->image, d.rule));
 	s->revision = s->worker->rules->revision;
 	peer_arrived(s, fd, &peer);
 }

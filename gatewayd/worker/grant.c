@@ -11,16 +11,13 @@
 #include "gatewayd/recording.h"
 #include "gatewayd/worker/resolver.h"
 #include "gatewayd/worker/session.h"
+#include "gatewayd/worker/shared.h"
 #include "gatewayd/worker/udp.h"
 #include "gatewayd/worker/worker.h"
 
 static int set_rule(struct session *s, uint32_t rule)
 {
-	char *name = strdup(policy_rule_name(s->setup->rules->image, rule));
-
-	free(s->rule);
-	s->rule = name;
-	return name == NULL ? -1 : 0;
+	return shared_set(&s->rule, policy_rule_name(s->setup->rules->image, rule));
 }
 
 /* Appends the OPEN event; false if the session had to be refused. */
@@ -52,8 +49,7 @@ void grant_association(struct session *s)
 	s->revision = s->worker->rules->revision;
 	/* What the request names is the client's own end, not a destination. */
 	s->address = (struct addr){0};
-	free(s->name);
-	s->name = NULL;
+	shared_put(&s->name);
 	s->port = 0;
 	session_set_state(s, SESSION_GRANTING);
 	session_event(s, AUDIT_OPEN, &e);

@@ -11,6 +11,7 @@
 #include "common/text.h"
 #include "gatewayd/worker/gss.h"
 #include "gatewayd/worker/session.h"
+#include "gatewayd/worker/shared.h"
 #include "gatewayd/worker/socks4.h"
 #include "gatewayd/worker/steer.h"
 #include "gatewayd/worker/worker.h"
@@ -239,7 +240,7 @@ static bool login(struct session *s)
 		break;
 	}
 	handshake_stop_reading(s);
-	s->user = strdup(text_escape(in.user, in.user_len, shown, sizeof shown));
+	s->user = shared_get(text_escape(in.user, in.user_len, shown, sizeof shown));
 	const char *refused = auth_text_refused(in.user, in.user_len);
 
 	if (refused == NULL)
@@ -268,11 +269,11 @@ bool handshake_identified(struct session *s, const struct auth_answer *answer, c
 	static const enum reason refusals[AUTH_VERDICTS] = {
 		[AUTH_DENIED] = REASON_LOGIN_DENIED, [AUTH_FAILED] = REASON_LOGIN_FAILED, [AUTH_THROTTLED] = REASON_LOGIN_THROTTLED};
 	struct setup *setup = s->setup;
-	char *user;
+	const char *user;
 
 	if (answer->verdict != AUTH_OK) {
 		if (s->user == NULL && shown != NULL && shown[0] != '\0')
-			s->user = strdup(shown);
+			s->user = shared_get(shown);
 		/* For the record, which is made when the delay is over. */
 		setup->refusal_detail = strdup(answer->reason);
 		setup->refusal = refusals[answer->verdict];
@@ -282,13 +283,13 @@ bool handshake_identified(struct session *s, const struct auth_answer *answer, c
 		session_arm(s, answer->delay_us < DELAY_MAX_US ? answer->delay_us : DELAY_MAX_US);
 		return false;
 	}
-	user = strdup(answer->user);
+	user = shared_get(answer->user);
 	if (user == NULL || !keep_groups(s, answer)) {
-		free(user);
+		shared_put(&user);
 		session_refuse(s, REASON_FAULT, "out of memory");
 		return false;
 	}
-	free(s->user);
+	shared_put(&s->user);
 	s->user = user;
 	return true;
 }
@@ -320,7 +321,7 @@ static void refuse_request(struct session *s, const struct front_refusal *why)
 	char shown[NAME_MAX_LEN + 1];
 
 	if (why->name != NULL)
-		s->name = strdup(text_escape(why->name, why->name_len, shown, sizeof shown));
+		s->name = shared_get(text_escape(why->name, why->name_len, shown, sizeof shown));
 	session_refuse(s, why->reason, why->detail);
 }
 
@@ -365,7 +366,7 @@ static bool request(struct session *s)
 	s->command = setup->request.command;
 	s->port = setup->request.port;
 	if (setup->request.has_name)
-		s->name = strdup(setup->request.name.text);
+		s->name = shared_get(setup->request.name.text);
 	else
 		s->address = setup->request.address;
 	if (!(s->listener->commands & 1u << s->command))

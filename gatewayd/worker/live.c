@@ -11,6 +11,7 @@
 #include "gatewayd/recording.h"
 #include "gatewayd/worker/asked.h"
 #include "gatewayd/worker/session.h"
+#include "gatewayd/worker/shared.h"
 #include "gatewayd/worker/steer.h"
 #include "gatewayd/worker/udp.h"
 #include "gatewayd/worker/worker.h"
@@ -105,10 +106,8 @@ static void note_allowed(struct session *s, const struct policy_decision *d)
 	const struct ruleset *rules = s->worker->rules;
 	const char *rule = policy_rule_name(rules->image, d->rule);
 
-	if (s->rule == NULL || strcmp(s->rule, rule) != 0) {
-		free(s->rule);
-		s->rule = strdup(rule);
-	}
+	if (s->rule == NULL || strcmp(s->rule, rule) != 0)
+		shared_set(&s->rule, rule);
 	s->revision = rules->revision;
 	s->ends_us = 0;
 }

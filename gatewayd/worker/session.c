@@ -20,6 +20,7 @@
 #include "gatewayd/worker/gss.h"
 #include "gatewayd/worker/recent.h"
 #include "gatewayd/worker/resolver.h"
+#include "gatewayd/worker/shared.h"
 #include "gatewayd/worker/steer.h"
 #include "gatewayd/worker/udp.h"
 #include "gatewayd/worker/worker.h"
@@ -320,9 +321,9 @@ static void session_free(struct session *s, bool reset)
 	relay_free(s);
 	close_fd(&s->client_fd, reset);
 	close_fd(&s->server_fd, reset);
-	free(s->user);
-	free(s->name);
-	free(s->rule);
+	shared_put(&s->user);
+	shared_put(&s->name);
+	shared_put(&s->rule);
 	free(s->claimed);
 	live_forget(s);
 	if (s->in_lingering)

@@ -148,7 +148,6 @@ struct flow {
 
 struct session {
 	TAILQ_ENTRY(session) next, lingering;
-	bool in_lingering;
 	struct worker *worker;
 	const struct config_listener *listener;
 	struct setup *setup; /* NULL once relaying */
@@ -170,20 +169,21 @@ struct session {
 	bool user_counted;
 	bool granted; /* an OPEN record was made: an ENDED record is owed */
 	bool kept_alive; /* the other side's connection is probed when it is silent */
-	unsigned strangers; /* who came to a BIND and was not its peer */
 	bool unrecorded; /* granted without any record, as configured */
+	bool in_lingering;
+	unsigned strangers; /* who came to a BIND and was not its peer */
+	uint32_t epoch;   /* in which it was decided last */
 	/* What it was granted for, so that it can be decided again; see asked.h. */
 	struct group_list *groups;  /* NULL: none */
 	struct kept_answer *answer;
-	uint32_t epoch;   /* in which it was decided last */
 	int64_t ends_us;  /* monotonic: of its time of grace; 0: it is allowed */
 	/* For the closing record. */
 	uint32_t revision; /* by which it was last allowed */
 	struct addr address;
 	uint16_t port;
 	enum policy_command command;
-	char *user, *name, *rule; /* malloc'd, NULL: absent */
-	char *claimed; /* SOCKS4 user id, its bytes as they came: never a log-in, and to be escaped where it is told */
+	const char *user, *name, *rule; /* shared.h; NULL: absent */
+	char *claimed; /* malloc'd; SOCKS4 user id, its bytes as they came: never a log-in, and to be escaped where it is told */
 };
 
 TAILQ_HEAD(session_list, session);

@@ -61,7 +61,7 @@ struct udp_flow {
 	struct lookup *lookup;
 	struct record *record;
 	struct kept_answer *answer;
-	char *rule;
+	const char *rule; /* shared.h */
 	uint32_t revision, epoch; /* by which it was decided last */
 	int64_t ends_us;          /* monotonic: of its time of grace; 0: it is allowed */
 	int64_t denied_s;         /* wall clock */

@@ -13,6 +13,7 @@
 #include "gatewayd/worker/asked.h"
 #include "gatewayd/worker/recent.h"
 #include "gatewayd/worker/resolver.h"
+#include "gatewayd/worker/shared.h"
 #include "gatewayd/worker/steer.h"
 #include "gatewayd/worker/udp.h"
 #include "gatewayd/worker/worker.h"
@@ -204,8 +205,7 @@ static void note_decision(struct udp_flow *f, const struct policy_decision *d)
 {
 	const struct worker *w = f->association->session->worker;
 
-	free(f->rule);
-	f->rule = strdup(policy_rule_name(w->rules->image, d->rule));
+	shared_set(&f->rule, policy_rule_name(w->rules->image, d->rule));
 	f->revision = w->rules->revision;
 	f->epoch = w->live.epoch;
 	f->ends_us = 0;
@@ -462,7 +462,7 @@ void flow_end(struct udp_flow *f, const char *reason)
 	a->nflows--;
 	a->ninbound -= f->inbound;
 	answer_forget(&f->answer);
-	free(f->rule);
+	shared_put(&f->rule);
 	free(f);
 }
 

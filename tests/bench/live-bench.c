@@ -15,6 +15,7 @@
 #include "gatewayd/worker/recent.h"
 #include "gatewayd/worker/resolver.h"
 #include "gatewayd/worker/session.h"
+#include "gatewayd/worker/shared.h"
 #include "gatewayd/worker/steer.h"
 #include "gatewayd/worker/udp.h"
 #include "gatewayd/worker/worker.h"
@@ -173,10 +174,10 @@ static void add_session(size_t i)
 	s->port = 443;
 	s->granted = true;
 	snprintf(text, sizeof text, "user%zu", user);
-	s->user = strdup(text);
+	s->user = shared_get(text);
 	snprintf(text, sizeof text, "www%zu.d%zu.test", i, i % RULES);
-	s->name = strdup(text);
-	s->rule = strdup("all");
+	s->name = shared_get(text);
+	s->rule = shared_get("all");
 	s->groups = groups_get(&w.group_lists, (const void *)groups, GROUPS);
 	struct addr addresses[2] = {s->address, addr_v4(0xcb007100u + (uint32_t)(i % 250))};
 

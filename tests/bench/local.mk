@@ -42,7 +42,7 @@ EXTRA_DIST += tests/bench/auth-bench.py
 EXTRA_PROGRAMS += tests/bench/live-bench
 CLEANFILES += tests/bench/live-bench$(EXEEXT)
 tests_bench_live_bench_SOURCES = tests/bench/live-bench.c gatewayd/worker/live.c gatewayd/worker/asked.c gatewayd/worker/authorise.c \
-	gatewayd/worker/pool.c gatewayd/worker/reply.c
+	gatewayd/worker/pool.c gatewayd/worker/reply.c gatewayd/worker/shared.c
 tests_bench_live_bench_CPPFLAGS = $(gatewayd_gatewayd_CPPFLAGS) $(PCRE2_CFLAGS)
 tests_bench_live_bench_LDADD = $(gatewayd_gatewayd_LDADD)
 

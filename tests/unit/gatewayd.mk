@@ -1,7 +1,7 @@
 check_PROGRAMS += tests/unit/test_conf tests/unit/test_recording tests/unit/test_fold tests/unit/test_socks4 tests/unit/test_socks5 tests/unit/test_hosts \
 	tests/unit/test_gss_frame tests/unit/test_sandbox tests/unit/test_steering tests/unit/test_live \
 	tests/unit/test_reply tests/unit/test_asked tests/unit/test_pool tests/unit/test_pipes tests/unit/test_resolver \
-	tests/unit/test_name_cache tests/unit/test_udp_join tests/unit/test_detail
+	tests/unit/test_name_cache tests/unit/test_udp_join tests/unit/test_detail tests/unit/test_shared
 GATEWAYD_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CMOCKA_CFLAGS) $(EVENT_CFLAGS) $(SODIUM_CFLAGS) $(CONFUSE_CFLAGS) $(CARES_CFLAGS)
 
 tests_unit_test_conf_SOURCES = tests/unit/test_conf.c gatewayd/conf.c
@@ -20,9 +20,9 @@ tests_unit_test_steering_SOURCES = tests/unit/test_steering.c gatewayd/steering.
 tests_unit_test_steering_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS) $(JANSSON_CFLAGS)
 tests_unit_test_steering_LDADD = schema/libschema.a common/libcommon.a $(SCHEMA_LIBS) $(EVENT_LIBS) $(CMOCKA_LIBS)
 
-tests_unit_test_live_SOURCES = tests/unit/test_live.c gatewayd/worker/live.c gatewayd/worker/reply.c
+tests_unit_test_live_SOURCES = tests/unit/test_live.c gatewayd/worker/live.c gatewayd/worker/reply.c gatewayd/worker/shared.c
 tests_unit_test_live_CPPFLAGS = $(gatewayd_gatewayd_CPPFLAGS) $(CMOCKA_CFLAGS)
-tests_unit_test_live_LDADD = common/libcommon.a $(EVENT_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_live_LDADD = common/libcommon.a $(EVENT_LIBS) $(SODIUM_LIBS) $(CMOCKA_LIBS)
 
 tests_unit_test_recording_SOURCES = tests/unit/test_recording.c gatewayd/recording.c
 tests_unit_test_recording_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS)
@@ -52,6 +52,10 @@ tests_unit_test_pool_LDADD = common/libcommon.a $(CMOCKA_LIBS)
 tests_unit_test_pipes_SOURCES = tests/unit/test_pipes.c gatewayd/worker/pipes.c
 tests_unit_test_pipes_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS)
 tests_unit_test_pipes_LDADD = $(CMOCKA_LIBS)
+
+tests_unit_test_shared_SOURCES = tests/unit/test_shared.c gatewayd/worker/shared.c
+tests_unit_test_shared_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS)
+tests_unit_test_shared_LDADD = $(SODIUM_LIBS) $(CMOCKA_LIBS)
 
 tests_unit_test_detail_SOURCES = tests/unit/test_detail.c gatewayd/worker/detail.c
 tests_unit_test_detail_CPPFLAGS = $(gatewayd_gatewayd_CPPFLAGS) $(CMOCKA_CFLAGS)
