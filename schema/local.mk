@@ -33,9 +33,10 @@ schema_sql = \
 	$(srcdir)/schema/audit/0002_open_sessions.sql \
 	$(srcdir)/schema/audit/0003_chain.sql \
 	$(srcdir)/schema/policy/0001_init.sql \
-	$(srcdir)/schema/policy/0002_files.sql $(srcdir)/schema/policy/0003_trials.sql
+	$(srcdir)/schema/policy/0002_files.sql $(srcdir)/schema/policy/0003_trials.sql \
+	$(srcdir)/schema/policy/0004_approvals.sql
 schema/migrations.c: $(schema_sql) $(srcdir)/schema/embed.awk
 	$(AM_V_GEN)$(MKDIR_P) schema && LC_ALL=C $(AWK) -f $(srcdir)/schema/embed.awk $(schema_sql) > $@.tmp && mv $@.tmp $@
 CLEANFILES += schema/migrations.c
 EXTRA_DIST += schema/embed.awk schema/audit/0001_init.sql schema/audit/0002_open_sessions.sql schema/audit/0003_chain.sql \
-	schema/policy/0001_init.sql schema/policy/0002_files.sql schema/policy/0003_trials.sql
+	schema/policy/0001_init.sql schema/policy/0002_files.sql schema/policy/0003_trials.sql schema/policy/0004_approvals.sql

@@ -17,7 +17,7 @@ _Static_assert(POLICY_HASH_BYTES == crypto_generichash_BYTES, "the hash is libso
 struct policy_store {
 	struct db *db;
 	struct db_stmt *active, *find_content, *add_content, *add_revision, *activate, *add_import, *last_import, *get,
-		*list, *text, *add_file, *files, *add_trial, *trial, *confirm;
+		*list, *text, *add_file, *files, *add_trial, *trial, *confirm, *add_proposal, *waiting, *add_verdict;
 };
 
 static const struct db_permit permits[] = {
@@ -28,11 +28,13 @@ static const struct db_permit permits[] = {
 	{.table = "revision_file", .insert = true},
 	{.table = "trial", .insert = true},
 	{.table = "confirmation", .insert = true},
+	{.table = "proposal", .insert = true},
+	{.table = "verdict", .insert = true},
 };
 
 static const struct db_permit read_permits[] = {
 	{.table = "content"}, {.table = "revision"}, {.table = "activation"}, {.table = "import"}, {.table = "revision_file"},
-	{.table = "trial"}, {.table = "confirmation"}};
+	{.table = "trial"}, {.table = "confirmation"}, {.table = "proposal"}, {.table = "verdict"}};
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
@@ -40,13 +42,16 @@ static const struct db_permit read_permits[] = {
 	"r.id, r.time, r.author_uid, r.author, r.source, r.comment, c.hash, length(c.text), r.checks, r.content, r.name, "      \
 	"(SELECT count(*) FROM revision_file AS f WHERE f.revision = r.id), "                                          \
 	"(SELECT sum(length(k.text)) FROM revision_file AS f JOIN content AS k ON k.id = f.content "       \
-	"WHERE f.revision = r.id), t.until, k.time, k.author"
+	"WHERE f.revision = r.id), t.until, k.time, k.author, "                                                     \
+	"p.base, p.until, p.lasts, p.imported, v.verdict, v.time, v.author_uid, v.author, v.comment"
 #define REVISION_FROM                                                                                                  \
 	" FROM revision AS r JOIN content AS c ON c.id = r.content LEFT JOIN trial AS t ON t.revision = r.id "         \
-	"LEFT JOIN confirmation AS k ON k.revision = r.id "
+	"LEFT JOIN confirmation AS k ON k.revision = r.id "                                                            \
+	"LEFT JOIN proposal AS p ON p.revision = r.id LEFT JOIN verdict AS v ON v.revision = r.id "
 
 enum { COL_ID, COL_TIME, COL_UID, COL_AUTHOR, COL_SOURCE, COL_COMMENT, COL_HASH, COL_LENGTH, COL_CHECKS, COL_CONTENT, COL_NAME,
-       COL_FILES, COL_FILES_BYTES, COL_TRIAL_UNTIL, COL_CONFIRMED, COL_CONFIRMED_BY };
+       COL_FILES, COL_FILES_BYTES, COL_TRIAL_UNTIL, COL_CONFIRMED, COL_CONFIRMED_BY, COL_BASE, COL_PROPOSED_UNTIL,
+       COL_PROPOSED_LASTS, COL_PROPOSED_IMPORT, COL_VERDICT, COL_VERDICT_TIME, COL_VERDICT_UID, COL_VERDICT_BY, COL_VERDICT_COMMENT };
 
 static int prepare(struct policy_store *s, bool read_only, struct err *why)
 {
@@ -76,6 +81,12 @@ static int prepare(struct policy_store *s, bool read_only, struct err *why)
 		 "SELECT t.previous, t.until, t.lasts, r.author_uid, r.author FROM trial AS t JOIN revision AS r ON r.id = t.revision "
 		 "WHERE t.revision = ?1 AND NOT EXISTS (SELECT 1 FROM confirmation AS k WHERE k.revision = t.revision)"},
 		{&s->confirm, true, "INSERT INTO confirmation (revision, time, author_uid, author) VALUES (?1, ?2, ?3, ?4)"},
+		{&s->add_proposal, true, "INSERT INTO proposal (revision, base, until, lasts, imported) VALUES (?1, ?2, ?3, ?4, ?5)"},
+		{&s->waiting, false,
+		 "SELECT p.revision, p.base, p.until, p.imported FROM proposal AS p "
+		 "WHERE NOT EXISTS (SELECT 1 FROM verdict AS v WHERE v.revision = p.revision) ORDER BY p.revision LIMIT ?1"},
+		{&s->add_verdict, true,
+		 "INSERT INTO verdict (revision, verdict, time, author_uid, author, comment) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"},
 		{&s->add_import, true, "INSERT INTO import (revision, hash, time) VALUES (?1, ?2, ?3)"},
 	};
 
@@ -238,12 +249,12 @@ static int read_trial(struct policy_store *s, uint32_t active, struct policy_tri
 }
 
 /* What returns is what ruled last without being on trial itself. */
-static int add_trial(struct policy_store *s, const struct policy_new *n, uint32_t id, uint32_t active, struct err *why)
+static int add_trial(struct policy_store *s, uint32_t id, uint32_t active, int64_t time_us, int64_t lasts_us, struct err *why)
 {
 	struct policy_trial before;
 	int rc;
 
-	if (n->lasts_us == 0)
+	if (lasts_us == 0)
 		return 0;
 	if (active == 0)
 		return err_set(why, "there is no revision yet that could return");
@@ -252,25 +263,47 @@ static int add_trial(struct policy_store *s, const struct policy_new *n, uint32_
 		return -1;
 	db_bind_i64(s->add_trial, 1, id);
 	db_bind_i64(s->add_trial, 2, rc == 1 ? before.previous : active);
-	db_bind_i64(s->add_trial, 3, n->time_us + n->lasts_us);
-	db_bind_i64(s->add_trial, 4, n->lasts_us);
+	db_bind_i64(s->add_trial, 3, time_us + lasts_us);
+	db_bind_i64(s->add_trial, 4, lasts_us);
 	return db_run(s->add_trial, why);
 }
 
-static int activate(struct policy_store *s, const struct policy_new *n, const uint8_t *hash, uint32_t id,
+/* imported: hash is that of the policy file's text. */
+static int activate(struct policy_store *s, uint32_t id, int64_t time_us, uint32_t uid, bool imported, const uint8_t *hash,
 		    struct err *why)
 {
 	db_bind_i64(s->activate, 1, id);
-	db_bind_i64(s->activate, 2, n->time_us);
-	db_bind_i64(s->activate, 3, n->author_uid);
+	db_bind_i64(s->activate, 2, time_us);
+	db_bind_i64(s->activate, 3, uid);
 	if (db_run(s->activate, why) != 0)
 		return -1;
-	if (!n->imported)
+	if (!imported)
 		return 0;
 	db_bind_i64(s->add_import, 1, id);
 	db_bind_blob(s->add_import, 2, hash, POLICY_HASH_BYTES);
-	db_bind_i64(s->add_import, 3, n->time_us);
+	db_bind_i64(s->add_import, 3, time_us);
 	return db_run(s->add_import, why);
+}
+
+/* Nothing but its number and its texts: it decides nothing. */
+static int propose(struct policy_store *s, const struct policy_new *n, uint32_t id, uint32_t active, struct err *why)
+{
+	struct policy_waiting waiting[POLICY_PENDING_MAX];
+	size_t count;
+
+	if (active == 0)
+		return err_set(why, "there is no revision yet that it could take the place of");
+	if (policy_store_waiting(s, waiting, &count, why) != 0)
+		return -1;
+	if (count == POLICY_PENDING_MAX)
+		return err_set(why, "%d revisions wait for approval already: have some approved or rejected (gatewayctl policy pending)",
+			       POLICY_PENDING_MAX);
+	db_bind_i64(s->add_proposal, 1, id);
+	db_bind_i64(s->add_proposal, 2, active);
+	db_bind_i64(s->add_proposal, 3, n->proposed_until_us);
+	db_bind_i64(s->add_proposal, 4, n->lasts_us);
+	db_bind_i64(s->add_proposal, 5, n->imported);
+	return db_run(s->add_proposal, why);
 }
 
 static int add_in_transaction(struct policy_store *s, const struct policy_new *n, uint32_t *id, struct err *why)
@@ -287,10 +320,13 @@ static int add_in_transaction(struct policy_store *s, const struct policy_new *n
 	}
 	policy_store_hash(n->text, n->len, hash);
 	content = content_id(s, n->text, n->len, hash, why);
-	if (content < 0 || add_revision(s, n, content, id, why) != 0 || add_files(s, n, *id, why) != 0 ||
-	    add_trial(s, n, *id, active, why) != 0 || activate(s, n, hash, *id, why) != 0)
+	if (content < 0 || add_revision(s, n, content, id, why) != 0 || add_files(s, n, *id, why) != 0)
 		return -1;
-	return 0;
+	if (n->proposed_until_us != 0)
+		return propose(s, n, *id, active, why);
+	return add_trial(s, *id, active, n->time_us, n->lasts_us, why) != 0
+		       ? -1
+		       : activate(s, *id, n->time_us, n->author_uid, n->imported, hash, why);
 }
 
 static int check_bounds(const struct policy_new *n, struct err *why)
@@ -351,6 +387,20 @@ static void read_revision(struct db_stmt *s, struct policy_revision *r)
 	r->trial_until_us = db_i64(s, COL_TRIAL_UNTIL);
 	r->confirmed_us = db_i64(s, COL_CONFIRMED);
 	db_text(s, COL_CONFIRMED_BY, r->confirmed_by, sizeof r->confirmed_by);
+	r->base = (uint32_t)db_i64(s, COL_BASE);
+	r->proposed_until_us = db_i64(s, COL_PROPOSED_UNTIL);
+	r->proposed_lasts_us = db_i64(s, COL_PROPOSED_LASTS);
+	r->proposed_import = db_i64(s, COL_PROPOSED_IMPORT) != 0;
+	db_text(s, COL_VERDICT, r->verdict, sizeof r->verdict);
+	r->verdict_us = db_i64(s, COL_VERDICT_TIME);
+	r->verdict_uid = (uint32_t)db_i64(s, COL_VERDICT_UID);
+	db_text(s, COL_VERDICT_BY, r->verdict_by, sizeof r->verdict_by);
+	db_text(s, COL_VERDICT_COMMENT, r->verdict_comment, sizeof r->verdict_comment);
+}
+
+bool policy_revision_ruled(const struct policy_revision *r)
+{
+	return r->base == 0 || strcmp(r->verdict, POLICY_APPROVED) == 0;
 }
 
 /* A malloc'd, terminated copy of a column, or NULL. */
@@ -515,6 +565,163 @@ int policy_store_confirm(struct policy_store *s, uint32_t revision, int64_t time
 	if (rc == 0)
 		rc = db_commit(s->db, why);
 	if (rc != 0)
+		db_rollback(s->db);
+	return rc;
+}
+
+/* ---- approvals ------------------------------------------------------------------------------------------------- */
+
+int policy_store_waiting(struct policy_store *s, struct policy_waiting out[POLICY_PENDING_MAX], size_t *n, struct err *why)
+{
+	enum db_step rc;
+
+	*n = 0;
+	db_bind_i64(s->waiting, 1, POLICY_PENDING_MAX);
+	while ((rc = db_step(s->waiting, why)) == DB_ROW && *n < POLICY_PENDING_MAX)
+		out[(*n)++] = (struct policy_waiting){.revision = (uint32_t)db_i64(s->waiting, 0),
+						      .base = (uint32_t)db_i64(s->waiting, 1),
+						      .until_us = db_i64(s->waiting, 2),
+						      .imported = db_i64(s->waiting, 3) != 0};
+	db_reset(s->waiting);
+	return rc == DB_FAILED ? -1 : 0;
+}
+
+/* 0 with *out, 1 with *why: it does not wait; -1 with *why. */
+static int read_pending(struct policy_store *s, uint32_t id, struct policy_revision *out, struct err *why)
+{
+	int rc = policy_store_get(s, id, out, NULL, NULL, why);
+
+	if (rc < 0)
+		return -1;
+	if (rc == 0)
+		err_set(why, "there is no revision %u", id);
+	else if (out->base == 0)
+		err_set(why, "revision %u waits for nobody's approval: it was put into force when it was made", id);
+	else if (strcmp(out->verdict, POLICY_EXPIRED) == 0)
+		err_set(why, "revision %u has expired, since nobody approved it in time: propose it again", id);
+	else if (out->verdict[0] != '\0')
+		err_set(why, "revision %u has been %s already, by %s", id, out->verdict, out->verdict_by);
+	else
+		return 0;
+	return 1;
+}
+
+int policy_store_approvable(struct policy_store *s, uint32_t id, uint32_t uid, int64_t now_us, struct policy_revision *out,
+			    struct err *why)
+{
+	uint32_t active;
+	int rc = read_pending(s, id, out, why);
+
+	if (rc != 0)
+		return rc;
+	if (policy_store_active(s, &active, why) != 0)
+		return -1;
+	if (now_us >= out->proposed_until_us)
+		err_set(why, "revision %u has expired, since nobody approved it in time: propose it again", id);
+	else if (out->author_uid == uid)
+		err_set(why, "revision %u was proposed by %s: it takes another administrator to approve it", id, out->author);
+	else if (out->base != active)
+		err_set(why,
+			"revision %u was proposed while revision %u was in force, and revision %u is now: `gatewayctl policy diff %u %u` "
+			"tells what has changed; propose it again",
+			id, out->base, active, out->base, active);
+	else
+		return 0;
+	return 1;
+}
+
+static int add_verdict(struct policy_store *s, const struct policy_judgement *v, const char *word, struct err *why)
+{
+	db_bind_i64(s->add_verdict, 1, v->revision);
+	db_bind_text(s->add_verdict, 2, word);
+	db_bind_i64(s->add_verdict, 3, v->time_us);
+	db_bind_i64(s->add_verdict, 4, v->author_uid);
+	db_bind_text(s->add_verdict, 5, v->author);
+	db_bind_text(s->add_verdict, 6, v->comment == NULL ? "" : v->comment);
+	return db_run(s->add_verdict, why);
+}
+
+static int approve_in_transaction(struct policy_store *s, const struct policy_judgement *v, struct policy_revision *r, struct err *why)
+{
+	int rc = policy_store_approvable(s, v->revision, v->author_uid, v->time_us, r, why);
+
+	if (rc != 0)
+		return rc;
+	/* Its base is what is active. */
+	if (add_verdict(s, v, POLICY_APPROVED, why) != 0 || add_trial(s, r->id, r->base, v->time_us, v->lasts_us, why) != 0)
+		return -1;
+	return activate(s, r->id, v->time_us, v->author_uid, r->proposed_import, r->hash, why);
+}
+
+static int decline_in_transaction(struct policy_store *s, const struct policy_judgement *v, struct policy_revision *r, struct err *why)
+{
+	int rc = read_pending(s, v->revision, r, why);
+
+	return rc != 0 ? rc : add_verdict(s, v, v->verdict, why);
+}
+
+static int in_transaction(struct policy_store *s, const struct policy_judgement *v,
+			  int (*run)(struct policy_store *, const struct policy_judgement *, struct policy_revision *, struct err *),
+			  struct err *why)
+{
+	struct policy_revision *r = malloc(sizeof *r);
+	int rc;
+
+	if (r == NULL)
+		return err_set(why, "out of memory");
+	if (v->comment != NULL && strlen(v->comment) > POLICY_COMMENT_MAX)
+		rc = err_set(why, "the comment is longer than %d bytes", POLICY_COMMENT_MAX);
+	else
+		rc = db_begin(s->db, why);
+	if (rc == 0) {
+		rc = run(s, v, r, why);
+		if (rc == 0)
+			rc = db_commit(s->db, why);
+		if (rc != 0)
+			db_rollback(s->db);
+	}
+	free(r);
+	return rc;
+}
+
+int policy_store_approve(struct policy_store *s, const struct policy_judgement *v, struct err *why)
+{
+	return in_transaction(s, v, approve_in_transaction, why);
+}
+
+int policy_store_decline(struct policy_store *s, const struct policy_judgement *v, struct err *why)
+{
+	return in_transaction(s, v, decline_in_transaction, why);
+}
+
+/* One transaction for all of them, and none if there are none. */
+int policy_store_expire(struct policy_store *s, int64_t now_us, uint32_t uid, const char *author, uint32_t out[POLICY_PENDING_MAX],
+			size_t *n, struct err *why)
+{
+	struct policy_waiting waiting[POLICY_PENDING_MAX];
+	struct policy_judgement over = {.time_us = now_us, .author_uid = uid, .author = author};
+	size_t count, due = 0;
+	int rc = 0;
+
+	*n = 0;
+	if (policy_store_waiting(s, waiting, &count, why) != 0)
+		return -1;
+	for (size_t i = 0; i < count; i++)
+		if (waiting[i].until_us <= now_us)
+			out[due++] = waiting[i].revision;
+	if (due == 0)
+		return 0;
+	if (db_begin(s->db, why) != 0)
+		return -1;
+	for (size_t i = 0; i < due && rc == 0; i++) {
+		over.revision = out[i];
+		rc = add_verdict(s, &over, POLICY_EXPIRED, why);
+	}
+	if (rc == 0)
+		rc = db_commit(s->db, why);
+	if (rc == 0)
+		*n = due;
+	else
 		db_rollback(s->db);
 	return rc;
 }

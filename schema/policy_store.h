@@ -15,6 +15,7 @@
 #define POLICY_NAME_MAX 4095
 #define POLICY_COMMENT_MAX 1023
 #define POLICY_CHECKS_MAX 65536
+#define POLICY_PENDING_MAX 32 /* revisions that wait for approval */
 
 struct policy_store;
 
@@ -49,10 +50,11 @@ struct policy_new {
 	bool imported;	   /* text is that of the configured policy file: remembered as the last import */
 	bool check_active; /* refuse (1) unless the active revision is still if_active (0: none yet) */
 	uint32_t if_active;
+	int64_t proposed_until_us; /* it waits for approval, until then at the latest; 0: it is put into force */
 };
 
-/* Adds a revision and makes it the active one, in one transaction: 0 with *id, 1 if someone else was faster (*id is the
- * active revision), -1 with *why. */
+/* Adds a revision and makes it the active one, or one that waits, in one transaction: 0 with *id, 1 if someone else was faster
+ * (*id is the active revision), -1 with *why. */
 int policy_store_add(struct policy_store *s, const struct policy_new *n, uint32_t *id, struct err *why);
 
 /* 0 with *id (0: no policy was ever applied), or -1 with *why. */
@@ -73,7 +75,24 @@ struct policy_revision {
 	int64_t trial_until_us; /* put into force on trial; 0: for good */
 	int64_t confirmed_us;   /* when it was; 0: it was not */
 	char confirmed_by[256];
+	/* Of one that was proposed, and waits for approval, or did: */
+	uint32_t base; /* that was in force then; 0: it was put into force as it was made */
+	int64_t proposed_until_us, proposed_lasts_us;
+	bool proposed_import;  /* its text is that of the configured policy file */
+	char verdict[16];      /* POLICY_APPROVED and its like; "": none yet */
+	int64_t verdict_us;
+	uint32_t verdict_uid;
+	char verdict_by[256];
+	char verdict_comment[POLICY_COMMENT_MAX + 1];
 };
+
+#define POLICY_APPROVED "approved"
+#define POLICY_REJECTED "rejected"
+#define POLICY_WITHDRAWN "withdrawn"
+#define POLICY_EXPIRED "expired"
+
+/* A revision that was proposed, and not approved, has never decided anything. */
+bool policy_revision_ruled(const struct policy_revision *r);
 
 /* Texts and files are compared with their hashes when they are read: what is damaged is refused, not believed. */
 
@@ -105,6 +124,39 @@ int policy_store_trial(struct policy_store *s, struct policy_trial *out, struct 
 /* 0: the revision rules for good now; 1: it is not the active one, or not on trial; -1 with *why. */
 int policy_store_confirm(struct policy_store *s, uint32_t revision, int64_t time_us, uint32_t author_uid, const char *author,
 			 struct err *why);
+
+/* Those that wait, oldest first; one whose time is over waits until it is told to have expired. */
+struct policy_waiting {
+	uint32_t revision, base;
+	int64_t until_us;
+	bool imported;
+};
+/* 0 with *n, or -1 with *why. */
+int policy_store_waiting(struct policy_store *s, struct policy_waiting out[POLICY_PENDING_MAX], size_t *n, struct err *why);
+
+/* Nobody's, so nobody's own. */
+#define POLICY_NO_UID UINT32_MAX
+/* May this user approve that revision?  0 with *out, 1 with *why: no; -1 with *why: that cannot be told. */
+int policy_store_approvable(struct policy_store *s, uint32_t id, uint32_t uid, int64_t now_us, struct policy_revision *out,
+			    struct err *why);
+
+/* What somebody says to a revision that waits. */
+struct policy_judgement {
+	uint32_t revision;
+	const char *verdict; /* POLICY_REJECTED or POLICY_WITHDRAWN; not read by policy_store_approve() */
+	int64_t time_us;
+	uint32_t author_uid;
+	const char *author, *comment;
+	int64_t lasts_us; /* approved on trial for so long; 0: for good */
+};
+/* Puts it into force, in one transaction with all that policy_store_approvable() asks: 0, 1 or -1 as it says. */
+int policy_store_approve(struct policy_store *s, const struct policy_judgement *v, struct err *why);
+/* The revision waits no longer: 0, 1 with *why: it does not wait; -1 with *why. */
+int policy_store_decline(struct policy_store *s, const struct policy_judgement *v, struct err *why);
+
+/* Those whose time is over wait no longer, and are told in out: 0 with *n, or -1 with *why.  By whom: whoever keeps the store. */
+int policy_store_expire(struct policy_store *s, int64_t now_us, uint32_t uid, const char *author, uint32_t out[POLICY_PENDING_MAX],
+			size_t *n, struct err *why);
 
 struct policy_import {
 	uint32_t revision; /* 0: the file was never imported */

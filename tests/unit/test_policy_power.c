@@ -36,7 +36,28 @@ static struct policy_new change(unsigned n, struct policy_file *file)
 				   .lasts_us = n == 1 ? 0 : 50};
 }
 
-/* Three changes, and a confirmation of the last: how much of it was told to be stored (4: all). */
+#define CONFIRMED 4
+#define PROPOSED 5
+#define APPROVED 6
+
+/* What is proposed as revision 4. */
+static int propose(struct policy_store *s)
+{
+	struct policy_file file;
+	struct policy_new new = change(4, &file);
+	uint32_t id;
+
+	new.proposed_until_us = 100000;
+	return policy_store_add(s, &new, &id, &why);
+}
+
+static int approve(struct policy_store *s)
+{
+	return policy_store_approve(
+		s, &(struct policy_judgement){.revision = 4, .time_us = 9500, .author_uid = 8, .author = "bob", .comment = ""}, &why);
+}
+
+/* Three changes, a confirmation of the last, a proposal and its approval: how much of it was told to be stored. */
 static unsigned run(void)
 {
 	struct policy_store *s = policy_store_open("policy.db", false, &why);
@@ -53,7 +74,11 @@ static unsigned run(void)
 		told = n;
 	}
 	if (told == 3 && policy_store_confirm(s, 3, 9000, 7, "ann", &why) == 0)
-		told = 4;
+		told = CONFIRMED;
+	if (told == CONFIRMED && propose(s) == 0)
+		told = PROPOSED;
+	if (told == PROPOSED && approve(s) == 0)
+		told = APPROVED;
 	policy_store_close(&s);
 	return told;
 }
@@ -66,18 +91,23 @@ static void check_file(const struct policy_file *f, void *arg)
 	assert_memory_equal(f->text, list[n % 2], LIST_BYTES);
 }
 
-/* What rules is one of the changes, whole, and none that was told is missing.  Gives which. */
+/* What rules is one of the changes, whole, and none that was told is missing.  Gives the newest revision. */
 static unsigned check(struct policy_store *s, unsigned told)
 {
 	struct policy_revision *r = malloc(sizeof *r);
 	struct policy_trial t;
-	uint32_t active;
+	uint32_t active, newest;
 	char *text;
 
 	assert_int_equal(policy_store_active(s, &active, &why), 0);
-	if (active < (told == 4 ? 3 : told) || active > 3 || active > told + 1)
+	/* A proposal rules once it is approved, and not before. */
+	newest = policy_store_get(s, 4, r, NULL, NULL, &why) == 1 ? 4 : active;
+	if (newest == 4 && (told < CONFIRMED || active < 3 || policy_revision_ruled(r) != (active == 4)))
+		fail_msg("revision %u rules, 4 is there, and %u was told", active, told);
+	if (active < (told == APPROVED ? 4 : told >= CONFIRMED ? 3 : told) || active > (told >= PROPOSED ? 4 : 3) || active > told + 1 ||
+	    (told >= PROPOSED && newest < 4))
 		fail_msg("revision %u rules, and %u was told", active, told);
-	for (unsigned n = 1; n <= active; n++) {
+	for (unsigned n = 1; n <= newest; n++) {
 		assert_int_equal(policy_store_get(s, n, r, &text, NULL, &why), 1);
 		assert_string_equal(text, n % 2 ? "odd" : "even");
 		assert_int_equal(policy_store_files(s, n, check_file, &n, &why), 0);
@@ -86,15 +116,15 @@ static unsigned check(struct policy_store *s, unsigned told)
 	/* A revision is on trial from the moment at which it rules. */
 	int rc = policy_store_trial(s, &t, &why);
 
-	assert_true(rc >= 0 && (active > 1 || rc == 0) && (told != 4 || rc == 0));
+	assert_true(rc >= 0 && (active > 1 || rc == 0) && (told < CONFIRMED || rc == 0));
 	if (active == 2 || (active == 3 && told < 3))
 		assert_true(rc == 1 && t.previous == 1 && t.revision == active);
 	free(r);
-	return active;
+	return newest;
 }
 
 /* Whatever happened, the next change is taken. */
-static void go_on(struct policy_store *s, unsigned active)
+static void go_on(struct policy_store *s, unsigned newest)
 {
 	struct policy_file file;
 	struct policy_new new = change(1, &file);
@@ -102,14 +132,14 @@ static void go_on(struct policy_store *s, unsigned active)
 
 	if (policy_store_add(s, &new, &id, &why) != 0)
 		fail_msg("%s", why.text);
-	assert_int_equal(id, active + 1);
+	assert_int_equal(id, newest + 1);
 }
 
 static void try_all(bool lose_power)
 {
 	unsigned long at = 0;
 	unsigned told;
-	bool seen[5] = {false};
+	bool seen[APPROVED + 1] = {false};
 
 	do {
 		struct policy_store *s;
@@ -129,16 +159,16 @@ static void try_all(bool lose_power)
 		s = policy_store_open("policy.db", false, &why);
 		if (s == NULL)
 			fail_msg("at %lu of the disk: %s", at, why.text);
-		unsigned active = check(s, told);
+		unsigned newest = check(s, told);
 
 		seen[told] = true;
-		go_on(s, active);
+		go_on(s, newest);
 		policy_store_close(&s);
 		if (!failed)
 			break;
 	} while (at < 100000);
-	assert_true(told == 4 && at > 20);
-	for (unsigned i = 0; i <= 4; i++)
+	assert_true(told == APPROVED && at > 20);
+	for (unsigned i = 0; i <= APPROVED; i++)
 		assert_true(seen[i]);
 }
 

@@ -11,6 +11,7 @@
 #include <sodium.h>
 #include <sqlite3.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "schema/migrations.h"
 #include "schema/policy_store.h"
@@ -220,42 +221,6 @@ static void test_files_are_stored_once(void **state)
 	policy_store_close(&s);
 }
 
-/* A store of the first schema, as an earlier gatewayd left it. */
-static void test_older_store(void **state)
-{
-	static const char old[] =
-		"PRAGMA application_id=0x6777706f; PRAGMA user_version=1;"
-		"INSERT INTO content VALUES (1, x'%s', CAST('default deny' AS BLOB));"
-		"INSERT INTO revision VALUES (1, 1, 5000, 1000, 'ann', 'file', '', '');"
-		"INSERT INTO activation VALUES (1, 1, 5000, 1000);";
-	struct policy_store *s;
-	struct policy_revision r;
-	struct policy_new n = new_policy("rule a deny\n");
-	struct policy_file file = {"l", "1", 1};
-	sqlite3 *handle;
-	uint8_t hash[POLICY_HASH_BYTES];
-	char *text, out[256] = "", hex[2 * sizeof hash + 1], sql[1024];
-
-	(void)state;
-	policy_store_hash("default deny", 12, hash);
-	snprintf(sql, sizeof sql, old, sodium_bin2hex(hex, sizeof hex, hash, sizeof hash));
-	assert_int_equal(sqlite3_open("policy.db", &handle), SQLITE_OK);
-	assert_int_equal(sqlite3_exec(handle, schema_policy_migrations[0], NULL, NULL, NULL), SQLITE_OK);
-	assert_int_equal(sqlite3_exec(handle, sql, NULL, NULL, NULL), SQLITE_OK);
-	sqlite3_close(handle);
-	s = must_open(false);
-	assert_int_equal(policy_store_get(s, active(s), &r, &text, NULL, &why), 1);
-	assert_string_equal(text, "default deny");
-	assert_true(r.nfiles == 0 && r.name[0] == '\0');
-	free(text);
-	n.files = &file;
-	n.nfiles = 1;
-	assert_int_equal(must_add(s, &n), 2);
-	assert_int_equal(policy_store_files(s, 2, on_file, out, &why), 0);
-	assert_string_equal(out, "l=1;");
-	policy_store_close(&s);
-}
-
 static bool on_revision(const struct policy_revision *r, void *arg)
 {
 	char *out = arg;
@@ -424,6 +389,223 @@ static void test_trials(void **state)
 	policy_store_close(&s);
 }
 
+/* ---- approvals -------------------------------------------------------------------------------------------------- */
+
+static uint32_t must_propose(struct policy_store *s, const char *text, uint32_t uid)
+{
+	struct policy_new n = new_policy(text);
+
+	n.author_uid = uid;
+	n.proposed_until_us = 10000;
+	return must_add(s, &n);
+}
+
+static struct policy_judgement verdict(uint32_t revision, uint32_t uid, const char *word)
+{
+	return (struct policy_judgement){
+		.revision = revision, .verdict = word, .time_us = 7000, .author_uid = uid, .author = "bob", .comment = "seen"};
+}
+
+/* 1, for a reason that says so. */
+static void refused(int rc, const char *reason)
+{
+	assert_int_equal(rc, 1);
+	if (strstr(why.text, reason) == NULL)
+		fail_msg("'%s' is not in: %s", reason, why.text);
+}
+
+static void test_a_proposal_takes_effect_when_another_approves(void **state)
+{
+	struct policy_store *s = must_open(false);
+	struct policy_new n = new_policy("one");
+	struct policy_revision *r = malloc(sizeof *r);
+	struct policy_waiting waiting[POLICY_PENDING_MAX];
+	struct policy_judgement v = verdict(2, 1000, NULL);
+	struct policy_import import;
+	struct policy_trial t;
+	size_t count;
+	uint32_t id;
+
+	(void)state;
+	n.proposed_until_us = 10000;
+	assert_int_equal(policy_store_add(s, &n, &id, &why), -1); /* a first one has nobody who could wait */
+	n.proposed_until_us = 0;
+	assert_int_equal(must_add(s, &n), 1);
+	n.text = "two";
+	n.imported = true;
+	n.lasts_us = 300;
+	n.proposed_until_us = 10000;
+	assert_int_equal(must_add(s, &n), 2);
+	assert_int_equal(active(s), 1);
+	assert_int_equal(policy_store_trial(s, &t, &why), 0);
+	assert_int_equal(policy_store_import(s, &import, &why), 0);
+	assert_int_equal(import.revision, 0);
+	policy_store_close(&s); /* it outlives everything */
+	s = must_open(false);
+	assert_int_equal(active(s), 1);
+	assert_int_equal(policy_store_waiting(s, waiting, &count, &why), 0);
+	assert_true(count == 1 && waiting[0].revision == 2 && waiting[0].base == 1 && waiting[0].until_us == 10000 && waiting[0].imported);
+	assert_int_equal(policy_store_get(s, 2, r, NULL, NULL, &why), 1);
+	assert_true(!policy_revision_ruled(r) && r->base == 1 && r->proposed_lasts_us == 300);
+	assert_string_equal(r->verdict, "");
+	/* Whose it is may not. */
+	refused(policy_store_approvable(s, 2, 1000, 7000, r, &why), "it takes another administrator");
+	refused(policy_store_approve(s, &v, &why), "it takes another administrator");
+	assert_int_equal(active(s), 1);
+	v.author_uid = 7;
+	v.lasts_us = 200;
+	assert_int_equal(policy_store_approvable(s, 2, 7, 7000, r, &why), 0);
+	assert_int_equal(policy_store_approve(s, &v, &why), 0);
+	assert_int_equal(active(s), 2);
+	assert_int_equal(policy_store_waiting(s, waiting, &count, &why), 0);
+	assert_int_equal(count, 0);
+	assert_int_equal(policy_store_trial(s, &t, &why), 1);
+	assert_true(t.revision == 2 && t.previous == 1 && t.until_us == 7200 && t.lasts_us == 200);
+	assert_int_equal(policy_store_import(s, &import, &why), 0);
+	assert_true(import.revision == 2 && import.time_us == 7000);
+	assert_int_equal(policy_store_get(s, 2, r, NULL, NULL, &why), 1);
+	assert_true(policy_revision_ruled(r) && r->verdict_us == 7000 && r->verdict_uid == 7 && r->author_uid == 1000);
+	assert_string_equal(r->verdict, POLICY_APPROVED);
+	assert_string_equal(r->verdict_by, "bob");
+	assert_string_equal(r->verdict_comment, "seen");
+	assert_memory_equal(import.hash, r->hash, sizeof import.hash);
+	/* Once. */
+	refused(policy_store_approve(s, &v, &why), "has been approved already, by bob");
+	v.verdict = POLICY_REJECTED;
+	refused(policy_store_decline(s, &v, &why), "has been approved already, by bob");
+	free(r);
+	policy_store_close(&s);
+}
+
+static void test_a_proposal_that_is_not_approved(void **state)
+{
+	struct policy_store *s = must_open(false), *other = must_open(false);
+	struct policy_new n = new_policy("one");
+	struct policy_judgement v;
+	struct policy_revision *r = malloc(sizeof *r);
+	uint32_t over[POLICY_PENDING_MAX];
+	size_t count;
+
+	(void)state;
+	must_add(s, &n);
+	for (uint32_t id = 2; id <= 6; id++)
+		assert_int_equal(must_propose(s, "other", 1000), id);
+	v = verdict(2, 7, POLICY_REJECTED);
+	assert_int_equal(policy_store_decline(s, &v, &why), 0);
+	refused(policy_store_decline(other, &v, &why), "has been rejected already");
+	refused(policy_store_approve(other, &v, &why), "has been rejected already, by bob");
+	v = verdict(3, 1000, POLICY_WITHDRAWN);
+	assert_int_equal(policy_store_decline(s, &v, &why), 0);
+	v.author_uid = 7;
+	refused(policy_store_approve(other, &v, &why), "has been withdrawn already");
+	/* Its time is over, whether or not somebody has said so. */
+	v = verdict(4, 7, NULL);
+	v.time_us = 10000;
+	refused(policy_store_approve(other, &v, &why), "has expired");
+	assert_int_equal(policy_store_expire(s, 9999, 0, "gatewayd", over, &count, &why), 0);
+	assert_int_equal(count, 0);
+	v = verdict(99, 7, POLICY_REJECTED);
+	refused(policy_store_approve(s, &v, &why), "there is no revision 99");
+	v.revision = 1;
+	refused(policy_store_approve(s, &v, &why), "waits for nobody's approval");
+	refused(policy_store_decline(s, &v, &why), "waits for nobody's approval");
+	/* Another took effect meanwhile: the first approval of two is the last for both. */
+	v = verdict(5, 7, NULL);
+	assert_int_equal(policy_store_approve(other, &v, &why), 0);
+	v.revision = 6;
+	refused(policy_store_approve(s, &v, &why), "revision 5 is now");
+	assert_non_null(strstr(why.text, "gatewayctl policy diff 1 5"));
+	assert_int_equal(active(s), 5);
+	assert_int_equal(policy_store_get(s, 2, r, NULL, NULL, &why), 1);
+	assert_false(policy_revision_ruled(r));
+	assert_int_equal(policy_store_expire(s, 10000, 0, "gatewayd", over, &count, &why), 0);
+	assert_true(count == 2 && over[0] == 4 && over[1] == 6);
+	refused(policy_store_approve(other, &v, &why), "has expired");
+	assert_int_equal(policy_store_expire(other, 10000, 0, "gatewayd", over, &count, &why), 0);
+	assert_int_equal(count, 0);
+	free(r);
+	policy_store_close(&other);
+	policy_store_close(&s);
+}
+
+static void test_so_many_wait(void **state)
+{
+	struct policy_store *s = must_open(false);
+	struct policy_new n = new_policy("one");
+	struct policy_waiting waiting[POLICY_PENDING_MAX];
+	struct policy_judgement v = verdict(2, 7, POLICY_REJECTED);
+	size_t count;
+	uint32_t id;
+
+	(void)state;
+	must_add(s, &n);
+	for (int i = 0; i < POLICY_PENDING_MAX; i++)
+		must_propose(s, "other", 1000);
+	n.proposed_until_us = 10000;
+	assert_int_equal(policy_store_add(s, &n, &id, &why), -1);
+	assert_non_null(strstr(why.text, "32 revisions wait"));
+	assert_int_equal(policy_store_waiting(s, waiting, &count, &why), 0);
+	assert_true(count == POLICY_PENDING_MAX && waiting[0].revision == 2 && waiting[count - 1].revision == 33);
+	assert_int_equal(policy_store_decline(s, &v, &why), 0);
+	assert_int_equal(must_add(s, &n), 34);
+	n.proposed_until_us = 0;
+	assert_int_equal(must_add(s, &n), 35); /* who needs no approval waits for none */
+	assert_int_equal(active(s), 35);
+	policy_store_close(&s);
+}
+
+/* A store as an earlier gatewayd left it, of which these migrations had run. */
+static void open_older(size_t migrations)
+{
+	static const char old[] =
+		"PRAGMA application_id=0x6777706f; PRAGMA user_version=%zu;"
+		"INSERT INTO content VALUES (1, x'%s', CAST('default deny' AS BLOB));"
+		"INSERT INTO revision (id, content, time, author_uid, author, source, comment, checks) "
+		"VALUES (1, 1, 5000, 1000, 'ann', 'file', '', '');"
+		"INSERT INTO activation VALUES (1, 1, 5000, 1000);";
+	struct policy_store *s;
+	struct policy_revision r;
+	struct policy_new n = new_policy("rule a deny\n");
+	struct policy_file file = {"l", "1", 1};
+	struct policy_judgement v;
+	sqlite3 *handle;
+	uint8_t hash[POLICY_HASH_BYTES];
+	char *text, out[256] = "", hex[2 * sizeof hash + 1], sql[1024];
+
+	policy_store_hash("default deny", 12, hash);
+	snprintf(sql, sizeof sql, old, migrations, sodium_bin2hex(hex, sizeof hex, hash, sizeof hash));
+	assert_int_equal(sqlite3_open("policy.db", &handle), SQLITE_OK);
+	for (size_t i = 0; i < migrations; i++)
+		assert_int_equal(sqlite3_exec(handle, schema_policy_migrations[i], NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(handle, sql, NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(handle);
+	s = must_open(false);
+	assert_int_equal(policy_store_get(s, active(s), &r, &text, NULL, &why), 1);
+	assert_string_equal(text, "default deny");
+	assert_true(r.nfiles == 0 && r.name[0] == '\0');
+	free(text);
+	n.files = &file;
+	n.nfiles = 1;
+	assert_int_equal(must_add(s, &n), 2);
+	assert_int_equal(policy_store_files(s, 2, on_file, out, &why), 0);
+	assert_string_equal(out, "l=1;");
+	assert_int_equal(must_propose(s, "rule b deny\n", 1000), 3);
+	v = verdict(3, 7, NULL);
+	assert_int_equal(policy_store_approve(s, &v, &why), 0);
+	assert_int_equal(active(s), 3);
+	policy_store_close(&s);
+	assert_int_equal(unlink("policy.db"), 0);
+}
+
+static void test_older_stores(void **state)
+{
+	(void)state;
+	open_older(1);
+	open_older(2);
+	open_older(3);
+	assert_null(schema_policy_migrations[4]);
+}
+
 /* Another who is at a change may be about to commit it. */
 static void test_settled(void **state)
 {
@@ -453,7 +635,10 @@ int main(void)
 		TEST(test_trials),
 		TEST(test_settled),
 		TEST(test_files_are_stored_once),
-		TEST(test_older_store),
+		TEST(test_older_stores),
+		TEST(test_a_proposal_takes_effect_when_another_approves),
+		TEST(test_a_proposal_that_is_not_approved),
+		TEST(test_so_many_wait),
 		TEST(test_list),
 		TEST(test_bounds_and_bytes),
 		TEST(test_all_or_nothing),
