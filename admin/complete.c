@@ -26,7 +26,7 @@
 #define TOLD_MAX 64
 
 /* An option is written NAME, or NAME=VALUES where it takes a value; VALUES are words separated by | or one of @file, @dir, @rule,
- * @set, @window, @user, @revision, @session, @block, @none (nothing to offer).  what: the word that stands behind the verb, the same
+ * @set, @window, @user, @revision, @pending, @session, @block, @none (nothing to offer).  what: the word that stands behind the verb, the same
  * way; @filter is user=ann and its like. */
 #define FILTERS "user=@user client=@none to=@none rule=@rule port=@none text=@none revision=@revision session=@session"
 #define EDITS "if-revision=@revision comment=@none dry-run strict json"
@@ -53,6 +53,9 @@ static const struct row {
 	{"policy", "edit", "dry-run strict if-revision=@revision comment=@none yes max-ended=@none", NULL},
 	{"policy", "rollback", EDITS TRIALS, "@revision"},
 	{"policy", "confirm", "json", "@revision"},
+	{"policy", "pending", "json", NULL},
+	{"policy", "approve", "dry-run strict comment=@none json" TRIALS, "@pending"},
+	{"policy", "reject", "reason=@none json", "@pending"},
 	{"policy", "impact", "before=@file since=15m|2h|1d|30d until=@none user=@user group=@none geoip=@file asn=@file dir=@dir json", "@file"},
 	{"policy", "suggest",
 	 "since=15m|2h|1d|30d until=@none user=@user group=@none denied from-monitor=@rule min-count=@none suffix=@none prefix=@none "
@@ -226,6 +229,15 @@ static void offer_revisions(const char *before)
 	json_decref(log);
 }
 
+static void offer_pending(const char *before)
+{
+	int code;
+	json_t *pending = revision_fetch_pending(NULL, &code);
+
+	offer_each(before, pending, "revision");
+	json_decref(pending);
+}
+
 static void offer_filters(void)
 {
 	char name[64];
@@ -262,6 +274,8 @@ static void offer_values(const char *before, const char *values)
 		offer_of_sessions(before, "session");
 	else if (strcmp(values, "@revision") == 0)
 		offer_revisions(before);
+	else if (strcmp(values, "@pending") == 0)
+		offer_pending(before);
 	else if (strcmp(values, "@block") == 0)
 		offer_blocks(before);
 	else if (strcmp(values, "@filter") == 0)

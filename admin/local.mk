@@ -20,7 +20,7 @@ admin_libadmin_a_CPPFLAGS = $(AM_CPPFLAGS) $(NCURSES_CFLAGS) $(JANSSON_CFLAGS) $
 
 bin_PROGRAMS = admin/gatewayctl
 admin_gatewayctl_SOURCES = admin/gatewayctl.c admin/complete.c admin/complete.h admin/policy.c admin/policy.h \
-	admin/policy_load.c admin/policy_load.h admin/revision.c admin/revision.h \
+	admin/policy_load.c admin/policy_load.h admin/revision.c admin/revision.h admin/approval.c \
 	admin/change.c admin/change.h admin/policy_edit.c admin/policy_edit.h admin/rule.c admin/rule.h admin/rule_list.c admin/set.c \
 	admin/table.c admin/table.h admin/window.c
 admin_gatewayctl_SOURCES += admin/audit.c admin/audit.h admin/audit_report.c admin/audit_why.c admin/audit_sql.c \

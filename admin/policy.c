@@ -37,6 +37,9 @@ static const char usage_text[] =
 	"       gatewayctl policy rollback N [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--yes | --max-ended N]\n"
 	"           [--confirm TIME] [--json]\n"
 	"       gatewayctl policy confirm [--json] [N]\n"
+	"       gatewayctl policy pending [--json]\n"
+	"       gatewayctl policy approve N [--comment TEXT] [--yes | --max-ended N] [--confirm TIME] [--dry-run] [--strict] [--json]\n"
+	"       gatewayctl policy reject N --reason TEXT [--json]\n"
 	"       gatewayctl policy impact FILE|N [--since 30d]    (its --help says more)\n"
 	"       gatewayctl policy suggest [--since 14d]            (its --help says more)\n"
 	"       gatewayctl policy log [--limit N] [--json]\n"
@@ -578,6 +581,9 @@ int admin_policy(int argc, char **argv)
 		     {"explain", explain},
 		     {"apply", revision_apply},
 		     {"confirm", revision_confirm},
+		     {"pending", revision_pending},
+		     {"approve", revision_approve},
+		     {"reject", revision_reject},
 		     {"rollback", revision_rollback},
 		     {"log", revision_log},
 		     {"show", revision_show},

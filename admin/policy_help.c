@@ -63,6 +63,7 @@ static const struct {
 	 "\n"
 	 "Puts a policy into force, as a new revision.  The file, and those that it names, are read with your rights; it is checked,\n"
 	 "tested by its expectations, stored, and taken by all workers at once.  If anything fails, nothing changes.\n"
+	 "Where changes need approval, it takes effect when another administrator gives that (policy approve).\n"
 	 "`gatewayctl policy impact FILE` tells before what it would have decided otherwise in the last days.\n"
 	 "\n" CHANGE_OPTIONS},
 	{"rollback",
@@ -74,6 +75,29 @@ static const struct {
 	 "usage: gatewayctl policy confirm [--json] [N]\n"
 	 "\n"
 	 "Keeps a revision that was applied with --confirm: without this, what was before returns.\n"},
+	{"pending",
+	 "usage: gatewayctl policy pending [--json]\n"
+	 "\n"
+	 "Lists the revisions that wait for a second administrator's approval, where changes need one (policy-approval in\n"
+	 "gatewayd.conf): who proposed them, when, in whose place, and when they expire.  `policy show`, `diff` and `impact` take\n"
+	 "their numbers.\n"},
+	{"approve",
+	 "usage: gatewayctl policy approve N [OPTION ...]\n"
+	 "\n"
+	 "Puts revision N, which another administrator has proposed, into force.  It is checked, compiled and tried against the live\n"
+	 "sessions anew.  Not if it is your own, has expired, or another revision took effect since it was proposed.\n"
+	 "\n"
+	 "  --dry-run         do everything but the change, and show which live sessions would end\n"
+	 "  --strict          warnings refuse it\n"
+	 "  --comment TEXT    why, for the log of revisions\n"
+	 "  --yes             live sessions that it refuses may end; without, you are asked\n"
+	 "  --max-ended N     at most so many of them may end\n"
+	 "  --confirm TIME    such as 5m: on trial, whether or not it was proposed so\n"
+	 "  --json            the result as a JSON object\n"},
+	{"reject",
+	 "usage: gatewayctl policy reject N --reason TEXT [--json]\n"
+	 "\n"
+	 "Revision N, which waits for approval, never takes effect.  Its author withdraws it in this way.\n"},
 	{"log",
 	 "usage: gatewayctl policy log [--limit N] [--json]\n"
 	 "\n"

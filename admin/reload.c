@@ -8,10 +8,12 @@
 #include "admin/client.h"
 #include "admin/format.h"
 #include "admin/options.h"
+#include "admin/revision.h"
 
 static const char usage[] = "usage: gatewayctl reload [--force] [--strict] [--json]\n"
 			    "\n"
-			    "Reads the configured policy file again, checks and compiles it, and puts it into force.\n"
+			    "Reads the configured policy file again, checks and compiles it, and puts it into force, or proposes it where\n"
+			    "changes need a second administrator's approval.\n"
 			    "A bad policy changes nothing.\n"
 			    "\n"
 			    "  --force   also when the active revision did not come from that file\n"
@@ -39,7 +41,7 @@ int admin_reload(int argc, char **argv)
 		json_dumpf(reply, stdout, JSON_COMPACT);
 		putchar('\n');
 	} else if (code == ADMIN_FINE) {
-		printf("policy revision %" PRId64 " is active\n", format_number(reply, "revision"));
+		revision_tell(reply);
 	} else {
 		client_show_refusal(reply);
 	}

@@ -242,12 +242,28 @@ static json_t *put_order(const char *command, uint32_t revision, const struct re
 	}
 }
 
+void revision_tell(const json_t *reply)
+{
+	int64_t revision = format_number(reply, "revision"), pending = format_number(reply, "pending");
+
+	if (pending > 0)
+		printf("policy revision %" PRId64 " waits for approval; revision %" PRId64 " stays active\n"
+		       "another administrator puts it into force: gatewayctl policy approve %" PRId64 "\n",
+		       pending, revision, pending);
+	else
+		printf("policy revision %" PRId64 " is active%s\n", revision,
+		       format_number(reply, "confirm_s") > 0
+			       ? " on trial: what was before returns unless `gatewayctl policy confirm` comes in time"
+			       : "");
+}
+
 /* What became, or would become, of sessions that live. */
 static void tell_ended(const json_t *reply, const struct revision_options *o)
 {
 	int64_t ended = format_number(reply, "ended");
+	bool only_would = o->dry_run || json_object_get(reply, "pending") != NULL;
 
-	if (o->dry_run && json_object_get(reply, "sessions") != NULL) {
+	if (only_would && json_object_get(reply, "sessions") != NULL) {
 		print_sessions(reply, stdout);
 		printf("%" PRId64 " live sessions would end\n", ended);
 	} else if (ended > 0) {
@@ -273,11 +289,10 @@ static int finish(json_t *reply, const struct revision_options *o)
 		if (json_is_true(json_object_get(reply, "ends_too_many")) && !o->has_max)
 			admin_fail(0, "nothing was changed; --yes ends them, --max-ended N takes so many, --dry-run shows them");
 	} else if (!o->json && o->dry_run)
-		printf("it could be applied, with %" PRId64 " warnings; nothing was changed, revision %" PRId64 " is active\n", warnings,
-		       revision);
+		printf("it could be %s, with %" PRId64 " warnings; nothing was changed, revision %" PRId64 " is active\n",
+		       json_is_true(json_object_get(reply, "needs_approval")) ? "proposed" : "applied", warnings, revision);
 	else if (!o->json)
-		printf("policy revision %" PRId64 " is active%s\n", revision,
-		       o->confirm_s > 0 ? " on trial: what was before returns unless `gatewayctl policy confirm` comes in time" : "");
+		revision_tell(reply);
 	if (ok && !o->json)
 		tell_ended(reply, o);
 	json_decref(reply);
@@ -362,17 +377,22 @@ int revision_apply(int argc, char **argv)
 	return code;
 }
 
+int revision_order(const char *command, uint32_t revision, const struct revision_options *o)
+{
+	int code;
+	json_t *reply = put_order(command, revision, o, NULL, -1, &code);
+
+	return reply == NULL ? code : finish(reply, o);
+}
+
 int revision_rollback(int argc, char **argv)
 {
 	struct options o;
-	json_t *reply;
 	uint32_t id;
-	int code;
 
 	if (read_options(argc, argv, REVISION_LETTERS, 1, &o) != 0 || !revision_number(o.word, &id) || id == 0)
 		return usage();
-	reply = put_order("policy-rollback", id, &o.change, NULL, -1, &code);
-	return reply == NULL ? code : finish(reply, &o.change);
+	return revision_order("policy-rollback", id, &o.change);
 }
 
 int revision_confirm(int argc, char **argv)
@@ -401,26 +421,40 @@ int revision_confirm(int argc, char **argv)
 /* ---- looking ------------------------------------------------------------------------------------------------------------
  */
 
-/* A name for the user id that the kernel told the gateway of: this machine's, if it has one. */
-static const char *author(const json_t *revision, char *out, size_t size)
+const char *revision_author(const json_t *description, char *out, size_t size)
 {
-	int64_t uid = format_number(revision, "author_uid");
+	int64_t uid = format_number(description, "author_uid");
 	char buf[FORMAT_TEXT_MAX];
-	const char *said = format_member(revision, "author", buf);
+	const char *said = format_member(description, "author", buf);
 	const struct passwd *pw = strncmp(said, "uid ", 4) == 0 ? getpwuid((uid_t)uid) : NULL;
 
 	return format_safe(pw != NULL ? pw->pw_name : said, out, size);
 }
 
-static const char *moment(const json_t *revision, char out[FORMAT_TEXT_MAX])
+const char *revision_moment(const json_t *description, const char *key, char *out, size_t size)
 {
-	time_t seconds = (time_t)(format_number(revision, "time_us") / 1000000);
+	time_t seconds = (time_t)(format_number(description, key) / 1000000);
 	struct tm tm;
 
 	out[0] = '\0';
 	if (localtime_r(&seconds, &tm) != NULL)
-		strftime(out, FORMAT_TEXT_MAX, "%Y-%m-%d %H:%M:%S", &tm);
+		strftime(out, size, "%Y-%m-%d %H:%M:%S", &tm);
 	return out;
+}
+
+/* What became of its proposal; "": it was none. */
+static const char *approval_state(const json_t *revision, char buf[FORMAT_TEXT_MAX])
+{
+	return format_member(json_object_get(revision, "approval"), "state", buf);
+}
+
+/* One that was approved took effect then. */
+static const char *moment(const json_t *revision, char out[FORMAT_TEXT_MAX])
+{
+	char buf[FORMAT_TEXT_MAX];
+	bool approved = strcmp(approval_state(revision, buf), "approved") == 0;
+
+	return revision_moment(approved ? json_object_get(revision, "approval") : revision, "time_us", out, FORMAT_TEXT_MAX);
 }
 
 static void size_text(const json_t *revision, char *out, size_t size)
@@ -436,14 +470,16 @@ static void size_text(const json_t *revision, char *out, size_t size)
 		snprintf(out, size, "%s + %s in %" PRId64 " files", text, lists, files);
 }
 
-/* Where it came from, and what became of its trial. */
+/* Where it came from, and what became of its proposal and its trial. */
 static const char *origin(const json_t *revision, char *out, size_t size)
 {
-	const json_t *trial = json_object_get(revision, "trial");
-	char buf[FORMAT_TEXT_MAX], state_buf[FORMAT_TEXT_MAX], whole[FORMAT_TEXT_MAX + 64];
-	const char *state = format_member(trial, "state", state_buf);
+	const json_t *trial = json_object_get(revision, "trial"), *approval = json_object_get(revision, "approval");
+	char buf[FORMAT_TEXT_MAX], state_buf[FORMAT_TEXT_MAX], said[FORMAT_TEXT_MAX], who[300], whole[600];
+	const char *state = format_member(trial, "state", state_buf), *became = approval_state(revision, said);
+	bool by_somebody = approval != NULL && strcmp(became, "pending") != 0 && strcmp(became, "expired") != 0;
 
-	snprintf(whole, sizeof whole, "%s%s", format_member(revision, "source", buf),
+	snprintf(whole, sizeof whole, "%s%s%s%s%s%s", format_member(revision, "source", buf), approval == NULL ? "" : ", ", became,
+		 by_somebody ? " by " : "", by_somebody ? revision_author(approval, who, sizeof who) : "",
 		 trial == NULL			       ? ""
 		 : strcmp(state, "confirmed") == 0     ? ", confirmed"
 		 : strcmp(state, "pending") == 0       ? ", on trial"
@@ -460,7 +496,7 @@ static void add_line(struct libscols_table *table, const json_t *revision)
 		 json_is_true(json_object_get(revision, "active")) ? "*" : "");
 	scols_line_set_data(line, 0, text);
 	scols_line_set_data(line, 1, moment(revision, buf));
-	scols_line_set_data(line, 2, author(revision, text, sizeof text));
+	scols_line_set_data(line, 2, revision_author(revision, text, sizeof text));
 	scols_line_set_data(line, 3, origin(revision, text, sizeof text));
 	size_text(revision, text, sizeof text);
 	scols_line_set_data(line, 4, text);
@@ -482,6 +518,31 @@ static void print_log(const json_t *revisions)
 	json_array_foreach(revisions, i, revision) add_line(table, revision);
 	scols_print_table(table);
 	scols_unref_table(table);
+}
+
+json_t *revision_fetch_pending(json_t **last, int *code)
+{
+	json_t *all = json_array(), *page;
+	json_int_t after = 0;
+	bool more = true;
+
+	while (more) {
+		const json_t *rows;
+
+		page = client_ask(json_pack("{s:s, s:I}", "command", "policy-pending", "after", after), NULL, code);
+		if (page == NULL) {
+			json_decref(all);
+			return NULL;
+		}
+		rows = json_object_get(page, "revisions");
+		more = json_is_true(json_object_get(page, "more")) && json_array_size(rows) > 0;
+		json_array_extend(all, (json_t *)(uintptr_t)rows);
+		after = format_number(json_array_get(all, json_array_size(all) - 1), "revision");
+		if (!more && last != NULL)
+			*last = json_incref(page);
+		json_decref(page);
+	}
+	return all;
 }
 
 /* Page by page, newest first, until there are `limit` (0: all). */
@@ -550,15 +611,35 @@ static void print_text(const char *text, size_t len)
 		putchar('\n');
 }
 
+static void show_approval(const json_t *approval)
+{
+	char state_buf[FORMAT_TEXT_MAX], when[FORMAT_TEXT_MAX], said[FORMAT_TEXT_MAX], who[300], comment[1100];
+	const char *state = format_member(approval, "state", state_buf);
+
+	if (approval == NULL)
+		return;
+	if (strcmp(state, "pending") == 0) {
+		printf("# waits for approval until %s, to take the place of revision %" PRId64 "\n",
+		       revision_moment(approval, "until_us", when, sizeof when), format_number(approval, "base"));
+		return;
+	}
+	format_safe(format_member(approval, "comment", said), comment, sizeof comment);
+	printf("# %s %s by %s%s%s\n", state, revision_moment(approval, "time_us", when, sizeof when),
+	       revision_author(approval, who, sizeof who), *comment == '\0' ? "" : ": ", comment);
+}
+
 static void show_text(const struct fetched *f)
 {
 	const json_t *revision = json_object_get(f->reply, "revision");
 	char text[1100], buf[FORMAT_TEXT_MAX];
 	const char *checks = json_string_value(json_object_get(f->reply, "checks"));
 
-	printf("# revision %" PRId64 "%s, applied %s by %s (%s)\n", format_number(revision, "revision"),
-	       json_is_true(json_object_get(revision, "active")) ? " (active)" : "", moment(revision, buf),
-	       author(revision, text, sizeof text), json_string_value(json_object_get(revision, "source")));
+	printf("# revision %" PRId64 "%s, %s %s by %s (%s)\n", format_number(revision, "revision"),
+	       json_is_true(json_object_get(revision, "active")) ? " (active)" : "",
+	       json_object_get(revision, "approval") == NULL ? "applied" : "proposed",
+	       revision_moment(revision, "time_us", buf, sizeof buf), revision_author(revision, text, sizeof text),
+	       json_string_value(json_object_get(revision, "source")));
+	show_approval(json_object_get(revision, "approval"));
 	if (*format_member(revision, "comment", buf) != '\0')
 		printf("# %s\n", format_safe(format_member(revision, "comment", buf), text, sizeof text));
 	for (size_t i = 1; i < f->bundle.count; i++)

@@ -52,6 +52,16 @@ static void show_gateway(const json_t *status)
 	       format_number(status, "pid"), format_duration(format_number(status, "uptime_s") * 1000000, up));
 }
 
+static void show_approval(const json_t *approval)
+{
+	int64_t pending = format_number(approval, "pending");
+
+	if (json_is_true(json_object_get(approval, "required")))
+		printf("  a change takes effect when a second administrator approves it\n");
+	if (pending > 0)
+		printf("  %" PRId64 " revision(s) wait for approval (gatewayctl policy pending)\n", pending);
+}
+
 static void show_policy(const json_t *status)
 {
 	const json_t *policy = json_object_get(status, "policy"), *trial = json_object_get(policy, "trial"), *warning;
@@ -70,6 +80,7 @@ static void show_policy(const json_t *status)
 		       format_bytes((uint64_t)format_number(policy, "store_bytes"), when));
 	if (change != NULL)
 		printf("  a change by %s is under way: %s\n", shown(change, "author", by, sizeof by), shown(change, "stage", stage, sizeof stage));
+	show_approval(json_object_get(policy, "approval"));
 	if (trial != NULL)
 		printf("  on trial: revision %" PRId64 " returns at %s unless it is confirmed (gatewayctl policy confirm)\n",
 		       format_number(trial, "previous"), format_safe(moment(trial, "until", when), safe, sizeof safe));

@@ -52,6 +52,8 @@ static const struct option options[] = {
 	OPTION("auditor-group", TEXT, auditor_group, .text = ""),
 	OPTION("operator-group", TEXT, operator_group, .text = ""),
 	OPTION("policy-file", PATH, policy_file, .text = "/etc/gatewayd/gateway.policy"),
+	OPTION("policy-approval", FLAG, policy_approval, .number = 0),
+	OPTION("policy-approval-within", NUMBER, policy_approval_within_ms, .min = 1000, .max = 49 * DAY_MS, .number = 7 * DAY_MS),
 	OPTION("geoip-database", PATH, geoip_database, .text = ""),
 	OPTION("asn-database", PATH, asn_database, .text = ""),
 	OPTION("database-check-interval", NUMBER, database_check_ms, .min = 0, .max = DAY_MS, .number = 60000),

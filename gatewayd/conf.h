@@ -57,6 +57,8 @@ struct config {
 	char viewer_group[64], auditor_group[64], operator_group[64];
 	char policy_file[4096];
 	char geoip_database[4096], asn_database[4096];
+	bool policy_approval; /* a change of the policy takes effect when a second administrator approves */
+	unsigned policy_approval_within_ms; /* else it expires */
 	unsigned database_check_ms; /* between looks at them; 0: none */
 	struct endpoint resolvers[CONFIG_RESOLVERS_MAX]; /* none: the system's */
 	size_t nresolvers;

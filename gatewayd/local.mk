@@ -60,7 +60,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/control/compile.c gatewayd/control/preview.c gatewayd/control/confirm.c gatewayd/control/keeper.c \
 	gatewayd/control/tables.c \
 	gatewayd/control/notes.c \
-	gatewayd/control/revisions.c \
+	gatewayd/control/revisions.c gatewayd/control/approvals.c \
 	gatewayd/control/status.c \
 	gatewayd/control/auth.c \
 	gatewayd/control/retention.c \

@@ -205,6 +205,11 @@ void admin_record(struct client *client, enum audit_kind kind, const char *text)
 	await(client, control_record_for(c, kind, &client->author, c->policy.revision, text, &client->recorded));
 }
 
+void admin_record_revision(struct client *client, uint32_t revision, const char *text)
+{
+	await(client, control_record_for(client->control, AUDIT_POLICY, &client->author, revision, text, &client->recorded));
+}
+
 void admin_record_filter(struct client *client, const char *text, const json_t *filter)
 {
 	await(client, control_record_query(client->control, &client->author, text, filter, &client->recorded));
@@ -273,6 +278,9 @@ static const struct command {
 	{"policy-apply", revisions_apply, RIGHT_ADMINISTER, NULL, NULL},
 	{"policy-rollback", revisions_rollback, RIGHT_ADMINISTER, NULL, NULL},
 	{"policy-confirm", confirm_order, RIGHT_ADMINISTER, NULL, NULL},
+	{"policy-pending", approvals_pending, RIGHT_VIEW, NULL, NULL},
+	{"policy-approve", revisions_approve, RIGHT_ADMINISTER, NULL, NULL},
+	{"policy-reject", approvals_reject, RIGHT_ADMINISTER, NULL, NULL},
 	{"policy-log", revisions_log, RIGHT_VIEW, NULL, NULL},
 	{"policy-get", revisions_get, RIGHT_VIEW, NULL, NULL},
 	{"audit-query", command_audit_query, RIGHT_AUDIT, NULL, NULL},

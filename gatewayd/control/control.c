@@ -206,20 +206,23 @@ static void log_reload(struct control *c, const struct policy_result *r, void *a
 {
 	(void)c, (void)arg;
 	control_log_notes(r->notes);
-	if (r->ok)
+	if (r->ok && r->pending != 0)
+		log_info("policy revision %u waits for an administrator's approval (gatewayctl policy approve): revision %u stays in force",
+			 r->pending, r->revision);
+	else if (r->ok)
 		log_info("policy revision %u is in force", r->revision);
 	else
 		log_error("%s: revision %u stays in force", r->error, r->revision);
 }
 
-/* What the operator chose to do without is part of the record. */
+/* What the operator chose to do without is part of the record, and that changes take two. */
 static void record_start(struct control *c)
 {
 	const struct config *config = c->child->config;
 	char text[AUDIT_TEXT_MAX];
 
-	snprintf(text, sizeof text, "gatewayd " PACKAGE_VERSION "%s%s", config->audit_relaxed ? "; audit-durability relaxed" : "",
-		 config->audit_allow ? "; on-audit-failure allow" : "");
+	snprintf(text, sizeof text, "gatewayd " PACKAGE_VERSION "%s%s%s", config->audit_relaxed ? "; audit-durability relaxed" : "",
+		 config->audit_allow ? "; on-audit-failure allow" : "", config->policy_approval ? "; policy-approval true" : "");
 	control_record(c, AUDIT_START, NULL, c->policy.revision, text);
 }
 
@@ -331,6 +334,7 @@ int control_main(struct child *child)
 	LIST_INIT(&c->previews);
 	TAILQ_INIT(&c->drain_orders);
 	confirm_init(c);
+	approvals_init(c);
 	roles_init(c);
 	tables_init(c);
 	c->recording = recording_new(

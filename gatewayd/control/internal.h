@@ -72,18 +72,18 @@ struct refused {
 
 /* A change of the policy, as it is ordered. */
 struct policy_order {
-	enum order_kind { ORDER_START, ORDER_RELOAD, ORDER_APPLY, ORDER_ROLLBACK } kind;
+	enum order_kind { ORDER_START, ORDER_RELOAD, ORDER_APPLY, ORDER_ROLLBACK, ORDER_APPROVE } kind;
 	bool first;        /* ORDER_START: of this run of the gateway, not of this process; then everything must be sound */
 	bool force;        /* ORDER_RELOAD: even if the store has moved on */
 	bool strict;       /* warnings refuse it */
 	bool dry_run;      /* everything but the change */
 	unsigned confirm_s; /* on trial for so long; 0: for good */
 	bool unconfirmed;  /* ORDER_ROLLBACK: by itself, from a revision that nobody confirmed */
-	bool yes;          /* ORDER_APPLY, ORDER_ROLLBACK: however many live sessions it ends; */
+	bool yes;          /* ORDER_APPLY, ORDER_ROLLBACK, ORDER_APPROVE: however many live sessions it ends; */
 	uint64_t max_ended; /* else so many at most */
 	bool check_active; /* only if if_active is in force */
 	uint32_t if_active;
-	uint32_t revision; /* ORDER_ROLLBACK: to which */
+	uint32_t revision; /* ORDER_ROLLBACK: to which; ORDER_APPROVE: which */
 	int bundle_fd;     /* ORDER_APPLY: taken over; else -1 */
 	json_t *found;     /* notes of whoever orders it, taken over; NULL: none */
 	struct author author;
@@ -94,6 +94,9 @@ struct policy_order {
 struct policy_result {
 	bool ok;
 	uint32_t revision; /* in force */
+	uint32_t pending;  /* what came of it waits for approval; 0: it is in force */
+	bool proposes;     /* it would come to that, or has */
+	unsigned confirm_s; /* it is on trial for so long; 0: for good */
 	const char *error; /* one line; NULL if ok */
 	json_t *notes;     /* borrowed, see notes.c */
 	uint32_t errors, warnings; /* found in the policy */
@@ -167,6 +170,12 @@ struct confirm {
 	unsigned fails;	  /* how often, one after the other */
 };
 
+/* Revisions that wait for approval. */
+struct approvals {
+	size_t waiting;
+	struct event timer; /* runs while there are any */
+};
+
 enum table_kind { TABLE_COUNTRY, TABLE_ASN, TABLES };
 
 struct tables {
@@ -214,6 +223,7 @@ struct control {
 	struct recording *recording;
 	struct policy_state policy;
 	struct confirm confirm;
+	struct approvals approvals;
 	struct keeper keeper;
 	LIST_HEAD(, preview) previews;
 	uint32_t preview_number;
@@ -244,6 +254,8 @@ void admin_reply(struct client *client, json_t *reply, int fd);
 void admin_refuse(struct client *client, const char *error);
 /* What it has ordered, once: its reply waits until that is durable in the audit, or tells after a while that it is not yet. */
 void admin_record(struct client *client, enum audit_kind kind, const char *text);
+/* The same of a revision that is not the one in force. */
+void admin_record_revision(struct client *client, uint32_t revision, const char *text);
 void admin_record_filter(struct client *client, const char *text, const json_t *filter);
 /* The same for what takes memory until it is read: the client counts until it closes its connection, and only so many may. */
 bool admin_may_linger(const struct client *client);
@@ -341,9 +353,14 @@ json_t *tables_status(const struct control *c);
 void revisions_reload(struct client *client, const json_t *request);
 void revisions_apply(struct client *client, const json_t *request);
 void revisions_rollback(struct client *client, const json_t *request);
+void revisions_approve(struct client *client, const json_t *request);
 void revisions_log(struct client *client, const json_t *request);
 void revisions_get(struct client *client, const json_t *request);
 void revisions_head(struct client *client, const json_t *request);
+/* 0 is no revision: of the one in force where that has a meaning.  False: it is malformed, and has been refused. */
+bool revisions_read_number(struct client *client, const json_t *request, uint32_t *id);
+/* As a reply tells of it. */
+json_t *revisions_describe(const struct policy_revision *r, uint32_t active);
 /* Nobody has a revision to read any more. */
 void revisions_all_read(struct control *c);
 
@@ -366,6 +383,8 @@ bool keeper_is_busy(const struct control *c);
 int keeper_add(struct control *c, const struct policy_new *n, int bundle_fd, keeper_done *done, void *arg, struct err *why);
 /* policy_bundle_of() */
 void keeper_read(struct control *c, uint32_t revision, keeper_done *done, void *arg);
+/* policy_store_approve() */
+void keeper_approve(struct control *c, const struct policy_judgement *v, keeper_done *done, void *arg);
 
 /* confirm.c */
 void confirm_init(struct control *c);
@@ -380,6 +399,18 @@ bool confirm_is_over(const struct control *c);
 void confirm_fill_order(struct policy_order *order, const struct policy_trial *t);
 /* NULL: nothing is on trial. */
 json_t *confirm_status(const struct control *c);
+
+/* approvals.c */
+void approvals_init(struct control *c);
+/* At the start of a control: those that it finds.  What a control before it did may not have been recorded. */
+void approvals_start(struct control *c);
+/* There may be others: expires those whose time is over. */
+void approvals_look(struct control *c);
+void approvals_pending(struct client *client, const json_t *request);
+void approvals_reject(struct client *client, const json_t *request);
+/* The revision that waits with just this text of the policy file, for the one in force; 0: there is none. */
+uint32_t approvals_find_import(struct control *c, const uint8_t hash[POLICY_HASH_BYTES]);
+json_t *approvals_status(const struct control *c);
 
 /* preview.c */
 struct preview_result {

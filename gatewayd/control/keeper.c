@@ -5,7 +5,8 @@
  * descriptor but the one to control.  One order at a time; when it ends, control ends too, and whoever comes next finds in the store
  * what became of the order.
  *
- * Orders: u8 what, then for ADD the words of struct policy_new, with a sealed bundle of its texts; for READ the revision.  What the checks
+ * Orders: u8 what, then for ADD the words of struct policy_new, with a sealed bundle of its texts; for READ the revision; for APPROVE the
+ * words of struct policy_judgement.  What the checks
  * said may be long, and how much fits into a message is the host's to say: CHECKS comes before ADD, sealed, and is not answered.
  * Answers: u32 0, 1 or 2 (failed), u32 revision, text why; for READ with a sealed bundle. */
 #include "config.h"
@@ -30,7 +31,7 @@
 /* Linux lets no socket have room for less. */
 #define MESSAGE_MAX 4096
 
-enum { KEEPER_ADD = 1, KEEPER_READ, KEEPER_CHECKS };
+enum { KEEPER_ADD = 1, KEEPER_READ, KEEPER_CHECKS, KEEPER_APPROVE };
 
 /* ---- messages ---------------------------------------------------------------------------------------------------------- */
 
@@ -111,6 +112,7 @@ static int add(struct policy_store *store, struct wire_reader *r, int fd, uint32
 	n.imported = wire_get_u8(r);
 	n.check_active = wire_get_u8(r);
 	n.if_active = wire_get_u32(r);
+	n.proposed_until_us = (int64_t)wire_get_u64(r);
 	if (!wire_done(r))
 		return err_set(why, "the order to store it is malformed");
 	if (sealed_map(fd, BUNDLE_BYTES_MAX, &bytes, why) != 0)
@@ -147,6 +149,21 @@ static int read_bundle(struct policy_store *store, struct wire_reader *r, int *f
 	return *fd < 0 ? -1 : 0;
 }
 
+/* 0, 1 or -1 as policy_store_approve() says. */
+static int approve(struct policy_store *store, struct wire_reader *r, uint32_t *id, struct err *why)
+{
+	static char author[64], comment[POLICY_COMMENT_MAX + 1];
+	struct policy_judgement v = {.author = author, .comment = comment};
+
+	v.revision = *id = wire_get_u32(r);
+	v.author_uid = wire_get_u32(r);
+	wire_get_text(r, author, sizeof author);
+	wire_get_text(r, comment, sizeof comment);
+	v.time_us = (int64_t)wire_get_u64(r);
+	v.lasts_us = (int64_t)wire_get_u64(r);
+	return wire_done(r) ? policy_store_approve(store, &v, why) : err_set(why, "the order to approve it is malformed");
+}
+
 static void serve(int socket)
 {
 	static uint8_t body[MESSAGE_MAX], reply[sizeof(struct err) + 64];
@@ -170,7 +187,9 @@ static void serve(int socket)
 		if (store == NULL)
 			store = policy_store_open("policy.db", false, &why);
 		if (store != NULL)
-			rc = what == KEEPER_ADD ? add(store, &r, fd, &id, &why) : read_bundle(store, &r, &back, &why);
+			rc = what == KEEPER_ADD	      ? add(store, &r, fd, &id, &why)
+			     : what == KEEPER_APPROVE ? approve(store, &r, &id, &why)
+						      : read_bundle(store, &r, &back, &why);
 		checks[0] = '\0';
 		wire_put_u32(&out, rc < 0 ? 2 : (uint32_t)rc);
 		wire_put_u32(&out, id);
@@ -298,6 +317,7 @@ int keeper_add(struct control *c, const struct policy_new *n, int bundle_fd, kee
 	wire_put_u8(&w, n->imported);
 	wire_put_u8(&w, n->check_active);
 	wire_put_u32(&w, n->if_active);
+	wire_put_u64(&w, (uint64_t)n->proposed_until_us);
 	order(c, &w, bundle_fd, done, arg);
 	return 0;
 }
@@ -309,6 +329,21 @@ void keeper_read(struct control *c, uint32_t revision, keeper_done *done, void *
 
 	wire_put_u8(&w, KEEPER_READ);
 	wire_put_u32(&w, revision);
+	order(c, &w, -1, done, arg);
+}
+
+void keeper_approve(struct control *c, const struct policy_judgement *v, keeper_done *done, void *arg)
+{
+	static uint8_t body[MESSAGE_MAX];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	wire_put_u8(&w, KEEPER_APPROVE);
+	wire_put_u32(&w, v->revision);
+	wire_put_u32(&w, v->author_uid);
+	wire_put_text(&w, v->author);
+	wire_put_text(&w, v->comment);
+	wire_put_u64(&w, (uint64_t)v->time_us);
+	wire_put_u64(&w, (uint64_t)v->lasts_us);
 	order(c, &w, -1, done, arg);
 }
 

@@ -3,9 +3,11 @@
  *   start, reload   tables, if a database changed -> the policy file's text -> is it news? -+
  *   apply           policy and files, as the caller read them -----------------------------+-> compile -> store -> workers
  *   rollback        policy and files of an older revision ---------------------------------+
+ *   approve         policy and files of a revision that was proposed ----------------------+
  *
- * Before apply and rollback store anything, the workers try the image against the sessions that live: what would end more of them
- * than was ordered is refused.
+ * Before apply, rollback and approve store anything, the workers try the image against the sessions that live: what would end more
+ * of them than was ordered is refused.  Where changes need approval, a change ends with the store, as a proposal: it is tried, too,
+ * and what it would end is told.
  *
  * Any step that fails ends the change and changes nothing.  What runs, also after a restart, is the store's active revision: once
  * a revision is stored it rules, whatever happens to this process.  There is one change at a time; dry runs of apply and rollback
@@ -42,6 +44,10 @@ struct change {
 	struct sealed bytes;  /* what is compiled, and what bundle points into */
 	struct bundle bundle;
 	bool imported;        /* it is the policy file's text */
+	bool proposes;        /* it is to wait for approval, */
+	uint32_t pending;     /* and does, as this revision */
+	bool ungated;         /* its expectations need not hold */
+	char proposed_by[64]; /* ORDER_APPROVE */
 	uint32_t revision;    /* of what is compiled; 0: it is news */
 	json_t *notes;
 	uint32_t errors, warnings;
@@ -84,7 +90,7 @@ static void give_up(const struct change *ch, const char *error)
 /* Changes nothing, holds no tables: it need not wait for anybody, nor anybody for it. */
 static bool is_trial(const struct policy_order *order)
 {
-	return order->dry_run && (order->kind == ORDER_APPLY || order->kind == ORDER_ROLLBACK);
+	return order->dry_run && (order->kind == ORDER_APPLY || order->kind == ORDER_ROLLBACK || order->kind == ORDER_APPROVE);
 }
 
 static void tell(struct change *ch, const char *error)
@@ -92,6 +98,9 @@ static void tell(struct change *ch, const char *error)
 	struct control *c = ch->control;
 	struct policy_result result = {.ok = error == NULL,
 				       .revision = c->policy.revision,
+				       .pending = error == NULL ? ch->pending : 0,
+				       .proposes = ch->proposes,
+				       .confirm_s = ch->order.confirm_s,
 				       .error = error,
 				       .notes = ch->notes,
 				       .errors = ch->errors,
@@ -165,6 +174,8 @@ static void end(struct change *ch, const char *error)
 	record_forget(&ch->record);
 	if (!is_trial(&ch->order) && !(ch->order.unconfirmed && error != NULL))
 		confirm_look(c);
+	if (!is_trial(&ch->order))
+		approvals_look(c);
 	tell(ch, error);
 	release(ch);
 }
@@ -248,7 +259,9 @@ static void on_late(evutil_socket_t fd, short what, void *arg)
 		}
 	if (ch->control->forget_awaited != 0)
 		note_add(ch->notes, "authenticator-late", "the authenticator has not forgotten yet which log-ins it remembers");
-	if (ch->record != NULL)
+	if (ch->record != NULL && ch->pending != 0)
+		note_add(ch->notes, "unrecorded", "the audit does not hold yet that revision %u was proposed", ch->pending);
+	else if (ch->record != NULL)
 		note_add(ch->notes, "unrecorded", "the audit does not hold yet that revision %u is in force",
 			 ch->control->policy.revision);
 	end(ch, NULL);
@@ -295,17 +308,31 @@ static void on_recorded(struct waiter *waiter)
 	settle_more(ch);
 }
 
-/* Whoever took the confirmation of a trial may have been killed before that was recorded. */
-static void confirmed_by(const struct change *ch, char *out, size_t size)
+#define BOTH_HANDS ", proposed by %.63s and approved by %.63s"
+
+/* Whoever took the approval of a revision, or the confirmation of a trial, may have been killed before that was recorded. */
+static void told_by_the_store(const struct change *ch, char *out, size_t size)
 {
 	struct policy_revision *r = malloc(sizeof *r);
 	struct err why;
+	int used = 0;
 
 	out[0] = '\0';
-	if (r != NULL && policy_store_get(ch->control->policy.store, ch->revision, r, NULL, NULL, &why) == 1 &&
-	    r->confirmed_us != 0)
-		snprintf(out, size, ", confirmed by %.63s", r->confirmed_by);
+	if (r != NULL && policy_store_get(ch->control->policy.store, ch->revision, r, NULL, NULL, &why) == 1) {
+		if (r->base != 0)
+			used = snprintf(out, size, BOTH_HANDS, r->author, r->verdict_by);
+		if (r->confirmed_us != 0)
+			snprintf(out + used, size - (size_t)used, ", confirmed by %.63s", r->confirmed_by);
+	}
 	free(r);
+}
+
+static void record_change(struct change *ch, uint32_t revision, const char *text)
+{
+	ch->recorded.durable = on_recorded;
+	ch->record = control_record_for(ch->control, AUDIT_POLICY, &ch->order.author, revision, text, &ch->recorded);
+	if (ch->record == NULL)
+		note_add(ch->notes, "unrecorded", "out of memory: the audit will not hold what became of revision %u", revision);
 }
 
 /* found: in the store, at a start.  Whoever put it there may have been killed before that was recorded. */
@@ -313,23 +340,22 @@ static void record_in_force(struct change *ch, bool found)
 {
 	struct control *c = ch->control;
 	const char *comment = ch->order.comment;
-	char text[AUDIT_TEXT_MAX], trial[96] = "";
+	char text[AUDIT_TEXT_MAX], by[256] = "", trial[64] = "";
 
 	if (found)
-		confirmed_by(ch, trial, sizeof trial);
+		told_by_the_store(ch, by, sizeof by);
+	if (ch->order.kind == ORDER_APPROVE)
+		snprintf(by, sizeof by, BOTH_HANDS, ch->proposed_by, ch->order.author.name);
 	if (ch->order.confirm_s > 0)
 		snprintf(trial, sizeof trial, ", to be confirmed within %u s", ch->order.confirm_s);
-	snprintf(text, sizeof text, "revision %u is %sin force%s%s%.200s", ch->revision, found ? "found " : "", trial,
+	snprintf(text, sizeof text, "revision %u is %sin force%s%s%s%.200s", ch->revision, found ? "found " : "", by, trial,
 		 comment[0] == '\0' ? "" : ": ", comment);
 	/* Nobody waits for a start's answer, and the recorder may come later. */
 	if (ch->order.kind == ORDER_START) {
 		control_record(c, AUDIT_POLICY, &ch->order.author, ch->revision, text);
 		return;
 	}
-	ch->recorded.durable = on_recorded;
-	ch->record = control_record_for(c, AUDIT_POLICY, &ch->order.author, ch->revision, text, &ch->recorded);
-	if (ch->record == NULL)
-		note_add(ch->notes, "unrecorded", "out of memory: the audit will not hold that revision %u is in force", ch->revision);
+	record_change(ch, ch->revision, text);
 }
 
 static void take_image(struct change *ch)
@@ -367,6 +393,19 @@ static void take_effect(struct change *ch, bool found)
 	settle(ch);
 }
 
+/* It is stored, and decides nothing. */
+static void wait_for_approval(struct change *ch, uint32_t revision)
+{
+	const char *comment = ch->order.comment;
+	char text[AUDIT_TEXT_MAX];
+
+	ch->pending = revision;
+	snprintf(text, sizeof text, "revision %u is proposed, to take the place of revision %u%s%.160s", revision,
+		 ch->control->policy.revision, comment[0] == '\0' ? "" : ": ", comment);
+	record_change(ch, revision, text);
+	settle(ch);
+}
+
 static void on_stored(struct control *c, struct keeper_answer *answer, void *arg)
 {
 	struct change *ch = arg;
@@ -374,6 +413,10 @@ static void on_stored(struct control *c, struct keeper_answer *answer, void *arg
 	(void)c;
 	if (answer->rc < 0) {
 		fail(ch, "the new revision cannot be stored: %s", answer->why.text);
+	} else if (answer->rc > 0 && ch->order.kind == ORDER_APPROVE) {
+		fail(ch, "%s", answer->why.text);
+	} else if (answer->rc == 0 && ch->proposes) {
+		wait_for_approval(ch, answer->revision);
 	} else if (answer->rc > 0) {
 		fail(ch, "revision %u is in force, not %u: somebody else was faster", answer->revision, ch->order.if_active);
 	} else {
@@ -382,8 +425,23 @@ static void on_stored(struct control *c, struct keeper_answer *answer, void *arg
 	}
 }
 
+static void store_approval(struct change *ch)
+{
+	ch->stage = "storing";
+	ch->storing = true;
+	keeper_approve(ch->control,
+		       &(struct policy_judgement){.revision = ch->order.revision,
+						.author_uid = ch->order.author.uid,
+						.author = ch->order.author.name,
+						.comment = ch->order.comment,
+						.time_us = clock_wall_us(),
+						.lasts_us = (int64_t)ch->order.confirm_s * 1000000},
+		       on_stored, ch);
+}
+
 static void put_into_force(struct change *ch)
 {
+	int64_t now = clock_wall_us(), within_us = (int64_t)ch->control->child->config->policy_approval_within_ms * 1000;
 	struct err why;
 	char *checks;
 	int rc;
@@ -392,10 +450,14 @@ static void put_into_force(struct change *ch)
 		fail(ch, TRIAL_OVER, ch->control->policy.revision);
 		return;
 	}
-	if (ch->control->confirm.pending && !ch->order.unconfirmed)
+	if (ch->control->confirm.pending && !ch->order.unconfirmed && !ch->proposes)
 		note_add(ch->notes, "unconfirmed", "revision %u was on trial, and nobody has confirmed it", ch->control->policy.revision);
 	if (ch->revision != 0) {
 		take_effect(ch, true);
+		return;
+	}
+	if (ch->order.kind == ORDER_APPROVE) {
+		store_approval(ch);
 		return;
 	}
 	checks = notes_join(ch->notes);
@@ -407,8 +469,9 @@ static void put_into_force(struct change *ch)
 				.source = ch->order.unconfirmed ? "unconfirmed" : sources[ch->order.kind],
 				.comment = ch->order.comment,
 				.checks = checks == NULL ? "" : checks,
-				.time_us = clock_wall_us(),
+				.time_us = now,
 				.lasts_us = (int64_t)ch->order.confirm_s * 1000000,
+				.proposed_until_us = ch->proposes ? now + within_us : 0,
 				.imported = ch->imported,
 				.check_active = ch->order.check_active,
 				.if_active = ch->order.if_active,
@@ -432,13 +495,13 @@ static void on_previewed(struct control *c, const struct preview_result *r, void
 	json_array_extend(ch->notes, r->notes);
 	ch->sessions = json_incref(r->sessions);
 	ch->ended = r->ended;
-	ch->ends_too_many = !ch->order.yes && r->ended > ch->order.max_ended;
+	ch->ends_too_many = !ch->proposes && !ch->order.yes && r->ended > ch->order.max_ended;
 	if (ch->order.dry_run)
 		end(ch, NULL);
 	else if (ch->ends_too_many)
 		fail(ch, "%llu live sessions would end, of %llu that may", (unsigned long long)r->ended,
 		     (unsigned long long)ch->order.max_ended);
-	else if (r->unknown && !ch->order.yes)
+	else if (r->unknown && !ch->order.yes && !ch->proposes)
 		fail(ch, "it is not known how many live sessions would end (gatewayctl: --yes does not ask)");
 	else
 		put_into_force(ch);
@@ -469,7 +532,8 @@ static void on_policy_compiled(struct control *c, struct compiled *result, void 
 	ch->image_fd = result->fd;
 	result->fd = -1;
 	ch->rules = result->rules;
-	if ((ch->order.kind == ORDER_APPLY || ch->order.kind == ORDER_ROLLBACK) && !ch->order.unconfirmed) {
+	if ((ch->order.kind == ORDER_APPLY || ch->order.kind == ORDER_ROLLBACK || ch->order.kind == ORDER_APPROVE || ch->proposes) &&
+	    !ch->order.unconfirmed) {
 		ch->stage = "previewing";
 		preview_start(c, ch->image_fd, on_previewed, ch);
 	} else if (ch->order.dry_run)
@@ -482,7 +546,7 @@ static void on_policy_compiled(struct control *c, struct compiled *result, void 
 static void compile_bundle(struct change *ch, int fd)
 {
 	/* Expectations gate what is new; what was accepted once always loads. */
-	bool is_new = ch->revision == 0 && ch->order.kind != ORDER_ROLLBACK && !ch->order.unconfirmed;
+	bool is_new = ch->revision == 0 && !ch->ungated && !ch->order.unconfirmed;
 	unsigned flags = (is_new ? COMPILE_GATE : 0) |
 			 (ch->order.strict ? COMPILE_STRICT : 0);
 	struct err why;
@@ -702,6 +766,9 @@ static void compare_with_store(struct change *ch, const char *text, size_t len)
 		     "the store has moved on: revision %u is in force, the file was last imported as revision %u; --force "
 		     "replaces it by the file",
 		     k.active, k.last.revision);
+	} else if (ch->proposes && (ch->pending = approvals_find_import(c, hash)) != 0) {
+		note_add(ch->notes, "unchanged", "%s has not changed since it was proposed as revision %u", file, ch->pending);
+		settle(ch);
 	} else {
 		compile_text(ch, text, len);
 	}
@@ -830,6 +897,59 @@ void policy_gssapi_renewed(struct control *c, struct ipc_message *m)
 	tables_refresh(c, on_tables, ch);
 }
 
+/* What ran once can always be returned to, whatever its expectations say now; what nobody has approved never ran. */
+static void begin_rollback(struct change *ch)
+{
+	struct policy_order *order = &ch->order;
+	struct policy_revision *r = malloc(sizeof *r);
+	struct err why = {"out of memory"};
+	int rc = r == NULL ? -1 : policy_store_get(ch->control->policy.store, order->revision, r, NULL, NULL, &why);
+	bool ruled = rc == 0 || (rc == 1 && policy_revision_ruled(r));
+
+	free(r);
+	if (!ruled && rc == 1) {
+		fail(ch, "revision %u was never in force; `gatewayctl policy export` gives its text, to be applied", order->revision);
+		return;
+	}
+	if (!ruled) {
+		fail(ch, "revision %u cannot be read from the policy store: %s", order->revision, why.text);
+		return;
+	}
+	ch->ungated = true;
+	if (order->comment[0] == '\0')
+		snprintf(order->comment, sizeof order->comment, "rollback to revision %u", order->revision);
+	if (is_trial(order))
+		compile_stored(ch, order->revision);
+	else
+		keeper_read(ch->control, order->revision, on_read, ch);
+}
+
+/* What can be told now is told now; the transaction that puts it into force asks the same again. */
+static void begin_approval(struct change *ch)
+{
+	struct policy_order *order = &ch->order;
+	struct policy_revision *r = malloc(sizeof *r);
+	struct err why = {"out of memory"};
+	/* Its author may try what an approval would do. */
+	int rc = r == NULL ? -1
+			   : policy_store_approvable(ch->control->policy.store, order->revision,
+						     order->dry_run ? POLICY_NO_UID : order->author.uid, clock_wall_us(), r, &why);
+
+	if (rc == 0) {
+		ch->ungated = strcmp(r->source, sources[ORDER_ROLLBACK]) == 0;
+		if (order->confirm_s == 0)
+			order->confirm_s = (unsigned)(r->proposed_lasts_us / 1000000);
+		snprintf(ch->proposed_by, sizeof ch->proposed_by, "%.63s", r->author);
+	}
+	free(r);
+	if (rc != 0)
+		fail(ch, "%s", why.text);
+	else if (is_trial(order))
+		compile_stored(ch, order->revision);
+	else
+		keeper_read(ch->control, order->revision, on_read, ch);
+}
+
 static void begin(struct change *ch)
 {
 	struct control *c = ch->control;
@@ -855,12 +975,10 @@ static void begin(struct change *ch)
 		compile_bundle(ch, fd);
 		break;
 	case ORDER_ROLLBACK:
-		if (ch->order.comment[0] == '\0')
-			snprintf(ch->order.comment, sizeof ch->order.comment, "rollback to revision %u", ch->order.revision);
-		if (is_trial(&ch->order))
-			compile_stored(ch, ch->order.revision);
-		else
-			keeper_read(c, ch->order.revision, on_read, ch);
+		begin_rollback(ch);
+		break;
+	case ORDER_APPROVE:
+		begin_approval(ch);
 		break;
 	}
 }
@@ -872,6 +990,13 @@ json_t *policy_change_status(const struct control *c)
 	if (ch == NULL)
 		return NULL;
 	return json_pack("{s:s,s:o}", "stage", ch->stage, "author", note_text(ch->order.author.name, strlen(ch->order.author.name)));
+}
+
+/* Every way by which somebody changes the policy.  Not the rollback of a trial, which was approved with it, nor a start. */
+static bool needs_approval(const struct control *c, const struct policy_order *order)
+{
+	return c->child->config->policy_approval && !order->unconfirmed &&
+	       (order->kind == ORDER_RELOAD || order->kind == ORDER_APPLY || order->kind == ORDER_ROLLBACK);
 }
 
 static void forget_names(struct control *c)
@@ -915,6 +1040,7 @@ void policy_change(struct control *c, const struct policy_order *order, policy_d
 	if (ch == NULL)
 		log_fatal("out of memory");
 	*ch = (struct change){.control = c, .order = *order, .done = done, .arg = arg, .stage = "reading", .notes = json_array(), .source_fd = -1, .image_fd = -1, .former_fd = -1};
+	ch->proposes = needs_approval(c, order);
 	if (order->found != NULL)
 		json_array_extend(ch->notes, order->found);
 	ch->warnings = (uint32_t)json_array_size(ch->notes);
@@ -952,6 +1078,7 @@ static void on_started(struct control *c, const struct policy_result *result, vo
 	(void)arg;
 	control_log_notes(result->notes);
 	log_info("policy revision %u is in force: %zu rules", result->revision, c->policy.rules);
+	approvals_start(c);
 }
 
 void policy_start(struct control *c, bool first)

@@ -34,6 +34,12 @@ static void on_changed(struct control *c, const struct policy_result *r, void *a
 		json_object_set(reply, "sessions", r->sessions);
 		json_object_set_new(reply, "ends_too_many", json_boolean(r->ends_too_many));
 	}
+	if (r->pending != 0)
+		json_object_set_new(reply, "pending", json_integer(r->pending));
+	if (r->confirm_s != 0)
+		json_object_set_new(reply, "confirm_s", json_integer(r->confirm_s));
+	if (r->proposes)
+		json_object_set_new(reply, "needs_approval", json_true());
 	if (r->error != NULL)
 		json_object_set_new(reply, "error", note_text(r->error, strlen(r->error)));
 	admin_reply(asker, reply, -1);
@@ -142,8 +148,7 @@ void revisions_apply(struct client *client, const json_t *request)
 	policy_change(admin_control(client), &order, on_changed, client);
 }
 
-/* 0 is no revision: of the one in force where that has a meaning. */
-static bool read_revision(struct client *client, const json_t *request, uint32_t *id)
+bool revisions_read_number(struct client *client, const json_t *request, uint32_t *id)
 {
 	const json_t *value = json_object_get(request, "revision");
 	json_int_t number = json_integer_value(value);
@@ -162,7 +167,19 @@ void revisions_rollback(struct client *client, const json_t *request)
 
 	if (!read_order(client, request, &order))
 		return;
-	if (read_revision(client, request, &order.revision))
+	if (revisions_read_number(client, request, &order.revision))
+		policy_change(admin_control(client), &order, on_changed, client);
+	else
+		json_decref(order.found);
+}
+
+void revisions_approve(struct client *client, const json_t *request)
+{
+	struct policy_order order = {.kind = ORDER_APPROVE};
+
+	if (!read_order(client, request, &order))
+		return;
+	if (revisions_read_number(client, request, &order.revision))
 		policy_change(admin_control(client), &order, on_changed, client);
 	else
 		json_decref(order.found);
@@ -170,10 +187,28 @@ void revisions_rollback(struct client *client, const json_t *request)
 
 /* ---- questions --------------------------------------------------------------------------------------------------------- */
 
-static json_t *describe(const struct policy_revision *r, uint32_t active)
+/* NULL: it never needed one. */
+static json_t *describe_approval(const struct policy_revision *r)
+{
+	json_t *approval;
+
+	if (r->base == 0)
+		return NULL;
+	approval = json_pack("{s:s,s:I,s:I,s:I}", "state", r->verdict[0] == '\0' ? "pending" : r->verdict, "base", (json_int_t)r->base,
+			     "until_us", (json_int_t)r->proposed_until_us, "confirm_s", (json_int_t)(r->proposed_lasts_us / 1000000));
+	if (r->verdict[0] != '\0') {
+		json_object_set_new(approval, "time_us", json_integer(r->verdict_us));
+		json_object_set_new(approval, "author_uid", json_integer(r->verdict_uid));
+		json_object_set_new(approval, "author", note_text(r->verdict_by, strlen(r->verdict_by)));
+		json_object_set_new(approval, "comment", note_text(r->verdict_comment, strlen(r->verdict_comment)));
+	}
+	return approval;
+}
+
+json_t *revisions_describe(const struct policy_revision *r, uint32_t active)
 {
 	char hash[2 * POLICY_HASH_BYTES + 1];
-	json_t *one;
+	json_t *one, *approval = describe_approval(r);
 
 	for (size_t i = 0; i < POLICY_HASH_BYTES; i++)
 		snprintf(hash + 2 * i, 3, "%02x", r->hash[i]);
@@ -186,6 +221,8 @@ static json_t *describe(const struct policy_revision *r, uint32_t active)
 		json_object_set_new(one, "trial",
 				    json_pack("{s:I,s:s}", "until_us", (json_int_t)r->trial_until_us, "state",
 					      r->confirmed_us != 0 ? "confirmed" : r->id == active ? "pending" : "over"));
+	if (approval != NULL)
+		json_object_set_new(one, "approval", approval);
 	return one;
 }
 
@@ -199,7 +236,7 @@ struct page {
 static bool on_row(const struct policy_revision *r, void *arg)
 {
 	struct page *page = arg;
-	json_t *one = describe(r, page->active);
+	json_t *one = revisions_describe(r, page->active);
 	size_t size = json_dumpb(one, NULL, 0, JSON_COMPACT | JSON_ENSURE_ASCII) + 1;
 
 	page->more = size > LOG_REPLY_BYTES - page->bytes;
@@ -251,8 +288,9 @@ static const struct fetched *fetch(struct control *c, uint32_t id, struct err *w
 {
 	struct fetched *f = c->policy.fetched;
 
+	/* Its texts never change; what became of it may. */
 	if (f != NULL && f->revision.id == id)
-		return f;
+		return policy_store_get(c->policy.store, id, &f->revision, NULL, NULL, why) == 1 ? f : NULL;
 	f = calloc(1, sizeof *f);
 	if (f == NULL) {
 		err_set(why, "out of memory");
@@ -287,7 +325,7 @@ void revisions_get(struct client *client, const json_t *request)
 	struct err why;
 	int fd;
 
-	if (!read_revision(client, request, &id))
+	if (!revisions_read_number(client, request, &id))
 		return;
 	if (!admin_may_linger(client)) {
 		admin_refuse(client, "too many have asked for a revision and not read it yet: try again later");
@@ -300,7 +338,7 @@ void revisions_get(struct client *client, const json_t *request)
 		return;
 	}
 	admin_reply_and_linger(client,
-			       json_pack("{s:b,s:o,s:o,s:o}", "ok", 1, "revision", describe(&f->revision, c->policy.revision), "checks",
+			       json_pack("{s:b,s:o,s:o,s:o}", "ok", 1, "revision", revisions_describe(&f->revision, c->policy.revision), "checks",
 					 note_text(f->checks, strnlen(f->checks, 8192)), "own_ports", own_ports(c->child->config)),
 			       fd);
 }

@@ -64,6 +64,7 @@ static json_t *policy_status(const struct control *c)
 	json_t *trial = confirm_status(c), *change = policy_change_status(c);
 
 	add_store(c, status);
+	json_object_set_new(status, "approval", approvals_status(c));
 	if (trial != NULL)
 		json_object_set_new(status, "trial", trial);
 	if (change != NULL)

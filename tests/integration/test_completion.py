@@ -31,8 +31,9 @@ def g(request):
     from harness.servers import Echo
 
     echo = Echo()
-    g = Gateway(POLICY, users={"ann": "ann-pass", "bob": "bob-pass", "$(touch pwned)": "evil-pass"})
+    g = Gateway(POLICY, policy_approval=True, users={"ann": "ann-pass", "bob": "bob-pass", "$(touch pwned)": "evil-pass"})
     g.start()
+    g.ctl("policy", "rollback", "1")  # waits, as revision 2
     clients = [g.session("127.0.0.1", echo.port, user=u, password=p) for u, p in
                (("ann", "ann-pass"), ("bob", "bob-pass"), ("$(touch pwned)", "evil-pass"))]
     yield g
@@ -51,7 +52,8 @@ def test_names_of_the_gateway_that_runs(g):
     assert offered(g, "rule", "move", "payroll", "--after", "par") == ["partners"]
     assert offered(g, "set", "show", "") == ["partners"]
     assert offered(g, "window", "remove", "o") == ["office"]
-    assert offered(g, "policy", "rollback", "") == ["1"]
+    assert offered(g, "policy", "rollback", "") == ["2", "1"]
+    assert offered(g, "policy", "approve", "") == offered(g, "policy", "reject", "") == ["2"]
     assert set(offered(g, "audit", "query", "--user", "")) == {"ann", "bob"}
     assert set(offered(g, "session", "kill", "user=")) == {"user=ann", "user=bob"}
     assert offered(g, "audit", "query", "--rule=pay") == ["--rule=payroll"]
@@ -66,7 +68,7 @@ def test_names_of_the_gateway_that_runs(g):
 def test_without_a_gateway_and_with_nonsense(gateway):
     g = gateway(start=False)
     assert offered(g, "rule", "remove", "") == []
-    assert offered(g, "policy", "r") == ["rollback"]
+    assert offered(g, "policy", "r") == ["rollback", "reject"]
     for words in (("nonsense", ""), ("policy", "nonsense", ""), ("--socket",), ("--socket", "x"), ("", "", ""), ("x" * 5000,), ("--x=" + "y" * 5000, ""),
                   ("session", "kill", "=" * 200), ("session", "list", "--sort=" + "z" * 2000)):
         done = g.ctl("complete", "--", *words)
@@ -111,6 +113,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 def test_bash(g):
     assert bash(g, "session ki") == ["kill"]
     assert bash(g, "rule remove ") == ["payroll", "partners"]
+    assert bash(g, "policy approve ") == ["2"]
     assert bash(g, "--socket /nowhere rule remove ") == []
     assert set(bash(g, "session kill user=")) == {"ann", "bob"}  # bash keeps what stands before the "="
     assert "gateway.policy" in bash(g, "policy check ")
@@ -137,6 +140,8 @@ def test_zsh(g):
         t.shows("ready")
         t.press("gatewayctl rule remove pay\t")
         t.shows("gatewayctl rule remove payroll")
+        t.press("\x15gatewayctl policy approve \t")
+        t.shows("gatewayctl policy approve 2")
         t.press("\x15gatewayctl session ki\t")
         t.shows("gatewayctl session kill")
         t.press("\x15gatewayctl session kill user=a\t")
@@ -156,6 +161,7 @@ def test_fish(g):
 
     assert complete("gatewayctl session ki") == ["kill"]
     assert set(complete("gatewayctl rule remove ")) == {"payroll", "partners"}
+    assert complete("gatewayctl policy approve ") == ["2"]
     assert "gateway.policy" in complete("gatewayctl policy check gatew")
     assert set(complete("gatewayctl session kill user=")) == {"user=ann", "user=bob"}
     assert not os.path.exists(g.path("pwned"))

@@ -9,7 +9,7 @@ from harness import wait
 from harness.gateway import BUILD
 
 VERBS = {
-    "policy": "check fmt test diff explain apply rollback confirm edit impact suggest log show export",
+    "policy": "check fmt test diff explain apply rollback confirm pending approve reject edit impact suggest log show export",
     "rule": "list unused expiring add insert move replace remove enable disable",
     "set": "list show create add remove import delete",
     "window": "list add replace except remove",

@@ -34,14 +34,16 @@ def held(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def test_requests_that_are_half_right(gateway):
+@pytest.mark.parametrize("approval", [False, True])
+def test_requests_that_are_half_right(gateway, approval):
     """Every command with values of every wrong kind: an answer, always, and the same control at the end."""
-    g = gateway()
+    g = gateway(policy_approval=approval)
+    g.ctl("policy", "rollback", "1")
     pid = g.pids("control")[0]
     r = random.Random(4711)
     wrong = [None, True, -1, 0, 2**62, 1.5, "", "x" * 3000, "\x1b[2J", [], {}, {"a": 1}, [[[[[]]]]], {"user": 5}, {"to": "10.0.0.1/8"}, {"session": "\u0000"}]
     keys = ["filter", "revision", "comment", "level", "reason", "seconds", "sort", "limit", "verb", "user", "clients", "block", "before", "if_revision",
-            "force", "undo", "all", "stats", "id"]
+            "force", "undo", "all", "stats", "id", "after", "confirm_s", "max_ended", "yes", "dry_run"]
     processes.rests(pid)
     before = held(pid)
     for request in commands() * (20 if FULL else 4):

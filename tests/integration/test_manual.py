@@ -5,6 +5,9 @@ import os
 import re
 import shlex
 
+import pytest
+
+from harness import people
 from harness.gateway import ROOT
 
 POLICY = """\
@@ -16,10 +19,16 @@ default deny
 """
 
 
-def examples(page):
+APPROVAL = re.compile(r"^\.Sh APPROVAL$.*?(?=^\.Sh )", re.MULTILINE | re.DOTALL)
+
+
+def examples(page, approval=False):
+    """Those of a page: of its section on approval, or all others."""
     with open(os.path.join(ROOT, "doc", page), encoding="utf-8") as f:
-        lines = re.findall(r"^\.Dl gatewayctl (.*)$", f.read(), re.MULTILINE)
-    assert len(lines) >= 10, lines
+        text = f.read()
+    text = APPROVAL.search(text)[0] if approval else APPROVAL.sub("", text)
+    lines = re.findall(r"^\.Dl gatewayctl (.*)$", text, re.MULTILINE)
+    assert len(lines) >= 5, lines
     return [shlex.split(line.replace(r"\(dq", '"').replace(r"\(aq", "'").replace(r"\-", "-").replace(r"\&", "")) for line in lines]
 
 
@@ -35,6 +44,19 @@ def test_examples_of_gatewayctl(gateway, echo):
             done = g.ctl(*words, check=False, cwd=g.dir)
             assert done.returncode == 0, (words, done.returncode, done.out, done.err)
     assert g.rows(event="ended", user="ann")[0]["reason"].startswith("ended by an operator: left the company")
+
+
+@pytest.mark.root
+def test_examples_of_approval(gateway):
+    """What somebody else has asked for is looked at, approved and rejected."""
+    g = gateway(POLICY, policy_approval=True, **people.OPTIONS)
+    people.let_in(g)
+    proposed = people.ask(g, "administrator", [{"command": "policy-rollback", "revision": 1}] * 2)
+    assert [r["pending"] for r in proposed] == [2, 3], proposed
+    for words in examples("gatewayctl.8", approval=True):
+        done = g.ctl(*words, check=False)
+        assert done.returncode == 0, (words, done.returncode, done.out, done.err)
+    assert g.revision() == 2 and json.loads(g.ctl("policy", "pending", "--json").out) == []
 
 
 def test_every_page_says_what_exit_codes_mean(gateway):

@@ -44,6 +44,9 @@ LEAST = [
     ({"command": "policy-apply"}, "ADMINISTER"),
     ({"command": "policy-rollback"}, "ADMINISTER"),
     ({"command": "policy-confirm"}, "ADMINISTER"),
+    ({"command": "policy-pending"}, "VIEW"),
+    ({"command": "policy-approve"}, "ADMINISTER"),
+    ({"command": "policy-reject"}, "ADMINISTER"),
     ({"command": "audit-retention"}, "ADMINISTER"),
 ]
 # Verbs of a command whose table row names none, and what else a request may say: no less than the row's right.

@@ -64,6 +64,8 @@ static void defaults(void **state)
 	assert_string_equal(config->control_socket, "/run/gatewayd/control.sock");
 	assert_string_equal(config->control_group, "");
 	assert_string_equal(config->policy_file, "/etc/gatewayd/gateway.policy");
+	assert_false(config->policy_approval);
+	assert_int_equal(config->policy_approval_within_ms, 7 * 24 * 3600 * 1000);
 	assert_string_equal(config->geoip_database, "");
 	assert_int_equal(config->nresolvers, 0);
 	assert_int_equal(config->resolver_timeout_ms, 2000);
@@ -132,7 +134,7 @@ static void every_option_is_taken(void **state)
 
 	(void)state;
 	accepted("workers = 4\nmax-sessions = 100\nuser = \"u\"\npam-user = \"p\"\nstate-dir = \"/s\"\n"
-		 "control-socket = \"/c\"\ncontrol-group = \"adm\"\nviewer-group = \"v\"\npolicy-file = \"/p\"\ngeoip-database = \"/g\"\n"
+		 "control-socket = \"/c\"\ncontrol-group = \"adm\"\nviewer-group = \"v\"\npolicy-file = \"/p\"\npolicy-approval = true\npolicy-approval-within = 1000\ngeoip-database = \"/g\"\n"
 		 "resolver = {\"192.0.2.53:53\", \"[::1]:5353\"}\nresolver-timeout = 100\nresolver-tries = 1\n"
 		 "resolver-cache = 7\nresolver-cache-longest = 1000\n"
 		 "search-domain = \"example.com\"\npam-config-dir = \"/d\"\npam-groups-file = \"/gr\"\n"
@@ -180,6 +182,8 @@ static void every_option_is_taken(void **state)
 	assert_int_equal(config->pam_timeout_ms, 1000);
 	assert_true(config->fold_user_case);
 	assert_false(config->udp_offload);
+	assert_true(config->policy_approval);
+	assert_int_equal(config->policy_approval_within_ms, 1000);
 	assert_int_equal(config->handshake_timeout_ms, 101);
 	assert_int_equal(config->connect_timeout_ms, 102);
 	assert_int_equal(config->idle_timeout_ms, 103);
