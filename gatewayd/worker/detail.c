@@ -3,6 +3,7 @@
  * A name whose answer held other addresses than the candidates, or led over aliases: {"answers":[".."],"aliases":[".."]}.
  * Where the destination lies, as the tables of then had it: {"country":"..","asn":1}.
  * The end of an association, and of a BIND (its strangers), tells what it did not carry: {"dropped":{"fragments":3,"strangers":1},"icmp_errors":2}.
+ * The end of a session of which no other row says that it was connected: {"connected":"2026-11-20T10:00:00.000000Z"}.
  * Only what is not empty is there. */
 #include "config.h"
 
@@ -16,6 +17,7 @@
 #include "gatewayd/worker/socks4.h"
 #include "gatewayd/worker/udp.h"
 #include "gatewayd/worker/worker.h"
+#include "schema/audit_json.h"
 
 static void set_unless_empty(json_t *object, const char *key, json_t *list)
 {
@@ -224,6 +226,27 @@ void detail_write_place(const struct session *s, struct audit_event *e)
 	if (s->worker->geo.geo == NULL && s->worker->asn.geo == NULL)
 		return;
 	root = json_object();
+	put_place(root, s->worker, &e->address.addr);
+	write_all(root, e);
+}
+
+void detail_write_connected(const struct session *s, int64_t connected_us, struct audit_event *e)
+{
+	char time[AUDIT_TIME_TEXT_MAX];
+	json_t *root;
+
+	audit_time_text(connected_us, time);
+	if (s->worker->geo.geo == NULL && s->worker->asn.geo == NULL) {
+		struct plain p = {.at = e->detail, .end = e->detail + sizeof e->detail};
+
+		PUT(&p, "{\"connected\":");
+		put_quoted(&p, time);
+		PUT(&p, "}");
+		*p.at = '\0';
+		return;
+	}
+	root = json_object();
+	json_object_set_new(root, "connected", json_string(time));
 	put_place(root, s->worker, &e->address.addr);
 	write_all(root, e);
 }

@@ -79,15 +79,88 @@ void grant_start(struct session *s, const struct policy_decision *d)
 		connect_start(s);
 }
 
-static void record_connected(struct session *s)
+/* ---- with whom it is connected ----------------------------------------------------------------------------------------
+ * Who lives for a second has a row that says so; of who does not, the closing row does.  Nobody waits for either: the row of the
+ * grant, which is durable before, has all that it could be. */
+
+#define UNTOLD_US 1000000
+/* Rows that are due so soon leave together. */
+#define UNTOLD_SLACK_US 100000
+
+static void record_connected(struct session *s, int64_t connected_us)
 {
 	static struct audit_event e;
 
 	if (s->unrecorded)
 		return;
 	session_event(s, AUDIT_CONNECTED, &e);
+	e.time_us = connected_us;
+	e.bytes_up = e.bytes_down = 0; /* then */
 	detail_write_place(s, &e);
 	record_event(s->worker->recording, &e, NULL);
+}
+
+static void arm_untold(struct worker *w, int64_t now_us)
+{
+	const struct session *s = TAILQ_FIRST(&w->untold);
+	struct timeval tv;
+
+	/* Mostly it has ended when its time has come: the timer is not touched for each. */
+	if (s == NULL || evtimer_pending(&w->tell_timer, NULL))
+		return;
+	int64_t left = s->untold_us + UNTOLD_US - now_us;
+
+	tv = (struct timeval){.tv_sec = left / 1000000, .tv_usec = left % 1000000};
+	evtimer_add(&w->tell_timer, &tv);
+}
+
+static void on_tell(evutil_socket_t fd, short what, void *arg)
+{
+	struct worker *w = arg;
+	struct session *s;
+	int64_t now_us = clock_mono_us();
+
+	(void)fd, (void)what;
+	while ((s = TAILQ_FIRST(&w->untold)) != NULL && now_us - s->untold_us >= UNTOLD_US - UNTOLD_SLACK_US)
+		grant_tell(s);
+	arm_untold(w, now_us);
+}
+
+void grant_init(struct worker *w)
+{
+	TAILQ_INIT(&w->untold);
+	evtimer_assign(&w->tell_timer, w->base, on_tell, w);
+}
+
+/* Who went astray before says so at once: its closing row has one address. */
+static void note_connected(struct session *s)
+{
+	if (s->setup->next_candidate > 1) {
+		record_connected(s, clock_wall_us());
+		return;
+	}
+	s->connected_us = clock_wall_us();
+	s->untold_us = clock_mono_us();
+	TAILQ_INSERT_TAIL(&s->worker->untold, s, untold);
+	arm_untold(s->worker, s->untold_us);
+}
+
+int64_t grant_untold(struct session *s)
+{
+	int64_t connected_us = s->connected_us;
+
+	if (connected_us != 0)
+		TAILQ_REMOVE(&s->worker->untold, s, untold);
+	s->connected_us = 0;
+	return connected_us;
+}
+
+void grant_tell(struct session *s)
+{
+	int64_t connected_us = grant_untold(s);
+
+	if (connected_us != 0)
+		record_connected(s, connected_us);
 }
 
 /* The last reply, and the bytes may flow. */
@@ -125,7 +198,7 @@ void grant_finish(struct session *s)
 	}
 	if (getsockname(s->server_fd, (struct sockaddr *)&sa, &len) == 0)
 		endpoint_from_sockaddr((struct sockaddr *)&sa, len, &setup->bound);
-	record_connected(s);
+	note_connected(s);
 	relay(s);
 }
 

@@ -120,6 +120,7 @@ static bool visit_relaying(struct session *s)
 	char reason[AUDIT_TEXT_MAX + 64], text[AUDIT_TEXT_MAX];
 	struct policy_decision d;
 
+	grant_tell(s);
 	decide(&ctx, s, &s->address, true, &d);
 	if (d.verdict == POLICY_ALLOW) {
 		note_allowed(s, &d);

@@ -226,6 +226,7 @@ void sessions_init(struct worker *w)
 	TAILQ_INIT(&w->lingering);
 	TAILQ_INIT(&w->delaying);
 	TAILQ_INIT(&w->gss_shaking);
+	grant_init(w);
 	evtimer_assign(&w->trim_timer, w->base, on_trim, w);
 }
 
@@ -313,6 +314,7 @@ static void session_free(struct session *s, bool reset)
 {
 	struct worker *w = s->worker;
 
+	assert(s->connected_us == 0);
 	session_free_setup(s);
 	udp_free(s);
 	gss_free(s);
@@ -529,6 +531,7 @@ void session_checkpoint(struct session *s, int64_t now_us)
 	if (s->unrecorded || bytes == s->checked_bytes || !recording_has_room(s->worker->recording))
 		return;
 	s->checked_bytes = bytes;
+	grant_tell(s);
 	session_event(s, AUDIT_CHECKPOINT, &e);
 	e.duration_us = now_us - s->granted_us;
 	record_event(s->worker->recording, &e, NULL);
@@ -546,9 +549,14 @@ void session_end(struct session *s, const char *reason, bool reset)
 {
 	static struct audit_event e;
 
+	int64_t connected_us = grant_untold(s);
+
 	udp_end_flows(s);
 	session_event(s, AUDIT_ENDED, &e);
-	write_dropped(s, &e);
+	if (connected_us != 0)
+		detail_write_connected(s, connected_us, &e);
+	else
+		write_dropped(s, &e);
 	e.duration_us = clock_mono_us() - s->granted_us;
 	copy_text(e.reason, sizeof e.reason, reason);
 	s->worker->counters.bytes_up += s->up.bytes;

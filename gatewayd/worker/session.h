@@ -147,7 +147,7 @@ struct flow {
 };
 
 struct session {
-	TAILQ_ENTRY(session) next, lingering;
+	TAILQ_ENTRY(session) next, lingering, untold;
 	struct worker *worker;
 	const struct config_listener *listener;
 	struct setup *setup; /* NULL once relaying */
@@ -161,6 +161,7 @@ struct session {
 	struct event client_read, server_read, timer;
 	struct flow up, down; /* client to destination, and back */
 	int64_t accepted_us, granted_us, active_us; /* monotonic */
+	int64_t connected_us, untold_us; /* while it is among the untold: when it was connected, by the wall clock; since when it is there */
 	int64_t checked_us;      /* when its bytes were recorded last, or it was granted */
 	uint64_t checked_bytes;  /* both ways, then */
 	int64_t sampled_us;      /* when somebody looked at it last, */

@@ -99,6 +99,8 @@ struct worker {
 	int reserve_fd; /* given up for a moment when descriptors run out, so that a client can be told */
 	struct pool session_pool, setup_pool;
 	struct session_list sessions;
+	struct session_list untold; /* they relay, and no row says with whom; for longest first */
+	struct event tell_timer;    /* runs while there are some */
 	unsigned nsessions, max_sessions;
 	unsigned peak_sessions; /* since memory was given back last */
 	struct event trim_timer;
@@ -233,10 +235,13 @@ bool connect_again(struct session *s);
 void detail_write(const struct session *s, const struct policy_image *image, const struct policy_decision *d, struct audit_event *e);
 /* Where the event's address lies. */
 void detail_write_place(const struct session *s, struct audit_event *e);
+/* The same, and when it was connected (wall clock). */
+void detail_write_connected(const struct session *s, int64_t connected_us, struct audit_event *e);
 void detail_write_flow(const struct udp_flow *f, const struct policy_decision *d, struct audit_event *e);
 void detail_write_dropped(const struct udp_counts *c, struct audit_event *e);
 
 /* grant.c: when both are done, the client may know. */
+void grant_init(struct worker *w);
 void grant_start(struct session *s, const struct policy_decision *d);
 void grant_recorded(struct waiter *setup);
 /* The same for an association: no destination yet, so policy is asked at each. */
@@ -246,6 +251,10 @@ void grant_connected(struct session *s, const struct candidate *c);
 void grant_finish(struct session *s);
 void grant_failed(struct session *s, enum reason reason);
 void grant_audit_timeout(struct session *s);
+/* If no row has said yet with whom it is connected, one does now: what it would tell is about to change. */
+void grant_tell(struct session *s);
+/* It ends: when it was connected (wall clock), if its closing row is to say so; else 0. */
+int64_t grant_untold(struct session *s);
 
 /* relay.c */
 /* Options of a connection to the other side, before there is one: its socket's, or its listener's, of which those that are accepted

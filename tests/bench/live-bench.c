@@ -57,6 +57,11 @@ void grant_start(struct session *s, const struct policy_decision *d)
 	(void)s, (void)d;
 }
 
+void grant_tell(struct session *s)
+{
+	(void)s;
+}
+
 const char *steer_blocked(const struct session *s, const char *name, const struct addr *address, uint16_t port, const char *rule,
 			  const struct name *aliases, size_t naliases)
 {

@@ -48,6 +48,8 @@ def test_prune_and_holds(gateway, echo):
     plain(g)
     g.set_time("2026-11-06 18:00:00")
     everything = g.rows()
+    kept = [r["id"] for r in everything if r.get("user") == "ann" and r["time"] < "2026-11-03"]
+    assert len(kept) >= 4
 
     # A hold keeps what it matches; it is listed, recorded, and known by its name.
     assert g.ctl("audit", "hold", "list").out == "no hold stands\n"
@@ -75,14 +77,14 @@ def test_prune_and_holds(gateway, echo):
 
     # In earnest: ann's rows of the first two days stay, all others of before then go.
     done = json.loads(g.ctl("audit", "prune", "--keep", "3d", "--hold", "case-7", "--json").out)
-    assert done["rows"] == dry["rows"] > 0 and done["held"] == dry["held"] == 6
+    assert done["rows"] == dry["rows"] > 0 and done["held"] == dry["held"] == len(kept)
     old = [r for r in g.rows() if r["time"] < done["before"]]
-    assert len(old) == 6 and all(r["user"] == "ann" for r in old)
+    assert [r["id"] for r in old] == kept
     assert len(g.rows(user="bob", event="ended")) == 3
     begun, end = g.row(reason=f"prune begun: rows of all classes, before {done['before']}"), g.rows(event="admin")
     assert begun["user"] == f"uid {os.getuid()}" and begun["detail"]["standing"] == ["case-7"]
     (end,) = [r for r in end if r.get("detail", {}).get("retention") == "prune-done"]
-    assert end["user"] == f"uid {os.getuid()}" and end["detail"]["rows"] == done["rows"] and end["detail"]["held"] == 6
+    assert end["user"] == f"uid {os.getuid()}" and end["detail"]["rows"] == done["rows"] and end["detail"]["held"] == len(kept)
     assert verify(g, key)["pruned"] == done["rows"]
 
     # A class alone; then, without the hold, whole segments.
@@ -91,7 +93,7 @@ def test_prune_and_holds(gateway, echo):
     assert g.row(reason="hold released: case-7")["detail"]["standing"] == []
     again = json.loads(g.ctl("audit", "prune", "--keep", "3d", "--json").out)
     # The third day's has no row left, and goes once the one behind it has begun long enough ago, too.
-    assert again["rows"] == 6 and again["held"] == 0 and again["segments"] == 2
+    assert again["rows"] == len(kept) and again["held"] == 0 and again["segments"] == 2
     assert verify(g, key)["pruned_segments"] == 2
     assert g.status()["audit"]["segments"] == 4
     # It is all the same for who comes next.
@@ -142,6 +144,7 @@ def test_a_recorder_that_is_killed_while_it_prunes(gateway, echo):
     days(g, echo, 1, 8)
     plain(g)
     g.set_time("2026-11-08 18:00:00")
+    kept = [r["id"] for r in g.rows(user="bob") if r["time"] < "2026-11-03"]
     g.ctl("audit", "hold", "place", "case-1", "--user", "bob", "--until", "2026-11-02")
     for keep in ("6d", "5d", "4d", "3d"):
         (recorder,) = g.pids("recorder")
@@ -156,8 +159,8 @@ def test_a_recorder_that_is_killed_while_it_prunes(gateway, echo):
         g.session("127.0.0.1", echo.port).close()
         verify(g, key)
     done = json.loads(g.ctl("audit", "prune", "--keep", "3d", "--json").out)
-    assert done["held"] == 6
-    assert len([r for r in g.rows() if r["time"] < done["before"]]) == 6
+    assert done["held"] == len(kept) >= 4
+    assert [r["id"] for r in g.rows() if r["time"] < done["before"]] == kept
     verify(g, key)
 
 

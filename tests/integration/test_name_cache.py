@@ -129,13 +129,15 @@ def test_the_records_say_the_same(one_worker, dns_server, echo):
             c.echo(b"x")
     assert set(d.names()) == {"www.test"} and len(d.asked) == 2
 
-    def told(event):
-        own = ("id", "session", "time", "time_us", "client_port", "port_client", "duration_us", "duration", "hash", "seq", "client")
-        return [{k: v for k, v in r.items() if k not in own} for r in g.wait_rows(2, event=event)]
+    def told(rows):
+        own = ("id", "event", "session", "time", "time_us", "client_port", "port_client", "duration_us", "duration", "hash", "seq", "client",
+               "bytes_up", "bytes_down", "reason", "detail")
+        return [{k: v for k, v in r.items() if k not in own} for r in rows]
 
-    for event in ("open", "connected"):
-        rows = told(event)
-        assert rows[0] == rows[1]
+    opened = g.wait_rows(2, event="open")
+    assert opened[0]["detail"] == opened[1]["detail"]
+    for rows in (told(opened), told(g.connected(2))):
+        assert len(rows) == 2 and rows[0] == rows[1]
         assert rows[0]["name"] == "www.test"
 
 

@@ -312,6 +312,18 @@ class Gateway:
         wait.until(enough, lambda: f"{n} audit rows with {equal}, not {self.rows('--limit', '100000')}", deadline, 0.05)
         return list(found)
 
+    def connected(self, n=1, **equal):
+        """The rows that tell with whom n sessions were connected: rows of their own, or their ends."""
+        found = []
+
+        def enough():
+            found[:] = [r for r in self.rows("--limit", "100000", **equal)
+                        if r["event"] == "connected" or "connected" in r.get("detail", {})]
+            return len(found) >= n
+
+        wait.until(enough, lambda: f"{n} sessions that say with whom, not {self.rows('--limit', '100000')}", interval=0.05)
+        return list(found)
+
     # ---- time -------------------------------------------------------------------------------------------------
 
     def set_time(self, text):
