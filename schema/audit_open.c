@@ -72,21 +72,94 @@ int64_t audit_open_flow(const struct audit_event *e)
 	return flow == 0 ? 1 : flow;
 }
 
-int audit_open_note(struct audit_open *o, uint64_t incarnation, int64_t id, const struct audit_event *e,
-		    struct err *why)
+/* ---- what a batch changes ---------------------------------------------------------------------------------------------- */
+
+#define SLOTS (2 * AUDIT_OPEN_CHANGES_MAX)
+
+void audit_open_clear(struct audit_open_batch *b)
 {
-	switch (audit_open_effect(e)) {
-	case AUDIT_EFFECT_BEGINS:
-		return change(o->add, e->session, audit_open_flow(e), incarnation, id, why);
-	case AUDIT_EFFECT_MOVES:
-		return change(o->move, e->session, audit_open_flow(e), incarnation, id, why);
-	case AUDIT_EFFECT_ENDS:
-		return change(o->end, e->session, audit_open_flow(e), incarnation, 0, why);
-	case AUDIT_EFFECT_NONE:
-		break;
+	if (b->count > 0)
+		memset(b->slots, 0, sizeof b->slots);
+	b->count = 0;
+}
+
+/* Its slot, or the free one where it belongs. */
+static uint16_t *slot_of(struct audit_open_batch *b, uint64_t session, int64_t flow)
+{
+	size_t i = ((session ^ (uint64_t)flow) * 0x9e3779b97f4a7c15) >> 32;
+
+	for (i %= SLOTS; b->slots[i] != 0; i = (i + 1) % SLOTS) {
+		const struct audit_open_change *c = &b->changes[b->slots[i] - 1];
+
+		if (c->session == session && c->flow == flow)
+			break;
+	}
+	return &b->slots[i];
+}
+
+static int write_change(struct audit_open *o, const struct audit_open_change *c, struct err *why)
+{
+	if (c->present == AUDIT_OPEN_OVER)
+		return change(o->end, c->session, c->flow, c->incarnation, 0, why);
+	if (c->present != 0 && change(o->move, c->session, c->flow, c->incarnation, c->present, why) != 0)
+		return -1;
+	return c->absent == 0 ? 0 : change(o->add, c->session, c->flow, c->incarnation, c->absent, why);
+}
+
+int audit_open_write(struct audit_open *o, struct audit_open_batch *b, struct err *why)
+{
+	for (unsigned i = 0; i < b->count; i++)
+		if (write_change(o, &b->changes[i], why) != 0)
+			return -1;
+	audit_open_clear(b);
+	return 0;
+}
+
+/* The change of a session or flow, maybe a new one; NULL with *why. */
+static struct audit_open_change *change_of(struct audit_open *o, struct audit_open_batch *b, uint64_t session,
+					   int64_t flow, uint64_t incarnation, struct err *why)
+{
+	uint16_t *slot = slot_of(b, session, flow);
+
+	if (*slot != 0 && b->changes[*slot - 1].incarnation == incarnation)
+		return &b->changes[*slot - 1];
+	/* What another process has noted of it comes first. */
+	if (*slot != 0 || b->count == AUDIT_OPEN_CHANGES_MAX) {
+		if (audit_open_write(o, b, why) != 0)
+			return NULL;
+		slot = slot_of(b, session, flow);
+	}
+	b->changes[b->count] =
+		(struct audit_open_change){.session = session, .flow = flow, .incarnation = incarnation};
+	*slot = (uint16_t)(b->count + 1);
+	return &b->changes[b->count++];
+}
+
+int audit_open_note(struct audit_open *o, struct audit_open_batch *b, uint64_t incarnation, int64_t id,
+		    const struct audit_event *e, struct err *why)
+{
+	enum audit_effect effect = audit_open_effect(e);
+	struct audit_open_change *c;
+
+	if (effect == AUDIT_EFFECT_NONE)
+		return 0;
+	c = change_of(o, b, e->session, audit_open_flow(e), incarnation, why);
+	if (c == NULL)
+		return -1;
+	if (effect == AUDIT_EFFECT_ENDS) {
+		c->absent = 0;
+		c->present = AUDIT_OPEN_OVER;
+	} else if (effect == AUDIT_EFFECT_BEGINS) {
+		c->absent = c->absent == 0 ? id : c->absent;
+		c->present = c->present == AUDIT_OPEN_OVER ? id : c->present;
+	} else {
+		c->absent = c->absent == 0 ? 0 : id;
+		c->present = c->present == AUDIT_OPEN_OVER ? AUDIT_OPEN_OVER : id;
 	}
 	return 0;
 }
+
+/* ---- looking ------------------------------------------------------------------------------------------------------------- */
 
 int audit_open_count(struct audit_open *o, int64_t *count, struct err *why)
 {

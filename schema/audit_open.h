@@ -22,9 +22,34 @@ int64_t audit_open_flow(const struct audit_event *e);
 
 /* How many are open. */
 int audit_open_count(struct audit_open *o, int64_t *count, struct err *why);
+
+/* What the events of a batch do to what is open, each session and flow once: it is written when the batch ends, or when somebody
+ * is about to look. */
+#define AUDIT_OPEN_CHANGES_MAX 1024
+
+struct audit_open_change {
+	uint64_t session, incarnation;
+	int64_t flow;
+	/* The event that tells of it, where there was no row (0: there is none now either), and where there was one of this
+	 * process (0: the same as before; AUDIT_OPEN_OVER: there is none now). */
+	int64_t absent, present;
+};
+
+#define AUDIT_OPEN_OVER (-1)
+
+struct audit_open_batch {
+	unsigned count;
+	struct audit_open_change changes[AUDIT_OPEN_CHANGES_MAX];
+	uint16_t slots[2 * AUDIT_OPEN_CHANGES_MAX]; /* by hash: a change's number + 1 */
+};
+
 /* The event has become row `id`. */
-int audit_open_note(struct audit_open *o, uint64_t incarnation, int64_t id, const struct audit_event *e,
-		    struct err *why);
+int audit_open_note(struct audit_open *o, struct audit_open_batch *b, uint64_t incarnation, int64_t id,
+		    const struct audit_event *e, struct err *why);
+/* What was noted, and not written, never was. */
+void audit_open_clear(struct audit_open_batch *b);
+/* Writes what was noted; b is empty then.  0 or -1 with *why. */
+int audit_open_write(struct audit_open *o, struct audit_open_batch *b, struct err *why);
 
 /* What was open when it was looked at. */
 struct audit_open_row {

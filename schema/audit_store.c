@@ -92,6 +92,7 @@ struct audit_store {
 	uint8_t body[ENTRY_ROWS_MAX * AUDIT_COMMIT_ROW_BYTES + BATCH_SENDERS_MAX * AUDIT_COMMIT_SENDER_BYTES];
 	uint8_t row[AUDIT_ROW_BYTES_MAX];
 	struct audit_event event; /* being made; too big for a stack frame */
+	struct audit_open_batch opened; /* in this batch */
 };
 
 /* ---- segments: their statements ---------------------------------------------------------------------------------- */
@@ -273,6 +274,7 @@ static int begin(struct audit_store *s, struct writer *w, struct err *why)
 
 	s->nbatch = 0;
 	s->nrows = 0;
+	audit_open_clear(&s->opened);
 	s->at = s->durable;
 	if (db_begin(w->db, why) != 0)
 		return -1;
@@ -292,6 +294,7 @@ static void rollback(struct audit_store *s, struct writer *w)
 	s->in_batch = false;
 	s->nbatch = 0;
 	s->nrows = 0;
+	audit_open_clear(&s->opened);
 	s->at = s->durable;
 }
 
@@ -1071,7 +1074,7 @@ int audit_store_append(struct audit_store *s, uint64_t incarnation, uint64_t seq
 	sender->last = sequence;
 	if (insert(s, &s->now, e, (uint8_t)(sender - s->batch), why) != 0)
 		return -1;
-	return audit_open_note(&s->now.open, incarnation, s->at.event, e, why) != 0 ? -1 : 1;
+	return audit_open_note(&s->now.open, &s->opened, incarnation, s->at.event, e, why) != 0 ? -1 : 1;
 }
 
 int audit_store_note(struct audit_store *s, const struct audit_event *e, struct err *why)
@@ -1086,6 +1089,8 @@ int audit_store_settle(struct audit_store *s, struct audit_settling *at, unsigne
 	int n;
 
 	*rows = 0;
+	if (audit_open_write(open, &s->opened, why) != 0)
+		return -1;
 	if (!at->begun) {
 		at->begun = true;
 		at->session = at->flow = INT64_MIN;
@@ -1134,7 +1139,8 @@ static int save_senders(struct audit_store *s, struct err *why)
 
 int audit_store_commit(struct audit_store *s, struct err *why)
 {
-	if (save_senders(s, why) != 0 || put_commit(s, &s->now, why) != 0)
+	if (audit_open_write(&s->now.open, &s->opened, why) != 0 || save_senders(s, why) != 0 ||
+	    put_commit(s, &s->now, why) != 0)
 		return -1;
 	return commit(s, &s->now, why);
 }

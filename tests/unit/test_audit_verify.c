@@ -192,6 +192,66 @@ static bool gone(uint64_t incarnation, void *arg)
 	return incarnation == 100;
 }
 
+static uint64_t draws = 1;
+
+static uint32_t draw(uint32_t n)
+{
+	draws += 0x9e3779b97f4a7c15;
+	uint64_t z = (draws ^ draws >> 30) * 0xbf58476d1ce4e5b9;
+
+	return (uint32_t)((z ^ z >> 31) % n);
+}
+
+/* Any event of one of three processes about one of a few sessions, or of their flows, whoever has begun it. */
+static void any_event(struct audit_store *s)
+{
+	static const enum audit_kind kinds[] = {AUDIT_OPEN, AUDIT_CONNECTED,	   AUDIT_CHECKPOINT, AUDIT_ENDED,
+						AUDIT_FLOW, AUDIT_FLOW_CHECKPOINT, AUDIT_FLOW_ENDED, AUDIT_DENIED};
+	static struct audit_event e;
+	unsigned sender = draw(3);
+
+	event_of(&e, kinds[draw(8)], 1 + draw(6));
+	e.address.port = draw(2) == 0 ? 53 : 443;
+	assert_int_equal(audit_store_append(s, 100 + sender, ++sequences[sender], &e, &why), 1);
+}
+
+/* What is open is written once a commit: whatever a commit holds, it is what row by row would have made of it. */
+static void test_what_is_open_in_commits_of_any_size(void **state)
+{
+	struct audit_store *s = must_open(LARGE);
+	uint64_t before[3];
+	unsigned rows;
+
+	(void)state;
+	assert_int_equal(audit_store_relax(s, &why), 0);
+	for (unsigned i = 0; i < 600; i++) {
+		struct audit_settling at = {.lost = gone};
+
+		memcpy(before, sequences, sizeof before);
+		assert_int_equal(audit_store_begin(s, &why), 0);
+		for (unsigned n = 1 + draw(i % 2 == 0 ? 3 : 40); n > 0; n--)
+			any_event(s);
+		if (draw(10) == 0)
+			assert_int_equal(audit_store_settle(s, &at, 100, &rows, &why), 0);
+		for (unsigned n = draw(3); n > 0; n--)
+			any_event(s);
+		if (draw(10) == 0) {
+			audit_store_rollback(s);
+			memcpy(sequences, before, sizeof before);
+		} else {
+			assert_int_equal(audit_store_commit(s, &why), 0);
+		}
+		if (i % 20 == 0)
+			must_be_sound();
+	}
+	/* More than are noted at a time. */
+	commit_rows(s, 3000, 1, AUDIT_OPEN, 1000);
+	commit_rows(s, 2500, 1, AUDIT_CONNECTED, 1200);
+	commit_rows(s, 2000, 1, AUDIT_ENDED, 1000);
+	audit_store_close(&s);
+	must_be_sound();
+}
+
 static void test_settled_rolled_back_and_repeated(void **state)
 {
 	struct audit_settling at = {.lost = gone};
@@ -1070,6 +1130,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, scratch_leave)
 	const struct CMUnitTest tests[] = {
 		TEST(test_sound),
+		TEST(test_what_is_open_in_commits_of_any_size),
 		TEST(test_settled_rolled_back_and_repeated),
 		TEST(test_large_batches),
 		TEST(test_epochs),
