@@ -29,6 +29,7 @@ struct db {
 	bool full;   /* the last failure was for want of room */
 	unsigned wal_pages;
 	LIST_HEAD(, db_stmt) stmts;
+	struct db_stmt *begin, *begin_read, *commit; /* made when they are needed first */
 };
 
 static int fail(struct db *db, const char *what, struct err *why)
@@ -284,19 +285,32 @@ void db_close(struct db **dbp)
 
 /* ---- transactions --------------------------------------------------------------------------------------------- */
 
+/* As exec(), of what is said again and again: it is understood once. */
+static int repeat(struct db *db, struct db_stmt **stmt, const char *sql, const char *what, struct err *why)
+{
+	int rc = 0;
+
+	if (*stmt == NULL && (*stmt = db_prepare(db, sql, why)) == NULL)
+		return -1;
+	if (sqlite3_step((*stmt)->stmt) != SQLITE_DONE)
+		rc = fail(db, what, why);
+	sqlite3_reset((*stmt)->stmt);
+	return rc;
+}
+
 int db_begin(struct db *db, struct err *why)
 {
-	return exec(db, "BEGIN IMMEDIATE", "begin a transaction", why);
+	return repeat(db, &db->begin, "BEGIN IMMEDIATE", "begin a transaction", why);
 }
 
 int db_begin_read(struct db *db, struct err *why)
 {
-	return exec(db, "BEGIN", "begin to read", why);
+	return repeat(db, &db->begin_read, "BEGIN", "begin to read", why);
 }
 
 int db_commit(struct db *db, struct err *why)
 {
-	return exec(db, "COMMIT", "commit", why);
+	return repeat(db, &db->commit, "COMMIT", "commit", why);
 }
 
 void db_rollback(struct db *db)
@@ -335,6 +349,7 @@ int db_finish(struct db **dbp, const char *sql, struct err *why)
 
 	while (!LIST_EMPTY(&db->stmts))
 		stmt_free(LIST_FIRST(&db->stmts));
+	db->begin = db->begin_read = db->commit = NULL;
 	db->sealed = false; /* what follows is our own */
 	if (sql != NULL)
 		rc = exec(db, sql, "be indexed", why);
