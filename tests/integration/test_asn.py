@@ -127,7 +127,9 @@ def test_a_damaged_database_changes_nothing(gateway, server, how, damage):
     assert file in table["fault"]
     assert "stale" in g.ctl("status").out
     assert codes(g, s.port) == EXPECTED
-    assert g.log().count("the former one stays") == 1 if how == "watch" else True
+    if how == "watch":  # each fault is told once; it may have looked before the file was there again
+        told = [line.split(" warning: ")[-1] for line in g.log().splitlines() if "the former one stays" in line]
+        assert told and len(told) == len(set(told)) <= 2, told
     # And all is well when it is mended.
     if damage == "directory":
         os.rmdir(file)
