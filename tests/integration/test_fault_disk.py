@@ -96,7 +96,7 @@ def test_pruning_on_a_full_disk(gateway, echo):
         for day in (1, 2, 3):
             g.set_time(f"2026-11-{day:02} 12:00:00")
             assert granted(g, echo)
-            wait.until(lambda n=day: g.status()["audit"]["segments"] == n, "a segment")
+            g.wait_segment(day)
         g.wait_rows(3, event="ended")
         wait.until(lambda: json.loads(g.ctl("audit", "prune", "--keep", "1d", "--dry-run", "--json").out)["skipped"] == 0, "plain files",
                    90)  # a reader that had one open puts that off by a minute

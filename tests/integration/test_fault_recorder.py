@@ -208,7 +208,7 @@ def test_no_hold_is_placed_while_it_is_pruned(shimmed, echo):
     for day in (1, 2, 3, 4, 5):
         g.set_time(f"2026-11-{day:02} 12:00:00")
         assert granted(g, echo)
-        wait.until(lambda n=day: g.status()["audit"]["segments"] == n, "a segment")
+        g.wait_segment(day)
     audit = os.path.join(g.state, "audit")
     wait.until(lambda: json.loads(g.ctl("audit", "prune", "--keep", "1d", "--dry-run", "--json").out)["skipped"] == 0, "plain files", 90)
     for keep in ("3d", "2d", "1d"):  # again if the machine was too slow to ask while it is pruned

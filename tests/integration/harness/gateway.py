@@ -1,6 +1,7 @@
 """One gateway under test: its directory, its configuration, its process, and what it says about itself."""
 
 import datetime
+import functools
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import subprocess
 import tempfile
 import time
 
-from . import ports, socks, wait
+from . import admin, ports, socks, wait
 from .build import BUILD, ROOT, sanitized  # noqa: F401
 
 START_SECONDS = 60.0
@@ -31,13 +32,18 @@ GROUPS = {"staff": ["ann"], "hr": ["bob"]}
 _REPORTS = re.compile(r"ERROR: \w+Sanitizer|runtime error:|SUMMARY: \w+Sanitizer|Assertion .* failed|stack smashing|\*\*\* buffer overflow")
 
 
-def crypt(passwords):
-    """SHA-512 crypt(3) of each password, with few rounds: tests log in thousands of times."""
+@functools.lru_cache(maxsize=64)
+def _crypt(passwords):
     script = 'while (<STDIN>) { chomp; print crypt($_, q($6$rounds=1000$gatewaydtest$)), "\\n" }'
     out = subprocess.run(
         ["/usr/bin/perl", "-e", script], input="".join(p + "\n" for p in passwords).encode("latin-1"), stdout=subprocess.PIPE, check=True
     )
     return out.stdout.decode().split()
+
+
+def crypt(passwords):
+    """SHA-512 crypt(3) of each password, with few rounds: tests log in thousands of times."""
+    return list(_crypt(tuple(passwords)))
 
 
 class Gateway:
@@ -279,7 +285,13 @@ class Gateway:
         return self.ctl("reload", check=check)
 
     def status(self):
-        return json.loads(self.ctl("status", "--json").out)
+        """What `gatewayctl status --json` shows, without the time that a program takes to start: tests ask for it again and again."""
+        try:
+            reply, _ = admin.ask(self.socket, {"command": "status"})
+        except (OSError, ValueError) as e:
+            raise AssertionError(f"no status: {e}\n{self.log()}") from None
+        assert reply["ok"], reply
+        return reply["status"]
 
     def revision(self):
         return self.status()["revision"]
@@ -290,11 +302,48 @@ class Gateway:
         return processes if role is None else sorted(pid for pid, r in processes.items() if r == role)
 
     def rows(self, *arguments, **equal):
-        """Audit rows, oldest first; equal keeps those with these values."""
-        out = self.ctl("audit", "query", "--format", "json", *arguments).out
-        rows = [json.loads(line) for line in out.splitlines() if line.strip()]
+        """Audit rows, oldest first; equal keeps those with these values. arguments: more words of `gatewayctl audit query`."""
+        if not arguments or (len(arguments) == 2 and arguments[0] == "--limit"):
+            rows = self._all_rows(*map(int, arguments[1:]))
+        else:
+            out = self.ctl("audit", "query", "--format", "json", *arguments).out
+            rows = [json.loads(line) for line in out.splitlines() if line.strip()]
         rows.sort(key=lambda r: r.get("id", 0))
         return [r for r in rows if all(r.get(k) == v for k, v in equal.items())]
+
+    def _all_rows(self, limit=0):
+        """What `gatewayctl audit query --format json --limit N` shows, without the time that a program takes to start."""
+
+        def answered():
+            try:
+                reply, fd = admin.query(self.socket, **({"limit": limit} if limit else {}))
+            except (OSError, ValueError) as e:
+                raise AssertionError(f"no rows: {e}\n{self.log()}") from None
+            # The readers of the queries before may still be on their way out.
+            assert reply["ok"] or "too many queries" in reply["error"], reply
+            return fd
+
+        fd = wait.until(answered, "a query is answered")
+        with os.fdopen(fd, encoding="utf-8") as f:
+            lines = [json.loads(line) for line in f]
+        assert lines and lines[-1].get("end") and "damage" not in lines[-1], lines[-1:]
+        return [line for line in lines[:-1] if "progress" not in line]
+
+    def nobody_reads(self):
+        """Waits for the ends of readers: a segment that one has open when it ends becomes a plain file a minute later only."""
+        wait.until(lambda: not any(p["role"] == "reader" for p in self.status()["processes"]), "no reader is left")
+
+    def wait_segment(self, n):
+        """Waits for the nth segment of the audit, and until the one before it, which nobody is to read meanwhile, is a plain file."""
+        wait.until(lambda: self.status()["audit"]["segments"] == n, f"segment {n}")
+        former = os.path.join(self.state, "audit", f"audit-{n - 1:08}.db")
+
+        def plain():
+            with open(former, "rb") as f:
+                return f.read(20)[18] == 1 and not os.path.exists(former + "-wal")  # no write-ahead log, and none meant
+
+        if n > 1:
+            wait.until(plain, f"segment {n - 1} as a plain file", 90)
 
     def row(self, deadline=wait.DEADLINE, **equal):
         """The one row with these values, waited for."""
