@@ -53,3 +53,8 @@ int64_t clock_mono_us(void)
 {
 	return read_clock(CLOCK_MONOTONIC);
 }
+
+int64_t clock_boot_us(void)
+{
+	return read_clock(CLOCK_BOOTTIME);
+}

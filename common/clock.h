@@ -14,3 +14,5 @@ bool clock_init(void);
 int64_t clock_wall_us(void);
 /* Microseconds of CLOCK_MONOTONIC: durations and deadlines, never shifted. */
 int64_t clock_mono_us(void);
+/* Microseconds of CLOCK_BOOTTIME, never shifted: it goes on while the host is suspended, and nobody can set it; 0 is the host's start. */
+int64_t clock_boot_us(void);

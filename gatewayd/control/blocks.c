@@ -1,5 +1,9 @@
 /* What is quarantined: filters that no new session may match until a time, before policy is asked.  Kept in a file beside the policy
- * store, so that they outlive control and the gateway. */
+ * store, so that they outlive control and the gateway.
+ *
+ * How long a block lasts is measured by a clock that nobody can set, as long as the host runs: no step of the wall clock lifts one.
+ * After a start of the host the wall clock tells how much of it is left; and since that may be wrong then and be put right later, such
+ * a block is over only when both clocks say so. */
 #include "config.h"
 
 #include <errno.h>
@@ -20,7 +24,11 @@
 #define SECONDS_MAX (30 * 86400)
 /* So long one that is over is kept, while there is room: a clock that was wrong and is put right brings it back. */
 #define KEPT_US (86400 * INT64_C(1000000))
-/* One block, as workers are told of it: all of them fit into a message. */
+/* So far a clock goes astray without being set. */
+#define SHOWN_AWAY_US (2 * INT64_C(1000000))
+#define BOOT_ID_FILE "/proc/sys/kernel/random/boot_id"
+#define BOOT_ID_MAX 40
+/* Of one block, without what the host's run adds to it.  Workers are told less, so that all of them fit into a message. */
 #define BLOCK_BYTES_MAX 1000
 
 /* ---- the file ----------------------------------------------------------------------------------------------------------- */
@@ -60,6 +68,27 @@ static bool save(const struct control *c)
 	return saved;
 }
 
+/* As others see it: without what is of no use to them. */
+static json_t *without(const json_t *block, const char *const members[], size_t n)
+{
+	json_t *copy = json_copy((json_t *)(uintptr_t)block);
+
+	for (size_t i = 0; i < n; i++)
+		json_object_del(copy, members[i]);
+	return copy;
+}
+
+static const char *const of_this_host[] = {"boot", "until_boot_us"};
+
+static size_t size_of(const json_t *block)
+{
+	json_t *plain = without(block, of_this_host, 2);
+	size_t size = json_dumpb(plain, NULL, 0, JSON_COMPACT);
+
+	json_decref(plain);
+	return size;
+}
+
 static bool block_is_sound(const json_t *block)
 {
 	char *filter = json_dumps(json_object_get(block, "filter"), JSON_COMPACT);
@@ -69,10 +98,42 @@ static bool block_is_sound(const json_t *block)
 	bool sound = filter != NULL && steering_filter(filter, &parsed, &why) == 0 && json_is_integer(id) && json_integer_value(id) > 0 &&
 		     json_integer_value(id) <= UINT32_MAX && json_is_integer(json_object_get(block, "until_us")) &&
 		     json_is_string(json_object_get(block, "reason")) && json_is_string(json_object_get(block, "author")) &&
-		     json_dumpb(block, NULL, 0, JSON_COMPACT) <= BLOCK_BYTES_MAX;
+		     size_of(block) <= BLOCK_BYTES_MAX;
 
 	free(filter);
 	return sound;
+}
+
+/* Which run of the host this is; "": that cannot be told, and then no other is this one. */
+static char boot_id[BOOT_ID_MAX];
+
+static void read_boot_id(void)
+{
+	int fd = open(BOOT_ID_FILE, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? 0 : read(fd, boot_id, sizeof boot_id - 1);
+
+	if (fd >= 0)
+		close(fd);
+	boot_id[n > 0 ? n : 0] = '\0';
+	boot_id[strspn(boot_id, "0123456789abcdef-")] = '\0';
+}
+
+static bool is_of_this_run(const json_t *block)
+{
+	const char *boot = json_string_value(json_object_get(block, "boot"));
+
+	return boot != NULL && boot[0] != '\0' && strcmp(boot, boot_id) == 0;
+}
+
+/* One of an earlier run of the host, or of a gateway that did not know of runs: what the wall clock says is left. */
+static void take_over(json_t *block)
+{
+	int64_t left = json_integer_value(json_object_get(block, "until_us")) - clock_wall_us();
+
+	json_object_del(block, "boot");
+	if (left > SECONDS_MAX * INT64_C(1000000))
+		left = SECONDS_MAX * INT64_C(1000000);
+	json_object_set_new(block, "until_boot_us", json_integer(clock_boot_us() + (left > 0 ? left : 0)));
 }
 
 void blocks_start(struct control *c)
@@ -86,12 +147,16 @@ void blocks_start(struct control *c)
 		close(fd);
 	c->blocks = n > 0 ? json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, NULL) : json_array();
 	sound = sound && json_is_array(c->blocks) && json_array_size(c->blocks) <= STEERING_BLOCKS_MAX;
+	read_boot_id();
 	for (size_t i = 0; sound && i < json_array_size(c->blocks); i++) {
-		json_int_t id = json_integer_value(json_object_get(json_array_get(c->blocks, i), "id"));
+		json_t *block = json_array_get(c->blocks, i);
+		json_int_t id = json_integer_value(json_object_get(block, "id"));
 
-		sound = block_is_sound(json_array_get(c->blocks, i));
+		sound = block_is_sound(block);
 		if (sound && id > c->last_block)
 			c->last_block = (uint32_t)id;
+		if (sound && !is_of_this_run(block))
+			take_over(block);
 	}
 	/* Nobody is let through because a file cannot be read. */
 	if (!sound)
@@ -106,9 +171,15 @@ static int64_t until_us(const struct control *c, size_t i)
 	return json_integer_value(json_object_get(json_array_get(c->blocks, i), "until_us"));
 }
 
+/* How much of it is left, by the clock that nobody can set. */
+static int64_t left_us(const struct control *c, size_t i)
+{
+	return json_integer_value(json_object_get(json_array_get(c->blocks, i), "until_boot_us")) - clock_boot_us();
+}
+
 static bool in_force(const struct control *c, size_t i)
 {
-	return until_us(c, i) > clock_wall_us();
+	return left_us(c, i) > 0 || (!is_of_this_run(json_array_get(c->blocks, i)) && until_us(c, i) > clock_wall_us());
 }
 
 /* Those that have been over for long; and, where no other has room, the one that was over first.  False: there is no room. */
@@ -118,20 +189,36 @@ static bool forget_old(struct control *c)
 	size_t first = 0;
 
 	for (size_t i = json_array_size(c->blocks); i-- > 0;)
-		if (until_us(c, i) <= now_us - KEPT_US)
+		if (!in_force(c, i) && (is_of_this_run(json_array_get(c->blocks, i)) || until_us(c, i) <= now_us - KEPT_US))
 			json_array_remove(c->blocks, i);
 	if (json_array_size(c->blocks) < STEERING_BLOCKS_MAX)
 		return true;
 	for (size_t i = 1; i < json_array_size(c->blocks); i++)
-		if (until_us(c, i) < until_us(c, first))
+		if (in_force(c, i) < in_force(c, first) || (in_force(c, i) == in_force(c, first) && until_us(c, i) < until_us(c, first)))
 			first = i;
 	return !in_force(c, first) && json_array_remove(c->blocks, first) == 0;
 }
 
+static json_t *for_workers(const struct control *c)
+{
+	static const char *const untold[] = {"boot", "since_us", "author"};
+	json_t *list = json_array(), *one;
+
+	for (size_t i = 0; i < json_array_size(c->blocks); i++) {
+		one = without(json_array_get(c->blocks, i), untold, sizeof untold / sizeof *untold);
+		if (is_of_this_run(json_array_get(c->blocks, i)))
+			json_object_set_new(one, "until_us", json_integer(0));
+		json_array_append_new(list, one);
+	}
+	return list;
+}
+
 void blocks_send(const struct peer *worker)
 {
-	char *text = json_dumps(worker->control->blocks, JSON_COMPACT);
+	json_t *list = for_workers(worker->control);
+	char *text = json_dumps(list, JSON_COMPACT);
 
+	json_decref(list);
 	if (text == NULL || ipc_send(worker->link, IPC_BLOCKS, text, strlen(text), NULL, 0) != 0)
 		/* It would go on without them. */
 		control_end_worker(worker);
@@ -180,6 +267,8 @@ void blocks_add(struct client *client, const json_t *request)
 		admin_refuse(client, "the filter and the reason are too long together");
 		return;
 	}
+	json_object_set_new(block, "boot", json_string(boot_id));
+	json_object_set_new(block, "until_boot_us", json_integer(clock_boot_us() + seconds * 1000000));
 	/* What can still be refused is, before anything is in force. */
 	struct session_job *ending = sessions_end_later(client);
 
@@ -197,16 +286,29 @@ void blocks_add(struct client *client, const json_t *request)
 	sessions_end(ending, client, filter, reason, json_pack("{s:I, s:b}", "block", (json_int_t)c->last_block, "saved", saved));
 }
 
+/* Of a clock that was set since, its end is another time. */
+static void show_end(const struct control *c, size_t i, json_t *shown)
+{
+	int64_t end_us = clock_wall_us() + left_us(c, i), away_us = end_us - until_us(c, i);
+
+	if (is_of_this_run(json_array_get(c->blocks, i)) && (away_us > SHOWN_AWAY_US || away_us < -SHOWN_AWAY_US))
+		json_object_set_new(shown, "until_us", json_integer(end_us));
+}
+
 void blocks_list(struct client *client, const json_t *request)
 {
 	struct control *c = admin_control(client);
 
-	json_t *list = json_array();
+	json_t *list = json_array(), *one;
 
 	(void)request;
-	for (size_t i = 0; i < json_array_size(c->blocks); i++)
-		if (in_force(c, i))
-			json_array_append(list, json_array_get(c->blocks, i));
+	for (size_t i = 0; i < json_array_size(c->blocks); i++) {
+		if (!in_force(c, i))
+			continue;
+		one = without(json_array_get(c->blocks, i), of_this_host, 2);
+		show_end(c, i, one);
+		json_array_append_new(list, one);
+	}
 	admin_reply(client, json_pack("{s:b, s:o}", "ok", 1, "blocks", list), -1);
 }
 

@@ -48,7 +48,7 @@ struct walk {
 
 struct block {
 	uint32_t id;
-	int64_t until_us; /* wall clock */
+	int64_t until_us, until_boot_us; /* wall clock, 0: that does not count; since the host's start */
 	struct audit_filter filter;
 	char reason[STEERING_REASON_MAX + 1];
 };
@@ -468,6 +468,7 @@ static bool read_block(const json_t *from, struct block *to)
 	free(filter);
 	to->id = (uint32_t)json_integer_value(json_object_get(from, "id"));
 	to->until_us = json_integer_value(json_object_get(from, "until_us"));
+	to->until_boot_us = json_integer_value(json_object_get(from, "until_boot_us"));
 	snprintf(to->reason, sizeof to->reason, "%s", reason == NULL ? "" : reason);
 	return sound;
 }
@@ -491,12 +492,27 @@ static void take_blocks(struct worker *w, const struct ipc_message *m)
 	st->nblocks = n;
 }
 
+/* Both clocks of now, for a number of blocks. */
+struct now {
+	int64_t wall_us, boot_us;
+};
+
+static struct now now_for(const struct steer *st)
+{
+	return st->nblocks == 0 ? (struct now){0} : (struct now){clock_wall_us(), clock_boot_us()};
+}
+
+static bool in_force(const struct block *b, struct now now)
+{
+	return now.boot_us < b->until_boot_us || now.wall_us < b->until_us;
+}
+
 const char *steer_blocked(const struct session *s, const char *name, const struct addr *address, uint16_t port, const char *rule,
 			  const struct name *aliases, size_t naliases)
 {
 	const struct steer *st = s->worker->steer;
 	struct steering_facts x = facts_of(s);
-	int64_t now_us = st->nblocks == 0 ? 0 : clock_wall_us();
+	struct now now = now_for(st);
 
 	x.name = name;
 	x.address = address;
@@ -506,7 +522,7 @@ const char *steer_blocked(const struct session *s, const char *name, const struc
 	x.naliases = naliases;
 	x.revision = 0;
 	for (size_t i = 0; i < st->nblocks; i++)
-		if (now_us < st->blocks[i].until_us && steering_matches(&st->blocks[i].filter, &x))
+		if (in_force(&st->blocks[i], now) && steering_matches(&st->blocks[i].filter, &x))
 			return st->blocks[i].reason;
 	return NULL;
 }
@@ -522,12 +538,12 @@ const char *steer_blocked_peer(const struct session *s, const struct addr *addre
 bool steer_still_unblocked(struct session *s)
 {
 	const struct steer *st = s->worker->steer;
-	int64_t now_us = st->nblocks == 0 ? 0 : clock_wall_us();
+	struct now now = now_for(st);
 
 	if (s->state < SESSION_GRANTING || s->state == SESSION_CLOSING)
 		return true; /* its turn comes when it is granted; or it has gone */
 	for (size_t i = 0; i < st->nblocks; i++)
-		if (now_us < st->blocks[i].until_us && matches(&st->blocks[i].filter, s)) {
+		if (in_force(&st->blocks[i], now) && matches(&st->blocks[i].filter, s)) {
 			end(s, REASON_BLOCKED, st->blocks[i].reason);
 			return false;
 		}

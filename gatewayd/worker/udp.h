@@ -64,7 +64,7 @@ struct udp_flow {
 	const char *rule; /* shared.h */
 	uint32_t revision, epoch; /* by which it was decided last */
 	int64_t ends_us;          /* monotonic: of its time of grace; 0: it is allowed */
-	int64_t denied_s;         /* wall clock */
+	int64_t denied_s;         /* monotonic */
 	int64_t opened_us, active_us;
 	uint64_t bytes_up, bytes_down, datagrams_up, datagrams_down;
 	uint64_t checked_bytes; /* both ways, at its last checkpoint */

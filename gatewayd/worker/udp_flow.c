@@ -115,7 +115,7 @@ static void refuse(struct udp_flow *f, enum reason reason, const char *detail, c
 	UDP_COUNT(f->association, denied, f->nwaiting);
 	drop_waiting(f);
 	f->state = FLOW_DENIED;
-	f->denied_s = clock_wall_us() / 1000000;
+	f->denied_s = clock_mono_us() / 1000000;
 	f->revision = f->association->session->worker->rules->revision;
 	if (!told)
 		return;
@@ -563,7 +563,7 @@ static void take(struct udp_flow *f, const uint8_t *data, size_t len, bool back)
 	case FLOW_DENIED:
 		UDP_COUNT(a, denied, 1);
 		/* Asked again when the policy has changed, and after a while: a window may have opened, a name appeared. */
-		if (f->revision != a->session->worker->rules->revision || clock_wall_us() / 1000000 > f->denied_s + DENIED_S)
+		if (f->revision != a->session->worker->rules->revision || clock_mono_us() / 1000000 > f->denied_s + DENIED_S)
 			flow_end(f, "");
 		return;
 	case FLOW_OPEN:

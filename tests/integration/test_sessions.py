@@ -1,6 +1,7 @@
 """gatewayctl session: live sessions listed, ended, blocked."""
 
 import contextlib
+import datetime
 import json
 import os
 import pty
@@ -267,24 +268,66 @@ def test_a_block_ends_and_keeps_out(gateway, echo):
     g.row(event="admin", reason="session unblock: 1")
 
 
+def _code(g, echo):
+    with g.session("127.0.0.1", echo.port) as c:
+        return c.code
+
+
 def test_a_block_is_over_in_time(gateway, echo):
     g = gateway(clock=True, **BOTH)
     g.set_time("2026-11-20 10:00")
+    g.ctl("session", "block", "user=bob", "--for", "1h", "--reason", "other")
+    assert g.ctl("session", "block", "user=ann", "--for", "1s", "--reason", "pause").out.startswith("block 2 is in force")
+    # Not even a clock that is set back makes it longer.
+    g.set_time("2026-11-19 10:00")
+    wait.until(lambda: _code(g, echo) == socks.OK, "the block is over")
+    assert [b["reason"] for b in map(json.loads, g.ctl("session", "blocks", "--json").out.splitlines())] == ["other"]
+
+
+def test_a_clock_that_is_set_lifts_no_block(gateway, echo):
+    g = gateway(clock=True, **BOTH)
+    g.set_time("2026-11-20 10:00")
     g.ctl("session", "block", "user=ann", "--for", "30m", "--reason", "pause")
-    with g.session("127.0.0.1", echo.port) as c:
-        assert c.code == socks.NOT_ALLOWED
+    assert _code(g, echo) == socks.NOT_ALLOWED
+    g.set_time("2036-11-20 10:00")
+    assert _code(g, echo) == socks.NOT_ALLOWED
+    # It is shown to end half an hour from now, whatever the clock says now is.
+    ends = json.loads(g.ctl("session", "blocks", "--json").out)["until_us"] / 1e6
+    assert "2036-11-20T10:2" in datetime.datetime.fromtimestamp(ends, datetime.timezone.utc).isoformat()
+    # Nor do those lift it who come after, and read the file.
+    before, = processes.of_role(g, "control")
+    processes.kill(before)
+    wait.until(lambda: set(processes.of_role(g, "control")) - {before}, "another control")
+    wait.until(lambda: g.ctl("session", "blocks", "--json", check=False).out, "it tells of the block")
+    assert _code(g, echo) == socks.NOT_ALLOWED
+    g.restart()
+    assert _code(g, echo) == socks.NOT_ALLOWED
+    g.ctl("session", "unblock", "1")
+    assert _code(g, echo) == socks.OK
+
+
+def test_a_block_of_before_the_host_was_started(gateway, echo):
+    """Then the wall clock tells what is left; and if that stood wrong and is put right, it holds again."""
+    g = gateway(clock=True, **BOTH)
+    g.set_time("2026-11-20 10:00")
+    g.ctl("session", "block", "user=ann", "--for", "30m", "--reason", "pause")
+    g.stop()
+    with open(g.path("state", "policy", "blocks.json"), "r+", encoding="utf-8") as f:
+        blocks = json.load(f)
+        blocks[0].update(boot="00000000-0000-0000-0000-000000000000", until_boot_us=1 << 60)
+        f.seek(0)
+        f.truncate()
+        json.dump(blocks, f)
     g.set_time("2026-11-20 10:31")
-    with g.session("127.0.0.1", echo.port) as c:
-        assert c.code == socks.OK
+    g.start()
+    assert _code(g, echo) == socks.OK
     assert g.ctl("session", "blocks", "--json").out == ""
-    # Was the clock wrong, and is right again, then so is the block: other commands in between have not made it forgotten.
+    # Other commands in between have not made it forgotten.
     g.ctl("session", "block", "user=bob", "--for", "1m", "--reason", "other")
     g.set_time("2026-11-20 10:10")
-    with g.session("127.0.0.1", echo.port) as c:
-        assert c.code == socks.NOT_ALLOWED
+    assert _code(g, echo) == socks.NOT_ALLOWED
     g.ctl("session", "unblock", "1")
-    with g.session("127.0.0.1", echo.port) as c:
-        assert c.code == socks.OK
+    assert _code(g, echo) == socks.OK
 
 
 @pytest.mark.parametrize("filter_", ["to=127.0.0.0/8", "rule=loopback", "text=loop", "client=127.0.0.1"])
