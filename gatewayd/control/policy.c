@@ -340,7 +340,7 @@ static void record_in_force(struct change *ch, bool found)
 {
 	struct control *c = ch->control;
 	const char *comment = ch->order.comment;
-	char text[AUDIT_TEXT_MAX], by[256] = "", trial[64] = "";
+	char text[768], by[256] = "", trial[64] = ""; /* the record cuts what is too long for it */
 
 	if (found)
 		told_by_the_store(ch, by, sizeof by);
