@@ -228,7 +228,8 @@ static void on_lingering(evutil_socket_t fd, short what, void *arg)
 bool admin_may_linger(const struct client *client)
 {
 	/* The last of them are for administrators. */
-	return client->control->unread < (client->author.rights & RIGHT_ADMINISTER ? UNREAD_MAX : UNREAD_LESSER_MAX);
+	return client->control->unread + client->control->policy.nasking <
+	       (client->author.rights & RIGHT_ADMINISTER ? UNREAD_MAX : UNREAD_LESSER_MAX);
 }
 
 void admin_reply_and_linger(struct client *client, json_t *reply, int fd)

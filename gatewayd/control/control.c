@@ -333,6 +333,7 @@ int control_main(struct child *child)
 	TAILQ_INIT(&c->spawns);
 	LIST_INIT(&c->previews);
 	TAILQ_INIT(&c->drain_orders);
+	TAILQ_INIT(&c->policy.askings);
 	confirm_init(c);
 	approvals_init(c);
 	roles_init(c);

@@ -120,11 +120,12 @@ struct policy_state {
 	unsigned trials;       /* dry runs beside it */
 	unsigned stale_files;  /* answers of the supervisor to come that nobody waits for any more */
 	/* The revision that was asked for last, while somebody may not have read it: they share it. */
-	struct fetched {
-		struct policy_revision revision;
-		char *checks;
-		int fd; /* its sealed bundle */
-	} * fetched;
+	uint32_t fetched; /* 0: none */
+	int fetched_fd;	  /* its sealed bundle */
+	/* Who waits for one, in the order of asking; the keeper reads the first's. */
+	TAILQ_HEAD(, asking) askings;
+	unsigned nasking;
+	bool fetching;
 };
 
 typedef void tables_done(struct control *c, void *arg);
@@ -155,8 +156,8 @@ typedef void keeper_done(struct control *c, struct keeper_answer *answer, void *
 struct keeper {
 	int fd;
 	struct event event, late;
-	keeper_done *done; /* of the order under way; NULL: none */
-	void *arg;
+	struct keeper_order *current; /* under way; NULL: none */
+	TAILQ_HEAD(, keeper_order) waiting;
 };
 
 /* The revision in force, while it is on trial. */
@@ -377,12 +378,13 @@ void compile_start(struct control *c, enum ipc_type what, int source_fd, unsigne
 /* keeper.c */
 /* Before the store is opened. */
 void keeper_start(struct control *c);
+/* With what a change ordered. */
 bool keeper_is_busy(const struct control *c);
 /* policy_store_add(), of the words in n and the texts in a sealed bundle (borrowed).  One order at a time: for the change.  -1 with *why:
  * it is not ordered. */
 int keeper_add(struct control *c, const struct policy_new *n, int bundle_fd, keeper_done *done, void *arg, struct err *why);
-/* policy_bundle_of() */
-void keeper_read(struct control *c, uint32_t revision, keeper_done *done, void *arg);
+/* policy_bundle_of().  of_change: ahead of those who only look. */
+void keeper_read(struct control *c, uint32_t revision, bool of_change, keeper_done *done, void *arg);
 /* policy_store_approve() */
 void keeper_approve(struct control *c, const struct policy_judgement *v, keeper_done *done, void *arg);
 

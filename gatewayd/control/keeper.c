@@ -1,9 +1,9 @@
-/* The keeper: a process of control's own that does with the policy store what takes time.  To hash, write and sync lists of many
+/* The keeper: a process of control's own that does with the policy store what takes time.  To hash, write, sync and read lists of many
  * megabytes takes a second, and control has others to answer meanwhile.
  *
  * It is forked before control opens the store, so that no connection of SQLite's is shared; it has control's walls, and no
- * descriptor but the one to control.  One order at a time; when it ends, control ends too, and whoever comes next finds in the store
- * what became of the order.
+ * descriptor but the one to control.  One order at a time; the others wait here, that of a change first.  When it ends, control ends
+ * too, and whoever comes next finds in the store what became of the order.
  *
  * Orders: u8 what, then for ADD the words of struct policy_new, with a sealed bundle of its texts; for READ the revision; for APPROVE the
  * words of struct policy_judgement.  What the checks
@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <event2/event.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -226,6 +227,51 @@ static void run(struct child *child, int socket, pid_t parent)
 
 /* ---- control ------------------------------------------------------------------------------------------------------------- */
 
+struct keeper_order {
+	TAILQ_ENTRY(keeper_order) next;
+	keeper_done *done;
+	void *arg;
+	bool of_change;
+	int fd, checks_fd; /* that go along; -1: none */
+	size_t len;
+	uint8_t body[MESSAGE_MAX];
+};
+
+static void order_free(struct keeper_order *o)
+{
+	if (o->fd >= 0)
+		close(o->fd);
+	if (o->checks_fd >= 0)
+		close(o->checks_fd);
+	free(o);
+}
+
+static void send_part(const struct keeper *k, const void *body, size_t len, int fd)
+{
+	struct wire_writer w = {.data = (uint8_t *)(uintptr_t)body, .size = len, .len = len};
+
+	if (send_message(k->fd, &w, fd) != 0)
+		log_fatal("the keeper of the policy store takes no order: %s", strerror(errno));
+}
+
+static void send_next(struct control *c)
+{
+	static const uint8_t of_checks = KEEPER_CHECKS;
+	unsigned ms = c->child->config->compile_timeout_ms;
+	struct timeval patience = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+	struct keeper *k = &c->keeper;
+	struct keeper_order *o = TAILQ_FIRST(&k->waiting);
+
+	if (k->current != NULL || o == NULL)
+		return;
+	TAILQ_REMOVE(&k->waiting, o, next);
+	k->current = o;
+	evtimer_add(&k->late, &patience);
+	if (o->checks_fd >= 0)
+		send_part(k, &of_checks, sizeof of_checks, o->checks_fd);
+	send_part(k, o->body, o->len, o->fd);
+}
+
 static void on_answer(evutil_socket_t socket, short what, void *arg)
 {
 	static uint8_t body[MESSAGE_MAX];
@@ -234,6 +280,7 @@ static void on_answer(evutil_socket_t socket, short what, void *arg)
 	struct keeper_answer answer = {.fd = -1};
 	ssize_t n = receive_message(socket, body, &answer.fd);
 	struct wire_reader r = wire_reader_on(body, n > 0 ? (size_t)n : 0);
+	struct keeper_order *o = k->current;
 
 	(void)what;
 	if (n < 0 && errno == EAGAIN)
@@ -244,15 +291,15 @@ static void on_answer(evutil_socket_t socket, short what, void *arg)
 	answer.revision = wire_get_u32(&r);
 	wire_get_text(&r, answer.why.text, sizeof answer.why.text);
 	/* What it was doing may be done, or not: the next control finds that in the store. */
-	if (!wire_done(&r) || k->done == NULL)
+	if (!wire_done(&r) || o == NULL)
 		log_fatal("the keeper of the policy store has ended");
-	keeper_done *done = k->done;
-
 	evtimer_del(&k->late);
-	k->done = NULL;
-	done(c, &answer, k->arg);
+	k->current = NULL;
+	o->done(c, &answer, o->arg);
+	order_free(o);
 	if (answer.fd >= 0)
 		close(answer.fd);
+	send_next(c);
 }
 
 /* It hangs, or the disk does.  Nothing can be changed then, and no trial be rolled back: another control has another keeper. */
@@ -265,48 +312,65 @@ static void on_late(evutil_socket_t fd, short what, void *arg)
 		  c->child->config->compile_timeout_ms);
 }
 
-static void order(struct control *c, const struct wire_writer *w, int fd, keeper_done *done, void *arg)
+static struct keeper_order *order_new(bool of_change, keeper_done *done, void *arg)
 {
-	unsigned ms = c->child->config->compile_timeout_ms;
-	struct timeval patience = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+	struct keeper_order *o = malloc(sizeof *o);
 
-	evtimer_add(&c->keeper.late, &patience);
-	if (c->keeper.done != NULL || send_message(c->keeper.fd, w, fd) != 0)
-		log_fatal("the keeper of the policy store takes no order: %s", strerror(errno));
-	c->keeper.done = done;
-	c->keeper.arg = arg;
+	if (o == NULL)
+		log_fatal("out of memory");
+	o->done = done;
+	o->arg = arg;
+	o->of_change = of_change;
+	o->fd = o->checks_fd = -1;
+	return o;
+}
+
+/* Nobody's reading puts a change off, but what is under way. */
+static void enqueue(struct control *c, struct keeper_order *o, const struct wire_writer *words)
+{
+	if (words->overflow)
+		log_fatal("an order to the keeper of the policy store is too long");
+	o->len = words->len;
+	if (o->of_change)
+		TAILQ_INSERT_HEAD(&c->keeper.waiting, o, next);
+	else
+		TAILQ_INSERT_TAIL(&c->keeper.waiting, o, next);
+	send_next(c);
 }
 
 bool keeper_is_busy(const struct control *c)
 {
-	return c->keeper.done != NULL;
+	const struct keeper_order *o = c->keeper.current;
+
+	if (o != NULL && o->of_change)
+		return true;
+	TAILQ_FOREACH (o, &c->keeper.waiting, next)
+		if (o->of_change)
+			return true;
+	return false;
 }
 
-static int send_checks(struct control *c, const char *text, struct err *why)
+static int take_along(struct keeper_order *o, const struct policy_new *n, int bundle_fd, struct err *why)
 {
-	uint8_t what = KEEPER_CHECKS;
-	struct wire_writer w = wire_writer_on(&what, sizeof what);
-	size_t len = strlen(text);
-	int fd = len == 0 ? -1 : sealed_create("gatewayd-checks", text, len < POLICY_CHECKS_MAX ? len : POLICY_CHECKS_MAX, why);
+	size_t len = strlen(n->checks);
 
-	if (len == 0)
-		return 0;
-	if (fd < 0)
+	if (len > 0)
+		o->checks_fd = sealed_create("gatewayd-checks", n->checks, len < POLICY_CHECKS_MAX ? len : POLICY_CHECKS_MAX, why);
+	if (len > 0 && o->checks_fd < 0)
 		return -1;
-	wire_put_u8(&w, KEEPER_CHECKS);
-	if (send_message(c->keeper.fd, &w, fd) != 0)
-		log_fatal("the keeper of the policy store takes no order: %s", strerror(errno));
-	close(fd);
-	return 0;
+	o->fd = fcntl(bundle_fd, F_DUPFD_CLOEXEC, 0);
+	return o->fd < 0 ? err_set(why, "gatewayd is out of descriptors") : 0;
 }
 
 int keeper_add(struct control *c, const struct policy_new *n, int bundle_fd, keeper_done *done, void *arg, struct err *why)
 {
-	static uint8_t body[MESSAGE_MAX];
-	struct wire_writer w = wire_writer_on(body, sizeof body);
+	struct keeper_order *o = order_new(true, done, arg);
+	struct wire_writer w = wire_writer_on(o->body, sizeof o->body);
 
-	if (send_checks(c, n->checks, why) != 0)
+	if (take_along(o, n, bundle_fd, why) != 0) {
+		order_free(o);
 		return -1;
+	}
 	wire_put_u8(&w, KEEPER_ADD);
 	wire_put_u32(&w, n->author_uid);
 	wire_put_text(&w, n->author);
@@ -318,24 +382,24 @@ int keeper_add(struct control *c, const struct policy_new *n, int bundle_fd, kee
 	wire_put_u8(&w, n->check_active);
 	wire_put_u32(&w, n->if_active);
 	wire_put_u64(&w, (uint64_t)n->proposed_until_us);
-	order(c, &w, bundle_fd, done, arg);
+	enqueue(c, o, &w);
 	return 0;
 }
 
-void keeper_read(struct control *c, uint32_t revision, keeper_done *done, void *arg)
+void keeper_read(struct control *c, uint32_t revision, bool of_change, keeper_done *done, void *arg)
 {
-	uint8_t body[8];
-	struct wire_writer w = wire_writer_on(body, sizeof body);
+	struct keeper_order *o = order_new(of_change, done, arg);
+	struct wire_writer w = wire_writer_on(o->body, sizeof o->body);
 
 	wire_put_u8(&w, KEEPER_READ);
 	wire_put_u32(&w, revision);
-	order(c, &w, -1, done, arg);
+	enqueue(c, o, &w);
 }
 
 void keeper_approve(struct control *c, const struct policy_judgement *v, keeper_done *done, void *arg)
 {
-	static uint8_t body[MESSAGE_MAX];
-	struct wire_writer w = wire_writer_on(body, sizeof body);
+	struct keeper_order *o = order_new(true, done, arg);
+	struct wire_writer w = wire_writer_on(o->body, sizeof o->body);
 
 	wire_put_u8(&w, KEEPER_APPROVE);
 	wire_put_u32(&w, v->revision);
@@ -344,7 +408,7 @@ void keeper_approve(struct control *c, const struct policy_judgement *v, keeper_
 	wire_put_text(&w, v->comment);
 	wire_put_u64(&w, (uint64_t)v->time_us);
 	wire_put_u64(&w, (uint64_t)v->lasts_us);
-	order(c, &w, -1, done, arg);
+	enqueue(c, o, &w);
 }
 
 void keeper_start(struct control *c)
@@ -357,6 +421,7 @@ void keeper_start(struct control *c)
 	if (pid == 0)
 		run(c->child, ends[1], parent);
 	close(ends[1]);
+	TAILQ_INIT(&c->keeper.waiting);
 	c->keeper.fd = ends[0];
 	evtimer_assign(&c->keeper.late, c->child->base, on_late, c);
 	event_assign(&c->keeper.event, c->child->base, ends[0], EV_READ | EV_PERSIST, on_answer, c);

@@ -641,7 +641,7 @@ static void on_read(struct control *c, struct keeper_answer *answer, void *arg)
 	fail(ch, "revision %u cannot be read from the policy store: %s", ch->order.revision, answer->why.text);
 }
 
-/* Nobody waits for a start but itself; and dry runs are many, and the keeper is one. */
+/* At a start, which nobody waits for but itself. */
 static void compile_stored(struct change *ch, uint32_t id)
 {
 	struct policy_revision *revision = malloc(sizeof *revision);
@@ -918,10 +918,7 @@ static void begin_rollback(struct change *ch)
 	ch->ungated = true;
 	if (order->comment[0] == '\0')
 		snprintf(order->comment, sizeof order->comment, "rollback to revision %u", order->revision);
-	if (is_trial(order))
-		compile_stored(ch, order->revision);
-	else
-		keeper_read(ch->control, order->revision, on_read, ch);
+	keeper_read(ch->control, order->revision, !is_trial(order), on_read, ch);
 }
 
 /* What can be told now is told now; the transaction that puts it into force asks the same again. */
@@ -944,10 +941,8 @@ static void begin_approval(struct change *ch)
 	free(r);
 	if (rc != 0)
 		fail(ch, "%s", why.text);
-	else if (is_trial(order))
-		compile_stored(ch, order->revision);
 	else
-		keeper_read(ch->control, order->revision, on_read, ch);
+		keeper_read(ch->control, order->revision, !is_trial(order), on_read, ch);
 }
 
 static void begin(struct change *ch)

@@ -271,39 +271,20 @@ void revisions_log(struct client *client, const json_t *request)
 	admin_reply(client, json_pack("{s:b,s:o,s:b}", "ok", 1, "revisions", page.revisions, "more", page.more), -1);
 }
 
+/* ---- a whole revision ---------------------------------------------------------------------------------------------------
+ * Which may be large: the keeper reads it, for all who ask for it meanwhile. */
+
+struct asking {
+	TAILQ_ENTRY(asking) next;
+	uint64_t client; /* its number */
+	uint32_t id;
+};
+
 void revisions_all_read(struct control *c)
 {
-	struct fetched *f = c->policy.fetched;
-
-	c->policy.fetched = NULL;
-	if (f == NULL)
-		return;
-	close(f->fd);
-	free(f->checks);
-	free(f);
-}
-
-/* NULL with *why. */
-static const struct fetched *fetch(struct control *c, uint32_t id, struct err *why)
-{
-	struct fetched *f = c->policy.fetched;
-
-	/* Its texts never change; what became of it may. */
-	if (f != NULL && f->revision.id == id)
-		return policy_store_get(c->policy.store, id, &f->revision, NULL, NULL, why) == 1 ? f : NULL;
-	f = calloc(1, sizeof *f);
-	if (f == NULL) {
-		err_set(why, "out of memory");
-		return NULL;
-	}
-	f->fd = policy_bundle_of(c->policy.store, id, &f->revision, &f->checks, why);
-	if (f->fd < 0) {
-		free(f);
-		return NULL;
-	}
-	revisions_all_read(c);
-	c->policy.fetched = f;
-	return f;
+	if (c->policy.fetched != 0)
+		close(c->policy.fetched_fd);
+	c->policy.fetched = 0;
 }
 
 /* What the gateway listens on: no policy opens that. */
@@ -317,13 +298,89 @@ static json_t *own_ports(const struct config *config)
 	return ports;
 }
 
+/* What it was checked with, and whether it is on trial, may have changed since it was fetched. */
+static void give(struct client *client, uint32_t id, int bundle)
+{
+	struct control *c = admin_control(client);
+	struct policy_revision *r = malloc(sizeof *r);
+	struct err why = {"out of memory"};
+	char *checks = NULL;
+	int rc = r == NULL ? -1 : policy_store_get(c->policy.store, id, r, NULL, &checks, &why);
+	int fd = rc == 1 ? fcntl(bundle, F_DUPFD_CLOEXEC, 0) : -1;
+
+	if (rc == 1 && fd < 0)
+		err_set(&why, "gatewayd is out of descriptors");
+	if (rc == 0)
+		err_set(&why, "there is no revision %u", id);
+	if (fd < 0)
+		admin_refuse(client, why.text);
+	else
+		admin_reply_and_linger(client,
+				       json_pack("{s:b,s:o,s:o,s:o}", "ok", 1, "revision", revisions_describe(r, c->policy.revision), "checks",
+						 note_text(checks, strnlen(checks, 8192)), "own_ports", own_ports(c->child->config)),
+				       fd);
+	free(checks);
+	free(r);
+}
+
+static void on_fetched(struct control *c, struct keeper_answer *answer, void *arg);
+
+static void fetch_next(struct control *c)
+{
+	const struct asking *first = TAILQ_FIRST(&c->policy.askings);
+
+	if (first == NULL || c->policy.fetching)
+		return;
+	c->policy.fetching = true;
+	keeper_read(c, first->id, false, on_fetched, NULL);
+}
+
+/* Takes away whoever asked for a revision; NULL: nobody does any more who is still there. */
+static struct client *next_for(struct control *c, uint32_t id)
+{
+	struct asking *a, *following;
+	struct client *client = NULL;
+
+	for (a = TAILQ_FIRST(&c->policy.askings); a != NULL && client == NULL; a = following) {
+		following = TAILQ_NEXT(a, next);
+		if (a->id != id)
+			continue;
+		client = admin_find_client(c, a->client);
+		TAILQ_REMOVE(&c->policy.askings, a, next);
+		c->policy.nasking--;
+		free(a);
+	}
+	return client;
+}
+
+static void on_fetched(struct control *c, struct keeper_answer *answer, void *arg)
+{
+	uint32_t id = TAILQ_FIRST(&c->policy.askings)->id;
+	struct client *client;
+
+	(void)arg;
+	c->policy.fetching = false;
+	if (answer->rc == 0 && answer->fd >= 0) {
+		revisions_all_read(c);
+		c->policy.fetched = id;
+		c->policy.fetched_fd = answer->fd;
+		answer->fd = -1;
+	}
+	while ((client = next_for(c, id)) != NULL)
+		if (c->policy.fetched == id)
+			give(client, id, c->policy.fetched_fd);
+		else
+			admin_refuse(client, answer->rc == 0 ? "the keeper of the policy store sent no revision" : answer->why.text);
+	if (c->unread == 0)
+		revisions_all_read(c);
+	fetch_next(c);
+}
+
 void revisions_get(struct client *client, const json_t *request)
 {
 	struct control *c = admin_control(client);
-	const struct fetched *f;
+	struct asking *a;
 	uint32_t id;
-	struct err why;
-	int fd;
 
 	if (!revisions_read_number(client, request, &id))
 		return;
@@ -331,16 +388,21 @@ void revisions_get(struct client *client, const json_t *request)
 		admin_refuse(client, "too many have asked for a revision and not read it yet: try again later");
 		return;
 	}
-	f = fetch(c, id == 0 ? c->policy.revision : id, &why);
-	fd = f == NULL ? -1 : fcntl(f->fd, F_DUPFD_CLOEXEC, 0);
-	if (fd < 0) {
-		admin_refuse(client, f == NULL ? why.text : "gatewayd is out of descriptors");
+	if (id == 0)
+		id = c->policy.revision;
+	if (id != 0 && c->policy.fetched == id) {
+		give(client, id, c->policy.fetched_fd);
 		return;
 	}
-	admin_reply_and_linger(client,
-			       json_pack("{s:b,s:o,s:o,s:o}", "ok", 1, "revision", revisions_describe(&f->revision, c->policy.revision), "checks",
-					 note_text(f->checks, strnlen(f->checks, 8192)), "own_ports", own_ports(c->child->config)),
-			       fd);
+	a = malloc(sizeof *a);
+	if (a == NULL) {
+		admin_refuse(client, "gatewayd is out of memory");
+		return;
+	}
+	*a = (struct asking){.client = admin_number(client), .id = id};
+	TAILQ_INSERT_TAIL(&c->policy.askings, a, next);
+	c->policy.nasking++;
+	fetch_next(c);
 }
 
 void revisions_head(struct client *client, const json_t *request)

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from harness import processes, servers, socks, wait
+from harness import admin, processes, servers, socks, wait
 from harness.gateway import BUILD, sanitized
 
 pytestmark = pytest.mark.long
@@ -165,6 +165,44 @@ def test_a_keeper_that_hangs(gateway):
     assert "the keeper of the policy store has not answered" in g.log()
     wait.until(lambda: g.ctl("status", check=False).returncode == 0 and g.revision() == 2, "control is back", 60)
     assert g.ctl("policy", "apply", files[1]).returncode == 0
+
+
+def test_who_looks_at_a_revision_waits_for_the_keeper_alone(gateway):
+    """A large one takes long to be read: control answers others meanwhile, and a change goes first."""
+    g = gateway(workers=1, compile_timeout=600000)
+    files = [policy(g, 0), policy(g, 1)]
+    for file in files:
+        g.ctl("policy", "apply", file)
+    pids = keeper(g)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    # As many as may be asked for, one of them twice, and one that there is not.
+    asked = [admin.begin(g.socket, {"command": "policy-get", "revision": n}) for n in (2, 3, 2, 9, 1, 0)]
+    for _ in range(2):  # each is read after what was sent before it
+        assert g.revision() == 3
+    apply = start_apply(g, files[0])
+    at(g, "storing")
+    for _ in range(2):
+        asked.append(admin.begin(g.socket, {"command": "policy-get", "revision": 2}))
+    done, _ = admin.ask(g.socket, {"command": "policy-get", "revision": 2})
+    assert not done["ok"] and "too many have asked for a revision" in done["error"], done
+    asked.pop(2).close()  # who leaves is nobody's concern
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    got = [admin.end(s) for s in asked]
+    assert [r["ok"] and r["revision"]["revision"] for r, _ in got] == [2, 3, False, 1, 3, 2, 2], got
+    assert "there is no revision 9" in got[2][0]["error"]
+    texts = [b"" if fd is None else os.pread(fd, 1 << 24, 0) for _, fd in got]
+    assert texts[0] == texts[5] == texts[6] and texts[1] == texts[4] and len(set(texts)) == 4
+    assert b"127.0.0.2/32" in texts[0] and b"127.0.0.3/32" in texts[1]
+    for _, fd in got:
+        if fd is not None:
+            os.close(fd)
+    apply.communicate(timeout=wait.seconds(60))
+    assert apply.returncode == 0 and g.revision() == 4
+    for s in asked:
+        s.close()
+    wait.until(lambda: g.ctl("policy", "show", "2", check=False).returncode == 0, "others may ask again")
 
 
 def test_the_keeper_killed(gateway, server):

@@ -8,14 +8,24 @@ import socket
 from . import wait
 
 
+def begin(path, request, fds=()):
+    """Sends one request, with descriptors; end() takes the reply from what this gives."""
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    s.settimeout(wait.seconds(60))
+    s.connect(path)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    s.sendmsg([json.dumps(request).encode()], rights)
+    return s
+
+
 def ask(path, request, fds=()):
     """Sends one request, with descriptors: (the reply, the descriptor that came with it, or None)."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
-        s.settimeout(wait.seconds(60))
-        s.connect(path)
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        s.sendmsg([json.dumps(request).encode()], rights)
-        text, extra, _, _ = s.recvmsg(1 << 16, socket.CMSG_SPACE(4))
+    with begin(path, request, fds) as s:
+        return end(s)
+
+
+def end(s):
+    text, extra, _, _ = s.recvmsg(1 << 16, socket.CMSG_SPACE(4))
     got = array.array("i")
     for _, _, data in extra:
         got.frombytes(data)
