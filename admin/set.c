@@ -155,6 +155,22 @@ static int add(struct order *o)
 	return 0;
 }
 
+/* Who removes a value does so in order that it is not matched any more. */
+static void say_what_covers(const struct order *o, const struct ast_statement *set)
+{
+	char text[AST_ENTRY_MAX + 1];
+	const struct ast_statement *in;
+
+	for (int i = 0; i < o->n && i < EDIT_COVERED_MAX; i++) {
+		if (!edit_set_covers(o->change.tree, set, (const char *const *)o->words, (size_t)o->n, (size_t)i, text, &in))
+			continue;
+		if (in == set)
+			admin_fail(0, "set '%s' still matches '%s', by its value '%s'", o->name, o->words[i], text);
+		else
+			admin_fail(0, "set '%s' still matches '%s', by '%s' of set '%s'", o->name, o->words[i], text, in->name->text);
+	}
+}
+
 static int remove_values(struct order *o)
 {
 	const struct ast_statement *s = editable(o);
@@ -164,6 +180,7 @@ static int remove_values(struct order *o)
 		return -1;
 	if (edit_set_remove(&o->change.edit, s, (const char *const *)o->words, (size_t)o->n, &missing) != 0)
 		return admin_fail(-1, "set '%s' has no value '%s'; nothing was changed", o->name, missing);
+	say_what_covers(o, s);
 	return 0;
 }
 

@@ -763,6 +763,95 @@ int edit_set_remove(struct policy_edit *e, const struct ast_statement *set, cons
 	return *missing == NULL ? 0 : -1;
 }
 
+/* ---- what covers a value ---------------------------------------------------------------------------------------------- */
+
+/* Sets that hold sets do so no deeper, or are not looked into. */
+#define DEPTH_MAX 16
+
+struct cover {
+	const struct policy_tree *tree;
+	const struct held *gone; /* the values that are removed */
+	struct value_meaning narrow;
+	char *out;
+	const struct ast_statement **in;
+};
+
+static bool is_covered_by(const struct cover *c, const struct ast_statement *set, unsigned depth);
+
+static bool one_covers(const struct cover *c, const struct ast_statement *set, const struct ast_value *v, unsigned depth)
+{
+	const struct ast_statement *held;
+	struct value_meaning wide;
+	struct err ignored;
+
+	if (v->set) {
+		held = depth < DEPTH_MAX ? ast_find(c->tree, AST_SET, v->text) : NULL;
+		return held != NULL && held->set_kind == set->set_kind && is_covered_by(c, held, depth + 1);
+	}
+	if (v->len > AST_ENTRY_MAX || value_read(set->set_kind, v->text, v->len, &wide, &ignored) != 0 || !value_covers(&wide, &c->narrow))
+		return false;
+	memcpy(c->out, v->text, v->len);
+	c->out[v->len] = '\0';
+	*c->in = set;
+	return true;
+}
+
+/* True: it goes, too, as far as it stands in the set that is edited. */
+static bool goes(const struct cover *c, const struct ast_value *v)
+{
+	struct held one;
+	const char *text = v->text;
+	bool gone;
+
+	if (v->set) {
+		for (size_t i = 0; i < c->gone->count; i++)
+			if (c->gone->values[i].reference && strcmp(c->gone->values[i].text, text) == 0)
+				return true;
+		return false;
+	}
+	wanted_init(&one, c->gone->set, &text, 1, true);
+	gone = has_meaning(c->gone, &one, &one.values[0]);
+	held_clear(&one);
+	return gone;
+}
+
+static bool is_covered_by(const struct cover *c, const struct ast_statement *set, unsigned depth)
+{
+	const struct ast_list *list = set->list;
+	char text[AST_ENTRY_MAX + 1];
+
+	for (const struct ast_value *v = set->values.first; v != NULL; v = v->next)
+		if (one_covers(c, set, v, depth) && (depth > 0 || !goes(c, v)))
+			return true;
+	for (size_t i = 0; list != NULL && i < list->count; i++) {
+		struct ast_value v = {.text = text, .len = list->entries[i].len};
+
+		if (v.len > AST_ENTRY_MAX)
+			continue;
+		memcpy(text, list->source->text + list->entries[i].offset, v.len);
+		text[v.len] = '\0';
+		if (one_covers(c, set, &v, depth) && (depth > 0 || !goes(c, &v)))
+			return true;
+	}
+	return false;
+}
+
+bool edit_set_covers(const struct policy_tree *t, const struct ast_statement *set, const char *const *removed, size_t n, size_t which,
+		     char out[AST_ENTRY_MAX + 1], const struct ast_statement **in)
+{
+	struct held gone;
+	struct cover c = {.tree = t, .gone = &gone, .out = out, .in = in};
+	struct err ignored;
+	bool covered;
+
+	if (value_read(set->set_kind, removed[which], strlen(removed[which]), &c.narrow, &ignored) != 0)
+		return false;
+	wanted_init(&gone, set, removed, n, false);
+	covered = is_covered_by(&c, set, 0);
+	held_clear(&gone);
+	return covered;
+}
+
 size_t edit_set_import(struct policy_edit *e, const struct ast_statement *set, const char *const *values, size_t n, bool replace)
 {
 	struct held h, w;

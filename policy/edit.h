@@ -66,6 +66,11 @@ bool edit_set_has(const struct ast_statement *set, const char *value);
 size_t edit_set_add(struct policy_edit *e, const struct ast_statement *set, const char *const *values, size_t n);
 /* Removes each wherever it stands, however it is written.  -1 with *missing if one is not there, and nothing is changed then. */
 int edit_set_remove(struct policy_edit *e, const struct ast_statement *set, const char *const *values, size_t n, const char **missing);
+/* What of the set stays when these values are removed, and matches all that one of them does; also in sets that it holds.  True with
+ * its text in out, and the set that has it in *in.  n: EDIT_COVERED_MAX at most are looked at. */
+#define EDIT_COVERED_MAX 64
+bool edit_set_covers(const struct policy_tree *t, const struct ast_statement *set, const char *const *removed, size_t n, size_t which,
+		     char out[AST_ENTRY_MAX + 1], const struct ast_statement **in);
 /* Adds the values of a list, where "@name" is no set.  replace: what is none of them is removed, sets too. */
 size_t edit_set_import(struct policy_edit *e, const struct ast_statement *set, const char *const *values, size_t n, bool replace);
 /* Days of a window on which nothing begins. */

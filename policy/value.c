@@ -286,6 +286,37 @@ void value_key(const struct value_meaning *m, struct blob *out)
 	}
 }
 
+static bool is_below(const struct name *name, const struct name *above)
+{
+	return name->len > above->len + 1 && name->text[name->len - above->len - 1] == '.' &&
+	       memcmp(name->text + name->len - above->len, above->text, above->len) == 0;
+}
+
+bool value_covers(const struct value_meaning *wide, const struct value_meaning *narrow)
+{
+	const struct value_range *w = &wide->range, *n = &narrow->range;
+
+	switch (wide->kind) {
+	case AST_SET_CIDR:
+		return w->lo.family == n->lo.family && addr_compare(&w->lo, &n->lo) <= 0 && addr_compare(&w->hi, &n->hi) >= 0;
+	case AST_SET_DOMAIN:
+		if (is_below(&narrow->domain.name, &wide->domain.name))
+			return (wide->domain.flags & VALUE_DOMAIN_BELOW) != 0;
+		return strcmp(wide->domain.name.text, narrow->domain.name.text) == 0 && (narrow->domain.flags & ~wide->domain.flags) == 0;
+	case AST_SET_PORT:
+		return wide->ports.lo <= narrow->ports.lo && wide->ports.hi >= narrow->ports.hi;
+	case AST_SET_COUNTRY:
+		return wide->country == narrow->country;
+	case AST_SET_ASN:
+		return wide->asn == narrow->asn;
+	case AST_SET_USER:
+	case AST_SET_GROUP:
+	case AST_SET_REGEX:
+		return wide->text.len == narrow->text.len && memcmp(wide->text.bytes, narrow->text.bytes, wide->text.len) == 0;
+	}
+	return false;
+}
+
 /* ---- words --------------------------------------------------------------------------------------------------------- */
 
 struct choice {

@@ -69,6 +69,8 @@ struct value_meaning {
 int value_read(enum ast_set_kind kind, const char *text, size_t len, struct value_meaning *out, struct err *why);
 /* Appends bytes that are equal for two values of one kind exactly if they mean the same, however they are written. */
 void value_key(const struct value_meaning *m, struct blob *out);
+/* True if the first, of the same kind, matches whatever the second does: a wider prefix, a domain above, more ports. */
+bool value_covers(const struct value_meaning *wide, const struct value_meaning *narrow);
 
 int value_method(const char *text, enum policy_method *out, struct err *why);
 /* A bit for each method that is at least as strong: 1 << enum policy_method. */

@@ -190,7 +190,7 @@ def test_a_value_leaves_however_it_is_written(gateway, echo):
     g = gateway(TWICE)
     done = g.ctl("set", "add", "open", "127.0.0.1-127.0.0.1")
     assert "has '127.0.0.1-127.0.0.1' already" in done.err and g.revision() == 1
-    g.ctl("set", "remove", "open", "127.0.0.1")
+    assert g.ctl("set", "remove", "open", "127.0.0.1").err == ""
     assert g.ctl("set", "show", "open").out == "127.0.0.2\n@inner\n"
     assert [code(g, echo, f"127.0.0.{n}") for n in (1, 2, 7)] == [socks.NOT_ALLOWED, socks.OK, socks.OK]
     g.write("new", "127.0.0.2/32\n127.0.0.3\n")
@@ -202,7 +202,11 @@ def test_a_value_leaves_however_it_is_written(gateway, echo):
 def test_an_entry_of_a_list_leaves_however_it_is_written(g, echo):
     g.ctl("set", "add", "servers", "127.0.0.6/31")
     assert code(g, echo, "127.0.0.7") == socks.NOT_ALLOWED
-    g.ctl("set", "remove", "servers", "127.0.0.6-127.0.0.7", "127.0.0.5/32")
+    g.ctl("set", "add", "servers", "127.0.0.7")
+    done = g.ctl("set", "remove", "servers", "127.0.0.7")
+    assert done.err.startswith("gatewayctl: set 'servers' still matches '127.0.0.7', by its value '127.0.0.6/31'\n"), done.err
+    done = g.ctl("set", "remove", "servers", "127.0.0.6-127.0.0.7", "127.0.0.5/32")
+    assert "still matches" not in done.err, done.err
     assert texts(g)[2] == LIST.replace("127.0.0.5  # five\n", "")
     assert code(g, echo, "127.0.0.7") == socks.OK and code(g, echo, "127.0.0.5") == socks.OK
 

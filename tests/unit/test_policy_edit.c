@@ -537,6 +537,61 @@ static void add_holiday(struct policy_edit *e, const struct policy_tree *t)
 	edit_except(e, ast_find(t, AST_WINDOW, "w"), "2026-12-25");
 }
 
+/* What still matches a value of the set s that is removed with others; "": nothing. */
+static void covered(const char *policy, const char *removed[], const char *by, const char *in)
+{
+	struct policy_diagnostics d = {0};
+	struct policy_tree *t = policy_parse("own", policy, strlen(policy), &d);
+	const struct ast_statement *held = NULL;
+	char out[AST_ENTRY_MAX + 1] = "";
+	size_t n = 0;
+
+	while (removed[n] != NULL)
+		n++;
+	assert_int_equal(d.errors, 0);
+	bool is = edit_set_covers(t, ast_find(t, AST_SET, "s"), removed, n, 0, out, &held);
+
+	assert_int_equal(is, by[0] != '\0');
+	if (is) {
+		assert_string_equal(out, by);
+		assert_string_equal(held->name->text, in);
+	}
+	policy_tree_free(t);
+}
+
+#define REMOVED(...) ((const char *[]){__VA_ARGS__, NULL})
+
+static void test_covers(void **unused)
+{
+	static const char cidrs[] = "set s cidr { 10.0.0.0/8 10.1.0.0/16 10.1.2.3 192.0.2.1-192.0.2.9 2001:db8::/32 }\n";
+	static const char domains[] = "set s domain { .a.example *.b.example c.example x.a.example x.b.example x.c.example b.example }\n";
+	static const char ports[] = "set s port { 80 1-100 443 }\n";
+	static const char nested[] = "set t domain { @u }\nset u domain { .example }\nset s domain { a.example @t }\n"
+				     "set v domain { @s }\n";
+
+	(void)unused;
+	covered(cidrs, REMOVED("10.1.2.3"), "10.0.0.0/8", "s");
+	covered(cidrs, REMOVED("10.1.2.3", "10.0.0.0-10.255.255.255"), "10.1.0.0/16", "s");
+	covered(cidrs, REMOVED("10.1.2.3", "10.0.0.0/8", "10.1.0.0/16"), "", "");
+	covered(cidrs, REMOVED("10.0.0.0/8"), "", "");
+	covered(cidrs, REMOVED("192.0.2.4/31"), "192.0.2.1-192.0.2.9", "s");
+	covered(cidrs, REMOVED("192.0.2.8/30"), "", "");
+	covered(cidrs, REMOVED("2001:db8::1"), "2001:db8::/32", "s");
+	covered(cidrs, REMOVED("2001:db9::1"), "", "");
+	covered(domains, REMOVED("x.a.example"), ".a.example", "s");
+	covered(domains, REMOVED("x.b.example"), "*.b.example", "s");
+	covered(domains, REMOVED("b.example"), "", "");
+	covered(domains, REMOVED("x.c.example"), "", "");
+	covered(domains, REMOVED("xa.example"), "", "");
+	covered(domains, REMOVED("*.a.example"), ".a.example", "s");
+	covered(domains, REMOVED(".b.example"), "", "");
+	covered(ports, REMOVED("80"), "1-100", "s");
+	covered(ports, REMOVED("443"), "", "");
+	covered(nested, REMOVED("a.example"), ".example", "u");
+	covered(nested, REMOVED("a.example", "@t"), "", "");
+	covered("set s group { staff }\n", REMOVED("staff"), "", "");
+}
+
 static void test_texts(void **unused)
 {
 	(void)unused;
@@ -838,6 +893,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_texts),
+		cmocka_unit_test(test_covers),
 		cmocka_unit_test(test_quotes),
 		cmocka_unit_test(test_meanings),
 		cmocka_unit_test(test_reading),
