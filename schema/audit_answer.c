@@ -148,7 +148,7 @@ static int begin(struct audit_answer *a, const json_t *request, struct err *why)
 		rc = begin_hits(a, hits, &f, why);
 	if (rc != 0)
 		return rc;
-	a->query = audit_query_new(a->archive, &f, why);
+	a->query = (a->hits != NULL ? audit_query_sums : audit_query_new)(a->archive, &f, why);
 	return a->query == NULL ? -1 : 0;
 }
 

@@ -252,7 +252,7 @@ void audit_archive_counts(struct audit_archive *a, struct audit_counts *out)
 /* ---- asking ---------------------------------------------------------------------------------------------------- */
 
 /* The index that leads to the rows. */
-enum way { BY_TIME, BY_SESSION, BY_USER, BY_ID, BY_SCAN, WAYS };
+enum way { BY_TIME, BY_SESSION, BY_USER, BY_ID, BY_SCAN, FOR_SUMS, WAYS };
 
 /* A segment that is written has no index of users, but is small: reading all of it in its own order takes a fifth of the
  * time that leading to each row by its time takes.  Its rows are sorted, so many at a time. */
@@ -281,6 +281,8 @@ struct audit_query {
 	int64_t begin;	   /* the time that the answer begins with */
 	int64_t far;	   /* the last time that belongs to the answer */
 	int64_t newest_id; /* when the query began */
+	bool by_id;	   /* its rows come in the order of ids */
+	bool sums;
 	uint64_t rows;
 	bool ended, cut;
 	struct audit_event event;
@@ -302,6 +304,10 @@ static const char *const page_sql[WAYS][2] = {
 	[BY_SESSION] = {PAGE("session = ?5 AND " DOWN, "DESC"), PAGE("session = ?5 AND " UP, "ASC")},
 	/* What was recorded since: the time does not matter. */
 	[BY_ID] = {NULL, "SELECT " AUDIT_COLUMNS " FROM event WHERE id > ?3 AND id <= ?4 ORDER BY id"},
+	/* No index, and only the columns that sums are made of: one walk through each file. */
+	[FOR_SUMS] = {NULL, "SELECT id, time, kind, NULL, NULL, NULL, NULL, NULL, NULL, bytes_up, bytes_down, NULL, NULL, NULL, NULL, NULL, "
+			    "NULL, rule, NULL, detail FROM event NOT INDEXED WHERE id > ?3 AND id <= ?4 AND time >= ?2 AND time <= ?1 "
+			    "ORDER BY id"},
 	[BY_USER] = {PAGE("user = ?5 AND " DOWN, "DESC"), PAGE("user = ?5 AND " UP, "ASC")},
 	[BY_SCAN] = {SCAN(DOWN, "DESC"), SCAN(UP, "ASC")},
 };
@@ -342,11 +348,17 @@ static void choose_cursors(struct audit_query *q)
 											  : INT64_MIN};
 	}
 	/* By id they stand in order already. */
-	if (q->ncursors > 0 && q->filter.after == 0)
+	if (q->ncursors > 0 && !q->by_id)
 		qsort(q->cursors, q->ncursors, sizeof *q->cursors, q->filter.oldest_first ? by_oldest : by_newest);
 }
 
-struct audit_query *audit_query_new(struct audit_archive *a, const struct audit_filter *f, struct err *why)
+static bool is_of_summed_columns(const struct audit_filter *f)
+{
+	return f->session == 0 && f->user[0] == '\0' && f->client.addr.family == ADDR_NONE && f->to == AUDIT_TO_ANY && f->group[0] == '\0' &&
+	       f->text[0] == '\0' && f->country[0] == '\0' && f->revision == 0 && f->port == 0 && f->id == 0 && f->after == 0;
+}
+
+static struct audit_query *query_new(struct audit_archive *a, const struct audit_filter *f, bool sums, struct err *why)
 {
 	struct audit_query *q = calloc(1, sizeof *q);
 
@@ -362,7 +374,9 @@ struct audit_query *audit_query_new(struct audit_archive *a, const struct audit_
 	/* One row: it comes right after the one before it. */
 	if (f->id > 1)
 		q->filter.after = f->id - 1;
-	q->filter.oldest_first |= q->filter.after != 0;
+	q->sums = sums && is_of_summed_columns(f);
+	q->by_id = q->filter.after != 0 || q->sums;
+	q->filter.oldest_first |= q->by_id;
 	if (q->filter.oldest_first) {
 		q->begin = f->since_us == 0 ? INT64_MIN : f->since_us;
 		q->far = f->until_us == 0 ? INT64_MAX : f->until_us - 1;
@@ -375,6 +389,16 @@ struct audit_query *audit_query_new(struct audit_archive *a, const struct audit_
 	if (f->id != 0 && q->newest_id > (int64_t)f->id)
 		q->newest_id = (int64_t)f->id;
 	return q;
+}
+
+struct audit_query *audit_query_new(struct audit_archive *a, const struct audit_filter *f, struct err *why)
+{
+	return query_new(a, f, false, why);
+}
+
+struct audit_query *audit_query_sums(struct audit_archive *a, const struct audit_filter *f, struct err *why)
+{
+	return query_new(a, f, true, why);
 }
 
 static void end_cursor(struct cursor *c)
@@ -519,7 +543,7 @@ static void bind_page(struct audit_query *q, struct cursor *c)
 {
 	if (c->way != BY_ID) {
 		db_bind_i64(c->select, 1, q->far);
-		db_bind_i64(c->select, 2, c->time);
+		db_bind_i64(c->select, 2, q->sums ? q->begin : c->time);
 	}
 	db_bind_i64(c->select, 3, c->id);
 	db_bind_i64(c->select, 4, q->newest_id);
@@ -534,8 +558,8 @@ static void bind_page(struct audit_query *q, struct cursor *c)
 
 static enum way choose_way(const struct audit_query *q, const struct part *p)
 {
-	if (q->filter.after != 0)
-		return BY_ID;
+	if (q->by_id)
+		return q->sums ? FOR_SUMS : BY_ID;
 	if (q->filter.session != 0)
 		return BY_SESSION;
 	if (q->filter.user[0] == '\0')
@@ -611,7 +635,7 @@ static void enter(struct audit_query *q, struct cursor *c)
 
 static bool comes_first(const struct audit_query *q, const struct cursor *a, const struct cursor *b)
 {
-	if (a->time != b->time && q->filter.after == 0)
+	if (a->time != b->time && !q->by_id)
 		return q->filter.oldest_first ? a->time < b->time : a->time > b->time;
 	return q->filter.oldest_first ? a->id < b->id : a->id > b->id;
 }
@@ -621,7 +645,7 @@ static bool may_come_first(const struct audit_query *q, const struct cursor *c, 
 {
 	if (best == NULL)
 		return true;
-	if (q->filter.after != 0)
+	if (q->by_id)
 		return c->part->first_id <= best->id;
 	return q->filter.oldest_first ? c->part->oldest_us <= best->time : c->part->newest_us >= best->time;
 }
@@ -716,7 +740,7 @@ uint64_t audit_query_rows(const struct audit_query *q)
 static double way_gone(const struct audit_query *q, const struct cursor *c)
 {
 	const struct part *p = c->part;
-	const bool up = q->filter.oldest_first, by_id = q->filter.after != 0;
+	const bool up = q->filter.oldest_first, by_id = q->by_id;
 	int64_t low = by_id ? p->first_id : p->oldest_us, high = by_id ? p->last_id : p->newest_us;
 	int64_t from = up ? q->begin : q->far, to = up ? q->far : q->begin, at = by_id ? c->id : c->time;
 

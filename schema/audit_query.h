@@ -72,6 +72,9 @@ void audit_archive_counts(struct audit_archive *a, struct audit_counts *out);
 
 /* Rows recorded after this call are not part of the answer.  The archive must outlive the query. */
 struct audit_query *audit_query_new(struct audit_archive *a, const struct audit_filter *f, struct err *why);
+/* The same for whoever sums up: rows in the order of recording, each with its time, kind, bytes, rule and detail alone, which are read
+ * several times as fast.  A filter that looks at more than times, kinds and rules gets all columns, in the order of time. */
+struct audit_query *audit_query_sums(struct audit_archive *a, const struct audit_filter *f, struct err *why);
 void audit_query_free(struct audit_query **q);
 /* One read transaction of at most max_rows rows and max_us microseconds: 1 there may be more, 0 that was all. */
 int audit_query_page(struct audit_query *q, uint64_t max_rows, int64_t max_us, audit_row *row, void *arg);

@@ -565,6 +565,93 @@ static void test_times_sessions_limits(void **state)
 	audit_store_close(&s);
 }
 
+#define SUMMED_ROWS 3000
+
+struct summed {
+	bool seen[SUMMED_ROWS + 1];
+	unsigned rows;
+	bool in_order, whole;
+	uint64_t last;
+};
+
+static bool on_summed(uint64_t id, const struct audit_event *e, void *arg)
+{
+	struct summed *all = arg;
+	char rule[16];
+
+	snprintf(rule, sizeof rule, "r%u", (unsigned)(id % 5));
+	if (id <= SUMMED_ROWS)
+		all->seen[id] = true;
+	all->rows++;
+	all->in_order &= id > all->last;
+	all->last = id;
+	all->whole &= strcmp(e->rule, rule) == 0 && e->bytes_up == id && e->bytes_down == 2 * id && strcmp(e->detail, "{\"d\":1}") == 0 &&
+		      e->kind == (id % 2 == 0 ? AUDIT_OPEN : AUDIT_ENDED);
+	return true;
+}
+
+/* In pages of max rows. */
+static struct summed sum(struct audit_query *q, uint64_t max)
+{
+	struct summed all = {.in_order = true, .whole = true};
+
+	assert_non_null(q);
+	while (audit_query_page(q, max, 1000000, on_summed, &all) == 1)
+		;
+	audit_query_free(&q);
+	return all;
+}
+
+/* Whoever sums up gets the same rows, however their times lie, with what sums are made of. */
+static void test_rows_for_sums(void **state)
+{
+	struct audit_store *s = audit_store_open(64 * 1024, &why);
+	const struct audit_filter filters[] = {
+		{0}, {.since_us = 20000, .until_us = 70000}, {.kinds = 1u << AUDIT_ENDED}, {.rule = "r3", .since_us = 5000}, {.until_us = 10},
+	};
+	const struct audit_filter others[] = {{.user = "ann", .since_us = 20000}, {.revision = 7}, {.after = 2900}};
+	uint64_t x = 1;
+
+	(void)state;
+	for (unsigned i = 1; i <= SUMMED_ROWS; i++) {
+		struct audit_event e = event("ann", "a.example", 1000 + (int64_t)((x = x * 6364136223846793005 + 1) >> 33) % 90000);
+
+		e.kind = i % 2 == 0 ? AUDIT_OPEN : AUDIT_ENDED;
+		e.revision = 7;
+		e.bytes_up = i;
+		e.bytes_down = 2 * i;
+		snprintf(e.rule, sizeof e.rule, "r%u", i % 5);
+		strcpy(e.detail, "{\"d\":1}");
+		if (i % 100 == 1)
+			assert_int_equal(audit_store_begin(s, &why), 0);
+		assert_int_equal(audit_store_append(s, 7, i, &e, &why), 1);
+		if (i % 100 == 0)
+			assert_int_equal(audit_store_commit(s, &why), 0);
+	}
+	struct audit_archive *archive = must_read();
+
+	for (size_t i = 0; i < sizeof filters / sizeof *filters; i++)
+		for (uint64_t max = 1; max <= 1000; max += 333) {
+			struct summed one = sum(audit_query_new(archive, &filters[i], &why), 1000);
+			struct summed other = sum(audit_query_sums(archive, &filters[i], &why), max);
+
+			assert_true(other.in_order && other.whole);
+			assert_int_equal(other.rows, one.rows);
+			assert_memory_equal(other.seen, one.seen, sizeof one.seen);
+			assert_int_equal(one.rows == 0, i == 4);
+		}
+	/* What looks at other columns is answered as ever. */
+	for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+		struct summed one = sum(audit_query_new(archive, &others[i], &why), 1000);
+		struct summed other = sum(audit_query_sums(archive, &others[i], &why), 10);
+
+		assert_true(other.whole && other.rows == one.rows && one.rows > 0);
+		assert_memory_equal(other.seen, one.seen, sizeof one.seen);
+	}
+	audit_archive_close(&archive);
+	audit_store_close(&s);
+}
+
 /* Pages end by time even if no row matches, and equal times lose no row at a page's border. */
 static void test_pages(void **state)
 {
@@ -770,6 +857,7 @@ int main(void)
 		TEST(test_times_sessions_limits),
 		TEST(test_one_user_of_many),
 		TEST(test_pages),
+		TEST(test_rows_for_sums),
 		TEST(test_no_sorting),
 		TEST(test_read_while_writing),
 		TEST(test_size_of_a_row),
