@@ -30,12 +30,13 @@ static const char usage[] =
 	"\n"
 	"  --format table|csv|json (--json: the last)\n"
 	"  --limit N   rows that are shown (a table: 1000 unless said otherwise; 0: all)\n"
+	"  --seconds N after which it is ended: 60 unless said otherwise, and at most\n"
 	"  --dir DIR   read the audit in DIR itself, without gatewayd\n";
 
 struct job {
 	const char *dir;
 	enum rows_format format;
-	int64_t limit; /* -1: not said */
+	int64_t limit, seconds; /* -1: not said */
 	char *sql;
 	json_t *columns;
 	struct libscols_table *table;
@@ -162,6 +163,8 @@ static int run(struct job *job)
 		job->limit = TABLE_LIMIT;
 	if (job->limit > 0)
 		json_object_set_new(request, "limit", json_integer(job->limit));
+	if (job->seconds >= 0)
+		json_object_set_new(request, "seconds", json_integer(job->seconds));
 	code = audit_ask(&question, &end);
 	fflush(stdout);
 	if (job->table != NULL && scols_table_get_nlines(job->table) > 0)
@@ -187,11 +190,11 @@ static char *read_statement(const char *word)
 	return sql;
 }
 
-static int set_limit(struct job *job)
+static int set_number(int64_t *number, const char *option, const char *what)
 {
 	if (*optarg == '\0' || strspn(optarg, "0123456789") != strlen(optarg) || strlen(optarg) > 15)
-		return admin_fail(ADMIN_USAGE, "--limit: \"%s\" is no number of rows", optarg);
-	job->limit = strtoll(optarg, NULL, 10);
+		return admin_fail(ADMIN_USAGE, "--%s: \"%s\" is no number of %s", option, optarg, what);
+	*number = strtoll(optarg, NULL, 10);
 	return -1;
 }
 
@@ -199,7 +202,7 @@ static int set_limit(struct job *job)
 static int parse(struct job *job, int argc, char **argv)
 {
 	static const struct option options[] = {{"format", required_argument, NULL, 'f'}, {"limit", required_argument, NULL, 'l'},
-						{"json", no_argument, NULL, 'j'},
+						{"json", no_argument, NULL, 'j'},	  {"seconds", required_argument, NULL, 's'},
 						{"dir", required_argument, NULL, 'd'},	  {"help", no_argument, NULL, 'h'},
 						{NULL, 0, NULL, 0}};
 	int c, code = -1;
@@ -214,7 +217,10 @@ static int parse(struct job *job, int argc, char **argv)
 			code = rows_set_format(&job->format, "json");
 			break;
 		case 'l':
-			code = set_limit(job);
+			code = set_number(&job->limit, "limit", "rows");
+			break;
+		case 's':
+			code = set_number(&job->seconds, "seconds", "seconds");
 			break;
 		case 'd':
 			job->dir = optarg;
@@ -237,7 +243,7 @@ static int parse(struct job *job, int argc, char **argv)
 
 int admin_audit_sql(int argc, char **argv)
 {
-	struct job job = {.format = ROWS_TABLE, .limit = -1};
+	struct job job = {.format = ROWS_TABLE, .limit = -1, .seconds = -1};
 	int code = parse(&job, argc, argv);
 
 	if (code < 0)

@@ -110,7 +110,7 @@ static const struct row {
 	{"audit", "verify", "key=@file", NULL},
 	{"audit", "why", "geoip=@file asn=@file json dir=@dir", "@session"},
 	{"audit", "report", "output=@file since=15m|2h|1d|30d until=@none key=@file anchor=@file dir=@dir", NULL},
-	{"audit", "sql", "format=table|csv|json limit=@none dir=@dir", NULL},
+	{"audit", "sql", "format=table|csv|json limit=@none seconds=@none dir=@dir", NULL},
 	{"audit", "prune", "keep=@none", NULL},
 	{"audit", "hold", "", "place|release|list"},
 };

@@ -102,13 +102,16 @@ static int begin_hits(struct audit_answer *a, const json_t *hits, struct audit_f
 /* What is asked for stands in the statement itself. */
 static int begin_sql(struct audit_answer *a, const json_t *sql, const json_t *filter, struct err *why)
 {
-	const json_t *limit = json_object_get(filter, "limit");
+	const json_t *limit = json_object_get(filter, "limit"), *seconds = json_object_get(filter, "seconds");
+	json_int_t may_take = seconds == NULL ? AUDIT_SQL_SECONDS_MAX : json_integer_value(seconds);
 
 	if (!json_is_string(sql) || strlen(json_string_value(sql)) != json_string_length(sql))
 		return err_set(why, "SQL is a text");
-	if (json_object_size(filter) != (limit != NULL) || (limit != NULL && json_integer_value(limit) < 0))
+	if (may_take < 1 || may_take > AUDIT_SQL_SECONDS_MAX)
+		return err_set(why, "SQL takes from 1 to %d seconds", AUDIT_SQL_SECONDS_MAX);
+	if (json_object_size(filter) != (size_t)((limit != NULL) + (seconds != NULL)) || (limit != NULL && json_integer_value(limit) < 0))
 		return err_set(why, "SQL takes no filter besides its own WHERE");
-	a->sql = audit_sql_new(a->archive, json_string_value(sql), (uint64_t)json_integer_value(limit), why);
+	a->sql = audit_sql_new(a->archive, json_string_value(sql), (uint64_t)json_integer_value(limit), (unsigned)may_take, why);
 	return a->sql == NULL ? -1 : 0;
 }
 

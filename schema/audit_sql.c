@@ -16,7 +16,6 @@
 #include "schema/audit_json.h"
 #include "schema/db_vfs.h"
 
-#define TIME_US (60 * INT64_C(1000000))
 #define MEMORY_BYTES (256 * INT64_C(1024) * 1024)
 /* Of one row, before escaping. */
 #define ROW_BYTES (48 * 1024)
@@ -43,6 +42,7 @@ struct audit_sql {
 	sqlite3 *db;
 	sqlite3_stmt *stmt;
 	int64_t deadline_us;
+	unsigned seconds; /* that it may take */
 	bool (*go_on)(void *arg);
 	void *arg;
 	uint64_t limit, rows;
@@ -482,7 +482,7 @@ static int on_progress(void *arg)
 static int fail(const struct audit_sql *s, struct err *why)
 {
 	if (s->late)
-		return err_set(why, "the statement took more than %d s: ask for a shorter time (time_us, time)", (int)(TIME_US / 1000000));
+		return err_set(why, "the statement took more than %u s: ask for a shorter time (time_us, time)", s->seconds);
 	if (s->db != NULL && sqlite3_errcode(s->db) == SQLITE_NOMEM)
 		return err_set(why, "the statement takes more memory than %d MB: sort or group less at once", (int)(MEMORY_BYTES >> 20));
 	if (s->db == NULL)
@@ -538,7 +538,7 @@ static int prepare(struct audit_sql *s, const char *sql, struct err *why)
 	return 0;
 }
 
-struct audit_sql *audit_sql_new(struct audit_archive *archive, const char *sql, uint64_t limit, struct err *why)
+struct audit_sql *audit_sql_new(struct audit_archive *archive, const char *sql, uint64_t limit, unsigned seconds, struct err *why)
 {
 	struct audit_sql *s = db_vfs_register() != 0 ? NULL : calloc(1, sizeof *s);
 
@@ -548,7 +548,8 @@ struct audit_sql *audit_sql_new(struct audit_archive *archive, const char *sql, 
 	}
 	s->archive = archive;
 	s->limit = limit;
-	s->deadline_us = clock_mono_us() + TIME_US;
+	s->seconds = seconds;
+	s->deadline_us = clock_mono_us() + (int64_t)seconds * 1000000;
 	if (prepare(s, sql, why) != 0)
 		audit_sql_free(&s);
 	return s;

@@ -16,8 +16,9 @@ struct audit_sql;
 /* What `event` looks like, for people. */
 extern const char audit_sql_columns[];
 
-/* limit: rows that are given (0: all).  The archive must outlive it.  NULL with *why, which quotes SQLite. */
-struct audit_sql *audit_sql_new(struct audit_archive *archive, const char *sql, uint64_t limit, struct err *why);
+#define AUDIT_SQL_SECONDS_MAX 60
+/* limit: rows that are given (0: all).  seconds: that it may take.  The archive must outlive it.  NULL with *why, which quotes SQLite. */
+struct audit_sql *audit_sql_new(struct audit_archive *archive, const char *sql, uint64_t limit, unsigned seconds, struct err *why);
 void audit_sql_free(struct audit_sql **s);
 /* Asked now and then while a row is looked for; false ends it.  May be NULL. */
 void audit_sql_watch(struct audit_sql *s, bool (*go_on)(void *arg), void *arg);

@@ -97,7 +97,7 @@ def test_nothing_else_than_a_select(gateway):
         assert done.returncode == 1, sql
     assert g.rows() == before
     assert "the one table is event" in select(g, "SELECT * FROM audit", check=False).err
-    for wrong in ([], ["SELECT 1", "SELECT 2"], ["--format", "xml", "SELECT 1"], ["--limit", "-1", "SELECT 1"], ["--colour", "SELECT 1"]):
+    for wrong in ([], ["SELECT 1", "SELECT 2"], ["--format", "xml", "SELECT 1"], ["--limit", "-1", "SELECT 1"], ["--seconds", "x", "SELECT 1"], ["--colour", "SELECT 1"]):
         assert g.ctl("audit", "sql", *wrong, check=False).returncode == 2
     assert g.ctl("audit", "sql", "--help").out.startswith("usage:")
 
@@ -110,6 +110,11 @@ def test_bounds(gateway):
     assert done.returncode == 1 and "too big" in done.err
     done = select(g, endless + "i, randomblob(1000) AS b FROM n ORDER BY b", "--dir", os.path.join(g.state, "audit"), check=False)
     assert done.returncode == 1 and "more memory" in done.err
+    for where in ([], ["--dir", os.path.join(g.state, "audit")]):
+        done = select(g, endless + "count(*) FROM n", "--seconds", "1", *where, check=False)
+        assert done.returncode == 1 and "took more than 1 s: ask for a shorter time" in done.err, done.err
+    for seconds in ("0", "61"):
+        assert "from 1 to 60 seconds" in select(g, "SELECT 1", "--seconds", seconds, check=False).err
     # One function call cannot take long: what it works on is bounded.
     long = "replace(hex(zeroblob(15000)), '00', 'aa')"
     assert select(g, f"SELECT instr({long} || {long}, {long} || 'b') AS n")[0]["n"] == 0
