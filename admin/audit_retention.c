@@ -40,7 +40,7 @@ static const char hold_usage[] =
 	"\n"
 	"Rows that the filter of a hold matches are not pruned, whatever their age.  Filters are those of\n"
 	"gatewayctl audit query: --user, --client, --to, --verdict, --event, --session, --since, --until, --rule,\n"
-	"--group, --text, --port, --revision.  Without any, everything is held.\n";
+	"--group, --text, --country, --port, --revision, --id.  Without any, everything is held.\n";
 
 /* ---- prune ------------------------------------------------------------------------------------------------------- */
 
@@ -163,7 +163,8 @@ static const struct option filter_options[] = {
 	{"rule", required_argument, NULL, 0},	    {"group", required_argument, NULL, 0},
 	{"text", required_argument, NULL, 0},	    {"since", required_argument, NULL, 's'},
 	{"until", required_argument, NULL, 'u'},    {"port", required_argument, NULL, 'n'},
-	{"revision", required_argument, NULL, 'n'}, {"json", no_argument, NULL, 'j'},
+	{"revision", required_argument, NULL, 'n'}, {"id", required_argument, NULL, 'n'},
+	{"country", required_argument, NULL, 0},    {"json", no_argument, NULL, 'j'},
 	{"help", no_argument, NULL, 'h'},	    {NULL, 0, NULL, 0},
 };
 

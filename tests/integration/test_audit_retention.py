@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 
-from harness import admin, socks, wait
+from harness import socks, wait
 
 SUMMARY = "The audit is what was recorded."
 
@@ -127,8 +127,10 @@ def test_who_had_to_wait_and_a_hold_of_one_row(gateway, echo):
     plain(g)
     g.set_time("2026-11-03 18:00:00")
     ended = g.rows(event="ended", user="ann")[0]
-    placed, _ = admin.ask(g.socket, {"command": "audit-retention", "verb": "place", "name": "one", "filter": {"id": ended["id"]}})
-    assert placed["ok"], placed
+    for wrong in ("0", "x"):
+        assert g.ctl("audit", "hold", "place", "one", "--id", wrong, check=False).returncode == 2
+    g.ctl("audit", "hold", "place", "one", "--id", str(ended["id"]))
+    assert [h["filter"] for h in json.loads(g.ctl("audit", "hold", "list", "--json").out)] == [{"id": ended["id"]}]
     done = json.loads(g.ctl("audit", "prune", "--keep", "1d", "--class", "logins", "--json").out)
     assert done["rows"] == 4 and done["held"] == 0
     assert g.rows(event="throttle") == g.rows(event="login-failed") == []
