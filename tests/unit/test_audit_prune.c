@@ -872,9 +872,38 @@ static void test_the_file_of_holds(void **state)
 	json_decref(bad);
 }
 
+/* Whoever prunes or finishes a segment is gone when the recorder is, however that ended: the next one finds nobody at its files. */
+static void test_a_child_ends_with_its_recorder(void **state)
+{
+	struct audit_store *s = make();
+	int ends[2];
+	char byte;
+
+	(void)state;
+	assert_int_equal(pipe(ends), 0);
+	pid_t recorder = fork();
+
+	if (recorder == 0) {
+		if (audit_store_fork(s, ends[1]) == 0)
+			(void)!write(ends[1], "x", 1); /* from here on */
+		else
+			close(ends[1]);
+		for (;;)
+			pause();
+	}
+	close(ends[1]);
+	assert_int_equal(read(ends[0], &byte, 1), 1);
+	kill(recorder, SIGKILL);
+	assert_int_equal(waitpid(recorder, NULL, 0), recorder);
+	assert_int_equal(read(ends[0], &byte, 1), 0);
+	close(ends[0]);
+	audit_store_close(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_a_child_ends_with_its_recorder, scratch_enter, scratch_leave),
 		cmocka_unit_test_setup_teardown(test_declarations_are_read_as_written, scratch_enter, scratch_leave),
 		cmocka_unit_test_setup_teardown(test_old_segments_are_removed, scratch_enter, scratch_leave),
 		cmocka_unit_test_setup_teardown(test_classes_and_what_stays, scratch_enter, scratch_leave),
