@@ -3,7 +3,11 @@
 #include "common/locked.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <malloc.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -28,6 +32,46 @@ void locked_keep(void *memory, size_t size)
 {
 	if (mlock2(memory, size, MLOCK_ONFAULT) != 0)
 		warn_once(errno);
+}
+
+/* The heap is as large from now on as what is to be locked, and is never given back. */
+static void grow_heap(void)
+{
+	void *some;
+
+	mallopt(M_TRIM_THRESHOLD, INT_MAX);
+	mallopt(M_MMAP_THRESHOLD, LOCKED_HEAP_BYTES / 2);
+	mallopt(M_TOP_PAD, LOCKED_HEAP_BYTES);
+	some = malloc(LOCKED_HEAP_BYTES / 4); /* more than it has at the start */
+	free(some);
+	mallopt(M_TOP_PAD, 128 * 1024);
+}
+
+static int lock_heap_and_stack(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "re");
+	unsigned long begin, end;
+	char line[512];
+	int rc = maps == NULL ? -1 : 0;
+
+	while (rc == 0 && fgets(line, sizeof line, maps) != NULL)
+		if ((strstr(line, " [heap]\n") != NULL || strstr(line, " [stack]\n") != NULL) && sscanf(line, "%lx-%lx", &begin, &end) == 2)
+			rc = mlock2((void *)begin, end - begin, MLOCK_ONFAULT);
+	if (maps != NULL)
+		fclose(maps);
+	return rc;
+}
+
+int locked_process(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0)
+		return -1;
+	if (limit.rlim_cur == RLIM_INFINITY)
+		return mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
+	grow_heap();
+	return lock_heap_and_stack();
 }
 
 void *locked_new(size_t size)

@@ -1,13 +1,16 @@
 /* The roles of auth/, joined to their supervisor: the master that never blocks, and its conversation children. */
 #include "config.h"
 
+#include <errno.h>
 #include <event2/event.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "auth/auth.h"
 #include "auth/gss.h"
+#include "common/locked.h"
 #include "common/log.h"
 #include "gatewayd/child.h"
 
@@ -242,6 +245,20 @@ static int heed_supervisor(void *arg)
 	return child_heed(arg);
 }
 
+/* Modules and libraries copy secrets to where they like.  Said once, not by each of many. */
+static void lock_memory(const struct child *c, const char *what)
+{
+	struct rlimit limit = {0};
+
+	int error = locked_process() == 0 ? 0 : errno;
+
+	if (error == 0 || c->slot != 0)
+		return;
+	getrlimit(RLIMIT_MEMLOCK, &limit);
+	log_warning("what %s may be swapped out: %s (RLIMIT_MEMLOCK is %llu bytes: raise it, or have no swap that is not encrypted)", what,
+		    strerror(error), (unsigned long long)limit.rlim_cur);
+}
+
 int pam_main(struct child *c)
 {
 	struct auth_child_options options = {
@@ -253,6 +270,7 @@ int pam_main(struct child *c)
 		.arg = c,
 	};
 
+	lock_memory(c, "PAM modules copy of passwords");
 	c->on_peer = on_master;
 	for (;;) {
 		int code = child_run(c);
@@ -340,6 +358,7 @@ int gssapi_main(struct child *c)
 	struct gss_server_options options = {.contexts_max = c->config->gssapi_contexts, .fold_case = c->config->fold_user_case};
 	struct err why;
 
+	lock_memory(c, "libkrb5 copies of keys");
 	g.server = gss_server_new(&options, &why);
 	if (g.server == NULL)
 		child_unusable(c, why.text);

@@ -56,11 +56,18 @@ static const struct config *inherited_config(void)
 	return config;
 }
 
-/* No core file may hold a password; as many descriptors as we may have. */
-static void set_limits(void)
+/* No core file may hold a password; as many descriptors as we may have.  Whoever hands passwords and keys to libraries may lock all of
+ * its memory, and nobody else. */
+static void set_limits(enum role role)
 {
-	struct rlimit core = {0, 0}, files;
+	struct rlimit core = {0, 0}, files, locked;
 
+	if (getrlimit(RLIMIT_MEMLOCK, &locked) == 0) {
+		if (role == ROLE_PAM || role == ROLE_GSSAPI)
+			locked.rlim_cur = locked.rlim_max;
+		locked.rlim_max = locked.rlim_cur;
+		setrlimit(RLIMIT_MEMLOCK, &locked);
+	}
 	setrlimit(RLIMIT_CORE, &core);
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
 		files.rlim_cur = files.rlim_max;
@@ -121,7 +128,7 @@ int child_main(enum role role, uint16_t slot)
 		child_unusable(&c, why.text);
 	if (privileges_drop(user_of(c.config, role), &why) != 0)
 		log_fatal("%s", why.text);
-	set_limits();
+	set_limits(role);
 	/* The recorder outlives the others by a moment, to write what it has been given. */
 	if (role != ROLE_RECORDER)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -251,14 +251,15 @@ static void raise_descriptor_limit(void)
 	}
 }
 
-/* Of each process, for secrets that wait.  As much as we may have: without a right to more, that is what the host gives. */
+/* Of each process, for secrets that wait; those that hand secrets to libraries raise it as far as they may.  As much as we may have:
+ * without a right to more, that is what the host gives. */
 static void raise_lock_limit(void)
 {
-	struct rlimit wanted = {LOCKED_BYTES, LOCKED_BYTES}, now;
+	struct rlimit wanted = {LOCKED_BYTES, RLIM_INFINITY}, now;
 
-	if (getrlimit(RLIMIT_MEMLOCK, &now) != 0 || now.rlim_cur >= LOCKED_BYTES || setrlimit(RLIMIT_MEMLOCK, &wanted) == 0)
+	if (setrlimit(RLIMIT_MEMLOCK, &wanted) == 0 || getrlimit(RLIMIT_MEMLOCK, &now) != 0)
 		return;
-	now.rlim_cur = now.rlim_max;
+	now.rlim_cur = now.rlim_max < LOCKED_BYTES ? now.rlim_max : LOCKED_BYTES;
 	setrlimit(RLIMIT_MEMLOCK, &now);
 }
 

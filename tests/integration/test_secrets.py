@@ -118,12 +118,33 @@ def test_secrets_wait_in_locked_memory(gateway):
 
 
 @pytest.mark.root
+@pytest.mark.skipif(sanitized(), reason="a sanitizer has a heap of its own, and locks nothing")
+def test_what_modules_copy_is_locked_too(gateway, echo):
+    """Heap and stack of each conversation child, as large as they get by log-ins."""
+    g = gateway(remember_logins=0)
+    for user in ("ann", "bob"):
+        with g.session("127.0.0.1", echo.port, user=user, password=f"{user}-pass") as c:
+            assert c.code == socks.OK
+    for pid in g.pids("pam"):
+        locked = {}
+        with open(f"/proc/{pid}/smaps", encoding="ascii") as f:
+            for line in f:
+                if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                    name = line.split()[-1]
+                elif line.startswith("VmFlags:"):
+                    locked.setdefault(name, []).append("lo" in line.split())
+        assert locked["[heap]"] == locked["[stack]"] == [True], locked
+    assert "swapped out" not in g.log()
+
+
+@pytest.mark.root
 def test_without_a_right_to_locked_memory(gateway, echo):
     """It works all the same, and the log says what that means."""
     g = gateway(as_user="nobody", limits={resource.RLIMIT_MEMLOCK: 0})
     with g.session("127.0.0.1", echo.port, user="ann", password="ann-pass") as c:
         assert c.code == socks.OK
     assert "secrets in memory may be swapped out: " in g.log() and "RLIMIT_MEMLOCK is 0 bytes" in g.log()
+    assert g.log().count("what PAM modules copy of passwords may be swapped out: ") == 1
 
 
 def cores(g):
