@@ -39,12 +39,14 @@ static struct policy_new change(unsigned n, struct policy_file *file)
 #define CONFIRMED 4
 #define PROPOSED 5
 #define APPROVED 6
+#define PROPOSED_MORE 7
+#define EXPIRED 8
 
-/* What is proposed as revision 4. */
-static int propose(struct policy_store *s)
+/* Revisions 4 and 5 are proposed. */
+static int propose(struct policy_store *s, unsigned n)
 {
 	struct policy_file file;
-	struct policy_new new = change(4, &file);
+	struct policy_new new = change(n, &file);
 	uint32_t id;
 
 	new.proposed_until_us = 100000;
@@ -57,7 +59,15 @@ static int approve(struct policy_store *s)
 		s, &(struct policy_judgement){.revision = 4, .time_us = 9500, .author_uid = 8, .author = "bob", .comment = ""}, &why);
 }
 
-/* Three changes, a confirmation of the last, a proposal and its approval: how much of it was told to be stored. */
+static int expire(struct policy_store *s)
+{
+	uint32_t over[POLICY_PENDING_MAX];
+	size_t n;
+
+	return policy_store_expire(s, 100000, 0, "gatewayd", over, &n, &why);
+}
+
+/* Three changes, a confirmation of the last, a proposal and its approval, and one that expires: how much of it was told to be stored. */
 static unsigned run(void)
 {
 	struct policy_store *s = policy_store_open("policy.db", false, &why);
@@ -75,10 +85,14 @@ static unsigned run(void)
 	}
 	if (told == 3 && policy_store_confirm(s, 3, 9000, 7, "ann", &why) == 0)
 		told = CONFIRMED;
-	if (told == CONFIRMED && propose(s) == 0)
+	if (told == CONFIRMED && propose(s, 4) == 0)
 		told = PROPOSED;
 	if (told == PROPOSED && approve(s) == 0)
 		told = APPROVED;
+	if (told == APPROVED && propose(s, 5) == 0)
+		told = PROPOSED_MORE;
+	if (told == PROPOSED_MORE && expire(s) == 0)
+		told = EXPIRED;
 	policy_store_close(&s);
 	return told;
 }
@@ -89,6 +103,20 @@ static void check_file(const struct policy_file *f, void *arg)
 
 	assert_int_equal(f->len, LIST_BYTES);
 	assert_memory_equal(f->text, list[n % 2], LIST_BYTES);
+}
+
+/* True: it is there.  It decides nothing, and what was told to have become of it has. */
+static bool check_last(struct policy_store *s, unsigned told, struct policy_revision *r)
+{
+	if (policy_store_get(s, 5, r, NULL, NULL, &why) != 1) {
+		assert_true(told < PROPOSED_MORE);
+		return false;
+	}
+	assert_true(told >= APPROVED && !policy_revision_ruled(r));
+	if (told == EXPIRED || r->verdict[0] != '\0')
+		assert_string_equal(r->verdict, POLICY_EXPIRED);
+	assert_true(told >= PROPOSED_MORE || r->verdict[0] == '\0');
+	return true;
 }
 
 /* What rules is one of the changes, whole, and none that was told is missing.  Gives the newest revision. */
@@ -104,9 +132,11 @@ static unsigned check(struct policy_store *s, unsigned told)
 	newest = policy_store_get(s, 4, r, NULL, NULL, &why) == 1 ? 4 : active;
 	if (newest == 4 && (told < CONFIRMED || active < 3 || policy_revision_ruled(r) != (active == 4)))
 		fail_msg("revision %u rules, 4 is there, and %u was told", active, told);
-	if (active < (told == APPROVED ? 4 : told >= CONFIRMED ? 3 : told) || active > (told >= PROPOSED ? 4 : 3) || active > told + 1 ||
+	if (active < (told >= APPROVED ? 4 : told >= CONFIRMED ? 3 : told) || active > (told >= PROPOSED ? 4 : 3) || active > told + 1 ||
 	    (told >= PROPOSED && newest < 4))
 		fail_msg("revision %u rules, and %u was told", active, told);
+	if (check_last(s, told, r))
+		newest = 5;
 	for (unsigned n = 1; n <= newest; n++) {
 		assert_int_equal(policy_store_get(s, n, r, &text, NULL, &why), 1);
 		assert_string_equal(text, n % 2 ? "odd" : "even");
@@ -139,7 +169,7 @@ static void try_all(bool lose_power)
 {
 	unsigned long at = 0;
 	unsigned told;
-	bool seen[APPROVED + 1] = {false};
+	bool seen[EXPIRED + 1] = {false};
 
 	do {
 		struct policy_store *s;
@@ -167,8 +197,8 @@ static void try_all(bool lose_power)
 		if (!failed)
 			break;
 	} while (at < 100000);
-	assert_true(told == APPROVED && at > 20);
-	for (unsigned i = 0; i <= APPROVED; i++)
+	assert_true(told == EXPIRED && at > 20);
+	for (unsigned i = 0; i <= EXPIRED; i++)
 		assert_true(seen[i]);
 }
 
