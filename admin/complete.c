@@ -26,7 +26,7 @@
 #define TOLD_MAX 64
 
 /* An option is written NAME, or NAME=VALUES where it takes a value; VALUES are words separated by | or one of @file, @dir, @rule,
- * @set, @window, @user, @revision, @pending, @session, @block, @none (nothing to offer).  what: the word that stands behind the verb, the same
+ * @set, @window, @user, @revision, @ruled, @pending, @session, @block, @none (nothing to offer).  what: the word that stands behind the verb, the same
  * way; @filter is user=ann and its like. */
 #define FILTERS "user=@user client=@none to=@none rule=@rule port=@none text=@none revision=@revision session=@session"
 #define EDITS "if-revision=@revision comment=@none dry-run strict json"
@@ -51,7 +51,7 @@ static const struct row {
 	{"policy", "diff", "json at=@none", "@file"},
 	{"policy", "apply", EDITS TRIALS, "@file"},
 	{"policy", "edit", "dry-run strict if-revision=@revision comment=@none yes max-ended=@none", NULL},
-	{"policy", "rollback", EDITS TRIALS, "@revision"},
+	{"policy", "rollback", EDITS TRIALS, "@ruled"},
 	{"policy", "confirm", "json", "@revision"},
 	{"policy", "pending", "json", NULL},
 	{"policy", "approve", "dry-run strict comment=@none json" TRIALS, "@pending"},
@@ -220,11 +220,19 @@ static void offer_blocks(const char *before)
 	json_decref(reply);
 }
 
-static void offer_revisions(const char *before)
+/* ruled: those that were in force. */
+static void offer_revisions(const char *before, bool ruled)
 {
 	int code;
 	json_t *log = revision_fetch_log(100, &code);
 
+	for (size_t i = json_array_size(log); ruled && i-- > 0;) {
+		const json_t *approval = json_object_get(json_array_get(log, i), "approval");
+		char buf[FORMAT_TEXT_MAX];
+
+		if (approval != NULL && strcmp(format_member(approval, "state", buf), "approved") != 0)
+			json_array_remove(log, i);
+	}
 	offer_each(before, log, "revision");
 	json_decref(log);
 }
@@ -273,7 +281,9 @@ static void offer_values(const char *before, const char *values)
 	else if (strcmp(values, "@session") == 0)
 		offer_of_sessions(before, "session");
 	else if (strcmp(values, "@revision") == 0)
-		offer_revisions(before);
+		offer_revisions(before, false);
+	else if (strcmp(values, "@ruled") == 0)
+		offer_revisions(before, true);
 	else if (strcmp(values, "@pending") == 0)
 		offer_pending(before);
 	else if (strcmp(values, "@block") == 0)

@@ -217,6 +217,7 @@ def test_two_at_once(two):
     assert sum(f"revision {won[0]} is in force" in r for r in reasons(g, revision=won[0])) == 1
 
 
+@pytest.mark.long
 def test_a_trial_ends_without_approval(two):
     g = two(workers=1)
     n = propose(g, denying(2), "--confirm", "1h")
@@ -229,6 +230,7 @@ def test_a_trial_ends_without_approval(two):
     assert log(g)[m + 1]["source"] == "unconfirmed" and "approval" not in log(g)[m + 1]
 
 
+@pytest.mark.long
 def test_it_can_be_switched_off(two):
     g = two(workers=1)
     n, m = propose(g, denying(2)), propose(g, denying(3))
@@ -242,6 +244,7 @@ def test_it_can_be_switched_off(two):
     assert "need none here" in g.ctl("policy", "pending").out
 
 
+@pytest.mark.long
 def test_what_is_wrong_does_not_wait(two):
     g = two(workers=1)
     g.write("bad.policy", BASE + "expect deny to 127.0.0.1\n")
@@ -270,7 +273,7 @@ def signal_all(pids, sig):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("stage", ["storing", "settling"])
+@pytest.mark.parametrize("stage", ["previewing", "storing", "settling"])
 @pytest.mark.parametrize("what", ["proposal", "approval"])
 def test_control_killed(two, what, stage):
     """What is not stored is not there; what is stored is, and is on record.  Nothing is in force that was not approved."""
@@ -280,7 +283,7 @@ def test_control_killed(two, what, stage):
     pid, workers = g.pids("control")[0], g.pids("worker")
     # The keeper reads the revision first, so it is stopped while the worker tells which sessions would end.
     pids = list(processes.children(pid)) if stage == "storing" else g.pids("recorder")
-    signal_all(workers if stage == "storing" else pids, signal.SIGSTOP)
+    signal_all(pids if stage == "settling" else workers, signal.SIGSTOP)
     request = {"command": "policy-approve", "revision": 2} if what == "approval" else {"command": "policy-rollback", "revision": 1}
     replies = []
     asked = threading.Thread(target=lambda: replies.append(people.try_to_ask(g, "administrator", request)))
@@ -294,7 +297,7 @@ def test_control_killed(two, what, stage):
     if stage == "storing":
         wait.until(lambda: not any(os.path.exists(f"/proc/{p}") for p in pids), "the keeper is gone", 60)
     else:
-        signal_all(pids, signal.SIGCONT)
+        signal_all(pids if stage == "settling" else workers, signal.SIGCONT)
     asked.join()
     assert replies == [None]  # nobody was told that it is done
     wait.until(lambda: g.ctl("status", "--json", check=False).returncode == 0 and g.pids("control") not in ([], [pid]), "control is back", 60)
