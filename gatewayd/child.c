@@ -81,23 +81,6 @@ static const char *user_of(const struct config *config, enum role role)
 	return role == ROLE_PAM ? config->pam_user : config->user;
 }
 
-/* Who watches many descriptors tells the kernel once a turn what has changed, and nothing of what was taken back by then.  So a
- * descriptor whose socket another process holds, too, is not to be closed in the turn of its event_del(): the kernel goes on watching
- * the socket, and nobody can tell it to stop. */
-static struct event_base *new_base(enum role role)
-{
-	struct event_config *config = event_config_new();
-	struct event_base *base;
-
-	if (config == NULL)
-		return NULL;
-	if (role == ROLE_WORKER)
-		event_config_set_flag(config, EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST);
-	base = event_base_new_with_config(config);
-	event_config_free(config);
-	return base;
-}
-
 int child_main(enum role role, uint16_t slot)
 {
 	static struct child c; /* it and what hangs on it live as long as the process: a leak checker finds them reachable */
@@ -132,7 +115,7 @@ int child_main(enum role role, uint16_t slot)
 	/* The recorder outlives the others by a moment, to write what it has been given. */
 	if (role != ROLE_RECORDER)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-	c.base = new_base(role);
+	c.base = event_base_new();
 	if (c.base == NULL)
 		log_fatal("cannot make an event loop");
 	return entries[role](&c);

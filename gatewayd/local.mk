@@ -21,6 +21,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/worker/session.c gatewayd/worker/session.h \
 	gatewayd/worker/pool.c gatewayd/worker/pool.h \
 	gatewayd/worker/pipes.c gatewayd/worker/pipes.h \
+	gatewayd/worker/sockets.c gatewayd/worker/sockets.h \
 	gatewayd/worker/handshake.c \
 	gatewayd/worker/socks5.c gatewayd/worker/socks5.h gatewayd/worker/request.h \
 	gatewayd/worker/gss.c gatewayd/worker/gss.h \

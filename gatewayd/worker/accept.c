@@ -284,17 +284,8 @@ void accept_add(struct worker *w, uint16_t listener, uint16_t address, uint16_t 
 		event_add(&a->event, NULL);
 }
 
-static void on_removed(evutil_socket_t fd, short what, void *arg)
-{
-	struct acceptor *a = arg;
-
-	(void)fd, (void)what;
-	close(a->fd);
-	free(a);
-}
-
-/* Closed in the next turn of the loop, when the kernel has been told that it is not watched any more.  The supervisor and the sibling
- * hold the same socket: closing our descriptor alone ends no watch, and its events would come under a number that is another's. */
+/* The supervisor and the sibling hold the same socket: closing our descriptor alone would end no watch, and its events would come under
+ * a number that is another's. */
 void accept_remove(struct worker *w, uint16_t listener, uint16_t address, uint16_t slot)
 {
 	struct acceptor *a = accept_find(w, listener, address, slot);
@@ -303,8 +294,8 @@ void accept_remove(struct worker *w, uint16_t listener, uint16_t address, uint16
 		return;
 	event_del(&a->event);
 	TAILQ_REMOVE(&w->acceptors, a, next);
-	evtimer_assign(&a->event, w->base, on_removed, a);
-	evtimer_add(&a->event, &(struct timeval){0});
+	close(a->fd);
+	free(a);
 }
 
 /* How the descriptors are shared out: a reserve for what is no session, two for each session, and the rest for what takes more

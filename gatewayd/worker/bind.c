@@ -139,9 +139,13 @@ static void peer_arrived(struct session *s, int fd, const struct endpoint *peer)
 {
 	static struct audit_event e;
 
-	event_del(&s->server_read);
+	sock_forget(&s->server_sock);
 	close(s->server_fd);
 	s->server_fd = fd;
+	if (sock_add(&s->worker->sockets, &s->server_sock, fd, false, s) != 0) {
+		session_refuse(s, REASON_FAULT, "the peer cannot be waited for");
+		return;
+	}
 	s->address = peer->addr;
 	s->setup->bound = *peer; /* what the second reply tells */
 	s->setup->recorded = false;
@@ -162,7 +166,7 @@ static void peer_arrived(struct session *s, int fd, const struct endpoint *peer)
 	session_arm(s, (int64_t)s->worker->config->audit_timeout_ms * 1000);
 }
 
-static void on_peer(evutil_socket_t listen_fd, short what, void *arg)
+static void on_peer(void *arg)
 {
 	struct session *s = arg;
 	struct sockaddr_storage sa;
@@ -170,10 +174,10 @@ static void on_peer(evutil_socket_t listen_fd, short what, void *arg)
 	struct endpoint peer = {0};
 	struct policy_decision d;
 	char reason[AUDIT_TEXT_MAX + 64], text[AUDIT_TEXT_MAX];
-	int fd = accept4(listen_fd, (struct sockaddr *)&sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	int fd = accept4(s->server_fd, (struct sockaddr *)&sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
-	(void)what;
 	if (fd < 0) {
+		sock_took(&s->server_sock, fd, 0);
 		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
 			session_refuse(s, REASON_FAULT, "no descriptor for the peer");
 		return;
@@ -204,16 +208,15 @@ static void on_peer(evutil_socket_t listen_fd, short what, void *arg)
 }
 
 /* The client waits, or speaks early, or leaves. */
-static void on_client(evutil_socket_t fd, short what, void *arg)
+static void on_client(void *arg)
 {
 	struct session *s = arg;
 	struct setup *setup = s->setup;
 	size_t room = sizeof setup->in - setup->in_len;
-	ssize_t n = room == 0 ? 0 : recv(fd, setup->in + setup->in_len, room, 0);
+	ssize_t n = room == 0 ? 0 : sock_recv(&s->client_sock, setup->in + setup->in_len, room);
 
-	(void)what;
 	if (room == 0)
-		event_del(&s->client_read); /* the rest waits in the kernel */
+		sock_on_read(&s->client_sock, NULL); /* the rest waits in the kernel */
 	else if (n > 0)
 		setup->in_len += (size_t)n;
 	else if (n == 0 || (errno != EAGAIN && errno != EINTR))
@@ -223,10 +226,8 @@ static void on_client(evutil_socket_t fd, short what, void *arg)
 /* The grant is durable: tell the client where its peer may come. */
 void bind_wait(struct session *s)
 {
-	struct event_base *base = s->worker->base;
-
 	/* Nobody can reach the port before the grant is durable. */
-	if (listen(s->server_fd, 4) != 0) {
+	if (listen(s->server_fd, 4) != 0 || sock_add(&s->worker->sockets, &s->server_sock, s->server_fd, false, s) != 0) {
 		session_refuse(s, REASON_FAULT, "cannot listen");
 		return;
 	}
@@ -235,11 +236,8 @@ void bind_wait(struct session *s)
 		session_end(s, "client left before its reply", true);
 		return;
 	}
-	event_assign(&s->server_read, base, s->server_fd, EV_READ | EV_PERSIST, on_peer, s);
-	event_add(&s->server_read, NULL);
-	event_del(&s->client_read);
-	event_assign(&s->client_read, base, s->client_fd, EV_READ | EV_PERSIST, on_client, s);
-	event_add(&s->client_read, NULL);
+	sock_on_read(&s->server_sock, on_peer);
+	sock_on_read(&s->client_sock, on_client);
 	int64_t wait = (int64_t)s->worker->config->bind_timeout_ms * 1000, age_left = session_age_left_us(s, clock_mono_us());
 
 	session_arm(s, age_left < wait ? age_left : wait);

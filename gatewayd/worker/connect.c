@@ -51,7 +51,7 @@ static void close_attempt(struct attempt *a)
 
 	if (a->fd < 0)
 		return;
-	event_del(&a->event);
+	sock_forget(&a->sock);
 	close(a->fd);
 	a->fd = -1;
 	if (s->setup->nattempts-- > 1)
@@ -109,22 +109,24 @@ static void win(struct attempt *a)
 	bool v6 = setup->candidates[a->candidate].address.family == ADDR_V6;
 	int off = 0;
 
-	event_del(&a->event);
 	/* From here on an ICMP error is advice, as for any connection, not its end. */
 	setsockopt(a->fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_RECVERR : IP_RECVERR, &off, sizeof off);
+	sock_move(&s->server_sock, &a->sock, s);
 	s->server_fd = a->fd;
 	a->fd = -1;
 	if (setup->nattempts-- > 1)
 		s->worker->extra_fds--;
 	connect_stop(s);
-	relay_watch_server(s);
 	grant_connected(s, &setup->candidates[a->candidate]);
 }
 
-/* What has become of it: 0, connected; EALREADY, nothing yet; or why it failed.  No event and no lack of an error says "connected";
- * asked again, connect(2) does. */
+/* What has become of it: 0, connected; EALREADY, nothing yet; or why it failed.  Where there is a router's word, too, no event and no
+ * lack of an error says "connected"; asked again, connect(2) does. */
 static int outcome(const struct attempt *a)
 {
+	if (sock_is_sound(&a->sock))
+		return 0;
+
 	struct endpoint to = {.addr = a->session->setup->candidates[a->candidate].address, .port = a->session->port};
 	struct sockaddr_storage sa;
 	socklen_t len = endpoint_to_sockaddr(&to, &sa);
@@ -139,23 +141,22 @@ static void drop_advice(int fd)
 		;
 }
 
-static void on_writable(evutil_socket_t fd, short what, void *arg)
+static void on_settled(void *arg)
 {
 	struct attempt *a = arg;
 	struct session *s = a->session;
 	int error = outcome(a);
 
-	(void)what;
 	if (error == EALREADY) {
-		drop_advice(fd);
-		event_add(&a->event, NULL);
+		drop_advice(a->fd);
+		sock_on_room(&a->sock, on_settled);
 		return;
 	}
 	if (error == 0) {
 		win(a);
 		return;
 	}
-	s->setup->connect_failure = reason_worse(s->setup->connect_failure, reason_of_failure(fd, error));
+	s->setup->connect_failure = reason_worse(s->setup->connect_failure, reason_of_failure(a->fd, error));
 	s->address = s->setup->candidates[a->candidate].address;
 	close_attempt(a);
 	go_on(s);
@@ -186,14 +187,17 @@ static enum reason begin(struct session *s, struct attempt *a, size_t candidate)
 		close(fd);
 		return reason;
 	}
+	if (sock_add(&s->worker->sockets, &a->sock, fd, true, a) != 0) {
+		close(fd);
+		return REASON_FAULT;
+	}
+	sock_on_room(&a->sock, on_settled);
 	s->setup->begun_us = clock_mono_us();
 	a->session = s;
 	a->fd = fd;
 	a->candidate = candidate;
 	if (s->setup->nattempts++ > 0)
 		s->worker->extra_fds++;
-	event_assign(&a->event, s->worker->base, fd, EV_WRITE, on_writable, a);
-	event_add(&a->event, NULL);
 	return REASON_NONE;
 }
 

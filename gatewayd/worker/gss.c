@@ -205,11 +205,16 @@ ssize_t gss_recv(struct session *s, uint8_t *buffer, size_t size)
 {
 	struct gss *g = s->gss;
 
-	if (g->in == NULL && s->worker->gss_relaying_bytes + WAITING_MAX > GSS_RELAYING_BYTES)
-		return recv_whole(s, buffer);
+	if (g->in == NULL && s->worker->gss_relaying_bytes + WAITING_MAX > GSS_RELAYING_BYTES) {
+		ssize_t n = recv_whole(s, buffer);
+
+		if (n < 0)
+			sock_took(&s->client_sock, n, size); /* behind a message there may be the next */
+		return n;
+	}
 	if (g->waits)
 		wait_for_bytes(s, 1);
-	return recv(s->client_fd, buffer, size, 0);
+	return sock_recv(&s->client_sock, buffer, size);
 }
 
 static void consume(struct session *s, size_t used)
@@ -530,7 +535,7 @@ void gss_receive(struct session *s)
 	uint8_t *buffer = s->worker->buffer;
 	struct err why;
 	size_t room = WAITING_MAX - s->gss->len;
-	ssize_t n = recv(s->client_fd, buffer, room < RELAY_BUFFER ? room : RELAY_BUFFER, 0);
+	ssize_t n = sock_recv(&s->client_sock, buffer, room < RELAY_BUFFER ? room : RELAY_BUFFER);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;

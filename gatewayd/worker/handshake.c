@@ -37,26 +37,17 @@ static void consume(struct setup *setup, size_t used)
 	setup->in_len -= used;
 }
 
-static void on_readable(evutil_socket_t fd, short what, void *arg)
+static void on_readable(void *arg)
 {
 	struct session *s = arg;
-	struct setup *setup = s->setup; /* NULL once it relays */
+	struct setup *setup = s->setup;
 	ssize_t n;
 
-	(void)what;
-	if (s->state == SESSION_RELAYING) {
-		relay_client_readable(s);
-		return;
-	}
-	if (!setup->reading) {
-		event_del(&s->client_read); /* the rest waits in the kernel */
-		return;
-	}
 	if (gss_reads(s)) {
 		gss_receive(s);
 		return;
 	}
-	n = recv(fd, setup->in + setup->in_len, sizeof setup->in - setup->in_len, 0);
+	n = sock_recv(&s->client_sock, setup->in + setup->in_len, sizeof setup->in - setup->in_len);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {
@@ -70,29 +61,24 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 
 void handshake_wait_for_client(struct session *s)
 {
-	s->setup->reading = true;
-	if (!event_pending(&s->client_read, EV_READ, NULL))
-		event_add(&s->client_read, NULL);
+	sock_on_read(&s->client_sock, on_readable);
 	session_arm(s, s->setup->deadline_us - clock_mono_us());
 }
 
-/* Most clients wait for their answer: the loop goes on watching, and is told to stop only when one does not. */
+/* What the client says meanwhile waits in the kernel. */
 void handshake_stop_reading(struct session *s)
 {
-	s->setup->reading = false;
+	sock_on_read(&s->client_sock, NULL);
 }
 
 void handshake_start(struct session *s)
 {
-	struct worker *w = s->worker;
-
 	session_set_state(s, SESSION_GREETING);
 	s->setup->deadline_us = s->accepted_us + (int64_t)s->listener->handshake_timeout_ms * 1000;
 	s->setup->method = METHOD_UNACCEPTABLE;
-	event_assign(&s->client_read, w->base, s->client_fd, EV_READ | EV_PERSIST, on_readable, s);
 	handshake_wait_for_client(s);
 	/* Often the greeting is there already. */
-	on_readable(s->client_fd, EV_READ, s);
+	on_readable(s);
 }
 
 void handshake_timeout(struct session *s)

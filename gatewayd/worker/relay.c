@@ -37,23 +37,26 @@
 /* One direction, with everything that differs between the two. */
 struct side {
 	struct flow *flow;
-	int from, to;
-	struct event *read_event;
-	void (*on_room)(evutil_socket_t fd, short what, void *arg);
+	struct sock *from, *to;
+	sock_handler *on_bytes, *on_room;
 	const char *from_reset, *to_reset; /* reasons for the record */
 };
 
-static void on_server_writable(evutil_socket_t fd, short what, void *arg);
-static void on_client_writable(evutil_socket_t fd, short what, void *arg);
+static void on_client_readable(void *arg);
+static void on_server_readable(void *arg);
+static void on_client_writable(void *arg);
+static void on_server_writable(void *arg);
 
 static struct side up(struct session *s)
 {
-	return (struct side){&s->up, s->client_fd, s->server_fd, &s->client_read, on_server_writable, "client reset", "server reset"};
+	return (struct side){&s->up,		&s->client_sock, &s->server_sock, on_client_readable, on_server_writable,
+			     "client reset", "server reset"};
 }
 
 static struct side down(struct session *s)
 {
-	return (struct side){&s->down, s->server_fd, s->client_fd, &s->server_read, on_client_writable, "server reset", "client reset"};
+	return (struct side){&s->down,		&s->server_sock, &s->client_sock, on_server_readable, on_client_writable,
+			     "server reset", "client reset"};
 }
 
 enum step { STEP_ON, STEP_WAIT, STEP_OVER };
@@ -68,24 +71,16 @@ static void note_carried(struct session *s, struct side *d, size_t len)
 	session_carried(s, s->active_us);
 }
 
-static enum step wait_for_room(struct session *s, struct side *d)
+static enum step wait_for_room(struct side *d)
 {
-	if (d->flow->room == NULL)
-		d->flow->room = event_new(s->worker->base, d->to, EV_WRITE, d->on_room, s);
-	if (d->flow->room == NULL) {
-		session_end(s, "out of memory", true);
-		return STEP_OVER;
-	}
-	event_del(d->read_event);
-	event_add(d->flow->room, NULL);
+	sock_on_read(d->from, NULL);
+	sock_on_room(d->to, d->on_room);
 	return STEP_WAIT;
 }
 
 static void read_on(struct side *d)
 {
-	event_free(d->flow->room);
-	d->flow->room = NULL;
-	event_add(d->read_event, NULL);
+	sock_on_read(d->from, d->on_bytes);
 }
 
 /* Sends what it can; keeps the rest and waits for room. */
@@ -94,7 +89,7 @@ static enum step deliver(struct session *s, struct side *d, const uint8_t *data,
 	size_t sent = 0;
 
 	while (sent < len) {
-		ssize_t n = send(d->to, data + sent, len - sent, MSG_NOSIGNAL);
+		ssize_t n = send(d->to->fd, data + sent, len - sent, MSG_NOSIGNAL);
 
 		if (n >= 0) {
 			sent += (size_t)n;
@@ -123,13 +118,13 @@ static enum step deliver(struct session *s, struct side *d, const uint8_t *data,
 		d->flow->off += (uint32_t)sent;
 	}
 	d->flow->len = (uint32_t)(len - sent);
-	return wait_for_room(s, d);
+	return wait_for_room(d);
 }
 
 /* The sender has finished: the receiver hears of it once it has everything. */
 static enum step finish_direction(struct session *s, struct side *d)
 {
-	event_del(d->read_event);
+	sock_on_read(d->from, NULL);
 	d->flow->eof = true;
 	if (d->flow->len > 0)
 		return STEP_WAIT;
@@ -142,7 +137,7 @@ static enum step finish_direction(struct session *s, struct side *d)
 		session_end(s, "done", false); /* closing tells the receiver */
 		return STEP_OVER;
 	}
-	shutdown(d->to, SHUT_WR);
+	shutdown(d->to->fd, SHUT_WR);
 	/* From now on it is looked at; until the timer has fired first, that is soon. */
 	if (s->kept_alive)
 		arm(s, clock_mono_us());
@@ -222,7 +217,7 @@ static enum step push(struct session *s, struct side *d)
 	size_t sent = 0;
 
 	while (pipe->len > 0) {
-		ssize_t n = splice(pipe->out, NULL, d->to, NULL, pipe->len, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+		ssize_t n = splice(pipe->out, NULL, d->to->fd, NULL, pipe->len, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 
 		if (n > 0) {
 			pipe->len -= (uint32_t)n;
@@ -240,7 +235,7 @@ static enum step push(struct session *s, struct side *d)
 	if (sent > 0)
 		note_carried(s, d, sent);
 	if (pipe->len > 0)
-		return wait_for_room(s, d);
+		return wait_for_room(d);
 	pipes_put(&s->worker->pipes, &d->flow->pipe);
 	return STEP_ON;
 }
@@ -257,7 +252,7 @@ static enum step move(struct session *s, struct side *d, size_t *moved)
 	if (f->pipe == NULL)
 		return STEP_ON;
 	do
-		n = splice(d->from, NULL, f->pipe->in, NULL, f->pipe->size, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+		n = splice(d->from->fd, NULL, f->pipe->in, NULL, f->pipe->size, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 	while (n < 0 && errno == EINTR);
 	if (n <= 0) {
 		pipes_put(&s->worker->pipes, &f->pipe);
@@ -269,6 +264,9 @@ static enum step move(struct session *s, struct side *d, size_t *moved)
 	}
 	*moved = (size_t)n;
 	f->pipe->len = (uint32_t)n;
+	/* A pipe may be full sooner than its size says: less than that does not mean that there is no more. */
+	if (*moved < f->pipe->size)
+		sock_look(d->from);
 	judge(f, *moved);
 	return push(s, d);
 }
@@ -289,7 +287,7 @@ static enum step pump(struct session *s, struct side *d)
 			if (step != STEP_ON || moved > 0)
 				return step;
 		}
-		ssize_t n = protects && d->flow == &s->up ? gss_recv(s, buffer, size) : recv(d->from, buffer, size, 0);
+		ssize_t n = protects && d->flow == &s->up ? gss_recv(s, buffer, size) : sock_recv(d->from, buffer, size);
 
 		if (n == 0)
 			return finish_direction(s, d);
@@ -333,55 +331,37 @@ static void drain(struct session *s, struct side *d)
 
 void relay_free(struct session *s)
 {
-	if (s->up.room != NULL)
-		event_free(s->up.room);
-	if (s->down.room != NULL)
-		event_free(s->down.room);
 	free(s->up.pending);
 	free(s->down.pending);
 	pipes_put(&s->worker->pipes, &s->up.pipe);
 	pipes_put(&s->worker->pipes, &s->down.pipe);
 }
 
-void relay_client_readable(struct session *s)
-{
-	struct side d = up(s);
-
-	pump(s, &d);
-}
-
-static void on_client_readable(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd, (void)what;
-	relay_client_readable(arg);
-}
-
-/* Who speaks before the grant is durable waits in the kernel. */
-static void on_server_readable(evutil_socket_t fd, short what, void *arg)
-{
-	struct session *s = arg;
-	struct side d = down(s);
-
-	(void)fd, (void)what;
-	if (s->state == SESSION_RELAYING)
-		pump(s, &d);
-	else
-		event_del(&s->server_read);
-}
-
-static void on_server_writable(evutil_socket_t fd, short what, void *arg)
+static void on_client_readable(void *arg)
 {
 	struct side d = up(arg);
 
-	(void)fd, (void)what;
-	drain(arg, &d);
+	pump(arg, &d);
 }
 
-static void on_client_writable(evutil_socket_t fd, short what, void *arg)
+static void on_server_readable(void *arg)
 {
 	struct side d = down(arg);
 
-	(void)fd, (void)what;
+	pump(arg, &d);
+}
+
+static void on_server_writable(void *arg)
+{
+	struct side d = up(arg);
+
+	drain(arg, &d);
+}
+
+static void on_client_writable(void *arg)
+{
+	struct side d = down(arg);
+
 	drain(arg, &d);
 }
 
@@ -412,7 +392,7 @@ static int64_t look_in_us(const struct session *s, int64_t now)
  * by its probes?  Not before all of it has been delivered. */
 static bool has_vanished(const struct side *d)
 {
-	struct pollfd p = {.fd = d->from};
+	struct pollfd p = {.fd = d->from->fd};
 
 	return d->flow->shut && poll(&p, 1, 0) == 1 && (p.revents & POLLERR);
 }
@@ -465,27 +445,12 @@ void relay_prepare(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof one);
 }
 
-void relay_watch_server(struct session *s)
-{
-	event_assign(&s->server_read, s->worker->base, s->server_fd, EV_READ | EV_PERSIST, on_server_readable, s);
-	event_add(&s->server_read, NULL);
-}
-
 void relay_start(struct session *s, const uint8_t *early, size_t len)
 {
 	struct side d = up(s);
 
-	/* A BIND's client had another reader. */
-	if (s->command != POLICY_CONNECT) {
-		event_del(&s->client_read);
-		event_assign(&s->client_read, s->worker->base, s->client_fd, EV_READ | EV_PERSIST, on_client_readable, s);
-		event_assign(&s->server_read, s->worker->base, s->server_fd, EV_READ | EV_PERSIST, on_server_readable, s);
-	}
-	if (!event_pending(&s->server_read, EV_READ, NULL))
-		event_add(&s->server_read, NULL);
-	if (!event_pending(&s->client_read, EV_READ, NULL))
-		event_add(&s->client_read, NULL);
-
+	sock_on_read(&s->client_sock, on_client_readable);
+	sock_on_read(&s->server_sock, on_server_readable);
 	s->active_us = clock_mono_us();
 	arm(s, s->active_us);
 	/* Bytes that came in one piece with the request. */

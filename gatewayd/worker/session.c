@@ -244,7 +244,9 @@ struct session *session_new(struct worker *w, const struct config_listener *list
 
 	if (s != NULL)
 		s->setup = pool_get(&w->setup_pool);
-	if (s == NULL || s->setup == NULL) {
+	if (s == NULL || s->setup == NULL || sock_add(&w->sockets, &s->client_sock, fd, false, s) != 0) {
+		if (s != NULL)
+			pool_put(&w->setup_pool, s->setup);
 		pool_put(&w->session_pool, s);
 		close(fd);
 		return NULL;
@@ -303,11 +305,9 @@ static void close_fd(int *fd, bool reset)
 
 static void forget_events(struct session *s)
 {
-	struct event *events[] = {&s->client_read, &s->server_read, &s->timer};
-
-	for (size_t i = 0; i < sizeof events / sizeof *events; i++)
-		if (event_initialized(events[i]))
-			event_del(events[i]);
+	sock_forget(&s->client_sock);
+	sock_forget(&s->server_sock);
+	evtimer_del(&s->timer);
 }
 
 static void session_free(struct session *s, bool reset)
@@ -444,12 +444,11 @@ static void record_refusal(struct session *s, enum reason reason, const char *de
 /* ---- refusing --------------------------------------------------------------------------------------------------------- */
 
 /* Throws away what the client still sends, so that closing does not reset the connection under the reply. */
-static void on_closing_readable(evutil_socket_t fd, short what, void *arg)
+static void on_closing_readable(void *arg)
 {
 	struct session *s = arg;
-	ssize_t n = recv(fd, s->worker->buffer, sizeof s->worker->buffer, 0);
+	ssize_t n = sock_recv(&s->client_sock, s->worker->buffer, sizeof s->worker->buffer);
 
-	(void)what;
 	if (n > 0)
 		s->up.bytes += (uint64_t)n;
 	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR) || s->up.bytes > CLOSING_BYTES)
@@ -462,14 +461,13 @@ static void linger(struct session *s)
 	udp_free(s);
 	gss_forget_bytes(s);
 	limits_done(s);
-	forget_events(s);
+	sock_forget(&s->server_sock);
 	close_fd(&s->server_fd, false);
 	s->up.bytes = 0;
 	s->in_lingering = true;
 	TAILQ_INSERT_TAIL(&s->worker->lingering, s, lingering);
 	shutdown(s->client_fd, SHUT_WR);
-	event_assign(&s->client_read, s->worker->base, s->client_fd, EV_READ | EV_PERSIST, on_closing_readable, s);
-	event_add(&s->client_read, NULL);
+	sock_on_read(&s->client_sock, on_closing_readable);
 	session_arm(s, CLOSING_US);
 }
 

@@ -32,6 +32,7 @@
 #include "gatewayd/recording.h"
 #include "gatewayd/worker/front.h"
 #include "gatewayd/worker/request.h"
+#include "gatewayd/worker/sockets.h"
 #include "policy/policy.h"
 #include "schema/audit_event.h"
 
@@ -76,7 +77,7 @@ struct candidate {
 /* A connection under way to one candidate. */
 struct attempt {
 	struct session *session;
-	struct event event;
+	struct sock sock;
 	int fd; /* -1: free */
 	size_t candidate;
 };
@@ -96,7 +97,6 @@ struct setup {
 	int64_t deadline_us;   /* of the handshake as a whole; time spent in authentication does not count */
 	int64_t waiting_since_us;
 	uint8_t method;        /* SOCKS5 code chosen */
-	bool reading;          /* the client's bytes are wanted now */
 	LIST_ENTRY(setup) asking; /* among those whose log-in is under way at the authenticator */
 	bool asked;
 	TAILQ_ENTRY(setup) shaking; /* among those who have not yet shown who they are or what they want */
@@ -137,7 +137,6 @@ struct relay_pipe;
 struct flow {
 	uint8_t *pending;
 	struct relay_pipe *pipe;
-	struct event *room; /* waits for the receiver; made when it must be waited for */
 	uint32_t off, len;
 	bool eof;  /* the sender has finished */
 	bool shut; /* and the receiver has been told */
@@ -158,7 +157,8 @@ struct session {
 	enum protocol protocol;
 	int client_fd, server_fd;
 	struct endpoint client;
-	struct event client_read, server_read, timer;
+	struct sock client_sock, server_sock;
+	struct event timer;
 	struct flow up, down; /* client to destination, and back */
 	int64_t accepted_us, granted_us, active_us; /* monotonic */
 	int64_t connected_us, untold_us; /* while it is among the untold: when it was connected, by the wall clock; since when it is there */

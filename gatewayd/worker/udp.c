@@ -507,13 +507,12 @@ static int client_socket(const struct session *s, struct endpoint *bound)
 }
 
 /* The control connection carries nothing more; its end is the association's. */
-static void on_control(evutil_socket_t fd, short what, void *arg)
+static void on_control(void *arg)
 {
 	struct session *s = arg;
 	uint8_t unused[512];
-	ssize_t n = recv(fd, unused, sizeof unused, 0);
+	ssize_t n = sock_recv(&s->client_sock, unused, sizeof unused);
 
-	(void)what;
 	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
 		session_end(s, "done", false);
 }
@@ -553,7 +552,6 @@ static void arm(struct session *s)
 
 void udp_start(struct session *s)
 {
-	struct event_base *base = s->worker->base;
 	struct association *a = new_association(s);
 	struct endpoint bound;
 
@@ -568,11 +566,9 @@ void udp_start(struct session *s)
 		session_end(s, "client left before its reply", true);
 		return;
 	}
-	event_assign(&a->client_event, base, a->client_fd, EV_READ | EV_PERSIST, on_client_readable, a);
+	event_assign(&a->client_event, s->worker->base, a->client_fd, EV_READ | EV_PERSIST, on_client_readable, a);
 	event_add(&a->client_event, NULL);
-	event_del(&s->client_read);
-	event_assign(&s->client_read, base, s->client_fd, EV_READ | EV_PERSIST, on_control, s);
-	event_add(&s->client_read, NULL);
+	sock_on_read(&s->client_sock, on_control);
 	arm(s);
 }
 

@@ -2,6 +2,7 @@
 
 #include "gatewayd/worker/worker.h"
 
+#include <errno.h>
 #include <event2/event.h>
 #include <jansson.h>
 #include <signal.h>
@@ -310,6 +311,8 @@ int worker_main(struct child *c)
 	w->base = c->base;
 	w->session_tag = worker_random_tag();
 	locked_keep(w->buffer, sizeof w->buffer); /* what GSSAPI protects is plain in it for a moment */
+	if (sockets_init(&w->sockets, w->base) != 0)
+		log_fatal("cannot watch sockets: %s", strerror(errno));
 	sessions_init(w);
 	live_init(w);
 	LIST_INIT(&w->asking);

@@ -14,6 +14,7 @@
 #include "gatewayd/worker/pipes.h"
 #include "gatewayd/worker/pool.h"
 #include "gatewayd/worker/session.h"
+#include "gatewayd/worker/sockets.h"
 #include "gatewayd/worker/udp.h"
 
 struct resolver;
@@ -64,6 +65,7 @@ struct worker {
 	struct child *child;
 	const struct config *config;
 	struct event_base *base;
+	struct sockets sockets; /* of sessions */
 	struct ipc *auth, *control;
 	struct event relink_timer; /* runs while a link is missing */
 	struct session_list lingering; /* refused, for longest first */
@@ -261,9 +263,6 @@ int64_t grant_untold(struct session *s);
  * have them.  Those of a client come from its listener. */
 void relay_prepare(int fd);
 void relay_start(struct session *s, const uint8_t *early, size_t len);
-void relay_client_readable(struct session *s);
-/* It is connected: the loop watches the other side from here on, but takes nothing before it relays. */
-void relay_watch_server(struct session *s);
 void relay_idle_check(struct session *s);
 /* Frees what waits for a receiver. */
 void relay_free(struct session *s);

@@ -1,6 +1,6 @@
 check_PROGRAMS += tests/unit/test_conf tests/unit/test_recording tests/unit/test_fold tests/unit/test_socks4 tests/unit/test_socks5 tests/unit/test_hosts \
 	tests/unit/test_gss_frame tests/unit/test_sandbox tests/unit/test_steering tests/unit/test_live \
-	tests/unit/test_reply tests/unit/test_asked tests/unit/test_pool tests/unit/test_pipes tests/unit/test_resolver \
+	tests/unit/test_reply tests/unit/test_asked tests/unit/test_pool tests/unit/test_pipes tests/unit/test_sockets tests/unit/test_resolver \
 	tests/unit/test_name_cache tests/unit/test_udp_join tests/unit/test_detail tests/unit/test_shared
 GATEWAYD_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CMOCKA_CFLAGS) $(EVENT_CFLAGS) $(SODIUM_CFLAGS) $(CONFUSE_CFLAGS) $(CARES_CFLAGS)
 
@@ -64,6 +64,10 @@ tests_unit_test_detail_LDADD = common/libcommon.a $(JANSSON_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_udp_join_SOURCES = tests/unit/test_udp_join.c gatewayd/worker/udp_join.c
 tests_unit_test_udp_join_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS)
 tests_unit_test_udp_join_LDADD = $(CMOCKA_LIBS)
+
+tests_unit_test_sockets_SOURCES = tests/unit/test_sockets.c gatewayd/worker/sockets.c
+tests_unit_test_sockets_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS)
+tests_unit_test_sockets_LDADD = $(EVENT_LIBS) $(CMOCKA_LIBS)
 
 tests_unit_test_resolver_SOURCES = tests/unit/test_resolver.c gatewayd/worker/resolver.c gatewayd/worker/hosts.c \
 	gatewayd/worker/name_cache.c
