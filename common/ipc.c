@@ -62,6 +62,7 @@ struct ipc {
 	struct event read_event, write_event, flush_event;
 	TAILQ_HEAD(queue, datagram) queue;
 	size_t queued;
+	size_t usual; /* bytes of the last datagram that was sent: the next is made for as many */
 };
 
 /* One process, one thread: every link reads into the same place. */
@@ -129,7 +130,7 @@ static void datagram_free(struct datagram *d)
 {
 	close_fds(d->fds, d->nfds);
 	/* Bodies may hold a password on its way to the authenticator. */
-	explicit_bzero(d->data, d->size);
+	explicit_bzero(d->data, d->len);
 	free(d->data);
 	free(d);
 }
@@ -146,9 +147,9 @@ static void drop_queue(struct ipc *link)
 }
 
 /* Room for `need` more bytes; what moves is wiped behind it. */
-static bool datagram_reserve(struct datagram *d, size_t need)
+static bool datagram_reserve(struct datagram *d, size_t need, size_t usual)
 {
-	size_t size = d->size == 0 ? 1024 : d->size;
+	size_t size = d->size > 0 ? d->size : usual > 1024 ? usual : 1024;
 
 	if (d->len + need <= d->size)
 		return true;
@@ -160,7 +161,7 @@ static bool datagram_reserve(struct datagram *d, size_t need)
 		return false;
 	if (d->data != NULL) {
 		memcpy(bigger, d->data, d->len);
-		explicit_bzero(d->data, d->size);
+		explicit_bzero(d->data, d->len);
 		free(d->data);
 	}
 	d->data = bigger;
@@ -175,11 +176,11 @@ static struct datagram *datagram_for(struct ipc *link, size_t need, int nfds)
 	struct datagram *d = TAILQ_LAST(&link->queue, queue);
 
 	if (d != NULL && nfds == 0 && d->nfds == 0 && d->len + need <= BATCH_MAX)
-		return datagram_reserve(d, need) ? d : NULL;
+		return datagram_reserve(d, need, 0) ? d : NULL;
 	d = calloc(1, sizeof *d);
 	if (d == NULL)
 		return NULL;
-	if (!datagram_reserve(d, need)) {
+	if (!datagram_reserve(d, need, link->usual)) {
 		free(d);
 		return NULL;
 	}
@@ -268,6 +269,7 @@ static enum sending flush_queue(struct ipc *link)
 			return rc;
 		TAILQ_REMOVE(&link->queue, d, next);
 		link->queued -= d->len;
+		link->usual = d->len;
 		datagram_free(d);
 	}
 	return SENT;

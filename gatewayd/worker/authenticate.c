@@ -13,15 +13,15 @@
 static void stop_waiting(struct setup *setup)
 {
 	setup->asked = setup->gss_under_way = false;
-	LIST_REMOVE(setup, asking);
+	TAILQ_REMOVE(&setup->session->worker->asking, setup, asking);
 }
 
-/* The list is as long as the authenticator's queue. */
+/* The list is as long as the authenticator's queue; remembered log-ins are answered in the order of the questions. */
 static struct setup *find_waiting(struct worker *w, uint64_t id)
 {
 	struct setup *setup;
 
-	LIST_FOREACH (setup, &w->asking, asking)
+	TAILQ_FOREACH (setup, &w->asking, asking)
 		if (setup->session->id == id)
 			return setup;
 	return NULL;
@@ -85,7 +85,7 @@ static void on_gone(struct ipc *link, void *arg)
 	(void)link;
 	ipc_free(&w->auth);
 	worker_link_lost(w);
-	while ((setup = LIST_FIRST(&w->asking)) != NULL) {
+	while ((setup = TAILQ_FIRST(&w->asking)) != NULL) {
 		stop_waiting(setup);
 		session_refuse(setup->session, REASON_LOGIN_FAILED, "the authenticator ended");
 	}
@@ -112,10 +112,10 @@ int authenticate_ask(struct session *s, struct auth_ask *ask)
 		auth_put_ask(&out, ask);
 		rc = ipc_send_wire(s->worker->auth, IPC_AUTH_ASK, &out);
 	}
-	explicit_bzero(body, sizeof body);
+	explicit_bzero(body, out.len);
 	if (rc == 0) {
 		s->setup->asked = true;
-		LIST_INSERT_HEAD(&s->worker->asking, s->setup, asking);
+		TAILQ_INSERT_TAIL(&s->worker->asking, s->setup, asking);
 	}
 	return rc;
 }
@@ -132,7 +132,7 @@ int authenticate_ask_gss(struct session *s, struct gss_ask *ask)
 	if (ipc_send_wire(s->worker->auth, IPC_GSS_ASK, &out) != 0)
 		return -1;
 	if (!s->setup->gss_under_way)
-		LIST_INSERT_HEAD(&s->worker->asking, s->setup, asking);
+		TAILQ_INSERT_TAIL(&s->worker->asking, s->setup, asking);
 	s->setup->asked = s->setup->gss_under_way = true;
 	return 0;
 }

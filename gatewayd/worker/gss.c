@@ -526,6 +526,7 @@ void gss_begin(struct session *s)
 		session_refuse(s, REASON_FAULT, "out of memory");
 		return;
 	}
+	explicit_bzero(setup->in, setup->in_len);
 	setup->in_len = 0;
 	advance(s);
 }

@@ -2,6 +2,7 @@
 
 #include "gatewayd/worker/pool.h"
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -131,12 +132,27 @@ void pool_trim(struct pool *p)
 
 void pool_put(struct pool *p, void *object)
 {
+	pool_put_used(p, object, p->stride - sizeof(struct place));
+}
+
+static bool is_zero(const uint8_t *bytes, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if (bytes[i] != 0)
+			return false;
+	return true;
+}
+
+void pool_put_used(struct pool *p, void *object, size_t used)
+{
 	struct place *place;
 	struct slab *s;
 
 	if (object == NULL)
 		return;
-	explicit_bzero(object, p->stride - sizeof *place);
+	/* Where memory is watched over anyway. */
+	assert(POOLED || is_zero((const uint8_t *)object + used, p->stride - sizeof *place - used));
+	explicit_bzero(object, used);
 	if (!POOLED || p->per_slab == 0) {
 		free(object);
 		return;

@@ -24,6 +24,8 @@ void pool_init_secret(struct pool *p, size_t size);
 void *pool_get(struct pool *p);
 /* Wipes it.  At most one empty slab is kept, or as many as pool_keep() said. */
 void pool_put(struct pool *p, void *object);
+/* The same of an object that is zero behind its first `used` bytes: only those are touched. */
+void pool_put_used(struct pool *p, void *object, size_t used);
 /* Where objects come and go in bursts, slabs would come and go with each: up to so many empty ones are kept for the next, until
  * pool_trim(), which leaves one. */
 void pool_keep(struct pool *p, size_t slabs);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <malloc.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,7 +86,8 @@ void session_set_state(struct session *s, enum session_state state)
 	if (s->setup != NULL && !(HANDSHAKE & 1u << state))
 		stop_shaking(s->setup);
 	assert(legal_moves[s->state] & (1u << state));
-	log_debug("session %016llx: %s -> %s", (unsigned long long)s->id, state_names[s->state], state_names[state]);
+	if (log_get_level() >= LOG_DEBUG)
+		log_debug("session %016llx: %s -> %s", (unsigned long long)s->id, state_names[s->state], state_names[state]);
 	s->state = state;
 }
 
@@ -286,7 +288,8 @@ void session_free_setup(struct session *s)
 	stop_shaking(setup);
 	ruleset_unref(&setup->rules);
 	free(setup->refusal_detail);
-	pool_put(&s->worker->setup_pool, setup); /* wiped: a log-in went through it */
+	/* Wiped, as far as it was used: a log-in went through it. */
+	pool_put_used(&s->worker->setup_pool, setup, offsetof(struct setup, in) + setup->in_len);
 	s->setup = NULL;
 	trim_later(s->worker);
 }

@@ -92,12 +92,11 @@ struct attempt {
 struct setup {
 	struct waiter waiter; /* for the record of the grant */
 	struct session *session;
-	uint8_t in[HANDSHAKE_MAX];
-	size_t in_len;
+	size_t in_len;         /* bytes in `in` */
 	int64_t deadline_us;   /* of the handshake as a whole; time spent in authentication does not count */
 	int64_t waiting_since_us;
 	uint8_t method;        /* SOCKS5 code chosen */
-	LIST_ENTRY(setup) asking; /* among those whose log-in is under way at the authenticator */
+	TAILQ_ENTRY(setup) asking; /* among those whose log-in is under way at the authenticator */
 	bool asked;
 	TAILQ_ENTRY(setup) shaking; /* among those who have not yet shown who they are or what they want */
 	bool in_shaking;
@@ -128,6 +127,7 @@ struct setup {
 		size_t naddresses, naliases;
 	} told;
 	struct record *record; /* the grant, until it is durable */
+	uint8_t in[HANDSHAKE_MAX]; /* the last member: behind in_len it is always zero */
 };
 
 struct relay_pipe;

@@ -315,7 +315,7 @@ int worker_main(struct child *c)
 		log_fatal("cannot watch sockets: %s", strerror(errno));
 	sessions_init(w);
 	live_init(w);
-	LIST_INIT(&w->asking);
+	TAILQ_INIT(&w->asking);
 	TAILQ_INIT(&w->admitting);
 	w->recording = recording_new(w->base, ROLE_WORKER,
 				     &(struct recording_callbacks){.progress = on_progress, .gone = on_recorder_gone, .arg = w});

@@ -73,7 +73,7 @@ struct worker {
 	unsigned shakers[SHAKERS];     /* how many of them a client has; clients may share one */
 	TAILQ_HEAD(, setup) delaying;  /* refused log-ins that have yet to hear of it, for longest first */
 	TAILQ_HEAD(, setup) admitting; /* that wait for a word about limits, for longest first */
-	LIST_HEAD(, setup) asking; /* log-ins under way at the authenticator */
+	TAILQ_HEAD(, setup) asking; /* log-ins under way at the authenticator */
 	struct resolver *resolver;
 	struct recording *recording;
 	struct fold *fold; /* of floods of denials */

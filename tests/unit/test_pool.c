@@ -83,6 +83,28 @@ static void a_flood_is_given_back(void **state)
 	}
 }
 
+/* Only what was used is wiped: that is enough where the rest was zero. */
+static void used_part_is_wiped(void **state)
+{
+	static const uint8_t zero[8000];
+	struct pool p;
+	uint8_t *one;
+
+	(void)state;
+	pool_init(&p, sizeof zero);
+	one = pool_get(&p);
+	memset(one, 1, 100);
+	pool_put_used(&p, one, 100);
+	one = pool_get(&p);
+	assert_memory_equal(one, zero, sizeof zero);
+	memset(one, 1, sizeof zero);
+	pool_put_used(&p, one, sizeof zero);
+	one = pool_get(&p);
+	assert_memory_equal(one, zero, sizeof zero);
+	pool_put(&p, one);
+	pool_trim(&p);
+}
+
 /* Bursts find the slabs of the last one; trimmed, one is left. */
 static void bursts_find_their_slabs(void **state)
 {
@@ -118,6 +140,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(objects_are_zero_and_apart),
 		cmocka_unit_test(a_flood_is_given_back),
+		cmocka_unit_test(used_part_is_wiped),
 		cmocka_unit_test(bursts_find_their_slabs),
 	};
 
