@@ -1,7 +1,9 @@
 /* Bare relays to compare a gateway with: no handshake, no policy, no record, one fixed destination, nothing of one's own but the
- * loop.  What they cost is what the kernel asks for carrying bytes between two sockets.
+ * loop.  What they cost is what the kernel asks for carrying bytes between two sockets.  With the barest handshake before it (SOCKS5,
+ * method none, an IPv4 address, each message in one piece), it is what a gateway of this protocol cannot do without.
  *
  *   relay copy|splice ADDRESS PORT TO-ADDRESS TO-PORT
+ *   relay socks ADDRESS PORT 0.0.0.0 0                     (copies to where each client asks for)
  *   relay udp ADDRESS PORT TO-ADDRESS TO-PORT COUNT        (serves the ports from PORT on, one client each) */
 #include "config.h"
 
@@ -27,7 +29,7 @@
 
 static int epoll_fd;
 static struct sockaddr_in destination;
-static bool splicing;
+static bool splicing, shaking;
 static uint8_t buffer[BUFFER];
 
 static void die(const char *what)
@@ -60,9 +62,12 @@ struct end {
 	uint32_t events;
 };
 
+enum stage { GREETING, REQUEST, CONNECTING, OPEN };
+
 struct pair {
 	struct end end[2]; /* client, server */
-	bool connected, dead;
+	enum stage stage;
+	bool dead;
 	struct pair *next_dead;
 };
 
@@ -79,7 +84,8 @@ static void drop(struct pair *p)
 		return;
 	p->dead = true;
 	for (int i = 0; i < 2; i++) {
-		close(p->end[i].fd);
+		if (p->end[i].fd >= 0)
+			close(p->end[i].fd);
 		free(p->end[i].kept);
 		if (p->end[i].pipe[0] >= 0) {
 			close(p->end[i].pipe[0]);
@@ -193,6 +199,78 @@ static void move(struct end *e)
 	}
 }
 
+static void no_delay(int fd)
+{
+	int one = 1;
+
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+}
+
+static void connect_to(struct pair *p, const struct sockaddr_in *to)
+{
+	struct end *e = &p->end[1];
+
+	p->stage = CONNECTING;
+	e->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	no_delay(e->fd);
+	if (connect(e->fd, (const struct sockaddr *)to, sizeof *to) != 0 && errno != EINPROGRESS) {
+		drop(p);
+		return;
+	}
+	watch(EPOLL_CTL_ADD, e->fd, EPOLLOUT, e);
+}
+
+static void watch_client(struct pair *p)
+{
+	p->end[0].events = EPOLLIN;
+	watch(EPOLL_CTL_ADD, p->end[0].fd, EPOLLIN, &p->end[0]);
+}
+
+static void on_connected(struct pair *p)
+{
+	static const uint8_t granted[10] = {5, 0, 0, 1};
+	struct end *client = &p->end[0], *server = &p->end[1];
+	int error = 0;
+	socklen_t len = sizeof error;
+
+	if (getsockopt(server->fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0 || error != 0 ||
+	    (shaking && send(client->fd, granted, sizeof granted, MSG_NOSIGNAL) != sizeof granted)) {
+		drop(p);
+		return;
+	}
+	p->stage = OPEN;
+	want(server, EPOLLIN);
+	if (shaking)
+		want(client, EPOLLIN);
+	else
+		watch_client(p);
+}
+
+/* What the client says before it has its destination. */
+static void on_word(struct pair *p)
+{
+	static const uint8_t chosen[2] = {5, 0};
+	struct sockaddr_in to = {.sin_family = AF_INET};
+	ssize_t n;
+
+	if (p->stage == CONNECTING) {
+		want(&p->end[0], 0); /* it speaks early: not yet */
+		return;
+	}
+	n = recv(p->end[0].fd, buffer, p->stage == GREETING ? 512 : 10, 0);
+	if (n < 0 && errno == EAGAIN)
+		return;
+	if (p->stage == GREETING && n >= 3 && buffer[0] == 5 && send(p->end[0].fd, chosen, sizeof chosen, MSG_NOSIGNAL) == sizeof chosen) {
+		p->stage = REQUEST;
+	} else if (p->stage == REQUEST && n == 10 && memcmp(buffer, "\5\1\0\1", 4) == 0) {
+		memcpy(&to.sin_addr, buffer + 4, 4);
+		memcpy(&to.sin_port, buffer + 8, 2);
+		connect_to(p, &to);
+	} else {
+		drop(p);
+	}
+}
+
 static void on_event(struct end *e, uint32_t events)
 {
 	struct pair *p = e->pair;
@@ -200,19 +278,11 @@ static void on_event(struct end *e, uint32_t events)
 
 	if (p->dead)
 		return;
-	if (!p->connected) {
-		int error = 0;
-		socklen_t len = sizeof error;
-
-		if (getsockopt(e->fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0 || error != 0) {
-			drop(p);
-			return;
-		}
-		p->connected = true;
-		e->events = EPOLLIN;
-		watch(EPOLL_CTL_MOD, e->fd, EPOLLIN, e);
-		to->events = EPOLLIN;
-		watch(EPOLL_CTL_ADD, to->fd, EPOLLIN, to);
+	if (p->stage != OPEN) {
+		if (e == &p->end[0])
+			on_word(p);
+		else
+			on_connected(p);
 		return;
 	}
 	if ((events & EPOLLOUT) && stuck(to)) {
@@ -225,13 +295,6 @@ static void on_event(struct end *e, uint32_t events)
 	if (!p->dead && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) && !stuck(e) && !e->eof)
 		(splicing ? move : copy)(e);
 	update(p);
-}
-
-static void no_delay(int fd)
-{
-	int one = 1;
-
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 }
 
 static void on_client(int listen_fd)
@@ -247,13 +310,11 @@ static void on_client(int listen_fd)
 			die("calloc");
 		no_delay(fd);
 		p->end[0] = (struct end){.pair = p, .fd = fd, .pipe = {-1, -1}};
-		p->end[1] = (struct end){.pair = p, .fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), .pipe = {-1, -1}};
-		no_delay(p->end[1].fd);
-		if (connect(p->end[1].fd, (struct sockaddr *)&destination, sizeof destination) != 0 && errno != EINPROGRESS) {
-			drop(p);
-			continue;
-		}
-		watch(EPOLL_CTL_ADD, p->end[1].fd, EPOLLOUT, &p->end[1]);
+		p->end[1] = (struct end){.pair = p, .fd = -1, .pipe = {-1, -1}};
+		if (shaking)
+			watch_client(p);
+		else
+			connect_to(p, &destination);
 	}
 }
 
@@ -357,13 +418,14 @@ static struct sockaddr_in address_of(const char *host, const char *port)
 int main(int argc, char **argv)
 {
 	if (argc < 6) {
-		fputs("usage: relay copy|splice|udp ADDRESS PORT TO-ADDRESS TO-PORT [COUNT]\n", stderr);
+		fputs("usage: relay copy|splice|socks|udp ADDRESS PORT TO-ADDRESS TO-PORT [COUNT]\n", stderr);
 		return 2;
 	}
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	signal(SIGPIPE, SIG_IGN); /* of splice(2), which knows no MSG_NOSIGNAL */
 	destination = address_of(argv[4], argv[5]);
 	splicing = strcmp(argv[1], "splice") == 0;
+	shaking = strcmp(argv[1], "socks") == 0;
 	struct sockaddr_in address = address_of(argv[2], argv[3]);
 
 	if (strcmp(argv[1], "udp") == 0)
