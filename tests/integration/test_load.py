@@ -28,7 +28,7 @@ def test_a_thousand_concurrent_curls(gateway, server, tmp_path):
         config = tmp_path / f"curl{part}"
         config.write_text("".join(urls[part::4]))
         processes.append(subprocess.Popen(
-            ["curl", "-sS", "--noproxy", "", "--parallel", "--parallel-immediate", "--parallel-max", "300", "--max-time", "110",
+            ["curl", "-sS", "--noproxy", "", "--parallel", "--parallel-immediate", "--parallel-max", "300", "--max-time", str(int(wait.seconds(110))),
              "--socks5-hostname", f"ann:ann-pass@127.0.0.1:{g.port}", "--write-out", "%{http_code} %{size_download}\n", "-K", config],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
     outputs = [p.communicate(timeout=wait.seconds(120)) for p in processes]
@@ -58,7 +58,7 @@ def test_one_gibibyte_through_curl(gateway, server, tmp_path):
     g = gateway()
     web = server(servers.Http, tmp_path)
     curl = subprocess.Popen(
-        ["curl", "-sS", "--noproxy", "", "--max-time", "120", "--socks5-hostname", f"ann:ann-pass@127.0.0.1:{g.port}",
+        ["curl", "-sS", "--noproxy", "", "--max-time", str(int(wait.seconds(120))), "--socks5-hostname", f"ann:ann-pass@127.0.0.1:{g.port}",
          f"http://127.0.0.1:{web.port}/big"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     thread = threading.Thread(target=digest)
     thread.start()

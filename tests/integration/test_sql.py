@@ -89,6 +89,7 @@ WRITES = [
 def test_nothing_else_than_a_select(gateway):
     g = gateway()
     audit = os.path.join(g.state, "audit")
+    g.wait_rows(1, event="policy")
     before = g.rows()
     for sql in WRITES:
         done = select(g, sql, check=False)
