@@ -123,12 +123,12 @@ static struct audit_open_change *change_of(struct audit_open *o, struct audit_op
 
 	if (*slot != 0 && b->changes[*slot - 1].incarnation == incarnation)
 		return &b->changes[*slot - 1];
-	/* What another process has noted of it comes first. */
-	if (*slot != 0 || b->count == AUDIT_OPEN_CHANGES_MAX) {
+	if (b->count == AUDIT_OPEN_CHANGES_MAX) {
 		if (audit_open_write(o, b, why) != 0)
 			return NULL;
 		slot = slot_of(b, session, flow);
 	}
+	/* What another process has noted of it stays where it is, and is written before. */
 	b->changes[b->count] =
 		(struct audit_open_change){.session = session, .flow = flow, .incarnation = incarnation};
 	*slot = (uint16_t)(b->count + 1);
