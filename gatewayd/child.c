@@ -15,6 +15,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/sealed.h"
+#include "gatewayd/priority.h"
 #include "gatewayd/privileges.h"
 #include "gatewayd/sandbox/sandbox.h"
 
@@ -109,6 +110,8 @@ int child_main(enum role role, uint16_t slot)
 	c.supervisor = ipc_new(CHILD_FD_SUPERVISOR, role, ROLE_SUPERVISOR, 0);
 	if (role == ROLE_GSSAPI && gssapi_prepare(c.config, &why) != 0)
 		child_unusable(&c, why.text);
+	if (role == ROLE_COMPILER || role == ROLE_READER)
+		priority_aside();
 	if (privileges_drop(user_of(c.config, role), &why) != 0)
 		log_fatal("%s", why.text);
 	set_limits(role);

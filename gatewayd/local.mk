@@ -11,7 +11,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/supervisor/requests.c gatewayd/supervisor/watch.c gatewayd/supervisor/groups.c \
 	gatewayd/supervisor/gssapi.c \
 	gatewayd/child.c gatewayd/child.h \
-	gatewayd/privileges.c gatewayd/privileges.h \
+	gatewayd/privileges.c gatewayd/privileges.h gatewayd/priority.c gatewayd/priority.h \
 	gatewayd/sandbox/sandbox.c gatewayd/sandbox/sandbox.h \
 	gatewayd/sandbox/landlock.c gatewayd/sandbox/landlock.h \
 	gatewayd/steering.c gatewayd/steering.h \

@@ -26,6 +26,7 @@
 #include "common/rights.h"
 #include "common/sealed.h"
 #include "gatewayd/control/internal.h"
+#include "gatewayd/priority.h"
 #include "gatewayd/sandbox/sandbox.h"
 #include "policy/bundle.h"
 
@@ -212,6 +213,7 @@ static void run(struct child *child, int socket, pid_t parent)
 
 	prctl(PR_SET_NAME, "gw-keeper");
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	priority_aside();
 	if (socket > 3)
 		close_range(3, (unsigned)socket - 1, 0);
 	close_range((unsigned)socket + 1, UINT_MAX, 0);
