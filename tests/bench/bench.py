@@ -1,7 +1,8 @@
 """What carrying bytes costs: gatewayd with everything switched on, beside bare relays and beside the proxies that Debian packages.
 
 Every figure is CPU time of a whole process tree for one unit of work, pinned to one CPU while clients and servers have another one;
-what is compared was measured in the same rounds, one after the other, and medians are told with their spread. Nothing here is a test:
+what is compared was measured in the same rounds, one after the other, and medians are told with their spread. What is measured and what
+measures it have the processors before whatever else the machine does, where it has the control group for that. Nothing here is a test:
 no figure is a threshold. Needs root (a network namespace of its own); what is missing is named, and left out.
 """
 
@@ -63,25 +64,55 @@ def enter_namespace(directory):
             say(f"bench: {name} stays as it is: {e}")
 
 
+def control_group(controller, name):
+    """Its directory, or None where there is no such controller."""
+    path = f"/sys/fs/cgroup/{controller}/gwbench{os.getpid()}-{name}"
+    try:
+        os.mkdir(path)
+        with open(os.path.join(path, "cgroup.procs"), encoding="ascii"):
+            return path
+    except OSError:
+        return None
+
+
+def first_served(name):
+    """A control group whose processes have the processors before strangers; among them all is as it was."""
+    path = control_group("cpu", name)
+    if path is not None:
+        _write(os.path.join(path, "cpu.shares"), "262144")
+    return path
+
+
+def in_groups(*groups):
+    """The beginning of a command line that is to run in them."""
+    return ["sh", "-c", "for g; do shift; [ \"$g\" != -- ] || break; echo $$ >\"$g/cgroup.procs\"; done; exec \"$@\"", "sh",
+            *[g for g in groups if g], "--"]
+
+
+def remove_group(path):
+    if path:
+        try:
+            wait.until(lambda: not open(os.path.join(path, "cgroup.procs"), encoding="ascii").read(), "its processes end", 10)
+            os.rmdir(path)
+        except (OSError, AssertionError) as e:
+            say(f"bench: {path} stays: {e}")
+
+
 class Group:
     """The processes of one proxy: what they use, and have used."""
 
     def __init__(self, name):
         self.pid = None
-        self.cpu = self._make("cpuacct", name)
-        self.memory = self._make("memory", name)
-        self.prefix = ["sh", "-c", "for g; do shift; [ \"$g\" != -- ] || break; echo $$ >\"$g/cgroup.procs\"; done; exec \"$@\"", "sh",
-                       *[g for g in (self.cpu, self.memory) if g], "--", "taskset", "-c", str(PROXY_CPU)]
+        self.cpu = control_group("cpuacct", name)
+        self.memory = control_group("memory", name)
+        self.first = first_served(name)
+        self.prefix = [*in_groups(self.cpu, self.memory, self.first), "taskset", "-c", str(PROXY_CPU)]
 
-    @staticmethod
-    def _make(controller, name):
-        path = f"/sys/fs/cgroup/{controller}/gwbench{os.getpid()}-{name}"
-        try:
-            os.mkdir(path)
-            with open(os.path.join(path, "cgroup.procs"), encoding="ascii"):
-                return path
-        except OSError:
-            return None
+    def join(self):
+        """Of the calling process: it runs where these do."""
+        os.sched_setaffinity(0, {PROXY_CPU})
+        if self.first:
+            _write(os.path.join(self.first, "cgroup.procs"), str(os.getpid()))
 
     def pids(self):
         if self.cpu:
@@ -113,6 +144,20 @@ class Group:
                 pass
         return total
 
+    def roles(self):
+        """The first process of each role, of gatewayd."""
+        found = {}
+        for pid in self.pids():
+            try:
+                with open(f"/proc/{pid}/cmdline", encoding="ascii") as f:
+                    words = f.read().split("\0")
+            except OSError:
+                continue
+            for word in words:
+                if word.startswith("--role="):
+                    found.setdefault(word[7:], pid)
+        return found
+
     def user_bytes(self):
         total = 0
         for pid in self.pids():
@@ -133,13 +178,8 @@ class Group:
             return int(f.read()) - int(stat["cache"])
 
     def close(self):
-        for path in (self.cpu, self.memory):
-            if path:
-                try:
-                    wait.until(lambda p=path: not open(os.path.join(p, "cgroup.procs"), encoding="ascii").read(), "its processes end", 10)
-                    os.rmdir(path)
-                except (OSError, AssertionError) as e:
-                    say(f"bench: {path} stays: {e}")
+        for path in (self.cpu, self.memory, self.first):
+            remove_group(path)
 
 
 # ---- what is measured --------------------------------------------------------------------------------------------------------
@@ -304,8 +344,10 @@ class Gatewayd(Proxy):
 class Load:
     """One run of the load generator: opened, then started by a word."""
 
+    group = None
+
     def __init__(self, mode, *options):
-        self.process = subprocess.Popen(["taskset", "-c", str(LOAD_CPU), os.path.join(BUILD, "tests", "bench", "load"), mode, *options],
+        self.process = subprocess.Popen([*in_groups(self.group), "taskset", "-c", str(LOAD_CPU), os.path.join(BUILD, "tests", "bench", "load"), mode, *options],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def ready(self):
@@ -396,7 +438,7 @@ class Bench:
         os.chmod(self.dir, 0o755)
         enter_namespace(self.dir)
         self.sink = 20000
-        self.proxies, self.tables, self.helpers = {}, [], []
+        self.proxies, self.tables, self.helpers, self.sinks = {}, [], [], []
         self.missing = sorted({p for program, p in PACKAGES.items() if shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin") is None})
         os.environ["PATH"] += ":/usr/sbin"
         if self.missing:
@@ -406,13 +448,16 @@ class Bench:
     # ---- servers ----
 
     def _helper(self, *command, ready=None):
-        process = subprocess.Popen(["taskset", "-c", str(LOAD_CPU), *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        process = subprocess.Popen([*in_groups(Load.group), "taskset", "-c", str(LOAD_CPU), *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         self.helpers.append(process)
         if ready:
             process.stdout.readline()
 
     def start(self):
+        Load.group = first_served("load")
         self._helper(os.path.join(BUILD, "tests", "bench", "load"), "sink", str(self.sink), str(self.a.sinks), ready=True)
+        parent = self.helpers[-1].pid
+        self.sinks = [parent, *map(int, subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False).stdout.split())]
         self._helper("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--no-poll", "--pid-file=",
                      "--listen-address=127.0.0.1", "--bind-interfaces", "--local=/test/", "--user=root", "--group=root",
                      f"--host-record={NAME},{TARGET},60")
@@ -435,6 +480,7 @@ class Bench:
             h.kill()
             h.wait()
             h.stdout.close()
+        remove_group(Load.group)
         shutil.rmtree(self.dir, ignore_errors=True)
 
     # ---- figures ----
@@ -571,41 +617,56 @@ class Bench:
                 load.close()
             p.close()
 
+    def watched(self, p, during):
+        """What sessions see while during() goes on, and what the processes on their way did in the longest silence."""
+        names = {"the load": None, **{f"sink {i}": pid for i, pid in enumerate(self.sinks)}, **p.group.roles()}
+        pids = [f"look={pid}" for pid in names.values() if pid is not None]
+        load = Load("watch", *p.arguments(), f"to={TARGET}:{self.sink}", "n=16", *pids).ready()
+        load.go()
+        took = during()
+        load.go()
+        r = load.result()
+        load.close()
+        r["gap"] = {name: {"ran": did["ran_us"] / 1e3, "waited": did["waited_us"] / 1e3} for name, did in zip(names, r["gap"])}
+        return r, took
+
     def reload(self):
-        """A new policy, in force while sessions are opened and carry small requests."""
+        """A new policy, in force while sessions are opened and carry small requests; all that makes it shares the worker's CPU."""
         table = Table("reload", "A policy of 10,000 rules and a list of 1,000,000 names put into force under load", "ms of silence at most", None)
         self.tables.append(table)
-        p = Gatewayd("reload", self.dir, self.sink)
-        g = p.gateway
-        g.write("names.txt", "".join(f"n{i}.list{i % 1000}.example\n" for i in range(self.a.names)))
+
+        def add(name, r, took):
+            gap = r["gap"]
+            table.add(name, r["silence_us"] / 1e3, **{
+                "worst answer, ms": r["max_us"] / 1e3, "p99, ms": r["p99_us"] / 1e3, "failures": r["failures"], "applied in, s": took,
+                "in it, ms: worker ran": gap["worker"]["ran"], "worker kept waiting": gap["worker"]["waited"],
+                "load kept waiting": gap["the load"]["waited"],
+                "a sink kept waiting": max(g["waited"] for n, g in gap.items() if n.startswith("sink "))})
+            say(f"bench: reload: {name}: {r['silence_us'] / 1e3} ms of silence, {r['failures']} failures, {took:.1f} s, {gap}")
+
+        def idle():
+            time.sleep(3)  # what is silence of the machine's, not of the change's
+            return 0
+
+        def apply(p, i):
+            g = p.gateway
+            g.write_policy(head + f"rule turn{i} deny to domain turn{i}.example\n" + policy_text())
+            began = time.monotonic()
+            g.ctl("policy", "apply", g.policy_file, preexec_fn=p.group.join)
+            return time.monotonic() - began
+
         head = 'set listed domain file "names.txt"\nrule listed deny to domain @listed\n'
+        several = {"strict": Gatewayd("reload", self.dir, self.sink), "relaxed": Gatewayd("reload-relaxed", self.dir, self.sink, relaxed=True)}
         try:
+            for p in several.values():
+                p.gateway.write("names.txt", "".join(f"n{i}.list{i % 1000}.example\n" for i in range(self.a.names)))
             for i in range(2 if self.a.quick else 5):
-                # As an operator's machine is: not everything on the one CPU of the worker.
-                for pid in p.group.pids():
-                    os.sched_setaffinity(pid, CPUS)
-                load = Load("watch", *p.arguments(), f"to={TARGET}:{self.sink}", "n=16").ready()
-                load.go()
-                time.sleep(3)  # what is silence of the machine's, not of the change's
-                load.go()
-                r = load.result()
-                load.close()
-                table.add("nothing changes", r["silence_us"] / 1e3, **{"worst answer, ms": r["max_us"] / 1e3, "p99, ms": r["p99_us"] / 1e3,
-                                                                      "failures": r["failures"], "applied in, s": 0})
-                load = Load("watch", *p.arguments(), f"to={TARGET}:{self.sink}", "n=16").ready()
-                load.go()
-                g.write_policy(head + f"rule turn{i} deny to domain turn{i}.example\n" + policy_text())
-                began = time.monotonic()
-                g.ctl("policy", "apply", g.policy_file)
-                took = time.monotonic() - began
-                load.go()
-                r = load.result()
-                load.close()
-                table.add("under load", r["silence_us"] / 1e3, **{"worst answer, ms": r["max_us"] / 1e3, "p99, ms": r["p99_us"] / 1e3,
-                                                                 "failures": r["failures"], "applied in, s": took})
-                say(f"bench: reload: revision {g.revision()}, {r}, {took:.1f} s")
+                for name, p in several.items():
+                    add(f"{name}, nothing changes", *self.watched(p, idle))
+                    add(f"{name}, changed", *self.watched(p, lambda p=p, i=i: apply(p, i)))
         finally:
-            p.close()
+            for p in several.values():
+                p.close()
 
     def markdown(self):
         with open("/proc/cpuinfo", encoding="utf-8") as f:

@@ -6,7 +6,8 @@
  *
  * Options: via=direct|socks5|http proxy=ADDRESS:PORT to=ADDRESS:PORT name=HOST user=U:P (socks5), n=connections at a time,
  * seconds=S, direction=down|up|both, sources=N (client addresses, from 127.0.0.2 on), targets=N (addresses from `to` on), size=BYTES,
- * window=N datagrams under way, joined=1 (they leave and come in one piece: UDP_SEGMENT, UDP_GRO).
+ * window=N datagrams under way, joined=1 (they leave and come in one piece: UDP_SEGMENT, UDP_GRO),
+ * look=PID (watch; several times): a process of which is told what it did while nothing was heard for longest.
  *
  * Once everything is open (set-up: warm) it says "ready" and waits for a line; after the measured time it says what came of it as
  * one line of JSON, and ends when its input does. */
@@ -36,6 +37,8 @@
 #define DATAGRAM 2048
 #define SOURCE_BYTES (1 << 20)
 #define LATENCIES_MAX (4u << 20)
+#define LOOKED_MAX 16
+#define LOOK_NS 500000
 
 static int epoll_fd, source_fd;
 static uint8_t buffer[65536];
@@ -308,7 +311,63 @@ static uint64_t units, failures;
 static char first_failure[128];
 static uint32_t *latencies;
 static size_t nlatencies;
-static int64_t last_unit, silence;
+static int64_t last_unit, silence, silence_ended;
+
+/* What the scheduler says of a process: how long it has run, and how long it could have and was not let. */
+struct looked {
+	int fd;
+	int64_t ran_ns, waited_ns; /* at the last look */
+	int64_t gap_ran_ns, gap_waited_ns;
+};
+
+static struct looked looked[LOOKED_MAX]; /* the first is this process */
+static unsigned nlooked;
+static int64_t looked_at;
+
+static void look_at(const char *pid)
+{
+	char path[64];
+
+	snprintf(path, sizeof path, "/proc/%s/schedstat", pid);
+	if (nlooked == LOOKED_MAX || (looked[nlooked].fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+		die(path);
+	nlooked++;
+}
+
+/* longest: what was between this look and the one before is the longest silence so far. */
+static void look(int64_t now, bool longest)
+{
+	for (unsigned i = 0; i < nlooked; i++) {
+		struct looked *l = &looked[i];
+		char text[96];
+		long long ran, waited;
+		ssize_t n = pread(l->fd, text, sizeof text - 1, 0);
+
+		if (n <= 0)
+			continue; /* it has ended */
+		text[n] = '\0';
+		if (sscanf(text, "%lld %lld", &ran, &waited) != 2)
+			continue;
+		if (longest) {
+			l->gap_ran_ns = ran - l->ran_ns;
+			l->gap_waited_ns = waited - l->waited_ns;
+		}
+		l->ran_ns = ran;
+		l->waited_ns = waited;
+	}
+	looked_at = now;
+}
+
+static void note_silence(int64_t now)
+{
+	if (last_unit != 0 && now - last_unit > silence) {
+		silence = now - last_unit;
+		silence_ended = now;
+		if (nlooked > 0)
+			look(now, true);
+	}
+	last_unit = now;
+}
 
 static void note_latency(int64_t ns)
 {
@@ -535,9 +594,7 @@ static void answered(struct client *c)
 	if (running) {
 		units++;
 		note_latency(now - c->began);
-		if (last_unit != 0 && now - last_unit > silence)
-			silence = now - last_unit;
-		last_unit = now;
+		note_silence(now);
 	} else {
 		units++; /* of the warm-up */
 	}
@@ -701,6 +758,7 @@ static void go(void)
 	nlatencies = 0;
 	running = true;
 	last_unit = now_ns();
+	look(last_unit, false);
 	if (is("rr") || is("watch"))
 		for (unsigned i = 0; i < (is("watch") ? options.n / 2 : options.n); i++)
 			ping(&clients[i]);
@@ -733,9 +791,13 @@ static void report(double seconds)
 		bytes += clients[i].sent + clients[i].received;
 	qsort(latencies, nlatencies, sizeof *latencies, by_value);
 	printf("{\"units\": %llu, \"bytes\": %llu, \"seconds\": %.6f, \"failures\": %llu, \"first_failure\": \"%s\", \"p50_us\": %u, "
-	       "\"p99_us\": %u, \"max_us\": %u, \"silence_us\": %lld}\n",
+	       "\"p99_us\": %u, \"max_us\": %u, \"silence_us\": %lld, \"silence_ended_us\": %lld, \"gap\": [",
 	       (unsigned long long)units, (unsigned long long)bytes, seconds, (unsigned long long)failures, first_failure,
-	       quantile(0.5), quantile(0.99), quantile(1), (long long)(silence / 1000));
+	       quantile(0.5), quantile(0.99), quantile(1), (long long)(silence / 1000), (long long)(silence_ended / 1000));
+	for (unsigned i = 0; i < nlooked; i++)
+		printf("%s{\"ran_us\": %lld, \"waited_us\": %lld}", i == 0 ? "" : ", ", (long long)(looked[i].gap_ran_ns / 1000),
+		       (long long)(looked[i].gap_waited_ns / 1000));
+	puts("]}");
 	fflush(stdout);
 }
 
@@ -790,6 +852,8 @@ static void run(void)
 
 		if (is("udp"))
 			look_after_lost(now);
+		if (running && nlooked > 0 && now - looked_at > LOOK_NS)
+			look(now, false);
 		if (!said && is_warm()) {
 			said = true;
 			puts("ready");
@@ -842,6 +906,8 @@ static void take_option(const char *text)
 		o->sources = (unsigned)atoi(value);
 	else if (strncmp(text, "targets=", len) == 0)
 		o->targets = (unsigned)atoi(value);
+	else if (strncmp(text, "look=", len) == 0)
+		look_at(value);
 	else if (strncmp(text, "size=", len) == 0)
 		o->size = (unsigned)atoi(value);
 	else if (strncmp(text, "window=", len) == 0)
@@ -881,6 +947,8 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	snprintf(options.mode, sizeof options.mode, "%s", argv[1]);
+	if (is("watch"))
+		look_at("self");
 	for (int i = 2; i < argc; i++)
 		take_option(argv[i]);
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
