@@ -31,7 +31,7 @@ struct batch {
 	bool checkpoint_failing;
 	uint64_t reserve_bytes;
 	unsigned reserve_wait_s;
-	struct event timer, tick;
+	struct event timer, tick, fold;
 	STAILQ_HEAD(, record) queue;
 	struct batch_status status;
 	batch_changed *changed;
@@ -163,6 +163,12 @@ static void checkpoint(struct batch *b)
 	b->checkpoint_failing = failed;
 }
 
+static void on_fold(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	checkpoint(arg);
+}
+
 /* ---- the reserve ------------------------------------------------------------------------------------------------- */
 
 static void use_reserve(struct batch *b, const struct err *why)
@@ -237,10 +243,11 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 		b->retry_us = b->retry_us * 2 < RETRY_LONGEST_US ? b->retry_us * 2 : RETRY_LONGEST_US;
 		return;
 	}
-	/* Acknowledgements leave at the end of this turn; more records have the next one. */
+	/* Acknowledgements leave at the end of this turn; more records have the next one.  Folding the log takes longer than a commit, and
+	 * comes behind the acknowledgements, which are active by now. */
 	if (!STAILQ_EMPTY(&b->queue))
 		arm(b, 0);
-	checkpoint(b);
+	event_active(&b->fold, EV_TIMEOUT, 1);
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)
@@ -295,6 +302,7 @@ struct batch *batch_new(struct event_base *base, struct audit_store *store, unsi
 	STAILQ_INIT(&b->queue);
 	event_assign(&b->timer, base, -1, 0, on_timer, b);
 	event_assign(&b->tick, base, -1, EV_PERSIST, on_tick, b);
+	event_assign(&b->fold, base, -1, 0, on_fold, b);
 	return b;
 }
 
@@ -307,6 +315,7 @@ void batch_free(struct batch **bp)
 		return;
 	event_del(&b->timer);
 	event_del(&b->tick);
+	event_del(&b->fold);
 	while (!STAILQ_EMPTY(&b->queue))
 		forget(b, 1);
 	free(b);
