@@ -33,6 +33,17 @@ def test_who_guesses_waits(gateway):
     assert sum(r.startswith("log-in throttled: too many") for r in told) == 1, told
 
 
+def test_a_clock_that_is_set_ends_no_wait(gateway):
+    g = gateway(clock=True, throttle_user_failures=2, throttle_first_wait=600000, throttle_longest_wait=600000, remember_logins=0)
+    for i in range(3):
+        login(g, password=f"guess{i}", source="127.0.0.2")
+    for moment in ("2036-11-20 10:00", "2016-11-20 10:00"):
+        g.set_time(moment)
+        assert login(g, source="127.0.0.2") != 0
+        waits = [r["wait_ms"] for r in json.loads(g.ctl("auth", "list", "--format", "json").out)["throttled"] if r["user"] == "ann"]
+        assert len(waits) == 1 and 0 < waits[0] <= 600000, waits
+
+
 def test_listed_and_unlocked(gateway):
     g = gateway(throttle_user_failures=2, throttle_first_wait=60000)
     for i in range(3):
