@@ -371,6 +371,44 @@ static void the_bytes_that_wait_are_bounded(void **state)
 	assert_true(recorder.count < n); /* only a window is under way */
 }
 
+/* Recorders are killed while the queue is full and another window is under way: what was acknowledged is gone, all else is sent again,
+ * in order, and what ends meanwhile finds room. */
+static void a_full_queue_outlives_recorders(void **state)
+{
+	uint64_t n = 0, acknowledged = 0;
+
+	(void)state;
+	while (recording_has_room(recording))
+		assert_non_null(record(++n, 0));
+	for (unsigned life = 0; life < 6; life++) {
+		connect_to(&recorder);
+		UNTIL(recorder.count > 100 * (life + 1));
+		assert_int_equal(recording_has_room(recording), acknowledged > 0);
+		for (size_t i = 0; i < recorder.count; i++)
+			assert_int_equal(recorder.sequences[i], acknowledged + 1 + i);
+		if (life >= 2) {
+			acknowledged = recorder.sequences[49];
+			acknowledge(&recorder, acknowledged);
+			UNTIL(recording_waiting(recording) == n - acknowledged);
+		}
+		ipc_free(&recorder.link);
+		settle();
+		assert_null(recording_peer(recording));
+		assert_int_equal(recording_waiting(recording), n - acknowledged);
+		assert_non_null(record(++n, 0));
+	}
+	connect_to(&recorder);
+	for (size_t acked = 0; acked < n - acknowledged; acked = recorder.count) {
+		UNTIL(recorder.count > acked);
+		acknowledge(&recorder, recorder.sequences[recorder.count - 1]);
+	}
+	UNTIL(recording_waiting(recording) == 0);
+	assert_int_equal(recorder.count, n - acknowledged);
+	for (size_t i = 0; i < recorder.count; i++)
+		assert_true(recorder.sequences[i] == acknowledged + 1 + i && recorder.sessions[i] == recorder.sequences[i]);
+	assert_true(recording_has_room(recording));
+}
+
 static void draining(void **state)
 {
 	(void)state;
@@ -404,6 +442,7 @@ int main(void)
 		TEST(what_was_never_given_cannot_be_acknowledged),
 		TEST(the_number_that_waits_is_bounded),
 		TEST(the_bytes_that_wait_are_bounded),
+		TEST(a_full_queue_outlives_recorders),
 		TEST(draining),
 	};
 
