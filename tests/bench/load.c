@@ -708,11 +708,13 @@ static void landed(struct client *c)
 		fly(c);
 }
 
-/* What was lost flies again. */
+/* What was lost flies again: whatever a busy machine has not brought back by then. */
+#define LOST_NS 500000000
+
 static void look_after_lost(int64_t now)
 {
 	for (unsigned i = 0; i < nready; i++)
-		if (clients[i].flying > 0 && now - clients[i].began > 50000000) {
+		if (clients[i].flying > 0 && now - clients[i].began > LOST_NS) {
 			failures += clients[i].flying;
 			clients[i].flying = 0;
 			fly(&clients[i]);

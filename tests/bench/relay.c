@@ -2,7 +2,7 @@
  * loop.  What they cost is what the kernel asks for carrying bytes between two sockets.  With the barest handshake before it (SOCKS5,
  * method none, an IPv4 address, each message in one piece), it is what a gateway of this protocol cannot do without.
  *
- *   relay copy|splice ADDRESS PORT TO-ADDRESS TO-PORT
+ *   relay copy|splice|splice-wide ADDRESS PORT TO-ADDRESS TO-PORT      (wide: pipes of 1 MiB instead of 256 KiB)
  *   relay socks ADDRESS PORT 0.0.0.0 0                     (copies to where each client asks for)
  *   relay udp ADDRESS PORT TO-ADDRESS TO-PORT COUNT        (serves the ports from PORT on, one client each) */
 #include "config.h"
@@ -23,13 +23,13 @@
 #include <unistd.h>
 
 #define BUFFER (64 * 1024)
-#define PIPE_BYTES (256 * 1024)
 #define BATCH 32
 #define DATAGRAM 2048
 
 static int epoll_fd;
 static struct sockaddr_in destination;
 static bool splicing, shaking;
+static size_t pipe_bytes = 256 * 1024;
 static uint8_t buffer[BUFFER];
 
 static void die(const char *what)
@@ -184,10 +184,10 @@ static void move(struct end *e)
 	if (e->pipe[0] < 0) {
 		if (pipe2(e->pipe, O_NONBLOCK | O_CLOEXEC) != 0)
 			die("pipe2");
-		if (fcntl(e->pipe[1], F_SETPIPE_SZ, PIPE_BYTES) < 0)
+		if (fcntl(e->pipe[1], F_SETPIPE_SZ, (int)pipe_bytes) < 0)
 			perror("F_SETPIPE_SZ");
 	}
-	ssize_t n = splice(e->fd, NULL, e->pipe[1], NULL, PIPE_BYTES, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	ssize_t n = splice(e->fd, NULL, e->pipe[1], NULL, pipe_bytes, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 
 	if (n > 0) {
 		e->in_pipe += (size_t)n;
@@ -418,13 +418,15 @@ static struct sockaddr_in address_of(const char *host, const char *port)
 int main(int argc, char **argv)
 {
 	if (argc < 6) {
-		fputs("usage: relay copy|splice|socks|udp ADDRESS PORT TO-ADDRESS TO-PORT [COUNT]\n", stderr);
+		fputs("usage: relay copy|splice|splice-wide|socks|udp ADDRESS PORT TO-ADDRESS TO-PORT [COUNT]\n", stderr);
 		return 2;
 	}
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	signal(SIGPIPE, SIG_IGN); /* of splice(2), which knows no MSG_NOSIGNAL */
 	destination = address_of(argv[4], argv[5]);
-	splicing = strcmp(argv[1], "splice") == 0;
+	splicing = strncmp(argv[1], "splice", 6) == 0;
+	if (strcmp(argv[1], "splice-wide") == 0)
+		pipe_bytes = 1024 * 1024;
 	shaking = strcmp(argv[1], "socks") == 0;
 	struct sockaddr_in address = address_of(argv[2], argv[3]);
 
