@@ -154,6 +154,20 @@ static void show_traffic(const json_t *status)
 	show_rates(json_object_get(status, "rates"));
 }
 
+/* Of what was looked up; what hosts(5) tells is no lookup. */
+static void show_names(const json_t *status)
+{
+	const json_t *w = json_object_get(status, "workers");
+	int64_t hits = format_number(w, "names_hits"), joined = format_number(w, "names_joined"), misses = format_number(w, "names_misses");
+	char bytes[FORMAT_TEXT_MAX];
+
+	if (hits + joined + misses == 0)
+		return;
+	printf("names    %" PRId64 " lookups: %" PRId64 " from memory, %" PRId64 " shared, %" PRId64 " asked; %" PRId64 " kept, %s\n",
+	       hits + joined + misses, hits, joined, misses, format_number(w, "names_kept"),
+	       format_bytes((uint64_t)format_number(w, "names_bytes"), bytes));
+}
+
 static void show_audit(const json_t *status)
 {
 	const json_t *audit = json_object_get(status, "audit");
@@ -235,6 +249,7 @@ static void show(const json_t *status)
 	show_policy(status);
 	show_tables(status);
 	show_traffic(status);
+	show_names(status);
 	show_audit(status);
 	show_auth(status);
 	show_last_error(status);

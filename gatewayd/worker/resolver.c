@@ -64,6 +64,7 @@ struct resolver {
 	struct event timer;
 	struct hosts *hosts; /* NULL: not used */
 	struct name_cache *cache;
+	uint64_t hits, joined, misses;
 	LIST_HEAD(, question) questions;
 	LIST_HEAD(, question) under_way[CHAINS];
 	bool ending;
@@ -501,7 +502,11 @@ static void start_question(struct question *q, size_t chain)
 {
 	struct resolver *r = q->resolver;
 
-	if (find_in_hosts(q) || find_in_cache(q)) {
+	bool in_hosts = find_in_hosts(q), in_cache = !in_hosts && find_in_cache(q);
+
+	r->hits += in_cache;
+	r->misses += !in_hosts && !in_cache;
+	if (in_hosts || in_cache) {
 		event_active(&q->deliver, EV_TIMEOUT, 1);
 		return;
 	}
@@ -530,9 +535,19 @@ struct lookup *resolver_lookup(struct resolver *r, const struct name *name, look
 	l->done = done;
 	l->arg = arg;
 	TAILQ_INSERT_TAIL(&q->lookups, l, next);
+	r->joined += !is_new;
 	if (is_new)
 		start_question(q, chain);
 	return l;
+}
+
+struct resolver_counts resolver_counts(const struct resolver *r)
+{
+	return (struct resolver_counts){.hits = r->hits,
+					.joined = r->joined,
+					.misses = r->misses,
+					.names = name_cache_names(r->cache),
+					.bytes = name_cache_bytes(r->cache)};
 }
 
 void lookup_cancel(struct lookup **lookup)

@@ -39,6 +39,14 @@ void resolver_use_system(struct resolver *r, int resolv_conf_fd, int hosts_fd);
 void resolver_forget(struct resolver *r);
 void resolver_forget_name(struct resolver *r, const char *text);
 
+/* What was looked up since the start, by where the answer was: in memory, in that of another who was asking for the same, with a name
+ * server; and what is in memory now. */
+struct resolver_counts {
+	uint64_t hits, joined, misses;
+	size_t names, bytes;
+};
+struct resolver_counts resolver_counts(const struct resolver *r);
+
 /* done is called once, never before this returns, unless lookup_cancel() came first.  NULL: memory is short. */
 struct lookup *resolver_lookup(struct resolver *r, const struct name *name, lookup_done *done, void *arg);
 /* The answer is kept all the same. */

@@ -70,6 +70,15 @@ static void add_udp_status(const struct worker *w, json_t *status)
 		json_object_set_new(status, all[i].key, json_integer((json_int_t)*all[i].count));
 }
 
+static void add_names_status(const struct worker *w, json_t *status)
+{
+	const struct resolver_counts c = resolver_counts(w->resolver);
+
+	json_object_update_new(status, json_pack("{s:I, s:I, s:I, s:I, s:I}", "names_hits", (json_int_t)c.hits, "names_joined", (json_int_t)c.joined,
+						 "names_misses", (json_int_t)c.misses, "names_kept", (json_int_t)c.names, "names_bytes",
+						 (json_int_t)c.bytes));
+}
+
 static void send_status(struct worker *w)
 {
 	const struct counters *c = &w->counters;
@@ -87,6 +96,7 @@ static void send_status(struct worker *w)
 	if (c->unrecorded > 0)
 		json_object_set_new(status, "unrecorded", json_integer((json_int_t)c->unrecorded));
 	add_udp_status(w, status);
+	add_names_status(w, status);
 	size_t len = json_dumpb(status, text, sizeof text, JSON_COMPACT);
 
 	json_decref(status);

@@ -161,3 +161,22 @@ def test_where_nobody_answers_is_asked_again(one_worker, dns_server, echo):
     assert is_asked(d, g, "www.test", ports.free(), socks.REFUSED)
     assert is_asked(d, g, "www.test", echo.port)
     assert not is_asked(d, g, "www.test", echo.port)
+
+
+def test_status_tells_what_memory_answers(one_worker, dns_server, echo):
+    d = dns_server(a("127.0.0.1"))
+    g = one_worker(ALLOW, resolver=[d.address])
+    keys = ("names_hits", "names_joined", "names_misses", "names_kept")
+
+    def counts():
+        w = g.status()["workers"]
+        return tuple(w[k] for k in keys)
+
+    assert counts() == (0, 0, 0, 0) and "names " not in g.ctl("status").out
+    for name in ("www.test", "www.test", "ww.test", "WWW.test"):
+        assert code(g, name, echo.port) == socks.OK
+    assert counts() == (2, 0, 2, 2)
+    assert g.status()["workers"]["names_bytes"] > 0
+    assert "4 lookups: 2 from memory, 0 shared, 2 asked; 2 kept" in g.ctl("status").out
+    g.reload()
+    wait.until(lambda: counts() == (2, 0, 2, 0), counts)
