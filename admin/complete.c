@@ -28,7 +28,9 @@
 /* An option is written NAME, or NAME=VALUES where it takes a value; VALUES are words separated by | or one of @file, @dir, @rule,
  * @set, @window, @user, @revision, @ruled, @pending, @session, @block, @none (nothing to offer).  what: the word that stands behind the verb, the same
  * way; @filter is user=ann and its like. */
-#define FILTERS "user=@user client=@none to=@none rule=@rule port=@none text=@none revision=@revision session=@session"
+#define FILTERS                                                                                                        \
+	"user=@user group=@none client=@none to=@none country=@none rule=@rule port=@none text=@none revision=@revision " \
+	"session=@session since=15m|2h|1d|30d until=@none"
 #define EDITS "if-revision=@revision comment=@none dry-run strict json"
 #define TRIALS " yes max-ended=@none confirm=@none"
 #define AUDIT_ROWS                                                                                                     \

@@ -184,6 +184,16 @@ static const char *text_of(const json_t *object, const char *key, char *out, siz
 	return format_safe(text == NULL ? "" : text, out, size);
 }
 
+const char *format_author(const char *user, const char *login, char *out, size_t size)
+{
+	char name[64];
+
+	format_safe(user, out, size);
+	if (login[0] != '\0' && strlen(out) + sizeof name + 4 < size)
+		snprintf(out + strlen(out), size - strlen(out), " (%s)", format_safe(login, name, sizeof name));
+	return out;
+}
+
 void format_note(FILE *out, const json_t *note)
 {
 	char file[4200], text[2048], code[64], severity[32];

@@ -36,5 +36,8 @@ const char *format_duration(int64_t us, char buf[FORMAT_TEXT_MAX]);
 const char *format_member(const json_t *object, const char *key, char buf[FORMAT_TEXT_MAX]);
 int64_t format_number(const json_t *object, const char *key);
 
+/* "uid 1000 (ann)": who the kernel said it was, and what the gateway's host called that one then; login may be "".  Safe. */
+const char *format_author(const char *user, const char *login, char *out, size_t size);
+
 /* Characters that a line of standard output has; 0 when it is no terminal. */
 unsigned format_terminal_width(void);

@@ -15,33 +15,36 @@
 #include "admin/client.h"
 #include "admin/format.h"
 #include "admin/session.h"
+#include "admin/times.h"
+#include "common/clock.h"
 
 #define TABLE_LIMIT 100
 #define LIMIT_MAX 200
 #define LINE_MAX_BYTES (1024 * 1024)
 
 static const char usage[] =
-	"usage: gatewayctl session list [FILTER ...] [--sort bytes|age|rate] [--limit N] [--json]\n"
-	"       gatewayctl session show ID [--json]\n"
-	"       gatewayctl session kill FILTER ... --reason TEXT [--yes] [--dry-run] [--json]\n"
-	"       gatewayctl session block FILTER ... --for TIME --reason TEXT [--yes] [--dry-run] [--json]\n"
-	"       gatewayctl session blocks [--json]\n"
-	"       gatewayctl session unblock N [--json]\n"
-	"       gatewayctl session watch [FILTER ...]      (gatewayctl top)\n"
+	"usage: gatewayctl session list [FILTER ...] [--sort bytes|age|rate] [--limit N]\n"
+	"       gatewayctl session show ID        | session watch [FILTER ...]   (is top)\n"
+	"       gatewayctl session kill FILTER ... --reason TEXT [--yes] [--dry-run]\n"
+	"       gatewayctl session block FILTER ... --for TIME --reason TEXT [--yes]\n"
+	"       gatewayctl session blocks         | session unblock N\n"
 	"\n"
-	"list   shows sessions that live; kill ends them, and says so in their records\n"
+	"list   sessions that live; kill ends them, and says so in their records\n"
+	"show   one, with the flows of an association, or who may come to a BIND\n"
 	"block  ends them, and keeps new ones from beginning, before policy is asked\n"
-	"FILTER, all that is given must hold; as \"user=ann\", too, instead of \"--user ann\":\n"
-	"  --user USER --client ADDR|CIDR --rule NAME --port PORT --text TEXT --revision N --session ID\n"
-	"  --to DEST      NAME, .SUFFIX (it and all below), *.SUFFIX (below only), ADDR or CIDR\n"
+	"FILTER, all that is given must hold; also as \"user=ann\":\n"
+	"  --user USER --group GROUP --client ADDR|CIDR --port PORT --country XX\n"
+	"  --rule NAME --revision N --session ID --text TEXT\n"
+	"  --to DEST      NAME, .SUFFIX (it and all below), *.SUFFIX, ADDR or CIDR\n"
+	"  --since TIME, --until TIME   when it began: 15m, 2h, 30d (ago), or a date\n"
 	"  --all          kill: every session\n"
-	"\n"
 	"  --sort KEY     the first by bytes, age or rate (bytes a second)\n"
-	"  --limit N      at most N (0: all; otherwise a table shows 100; sorted: up to 200)\n"
+	"  --limit N      at most N (0: all; a table shows 100, sorted up to 200)\n"
 	"  --reason TEXT  becomes part of every record\n"
 	"  --for TIME     30s, 15m, 2h, 7d\n"
-	"  --yes          do not ask, even for many        --dry-run   only say what would be ended\n"
-	"  --json         one JSON object a line\n";
+	"  --yes          do not ask, even for many\n"
+	"  --dry-run      only say what would be ended\n"
+	"  --json         each verb: one JSON object a line\n";
 
 struct words {
 	const char *verb, *object;
@@ -53,8 +56,12 @@ struct words {
 
 /* ---- words -------------------------------------------------------------------------------------------------------------- */
 
-static const char *const filter_texts[] = {"user", "client", "to", "rule", "text", "session"};
+static const char *const filter_texts[] = {"user", "group", "client", "to", "country", "rule", "text", "session"};
 static const char *const filter_numbers[] = {"port", "revision"};
+static const struct {
+	const char *name, *key;
+	bool end;
+} filter_times[] = {{"since", "since_us", false}, {"until", "until_us", true}};
 
 static int set_number(const char *what, const char *text, int64_t *out)
 {
@@ -69,6 +76,19 @@ static int set_number(const char *what, const char *text, int64_t *out)
 	return -1;
 }
 
+static int set_time(json_t *filter, size_t which, const char *value)
+{
+	int64_t time_us;
+	struct err why;
+
+	if (json_object_get(filter, filter_times[which].key) != NULL)
+		return admin_fail(ADMIN_USAGE, "%s is given twice", filter_times[which].name);
+	if (time_parse(value, clock_wall_us(), filter_times[which].end, &time_us, &why) != 0)
+		return admin_fail(ADMIN_USAGE, "%s: %s", filter_times[which].name, why.text);
+	json_object_set_new(filter, filter_times[which].key, json_integer(time_us));
+	return -1;
+}
+
 static int set_filter(json_t *filter, const char *key, const char *value)
 {
 	int64_t number;
@@ -76,6 +96,9 @@ static int set_filter(json_t *filter, const char *key, const char *value)
 
 	if (json_object_get(filter, key) != NULL)
 		return admin_fail(ADMIN_USAGE, "%s is given twice: a session has one; ask once for each", key);
+	for (size_t i = 0; i < sizeof filter_times / sizeof *filter_times; i++)
+		if (strcmp(filter_times[i].name, key) == 0)
+			return set_time(filter, i, value);
 	for (size_t i = 0; i < sizeof filter_texts / sizeof *filter_texts; i++)
 		if (strcmp(filter_texts[i], key) == 0)
 			return json_object_set_new(filter, key, json_string(value)) == 0
@@ -88,7 +111,7 @@ static int set_filter(json_t *filter, const char *key, const char *value)
 				json_object_set_new(filter, key, json_integer(number));
 			return code;
 		}
-	return admin_fail(ADMIN_USAGE, "\"%s\" is no filter: user, client, to, rule, port, text, revision or session", key);
+	return admin_fail(ADMIN_USAGE, "\"%s\" is no filter: user, group, client, to, port, country, rule, revision, session, text, since or until", key);
 }
 
 static int set_seconds(struct words *w, const char *text)
@@ -111,6 +134,8 @@ static int set_seconds(struct words *w, const char *text)
 }
 
 static const struct option options[] = {
+	{"group", required_argument, NULL, 0},	 {"country", required_argument, NULL, 0},  {"since", required_argument, NULL, 0},
+	{"until", required_argument, NULL, 0},
 	{"user", required_argument, NULL, 0},	 {"client", required_argument, NULL, 0},   {"to", required_argument, NULL, 0},
 	{"rule", required_argument, NULL, 0},	 {"text", required_argument, NULL, 0},	   {"session", required_argument, NULL, 0},
 	{"port", required_argument, NULL, 0},	 {"revision", required_argument, NULL, 0}, {"sort", required_argument, NULL, 'S'},
@@ -409,17 +434,106 @@ static int list(struct words *w)
 
 /* ---- one ---------------------------------------------------------------------------------------------------------------- */
 
+/* Into the session that they are part of: "udp_flows", and "peers" of a BIND. */
+static bool keep_part(const json_t *row, void *arg)
+{
+	const char *part = json_string_value(json_object_get(row, "part"));
+	const char *key = part == NULL ? NULL : strcmp(part, "flow") == 0 ? "udp_flows" : "peers";
+	json_t *rows = arg, *session = json_array_get(rows, 0), *copy;
+
+	if (key == NULL)
+		return keep_row(row, rows);
+	copy = json_copy((json_t *)(uintptr_t)row);
+	json_object_del(copy, "part");
+	if (json_object_get(session, key) == NULL)
+		json_object_set_new(session, key, json_array());
+	return json_array_append_new(json_object_get(session, key), copy) == 0;
+}
+
+static void show_member(const json_t *session, const char *key, const json_t *value)
+{
+	char buf[FORMAT_TEXT_MAX], safe[2048];
+	size_t len = strlen(key);
+
+	if (json_is_array(value))
+		return;
+	if (len > 3 && strcmp(key + len - 3, "_us") == 0)
+		printf("%-13.*s %s\n", (int)len - 3, key, format_duration(json_integer_value(value), buf));
+	else if (strcmp(key, "rate") == 0)
+		printf("%-13s %s/s\n", key, format_bytes((uint64_t)json_integer_value(value), buf));
+	else
+		printf("%-13s %s\n", key, format_safe(format_member(session, key, buf), safe, sizeof safe));
+}
+
+static void flow_line(struct libscols_line *line, const json_t *flow)
+{
+	char text[1024], buf[FORMAT_TEXT_MAX], down[FORMAT_TEXT_MAX];
+
+	add_cell(line, 0, format_member(flow, "state", buf));
+	add_cell(line, 1, session_destination(flow, text, sizeof text));
+	add_cell(line, 2, format_member(flow, "rule", buf));
+	add_cell(line, 3, format_bytes((uint64_t)format_number(flow, "bytes_up"), buf));
+	add_cell(line, 4, format_bytes((uint64_t)format_number(flow, "bytes_down"), down));
+	snprintf(text, sizeof text, "%" PRId64 "/%" PRId64, format_number(flow, "datagrams_up"), format_number(flow, "datagrams_down"));
+	add_cell(line, 5, text);
+	add_cell(line, 6, format_duration(format_number(flow, "duration_us"), buf));
+	add_cell(line, 7, format_duration(format_number(flow, "idle_us"), buf));
+}
+
+static void peer_line(struct libscols_line *line, const json_t *peer)
+{
+	char buf[FORMAT_TEXT_MAX];
+
+	add_cell(line, 0, format_member(peer, "address", buf));
+	add_cell(line, 1, format_member(peer, "rule", buf));
+}
+
+static void show_parts(const json_t *parts, const char *const *titles, size_t ntitles, void (*fill)(struct libscols_line *, const json_t *))
+{
+	struct libscols_table *table = json_array_size(parts) == 0 ? NULL : scols_new_table();
+	const json_t *part;
+	size_t i;
+
+	if (table == NULL)
+		return;
+	scols_table_enable_noencoding(table, 1); /* cells are safe already */
+	for (i = 0; i < ntitles; i++)
+		scols_table_new_column(table, titles[i], 0, i >= 3 ? SCOLS_FL_RIGHT : i >= 1 ? SCOLS_FL_TRUNC : 0);
+	if (format_terminal_width() > 0)
+		scols_table_set_termwidth(table, format_terminal_width());
+	json_array_foreach(parts, i, part)
+	{
+		struct libscols_line *line = scols_table_new_line(table, NULL);
+
+		if (line != NULL)
+			fill(line, part);
+	}
+	putchar('\n');
+	fflush(stdout);
+	scols_print_table(table);
+	scols_unref_table(table);
+}
+
+static void show_session(const json_t *session)
+{
+	static const char *const flows[] = {"FLOW", "DESTINATION", "RULE", "UP", "DOWN", "DATAGRAMS", "AGE", "IDLE"};
+	static const char *const peers[] = {"MAY COME", "RULE"};
+	const char *key;
+	json_t *value;
+
+	json_object_foreach((json_t *)(uintptr_t)session, key, value) show_member(session, key, value);
+	show_parts(json_object_get(session, "udp_flows"), flows, sizeof flows / sizeof *flows, flow_line);
+	show_parts(json_object_get(session, "peers"), peers, sizeof peers / sizeof *peers, peer_line);
+}
+
 static int show(struct words *w)
 {
-	json_t *rows = json_array(), *end = NULL, *value;
-	const char *key;
-	char buf[FORMAT_TEXT_MAX], safe[2048];
+	json_t *rows = json_array(), *end = NULL;
 	int code;
 
 	if (w->object == NULL)
 		return admin_fail(ADMIN_USAGE, "session show takes the id of a session, like 0123-4567-89AB-C");
-	json_object_set_new(w->filter, "session", json_string(w->object));
-	code = session_ask(json_pack("{s:s, s:O}", "command", "session-list", "filter", w->filter), keep_row, rows, &end);
+	code = session_ask(json_pack("{s:s, s:s}", "command", "session-show", "session", w->object), keep_part, rows, &end);
 	if (code == ADMIN_FINE)
 		code = say_silent(end);
 	if (code == ADMIN_FINE && json_array_size(rows) == 0)
@@ -429,18 +543,7 @@ static int show(struct words *w)
 		json_dumpf(json_array_get(rows, 0), stdout, JSON_COMPACT);
 		putchar('\n');
 	} else if (json_array_size(rows) > 0) {
-		json_object_foreach(json_array_get(rows, 0), key, value)
-		{
-			const char *text = format_member(json_array_get(rows, 0), key, buf);
-			size_t len = strlen(key);
-
-			if (len > 3 && strcmp(key + len - 3, "_us") == 0)
-				printf("%-13.*s %s\n", (int)len - 3, key, format_duration(json_integer_value(value), buf));
-			else if (strcmp(key, "rate") == 0)
-				printf("%-13s %s/s\n", key, format_bytes((uint64_t)json_integer_value(value), buf));
-			else
-				printf("%-13s %s\n", key, format_safe(text, safe, sizeof safe));
-		}
+		show_session(json_array_get(rows, 0));
 	}
 	json_decref(rows);
 	json_decref(end);
@@ -584,7 +687,7 @@ static int blocks(struct words *w)
 		scols_table_set_termwidth(table, format_terminal_width());
 	json_array_foreach(json_object_get(reply, "blocks"), i, block)
 	{
-		char text[1200], buf[FORMAT_TEXT_MAX];
+		char text[1200], buf[FORMAT_TEXT_MAX], login[FORMAT_TEXT_MAX];
 		time_t until = (time_t)(format_number(block, "until_us") / 1000000);
 		struct libscols_line *line = table == NULL ? NULL : scols_table_new_line(table, NULL);
 		struct tm tm;
@@ -600,7 +703,8 @@ static int blocks(struct words *w)
 		if (localtime_r(&until, &tm) != NULL)
 			strftime(buf, sizeof buf, "%Y-%m-%d %H:%M:%S", &tm);
 		add_cell(line, 1, buf);
-		add_cell(line, 2, format_member(block, "author", buf));
+		format_author(format_member(block, "author", buf), format_member(block, "login", login), text, sizeof text);
+		add_cell(line, 2, text);
 		add_cell(line, 3, filter_text(json_object_get(block, "filter"), text, sizeof text));
 		add_cell(line, 4, format_member(block, "reason", buf));
 	}

@@ -75,6 +75,12 @@ void steering_put_row(struct wire_writer *w, const struct steering_row *row)
 	wire_put_u64(w, (uint64_t)row->idle_us);
 	wire_put_u64(w, row->rate);
 	wire_put_u32(w, row->flows);
+	wire_put_u64(w, row->datagrams_up);
+	wire_put_u64(w, row->datagrams_down);
+	wire_put_u8(w, row->inbound);
+	wire_put_addr(w, &row->listens.addr);
+	wire_put_u16(w, row->listens.port);
+	wire_put_u32(w, row->strangers);
 	audit_put_event(w, &row->event);
 }
 
@@ -85,6 +91,12 @@ bool steering_get_row(struct wire_reader *r, struct steering_row *row)
 	row->idle_us = (int64_t)wire_get_u64(r);
 	row->rate = wire_get_u64(r);
 	row->flows = wire_get_u32(r);
+	row->datagrams_up = wire_get_u64(r);
+	row->datagrams_down = wire_get_u64(r);
+	row->inbound = wire_get_u8(r) != 0;
+	wire_get_addr(r, &row->listens.addr);
+	row->listens.port = wire_get_u16(r);
+	row->strangers = wire_get_u32(r);
 	return audit_get_event(r, &row->event);
 }
 
@@ -93,7 +105,8 @@ bool steering_get_row(struct wire_reader *r, struct steering_row *row)
 /* Whatever is not held against a session would match every one of them. */
 static bool is_key(const char *key)
 {
-	static const char *const keys[] = {"user", "client", "to", "port", "rule", "revision", "session", "text"};
+	static const char *const keys[] = {"user", "group",    "client",	"to",	"port",	    "country",
+					   "rule", "revision", "session", "text", "since_us", "until_us"};
 
 	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
 		if (strcmp(keys[i], key) == 0)
@@ -110,7 +123,8 @@ int steering_filter(const char *json, struct audit_filter *out, struct err *why)
 	if (rc == 0) {
 		json_object_foreach(object, key, value) if (!is_key(key)) rc = -1;
 		if (rc != 0)
-			err_set(why, "sessions that live are found by user, client, to, port, rule, revision, session and text");
+			err_set(why, "sessions that live are found by user, client, to, port, group, country, rule, revision, session, text, "
+				     "since and until");
 	}
 	json_decref(object);
 	return rc;
@@ -154,10 +168,24 @@ static bool has_text(const char *wanted, const struct steering_facts *x)
 	return wanted[0] == '\0';
 }
 
+static bool is_in_group(const struct audit_filter *f, const struct steering_facts *x)
+{
+	for (size_t i = 0; f->group[0] != '\0' && i < x->ngroups; i++)
+		if (strcmp(f->group, x->groups[i]) == 0)
+			return true;
+	return f->group[0] == '\0';
+}
+
+static bool has_begun(const struct audit_filter *f, const struct steering_facts *x)
+{
+	return (f->since_us == 0 || (x->began_us != 0 && x->began_us >= f->since_us)) &&
+	       (f->until_us == 0 || (x->began_us != 0 && x->began_us < f->until_us));
+}
+
 bool steering_matches(const struct audit_filter *f, const struct steering_facts *x)
 {
 	return (f->session == 0 || f->session == x->session) && (f->port == 0 || f->port == x->port) &&
 	       (f->revision == 0 || f->revision == x->revision) && is_text(f->user, x->user) && is_text(f->rule, x->rule) &&
 	       (f->client.addr.family == ADDR_NONE || (x->client != NULL && prefix_contains(&f->client, x->client))) && is_to(f, x) &&
-	       has_text(f->text, x);
+	       is_in_group(f, x) && is_text(f->country, x->country) && has_begun(f, x) && has_text(f->text, x);
 }

@@ -15,6 +15,7 @@ enum steering_op {
 	STEERING_END,  /* they are ended */
 	STEERING_RECENT, /* no session: what happened lately, see gatewayd/worker/recent.h */
 	STEERING_TAKEN, /* no session: answered once what was sent before has been taken */
+	STEERING_SHOW,	/* the one that matches, and behind it what it consists of: flows, or who may come to a BIND */
 	STEERING_OPS
 };
 
@@ -25,6 +26,7 @@ enum steering_order steering_order_parse(const char *text);
 
 #define STEERING_TOP_MAX 200
 #define STEERING_RECENT_MAX 24 /* rows of a worker's answer */
+#define STEERING_SHOW_MAX 400
 #define STEERING_FILTER_MAX 4096
 #define STEERING_REASON_MAX 220
 #define STEERING_BLOCKS_MAX 64
@@ -57,7 +59,8 @@ struct steering_answer {
 void steering_put_answer(struct wire_writer *w, const struct steering_answer *a);
 bool steering_get_answer(struct wire_reader *r, struct steering_answer *a);
 
-/* A session.  event: kind CHECKPOINT, of when it was accepted or granted. */
+/* A session.  event: kind CHECKPOINT, of when it was accepted or granted.  STEERING_SHOW, behind it: kind FLOW_CHECKPOINT, a flow of
+ * its association; OPEN, an address that may come to a BIND, and the rule that lets it. */
 struct steering_row {
 	struct audit_event event;
 	char state[24];
@@ -65,24 +68,33 @@ struct steering_row {
 	int64_t idle_us;
 	uint64_t rate; /* bytes a second, both ways, since it was looked at before */
 	uint32_t flows; /* of a UDP association */
+	uint64_t datagrams_up, datagrams_down; /* of a flow */
+	bool inbound;		 /* a flow that its destination opened */
+	struct endpoint listens; /* where a BIND waits for its peer; ADDR_NONE: it does not */
+	uint32_t strangers;	 /* who came there and was not its peer */
 };
 
 void steering_put_row(struct wire_writer *w, const struct steering_row *row);
 bool steering_get_row(struct wire_reader *r, struct steering_row *row);
 /* The most that one takes. */
-#define STEERING_ROW_MAX 2600
+#define STEERING_ROW_MAX 2660
 
 /* What a filter is held against.  NULL, ADDR_NONE and 0: not known, which matches nothing that is asked for. */
 struct steering_facts {
 	uint64_t session;
 	const struct addr *client, *address;
 	const char *user, *rule, *name, *listener;
+	const char *const *groups; /* of the user */
+	size_t ngroups;
+	const char *country; /* of the address */
+	int64_t began_us;    /* wall clock */
 	const struct name *aliases; /* of the name */
 	size_t naliases;
 	uint16_t port;
 	uint32_t revision;
 };
 
-/* Reads the keys that live sessions have: user, client, to, port, rule, revision, session, text.  0, or -1 with *why. */
+/* Reads the keys that live sessions have: user, group, client, to, port, country, rule, revision, session, text, since_us, until_us
+ * (when it began).  0, or -1 with *why. */
 int steering_filter(const char *json, struct audit_filter *out, struct err *why);
 bool steering_matches(const struct audit_filter *f, const struct steering_facts *x);

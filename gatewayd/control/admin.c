@@ -288,6 +288,7 @@ static const struct command {
 	{"drain", running_drain, RIGHT_OPERATE, NULL, NULL},
 	{"log-level", running_log_level, RIGHT_OPERATE, NULL, NULL},
 	{"session-list", sessions_list, RIGHT_VIEW, NULL, NULL},
+	{"session-show", sessions_show, RIGHT_VIEW, NULL, NULL},
 	{"session-recent", sessions_recent, RIGHT_VIEW, NULL, NULL},
 	{"session-kill", sessions_kill, RIGHT_OPERATE, NULL, NULL},
 	{"session-block", blocks_add, RIGHT_OPERATE, NULL, NULL},

@@ -249,11 +249,14 @@ void blocks_add(struct client *client, const json_t *request)
 	}
 	if (!sessions_read_filter(client, request, false, filter) || !sessions_read_reason(client, request, reason))
 		return;
-	if (json_object_get(json_object_get(request, "filter"), "session") != NULL ||
-	    json_object_get(json_object_get(request, "filter"), "revision") != NULL) {
-		admin_refuse(client, "what is to come is blocked by user, client, to, port, rule and text: a session has begun already");
-		return;
-	}
+	static const char *const begun[] = {"session", "revision", "since_us", "until_us"};
+
+	for (size_t i = 0; i < sizeof begun / sizeof *begun; i++)
+		if (json_object_get(json_object_get(request, "filter"), begun[i]) != NULL) {
+			admin_refuse(client, "what is to come is blocked by user, client, to, port, group, country, rule and text: "
+					     "a session, a revision, since and until are of what has begun already");
+			return;
+		}
 	if (!forget_old(c)) {
 		admin_refuse(client, "64 blocks are in force, and no more may be: take one away, or write a rule");
 		return;

@@ -348,6 +348,7 @@ void tables_file_message(struct control *c, unsigned file, int *fd, const char *
 /* The first fault of any, or NULL; and all of them as notes. */
 const char *tables_fault(const struct control *c);
 void tables_note_faults(const struct control *c, json_t *notes);
+bool tables_have_country(const struct control *c);
 json_t *tables_status(const struct control *c);
 
 /* revisions.c: commands of administrators. */
@@ -463,6 +464,8 @@ void retention_answered(struct control *c, struct ipc_message *m);
 void retention_recorder_gone(struct control *c);
 /* sessions.c: sessions that live. */
 void sessions_list(struct client *client, const json_t *request);
+/* One, with its flows, or with those who may come to a BIND. */
+void sessions_show(struct client *client, const json_t *request);
 /* The last refusals, and the rules that decide most. */
 void sessions_recent(struct client *client, const json_t *request);
 void sessions_kill(struct client *client, const json_t *request);

@@ -332,12 +332,47 @@ static json_t *recent_json(const struct steering_row *row)
 			 (json_int_t)row->event.bytes_up, "denied", (json_int_t)row->event.bytes_down);
 }
 
+/* What a session consists of has no more of its own than this: the rest is the session's. */
+static void keep_own(json_t *o)
+{
+	static const char *const own[] = {"name", "address", "port", "rule", "revision", "bytes_up", "bytes_down", "duration_us"};
+	json_t *kept = json_object();
+
+	for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+		if (json_object_get(o, own[i]) != NULL)
+			json_object_set(kept, own[i], json_object_get(o, own[i]));
+	json_object_clear(o);
+	json_object_update_new(o, kept);
+}
+
+static json_t *flow_json(const struct steering_row *row, json_t *o)
+{
+	keep_own(o);
+	json_object_update_new(o, json_pack("{s:s, s:o, s:I, s:I, s:I, s:s}", "part", "flow", "state", note_text(row->state, strlen(row->state)),
+					    "datagrams_up", (json_int_t)(row->datagrams_up & INT64_MAX), "datagrams_down",
+					    (json_int_t)(row->datagrams_down & INT64_MAX), "idle_us", (json_int_t)row->idle_us, "opened_by",
+					    row->inbound ? "destination" : "client"));
+	return o;
+}
+
+static json_t *peer_json(json_t *o)
+{
+	keep_own(o);
+	json_object_set_new(o, "part", json_string("peer"));
+	return o;
+}
+
 static json_t *row_json(const struct session_job *j, const struct steering_row *row, uint16_t slot)
 {
 	json_t *o = j->ask.op == STEERING_RECENT ? recent_json(row) : audit_event_json(0, &row->event);
+	char listens[ENDPOINT_TEXT_MAX];
 
 	if (o == NULL || j->ask.op == STEERING_RECENT)
 		return o;
+	if (row->event.kind == AUDIT_FLOW_CHECKPOINT)
+		return flow_json(row, o);
+	if (row->event.kind == AUDIT_OPEN)
+		return peer_json(o);
 	json_object_del(o, "event");
 	json_object_set(o, "started", json_object_get(o, "time"));
 	json_object_del(o, "time");
@@ -348,6 +383,10 @@ static json_t *row_json(const struct session_job *j, const struct steering_row *
 	json_object_set_new(o, "rate", json_integer((json_int_t)row->rate));
 	if (row->flows > 0)
 		json_object_set_new(o, "flows", json_integer((json_int_t)row->flows));
+	if (row->listens.addr.family != ADDR_NONE)
+		json_object_set_new(o, "listens", json_string(endpoint_format(&row->listens, listens)));
+	if (row->strangers > 0)
+		json_object_set_new(o, "strangers", json_integer((json_int_t)row->strangers));
 	json_object_set_new(o, "worker", json_integer(slot));
 	return o;
 }
@@ -372,6 +411,8 @@ static bool too_many_rows(const struct session_job *j, const struct steering_ans
 		return j->told + a->rows > j->ask.limit;
 	case STEERING_RECENT:
 		return j->told + a->rows > STEERING_RECENT_MAX;
+	case STEERING_SHOW:
+		return j->told + a->rows > STEERING_SHOW_MAX;
 	default:
 		return a->rows > 0;
 	}
@@ -471,6 +512,10 @@ bool sessions_read_filter(struct client *client, const json_t *request, bool all
 	out[len] = '\0';
 	if (steering_filter(out, &parsed, &why) != 0) {
 		admin_refuse(client, why.text);
+		return false;
+	}
+	if (parsed.country[0] != '\0' && !tables_have_country(admin_control(client))) {
+		admin_refuse(client, "no database of countries is in force, so no session lies in one: see geoip-database in gatewayd.conf(5)");
 		return false;
 	}
 	if (!all && json_object_size(filter) == 0) {
@@ -592,6 +637,21 @@ void sessions_list(struct client *client, const json_t *request)
 
 	if (read_order(client, request, &ask) && sessions_read_filter(client, request, true, ask.filter))
 		list(client, ask);
+}
+
+void sessions_show(struct client *client, const json_t *request)
+{
+	struct steering_ask ask = {.op = STEERING_SHOW};
+	const char *id = json_string_value(json_object_get(request, "session"));
+	uint64_t session = id == NULL ? 0 : audit_session_parse(id);
+	char text[AUDIT_SESSION_TEXT_MAX];
+
+	if (session == 0) {
+		admin_refuse(client, "a session id looks like 0123-4567-89AB-C");
+		return;
+	}
+	snprintf(ask.filter, sizeof ask.filter, "{\"session\":\"%s\"}", audit_session_text(session, text));
+	list(client, ask);
 }
 
 void sessions_recent(struct client *client, const json_t *request)

@@ -322,6 +322,11 @@ void tables_note_faults(const struct control *c, json_t *notes)
 	}
 }
 
+bool tables_have_country(const struct control *c)
+{
+	return c->tables.each[TABLE_COUNTRY].fd >= 0;
+}
+
 json_t *tables_status(const struct control *c)
 {
 	json_t *status = json_object();

@@ -70,6 +70,11 @@ static void put_aliases(struct steering_facts *x, const struct kept_answer *answ
 	x->naliases = answer_aliases(answer, aliases);
 }
 
+static int64_t age_us(const struct session *s, int64_t now_us)
+{
+	return now_us - (s->granted_us != 0 ? s->granted_us : s->accepted_us);
+}
+
 static struct steering_facts facts_of(const struct session *s)
 {
 	return (struct steering_facts){
@@ -82,7 +87,26 @@ static struct steering_facts facts_of(const struct session *s)
 		.listener = s->listener->name,
 		.port = s->port,
 		.revision = s->revision,
+		.groups = s->groups == NULL ? NULL : s->groups->names,
+		.ngroups = s->groups == NULL ? 0 : s->groups->count,
 	};
+}
+
+/* What only few filters ask for is looked up for those: when it began, and where its address lies. */
+static bool holds(const struct audit_filter *f, const struct session *s, struct steering_facts *x)
+{
+	char country[3];
+
+	if (f->since_us != 0 || f->until_us != 0)
+		x->began_us = clock_wall_us() - age_us(s, clock_mono_us());
+	x->country = f->country[0] != '\0' && s->worker->geo.geo != NULL && x->address != NULL && x->address->family != ADDR_NONE &&
+				     policy_geo_country(s->worker->geo.geo, x->address, country)
+			     ? country
+			     : NULL;
+	bool matches = steering_matches(f, x);
+
+	x->country = NULL;
+	return matches;
 }
 
 /* Before it has its destination, or its peer, it may go wherever one of its candidates leads. */
@@ -99,7 +123,7 @@ static bool candidates_match(const struct audit_filter *f, const struct session 
 			continue;
 		x.address = &c->address;
 		x.rule = policy_rule_name(setup->rules->image, c->rule);
-		if (steering_matches(f, &x))
+		if (holds(f, s, &x))
 			return true;
 	}
 	return false;
@@ -112,7 +136,7 @@ static bool matches(const struct audit_filter *f, const struct session *s)
 	const struct udp_flow *flow;
 
 	put_aliases(&x, s->answer);
-	if (steering_matches(f, &x) || candidates_match(f, s, x))
+	if (holds(f, s, &x) || candidates_match(f, s, x))
 		return true;
 	if (s->association == NULL)
 		return false;
@@ -122,7 +146,7 @@ static bool matches(const struct audit_filter *f, const struct session *s)
 		x.port = flow->request.port;
 		x.rule = flow->rule;
 		put_aliases(&x, flow->answer);
-		if (flow->state != FLOW_DENIED && steering_matches(f, &x))
+		if (flow->state != FLOW_DENIED && holds(f, s, &x))
 			return true;
 	}
 	return false;
@@ -141,11 +165,6 @@ static uint64_t rate_of(struct session *s, int64_t now_us)
 	return s->rate;
 }
 
-static int64_t age_us(const struct session *s, int64_t now_us)
-{
-	return now_us - (s->granted_us != 0 ? s->granted_us : s->accepted_us);
-}
-
 static void describe(struct session *s, int64_t now_us, struct steering_row *row)
 {
 	session_event(s, AUDIT_CHECKPOINT, &row->event);
@@ -156,6 +175,34 @@ static void describe(struct session *s, int64_t now_us, struct steering_row *row
 	row->idle_us = now_us - s->active_us;
 	row->rate = rate_of(s, now_us);
 	row->flows = s->association == NULL ? 0 : s->association->nflows;
+	row->datagrams_up = row->datagrams_down = 0;
+	row->inbound = false;
+	row->listens = s->state == SESSION_BINDING ? s->setup->bound : (struct endpoint){0};
+	row->strangers = s->strangers;
+}
+
+static void describe_flow(const struct udp_flow *f, int64_t now_us, struct steering_row *row)
+{
+	static const char *const states[] = {[FLOW_RESOLVING] = "resolving", [FLOW_RECORDING] = "recording", [FLOW_OPEN] = "open", [FLOW_DENIED] = "denied"};
+
+	memset(row, 0, sizeof *row);
+	udp_flow_event(f, AUDIT_FLOW_CHECKPOINT, &row->event);
+	row->event.duration_us = f->opened_us == 0 ? 0 : now_us - f->opened_us;
+	row->event.time_us = clock_wall_us() - row->event.duration_us;
+	snprintf(row->state, sizeof row->state, "%s", states[f->state]);
+	row->idle_us = now_us - f->active_us;
+	row->datagrams_up = f->datagrams_up;
+	row->datagrams_down = f->datagrams_down;
+	row->inbound = f->inbound;
+}
+
+/* An address that a BIND lets come. */
+static void describe_peer(const struct session *s, const struct candidate *c, struct steering_row *row)
+{
+	memset(row, 0, sizeof *row);
+	session_event(s, AUDIT_OPEN, &row->event);
+	row->event.address = (struct endpoint){.addr = c->address};
+	snprintf(row->event.rule, sizeof row->event.rule, "%s", policy_rule_name(s->setup->rules->image, c->rule));
 }
 
 /* ---- walks -------------------------------------------------------------------------------------------------------------- */
@@ -300,6 +347,76 @@ static void turn_top(struct walk *k)
 	walk_free(k);
 }
 
+/* Rows of one session, of as many messages as they take: of flows and candidates there are only so many. */
+struct telling {
+	struct walk *walk;
+	struct wire_writer w;
+	uint8_t body[BODY_MAX];
+};
+
+static void tell_body(struct telling *t)
+{
+	send_body(t->walk, t->body, &t->w);
+	t->w = wire_writer_on(t->body, sizeof t->body);
+	t->walk->head.rows = 0;
+	steering_put_answer(&t->w, &t->walk->head);
+}
+
+static void tell_row(struct telling *t, const struct steering_row *row)
+{
+	if (sizeof t->body - t->w.len <= STEERING_ROW_MAX)
+		tell_body(t);
+	steering_put_row(&t->w, row);
+	t->walk->head.rows++;
+}
+
+static void tell_all(struct telling *t, struct session *s, int64_t now_us)
+{
+	static struct steering_row row;
+	const struct udp_flow *flow;
+
+	describe(s, now_us, &row);
+	tell_row(t, &row);
+	count(t->walk, s);
+	if (s->association != NULL)
+		TAILQ_FOREACH (flow, &s->association->by_age, by_age) {
+			describe_flow(flow, now_us, &row);
+			tell_row(t, &row);
+		}
+	for (size_t i = 0; s->state == SESSION_BINDING && s->setup->rules != NULL && i < s->setup->ncandidates; i++) {
+		if (s->setup->candidates[i].refused)
+			continue;
+		describe_peer(s, &s->setup->candidates[i], &row);
+		tell_row(t, &row);
+	}
+}
+
+static void turn_show(struct walk *k)
+{
+	static struct telling t;
+	struct session *found = NULL;
+
+	for (unsigned i = 0; i < SLICE && k->at != NULL && found == NULL; i++) {
+		struct session *s = step(k);
+
+		if (s->id == k->filter.session && s->state != SESSION_CLOSING)
+			found = s;
+	}
+	if (found == NULL && k->at != NULL) {
+		turn_later(k, 0);
+		return;
+	}
+	t.walk = k;
+	t.w = wire_writer_on(t.body, sizeof t.body);
+	k->head.rows = 0;
+	steering_put_answer(&t.w, &k->head);
+	if (found != NULL)
+		tell_all(&t, found, clock_mono_us());
+	k->head.last = true;
+	send_body(k, t.body, &t.w);
+	walk_free(k);
+}
+
 static void end(struct session *s, enum reason word, const char *reason)
 {
 	char text[AUDIT_TEXT_MAX + 1];
@@ -351,7 +468,7 @@ static void turn_end(struct walk *k)
 static void on_turn(evutil_socket_t fd, short what, void *arg)
 {
 	static void (*const turns[STEERING_OPS])(struct walk *) = {
-		[STEERING_LIST] = turn_list, [STEERING_TOP] = turn_top, [STEERING_END] = turn_end};
+		[STEERING_LIST] = turn_list, [STEERING_TOP] = turn_top, [STEERING_END] = turn_end, [STEERING_SHOW] = turn_show};
 	struct walk *k = arg;
 
 	(void)fd, (void)what;
@@ -522,7 +639,7 @@ const char *steer_blocked(const struct session *s, const char *name, const struc
 	x.naliases = naliases;
 	x.revision = 0;
 	for (size_t i = 0; i < st->nblocks; i++)
-		if (in_force(&st->blocks[i], now) && steering_matches(&st->blocks[i].filter, &x))
+		if (in_force(&st->blocks[i], now) && holds(&st->blocks[i].filter, s, &x))
 			return st->blocks[i].reason;
 	return NULL;
 }

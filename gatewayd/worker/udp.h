@@ -125,5 +125,7 @@ void flow_take_back(struct udp_flow *f, const uint8_t *data, size_t len);
 void flow_touch(struct udp_flow *f);
 /* Records its bytes so far, if it has carried any since the last time. */
 void flow_checkpoint(struct udp_flow *f, int64_t now_us);
+/* What every event of it has in common. */
+void udp_flow_event(const struct udp_flow *f, enum audit_kind kind, struct audit_event *e);
 /* Records its end, if it was open, and frees it. */
 void flow_end(struct udp_flow *f, const char *reason);

@@ -66,7 +66,7 @@ struct udp_flow *flow_of_remote(struct association *a, const struct endpoint *re
 
 /* ---- records ---------------------------------------------------------------------------------------------------- */
 
-static void flow_event(const struct udp_flow *f, enum audit_kind kind, struct audit_event *e)
+void udp_flow_event(const struct udp_flow *f, enum audit_kind kind, struct audit_event *e)
 {
 	session_event(f->association->session, kind, e);
 	e->revision = f->revision;
@@ -119,7 +119,7 @@ static void refuse(struct udp_flow *f, enum reason reason, const char *detail, c
 	f->revision = f->association->session->worker->rules->revision;
 	if (!told)
 		return;
-	flow_event(f, AUDIT_DENIED, &e);
+	udp_flow_event(f, AUDIT_DENIED, &e);
 	if (d != NULL)
 		detail_write_flow(f, d, &e);
 	snprintf(e.reason, sizeof e.reason, "%s%s%s", reason_word(reason), detail == NULL ? "" : ": ",
@@ -244,7 +244,7 @@ static void open_flow(struct udp_flow *f, const struct addr *remote, const struc
 	LIST_INSERT_HEAD(&f->association->by_remote[remote_bucket(remote, f->request.port)], f, by_remote);
 	f->state = FLOW_RECORDING;
 	f->waiter.durable = on_durable;
-	flow_event(f, AUDIT_FLOW, &e);
+	udp_flow_event(f, AUDIT_FLOW, &e);
 	detail_write_flow(f, d, &e);
 	if (recording_grants(w->recording))
 		f->record = record_event(w->recording, &e, &f->waiter);
@@ -427,7 +427,7 @@ void flow_checkpoint(struct udp_flow *f, int64_t now_us)
 	if (f->state != FLOW_OPEN || f->unrecorded || bytes == f->checked_bytes || !recording_has_room(recording))
 		return;
 	f->checked_bytes = bytes;
-	flow_event(f, AUDIT_FLOW_CHECKPOINT, &e);
+	udp_flow_event(f, AUDIT_FLOW_CHECKPOINT, &e);
 	e.duration_us = now_us - f->opened_us;
 	record_event(recording, &e, NULL);
 }
@@ -442,7 +442,7 @@ void flow_end(struct udp_flow *f, const char *reason)
 	udp_flush(); /* it may wait there */
 	end_patience(f);
 	if (!f->unrecorded && (f->state == FLOW_OPEN || f->state == FLOW_RECORDING)) {
-		flow_event(f, AUDIT_FLOW_ENDED, &e);
+		udp_flow_event(f, AUDIT_FLOW_ENDED, &e);
 		e.duration_us = clock_mono_us() - f->opened_us;
 		snprintf(e.reason, sizeof e.reason, "%s", reason);
 		snprintf(e.detail, sizeof e.detail, "{\"datagrams_up\":%llu,\"datagrams_down\":%llu}",

@@ -28,6 +28,7 @@ LEAST = [
     ({"command": "policy-log"}, "VIEW"),
     ({"command": "policy-get"}, "VIEW"),
     ({"command": "session-list"}, "VIEW"),
+    ({"command": "session-show"}, "VIEW"),
     ({"command": "session-recent"}, "VIEW"),
     ({"command": "session-blocks"}, "VIEW"),
     ({"command": "auth", "verb": "list"}, "VIEW"),

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -101,13 +102,114 @@ def test_filters_that_no_session_is_held_against(gateway, echo):
     """They would match all of them."""
     g = gateway(**BOTH)
     with g.session("127.0.0.1", echo.port) as c:
-        for filter_ in ({"country": "DE"}, {"limit": 0}, {"since_us": 0}, {"until_us": 0}, {"order": "oldest"}, {"order": "newest"}, {"id": 1},
-                        {"after": 0}, {"group": "staff"}, {"event": "open"}, {"verdict": "allow"}, {"user": "ann", "country": "DE"}):
+        for filter_ in ({"limit": 0}, {"order": "oldest"}, {"order": "newest"}, {"id": 1}, {"after": 0}, {"event": "open"}, {"verdict": "allow"},
+                        {"user": "ann", "event": "open"}):
             for command in ("session-kill", "session-block", "session-list"):
                 reply, _ = admin.ask(g.socket, {"command": command, "filter": filter_, "reason": "x", "seconds": 60})
                 assert not reply["ok"] and "user, client, to" in reply["error"], (command, filter_, reply)
         c.echo(b"alive")
     assert admin.ask(g.socket, {"command": "session-blocks"})[0]["blocks"] == []
+
+
+def test_filters_of_groups_countries_and_times(gateway, server, geo_database):
+    """To list, to end and to block alike."""
+    de, fr = server(servers.Echo, "127.0.1.1"), server(servers.Echo, "127.0.3.1")
+    g = gateway(geoip_database=str(geo_database), **BOTH)
+
+    def live(user="ann", at=de):
+        return g.session(at.host, at.port, user=user, password=f"{user}-pass")
+
+    with live() as ann, live("bob", fr) as bob, live("bob") as other:
+        for words, users in ((("group=staff",), ["ann"]), (("group=hr",), ["bob", "bob"]), (("country=DE",), ["ann", "bob"]), (("country=FR",), []),
+                             (("group=hr", "country=DE"), ["bob"]), (("since=1h",), ["ann", "bob", "bob"]), (("until=1h",), []),
+                             (("--until", "1h", "--country", "DE"), []), (("--group", "staff", "--since", "1d"), ["ann"])):
+            assert sorted(r["user"] for r in listed(g, *words)) == users, words
+        assert "1 session ended" in g.ctl("session", "kill", "group=hr", "country=DE", "--reason", "x").out
+        assert ended(other)
+        assert "0 sessions ended" in g.ctl("session", "kill", "until=1h", "--reason", "x").out
+        assert "1 session ended" in g.ctl("session", "block", "group=staff", "--for", "1h", "--reason", "no").out
+        assert ended(ann)
+        with live() as c:
+            assert c.code == socks.NOT_ALLOWED
+        assert "0 sessions ended" in g.ctl("session", "block", "country=DE", "--for", "1h", "--reason", "no").out
+        with live("bob") as c:
+            assert c.code == socks.NOT_ALLOWED
+        bob.echo(b"alive")
+    for words, said in ((("since=1h",), "begun already"), (("until=1h",), "begun already")):
+        done = g.ctl("session", "block", *words, "--for", "1h", "--reason", "x", check=False)
+        assert done.returncode == 1 and said in done.err, done.err
+    done = g.ctl("session", "list", "since=yesterdayish", check=False)
+    assert done.returncode == 2 and "since" in done.err, done.err
+
+
+def test_a_country_is_no_filter_without_a_database(gateway):
+    """A block that could never hold must not look as if it did."""
+    g = gateway(**BOTH)
+    done = g.ctl("session", "block", "country=DE", "--for", "1h", "--reason", "x", check=False)
+    assert done.returncode == 1 and "no database of countries" in done.err, done.err
+
+
+def test_flows_are_shown_one_by_one(gateway, server):
+    one, two = server(servers.UdpEcho), server(servers.UdpEcho)
+    g = gateway("rule loopback allow to cidr 127.0.0.0/24\ndefault deny\n", **BOTH)
+    with g.associate() as a:
+        for i in range(3):
+            a.echo("127.0.0.1", one.port, b"x" * 10)
+        a.echo("127.0.0.1", two.port, b"y" * 7)
+        a.send("127.0.2.1", 9, b"z")
+        row = wait.until(lambda: next((r for r in listed(g) if r.get("flows") == 3), None), "all of its flows")
+        shown = json.loads(g.ctl("session", "show", row["session"], "--json").out)
+        flows = {f["port"]: f for f in shown["udp_flows"]}
+        assert len(shown["udp_flows"]) == 3 and shown["flows"] == 3 and shown["session"] == row["session"], shown
+        f = flows[one.port]
+        assert (f["address"], f["rule"], f["state"], f["opened_by"], f["revision"]) == ("127.0.0.1", "loopback", "open", "client", 1), f
+        assert (f["bytes_up"], f["bytes_down"], f["datagrams_up"], f["datagrams_down"]) == (30, 30, 3, 3), f
+        assert flows[two.port]["datagrams_up"] == 1 and flows[two.port]["bytes_down"] == 7, flows
+        assert (flows[9]["state"], flows[9]["address"], flows[9]["bytes_up"]) == ("denied", "127.0.2.1", 0), flows
+        assert set(f) == {"address", "port", "rule", "revision", "bytes_up", "bytes_down", "duration_us", "state", "datagrams_up", "datagrams_down",
+                          "idle_us", "opened_by"}, f
+        text = g.ctl("session", "show", row["session"]).out
+        assert "FLOW" in text and f"127.0.0.1:{two.port}" in text and "3/3" in text and "denied" in text, text
+        assert "udp_flows" not in json.dumps(listed(g))
+
+
+def test_an_association_of_very_many_flows_is_shown(gateway):
+    """As many as there may be: more than a message holds."""
+    g = gateway("rule loopback allow to domain .example to cidr 127.0.0.0/8\ndefault deny\n", resolver_timeout=60000, **BOTH)
+    with g.associate() as a:
+
+        def all_there():
+            """A datagram may be lost: then it is sent again."""
+            for i in range(256):
+                a.send(b"x" * 60 + b"." + b"y" * 60 + b".denied", i + 1, b"z")
+            return next((r for r in listed(g) if r.get("flows") == 256), None)
+
+        row = wait.until(all_there, lambda: listed(g))
+        shown = json.loads(g.ctl("session", "show", row["session"], "--json").out)
+        assert sorted(f["port"] for f in shown["udp_flows"]) == list(range(1, 257))
+
+
+def test_who_may_come_to_a_bind_is_shown(gateway, dns_server):
+    g = gateway("rule eight allow to cidr 127.0.0.8\nrule nine allow to cidr 127.0.0.9\n", listener_commands=["bind"],
+                resolver=[answers(dns_server, ["127.0.0.8", "127.0.0.9"])])
+    with g.client() as c:
+        assert c.greet(socks.PASSWORD) == socks.PASSWORD
+        assert c.login("ann", "ann-pass") == 0
+        assert c.request("peer.test", 20, socks.BIND) == socks.OK
+        row, = listed(g)
+        shown = json.loads(g.ctl("session", "show", row["session"], "--json").out)
+        host, port = shown["listens"].rsplit(":", 1)
+        assert shown["state"] == "binding" and host == "127.0.0.1", shown
+        assert {(p["address"], p["rule"]) for p in shown["peers"]} == {("127.0.0.8", "eight"), ("127.0.0.9", "nine")}, shown
+        with socket.create_connection((host, int(port)), source_address=("127.0.0.7", 0)) as stranger:
+            assert stranger.recv(1) == b""
+        assert json.loads(g.ctl("session", "show", row["session"], "--json").out)["strangers"] == 1
+        text = g.ctl("session", "show", row["session"]).out
+        assert "MAY COME" in text and "127.0.0.9" in text and "nine" in text, text
+        with socket.create_connection((host, int(port)), source_address=("127.0.0.9", 0)):
+            assert c.reply() == socks.OK
+            shown = json.loads(g.ctl("session", "show", row["session"], "--json").out)
+            assert (shown["address"], shown["rule"]) == ("127.0.0.9", "nine") and "peers" not in shown, shown
 
 
 def test_the_audit_tells_all_of_a_filter(gateway):

@@ -18,9 +18,9 @@ static void what_is_held_against_a_session_is_a_filter(void **state)
 {
 	static const char *const sound[] = {"{}", "{\"user\":\"ann\"}", "{\"to\":\".x\",\"port\":1}", "{\"client\":\"10.0.0.0/8\"}",
 					    "{\"rule\":\"r\",\"revision\":7,\"text\":\"t\"}"};
-	static const char *const other[] = {"", "[]", "{\"country\":\"DE\"}", "{\"limit\":0}", "{\"since_us\":0}", "{\"until_us\":0}",
-					    "{\"order\":\"oldest\"}", "{\"id\":1}", "{\"after\":0}", "{\"group\":\"g\"}", "{\"event\":\"open\"}",
-					    "{\"user\":\"ann\",\"country\":\"DE\"}", "{\"user\":\"ann\",\"user\":\"bob\"}", "{\"user\":\"\"}"};
+	static const char *const other[] = {"", "[]", "{\"limit\":0}", "{\"country\":\"Germany\"}", "{\"since_us\":\"x\"}",
+					    "{\"order\":\"oldest\"}", "{\"id\":1}", "{\"after\":0}", "{\"group\":5}", "{\"event\":\"open\"}",
+					    "{\"user\":\"ann\",\"verdict\":\"deny\"}", "{\"user\":\"ann\",\"user\":\"bob\"}", "{\"user\":\"\"}"};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof sound / sizeof *sound; i++)
@@ -117,6 +117,22 @@ static void filters_mean_what_they_say(void **state)
 	assert_true(matches("{\"text\":\"exam\"}", &x));
 	assert_false(matches("{\"text\":\"exam\"}", &unknown));
 	assert_false(matches("{\"to\":\".evil.test\"}", &x));
+	static const char *const groups[] = {"staff", "hr"};
+	struct steering_facts more = x;
+
+	more.groups = groups;
+	more.ngroups = 2;
+	more.country = "DE";
+	more.began_us = 1000;
+	assert_true(matches("{\"group\":\"hr\",\"country\":\"DE\",\"since_us\":1000,\"until_us\":1001}", &more));
+	assert_false(matches("{\"group\":\"h\"}", &more));
+	assert_false(matches("{\"country\":\"FR\"}", &more));
+	assert_false(matches("{\"since_us\":1001}", &more));
+	assert_false(matches("{\"until_us\":1000}", &more));
+	assert_false(matches("{\"group\":\"hr\"}", &x));
+	assert_false(matches("{\"country\":\"DE\"}", &x));
+	assert_false(matches("{\"since_us\":1}", &x));
+	assert_false(matches("{\"until_us\":1}", &x));
 	assert_true(matches("{\"to\":\".evil.test\"}", &aliased));
 	/* What is not known yet matches nothing that is asked for. */
 	assert_true(matches("{\"client\":\"10.1.2.3\"}", &unknown));
