@@ -50,7 +50,7 @@ static const char usage[] =
 	"  --to DEST               NAME, .SUFFIX (it and all below), *.SUFFIX (below only), ADDR or CIDR\n"
 	"  --verdict allow|deny\n"
 	"  --event KIND[,KIND]     open, connected, denied, ended, login-failed, policy, admin, start, stop, flow,\n"
-	"                          flow-ended, checkpoint, flow-checkpoint, throttle\n"
+	"                          flow-ended, checkpoint, flow-checkpoint, throttle, look\n"
 	"  --port PORT             of the destination\n"
 	"  --country CC            the destination lies in this country (rows of before a database was there do not tell)\n"
 	"  --rule NAME             decided by this rule\n"

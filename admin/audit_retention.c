@@ -27,7 +27,7 @@ static const char prune_usage[] =
 	"them; verify knows them from rows that somebody removed.  The order and what came of it are recorded.\n"
 	"\n"
 	"  --keep AGE      like 400d or 52w; at least a day\n"
-	"  --class CLASS   sessions, denials, logins, policy or admin (with starts and stops); may be repeated;\n"
+	"  --class CLASS   sessions, denials, logins, policy, admin (with starts and stops) or looks; may be repeated;\n"
 	"                  without it, all\n"
 	"  --hold CASE     only if this hold stands\n"
 	"  --dry-run       count only\n"

@@ -35,7 +35,7 @@
 #define TRIALS " yes max-ended=@none confirm=@none"
 #define AUDIT_ROWS                                                                                                     \
 	"user=@user client=@none to=@none verdict=allow|deny "                                                         \
-	"event=open|connected|denied|ended|login-failed|policy|admin|start|stop|flow|flow-ended|checkpoint|flow-checkpoint|throttle " \
+	"event=open|connected|denied|ended|login-failed|policy|admin|start|stop|flow|flow-ended|checkpoint|flow-checkpoint|throttle|look " \
 	"port=@none country=@none rule=@rule revision=@revision group=@none text=@none session=@session id=@none "      \
 	"since=15m|2h|1d|30d until=@none zone=@none columns=@none limit=@none order=newest|oldest format=table|csv|json dir=@dir"
 #define KEYS                                                                                                           \

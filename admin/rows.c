@@ -76,8 +76,11 @@ static const char *event_cell(const struct rows *r, const json_t *row, char *out
 
 static const char *user_cell(const struct rows *r, const json_t *row, char *out)
 {
+	const json_t *detail = json_object_get(row, "detail");
+	char user[FORMAT_TEXT_MAX], login[FORMAT_TEXT_MAX];
+
 	(void)r;
-	return plain(row, "user", out);
+	return format_author(format_member(row, "user", user), format_member(detail, "login", login), out, CELL_MAX);
 }
 
 static const char *client_cell(const struct rows *r, const json_t *row, char *out)

@@ -19,6 +19,7 @@
 #define AUTH_GROUPS_MAX 64
 #define AUTH_GROUP_NAME_MAX 63
 #define AUTH_REASON_MAX 255
+#define AUTH_LOGIN_MAX 63 /* of a user of this host, as one that shows beside its uid */
 #define AUTH_DELAY_MAX_US (60 * 1000 * 1000)
 
 /* One log-in to judge.  password is a secret: whoever holds a copy wipes it (auth_ask_wipe). */
@@ -64,6 +65,23 @@ bool auth_get_answer(struct wire_reader *r, struct auth_answer *a);
  * already on its way: a worker ignores answers whose id it does not know. */
 void auth_put_cancel(struct wire_writer *w, uint64_t id);
 bool auth_get_cancel(struct wire_reader *r, uint64_t *id);
+
+/* ---- names of users of this host ------------------------------------------------------------------------------------ */
+
+/* What the name service calls a uid. */
+struct auth_login {
+	uint64_t id;
+	uint32_t uid;
+	char name[AUTH_LOGIN_MAX + 1]; /* auth_login_valid(), or "": not known */
+};
+
+/* Bodies of LOGIN_ASK and PAM_LOGIN_ASK, without the name; of LOGIN_TOLD and PAM_LOGIN_TOLD, with it.  The get functions read a whole body. */
+void auth_put_login_ask(struct wire_writer *w, const struct auth_login *l);
+bool auth_get_login_ask(struct wire_reader *r, struct auth_login *l);
+void auth_put_login(struct wire_writer *w, const struct auth_login *l);
+bool auth_get_login(struct wire_reader *r, struct auth_login *l);
+/* True for 1 to AUTH_LOGIN_MAX letters, digits and ._-@+$\, which no text that a name stands in can be mistaken for. */
+bool auth_login_valid(const char *name);
 
 /* ---- GSSAPI --------------------------------------------------------------------------------------------------------- */
 
@@ -149,6 +167,8 @@ struct auth_master_options {
 	 * link is closed before the call, and nothing that it still says is heard.  Whoever breaks the protocol, child
 	 * or worker, is told of by ipc_on_violation() instead. */
 	void (*kill_child)(uint16_t slot, void *arg);
+	/* What a uid that was asked about is called; "": not known, or not in time. */
+	void (*told_login)(uint32_t uid, const char *name, void *arg);
 	void *arg;
 	const struct limit_set *limits; /* one a listener, in their order; copied */
 	size_t nlimits;
@@ -174,6 +194,9 @@ void auth_master_add_gssapi(struct auth_master *m, uint16_t slot, int fd);
  * throttled, cancelled (or their worker died), killed, conversations (that a child was given), joined (another's
  * conversation), recalled (answered from memory), remembered (entries). */
 char *auth_master_status(const struct auth_master *m);
+
+/* A conversation child that has nothing else to do looks for the name of this uid; told_login() is called, maybe at once. */
+void auth_master_ask_login(struct auth_master *m, uint32_t uid);
 
 /* Nothing that was remembered is believed any more. */
 void auth_master_forget(struct auth_master *m);

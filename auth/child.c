@@ -44,6 +44,24 @@ static void judge(const struct auth_child_options *options, struct auth_ask *ask
 	text_escape(why.text, strlen(why.text), answer->reason, sizeof answer->reason);
 }
 
+static void name_uid(struct server *server, struct ipc *master, const struct ipc_message *message)
+{
+	struct wire_reader r = wire_reader_on(message->body, message->len);
+	uint8_t body[96];
+	struct wire_writer writer = wire_writer_on(body, sizeof body);
+	struct auth_login login;
+
+	if (!auth_get_login_ask(&r, &login)) {
+		log_error("the auth master sent a malformed %s", ipc_type_name(message->type));
+		server->broken = true;
+		return;
+	}
+	auth_login_find(&login);
+	auth_put_login(&writer, &login);
+	if (ipc_send_wire(master, IPC_PAM_LOGIN_TOLD, &writer) < 0)
+		server->broken = true;
+}
+
 static void on_message(struct ipc *master, struct ipc_message *message, void *arg)
 {
 	struct server *server = arg;
@@ -52,6 +70,10 @@ static void on_message(struct ipc *master, struct ipc_message *message, void *ar
 	struct wire_writer writer = wire_writer_on(body, sizeof body);
 	struct auth_answer answer = {0};
 
+	if (message->type == IPC_PAM_LOGIN_ASK) {
+		name_uid(server, master, message);
+		return;
+	}
 	if (message->type != IPC_PAM_ASK || !auth_get_ask(&r, server->ask)) {
 		log_error("the auth master sent a malformed %s", ipc_type_name(message->type));
 		server->broken = true;

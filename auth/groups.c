@@ -78,6 +78,20 @@ static int primary_group(const char *user, struct buffer *b, gid_t *gid, struct 
 	return err_set_errno(why, "the name service cannot tell whether it knows the user");
 }
 
+void auth_login_find(struct auth_login *login)
+{
+	struct passwd entry, *found = NULL;
+	struct buffer b = {0};
+	int error = ERANGE;
+
+	while (error == ERANGE && buffer_grow(&b))
+		error = getpwuid_r(login->uid, &entry, b.data, b.size, &found);
+	login->name[0] = '\0';
+	if (found != NULL && auth_login_valid(entry.pw_name))
+		strcpy(login->name, entry.pw_name);
+	free(b.data);
+}
+
 /* A gid without a name is in no rule's reach, and left out. */
 static int add_gid(struct auth_answer *answer, gid_t gid, struct buffer *b, struct err *why)
 {

@@ -1,4 +1,4 @@
-/* The groups of a user, at this moment: NSS and, if configured, a groups file. */
+/* The groups of a user, and the name of a uid, at this moment: NSS and, if configured, a groups file. */
 #pragma once
 
 #include "auth/auth.h"
@@ -9,6 +9,9 @@
  * told in full: a data base failed, a name is too long, they are too many.  An incomplete list is never given, because
  * a deny rule would not see what is missing. */
 int auth_groups_find(struct auth_answer *answer, const char *file, struct err *why);
+
+/* What NSS calls a uid, into login->name; "" if it does not know, or calls it what is not auth_login_valid(). */
+void auth_login_find(struct auth_login *login);
 
 /* The part that reads a groups file's text; adds to answer->groups. */
 int auth_groups_parse(struct auth_answer *answer, const char *text, size_t len, struct err *why);

@@ -8,6 +8,7 @@ auth_libauth_a_SOURCES = \
 	auth/throttle.c auth/throttle.h \
 	auth/secrets.c auth/secrets.h \
 	auth/child.c \
+	auth/logins.c \
 	auth/gss.c auth/gss.h \
 	auth/gss_master.c auth/master.h \
 	auth/pam.c auth/pam.h \

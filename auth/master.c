@@ -227,7 +227,7 @@ static bool may_wait(const struct auth_master *m, const struct conversation *c, 
 static struct child *idle_child(struct auth_master *m)
 {
 	for (unsigned i = 0; i < m->options.children; i++)
-		if (m->children[i].link != NULL && m->children[i].running == NULL)
+		if (m->children[i].link != NULL && m->children[i].running == NULL && m->logins.child != &m->children[i])
 			return &m->children[i];
 	return NULL;
 }
@@ -261,11 +261,12 @@ static void child_drop(struct child *child, const char *reason)
 	struct conversation *c = child->running;
 
 	ipc_free(&child->link);
+	logins_child_gone(child);
 	if (c != NULL)
 		fail(c, reason);
 }
 
-static void child_kill(struct child *child, const char *reason)
+void master_kill_child(struct child *child, const char *reason)
 {
 	struct auth_master *m = child->master;
 
@@ -297,7 +298,7 @@ static void start(struct child *child, struct conversation *c)
 
 	explicit_bzero(body, sizeof body);
 	if (sent < 0)
-		child_kill(child, "the authentication process took no question");
+		master_kill_child(child, "the authentication process took no question");
 }
 
 /* True, and *answer says so, if no log-in of this user from this client is judged now. */
@@ -344,14 +345,14 @@ static void on_pool_timer(evutil_socket_t fd, short what, void *arg)
 	struct child *last = &m->children[m->wanted - 1];
 
 	(void)fd, (void)what;
-	if (m->wanted > m->options.children_min && last->running == NULL && !last->used && !m->coming) {
+	if (m->wanted > m->options.children_min && last->running == NULL && m->logins.child != last && !last->used && !m->coming) {
 		ipc_free(&last->link);
 		m->wanted--;
 		m->sized = true;
 		m->options.resize(m->wanted, m->options.arg);
 	}
 	for (unsigned i = 0; i < m->options.children; i++)
-		m->children[i].used = m->children[i].running != NULL;
+		m->children[i].used = m->children[i].running != NULL || m->logins.child == &m->children[i];
 }
 
 #define THROTTLE_TICK_S 10
@@ -375,7 +376,7 @@ static void start_timers(struct auth_master *m)
 }
 
 /* Afterwards no child is idle, or nobody who waits may use one. */
-static void schedule(struct auth_master *m)
+void master_schedule(struct auth_master *m)
 {
 	struct child *child;
 	struct conversation *c;
@@ -387,6 +388,8 @@ static void schedule(struct auth_master *m)
 			finish(c, &answer);
 		else
 			start(child, c);
+	if (logins_wait(m) && (child = idle_child(m)) != NULL)
+		logins_start(child);
 	grow(m);
 }
 
@@ -405,8 +408,8 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 	log_warning("pam/%u did not finish the log-in of \"%s\" within %u ms: it is killed",
 		    (unsigned)(c->child - m->children), c->ask.user, m->options.deadline_ms);
 	snprintf(reason, sizeof reason, "the log-in did not finish within %u ms", m->options.deadline_ms);
-	child_kill(c->child, reason);
-	schedule(m); /* one user and one client fewer at work */
+	master_kill_child(c->child, reason);
+	master_schedule(m); /* one user and one client fewer at work */
 }
 
 /* ---- workers ----------------------------------------------------------------------------------------------------- */
@@ -572,7 +575,7 @@ static void enqueue(struct worker *w, struct gss_login *gss, const struct auth_a
 		count_running(m, c, &all);
 		TAILQ_FOREACH (other, &m->queue, in_queue)
 			count_use(&all, other, c);
-		/* Who waits already may not use an idle child (schedule), so a newcomer who may does not jump the queue. */
+		/* Who waits already may not use an idle child (master_schedule), so a newcomer who may does not jump the queue. */
 		at_once = child != NULL && within_quota(m, c);
 	}
 	if (c == NULL || (!ask->vouched && !may_guess(m, &all, reason, sizeof reason)) ||
@@ -748,8 +751,10 @@ static void on_child_message(struct ipc *link, struct ipc_message *message, void
 	    child->running != NULL && child->running->ask.id == answer.id) {
 		learn(m, child->running, &answer);
 		finish(child->running, &answer);
-		schedule(m);
-	} else
+		master_schedule(m);
+	} else if (message->type == IPC_PAM_LOGIN_TOLD && logins_answered(child, message))
+		master_schedule(m);
+	else
 		ipc_reject(link, "an answer that it was not asked for");
 }
 
@@ -769,7 +774,7 @@ static void on_child_gone(struct ipc *link, void *arg)
 				    child->running->ask.user);
 		child_drop(child, "the authentication process ended during the log-in");
 	}
-	schedule(m);
+	master_schedule(m);
 }
 
 void auth_master_add_child(struct auth_master *m, uint16_t slot, int fd)
@@ -793,7 +798,7 @@ void auth_master_add_child(struct auth_master *m, uint16_t slot, int fd)
 		m->coming = false;
 	child->link = ipc_new(fd, ROLE_AUTH, ROLE_PAM, slot);
 	ipc_attach(child->link, m->base, on_child_message, on_child_gone, child);
-	schedule(m);
+	master_schedule(m);
 }
 
 /* ---- the master -------------------------------------------------------------------------------------------------- */
@@ -818,6 +823,7 @@ struct auth_master *auth_master_new(struct event_base *base, const struct auth_m
 	for (unsigned i = 0; i < options->children; i++)
 		m->children[i].master = m;
 	start_timers(m);
+	logins_init(m);
 	return m;
 }
 
@@ -829,6 +835,7 @@ void auth_master_free(struct auth_master **master)
 	*master = NULL;
 	if (m == NULL)
 		return;
+	logins_close(m);
 	while ((w = LIST_FIRST(&m->workers)) != NULL)
 		worker_drop(w);
 	for (unsigned i = 0; i < m->options.children; i++)

@@ -42,6 +42,17 @@ struct gss_desk {
 	uint64_t asked, granted, denied;
 };
 
+/* uids whose names are asked for (logins.c): the first, by a child once one is free. */
+#define LOGINS_WAITING_MAX 64
+
+struct login_desk {
+	uint32_t waiting[LOGINS_WAITING_MAX];
+	unsigned n;
+	struct child *child; /* that is at the first; NULL: none yet */
+	uint64_t id;	     /* random: no child's answer can precede its question */
+	struct event deadline;
+};
+
 struct auth_master {
 	struct event_base *base;
 	struct auth_master_options options;
@@ -60,12 +71,28 @@ struct auth_master {
 	unsigned queued, joined; /* askers beyond the first of a conversation, now */
 	uint64_t asked, cancelled, killed, conversations, joined_ever, recalled, verdicts[AUTH_VERDICTS];
 	struct gss_desk gss;
+	struct login_desk logins;
 };
 
 /* master.c: a question about an account whose user has been vouched for; gss_login_judged() is called, maybe at once. */
 void master_ask_account(struct worker *w, struct gss_login *login, const struct auth_ask *ask);
 /* Nobody waits for it any more. */
 void master_cancel_asker(struct asker *a);
+
+/* Asks for a child's end; whoever waits for it is told. */
+void master_kill_child(struct child *child, const char *reason);
+/* Gives idle children what waits for one. */
+void master_schedule(struct auth_master *m);
+
+/* logins.c */
+void logins_init(struct auth_master *m);
+void logins_close(struct auth_master *m);
+/* Some uid waits for a child. */
+bool logins_wait(const struct auth_master *m);
+void logins_start(struct child *child);
+/* False: it was not asked that. */
+bool logins_answered(struct child *child, const struct ipc_message *message);
+void logins_child_gone(struct child *child);
 
 /* gss_master.c */
 /* False if the message is malformed. */

@@ -167,6 +167,45 @@ bool auth_get_cancel(struct wire_reader *r, uint64_t *id)
 	return wire_done(r);
 }
 
+/* ---- names of users of this host ------------------------------------------------------------------------------------ */
+
+bool auth_login_valid(const char *name)
+{
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-@+$\\";
+	size_t len = strspn(name, allowed);
+
+	return len > 0 && len <= AUTH_LOGIN_MAX && name[len] == '\0';
+}
+
+void auth_put_login_ask(struct wire_writer *w, const struct auth_login *l)
+{
+	wire_put_u64(w, l->id);
+	wire_put_u32(w, l->uid);
+}
+
+bool auth_get_login_ask(struct wire_reader *r, struct auth_login *l)
+{
+	memset(l, 0, sizeof *l);
+	l->id = wire_get_u64(r);
+	l->uid = wire_get_u32(r);
+	return wire_done(r);
+}
+
+void auth_put_login(struct wire_writer *w, const struct auth_login *l)
+{
+	auth_put_login_ask(w, l);
+	wire_put_text(w, l->name);
+}
+
+bool auth_get_login(struct wire_reader *r, struct auth_login *l)
+{
+	memset(l, 0, sizeof *l);
+	l->id = wire_get_u64(r);
+	l->uid = wire_get_u32(r);
+	wire_get_text(r, l->name, sizeof l->name);
+	return wire_done(r) && (l->name[0] == '\0' || auth_login_valid(l->name));
+}
+
 /* ---- GSSAPI --------------------------------------------------------------------------------------------------------- */
 
 void gss_put_ask(struct wire_writer *w, const struct gss_ask *a)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <event2/event.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -65,6 +66,30 @@ static void on_command(struct master *m, const struct ipc_message *message)
 	free(text);
 }
 
+static void on_login_ask(struct master *m, const struct ipc_message *message)
+{
+	struct wire_reader r = wire_reader_on(message->body, message->len);
+	struct auth_login login;
+
+	if (auth_get_login_ask(&r, &login))
+		auth_master_ask_login(m->auth, login.uid);
+	else
+		ipc_reject(m->control, "a malformed question for a name");
+}
+
+static void told_login(uint32_t uid, const char *name, void *arg)
+{
+	struct master *m = arg;
+	struct auth_login login = {.uid = uid};
+	uint8_t body[96];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	snprintf(login.name, sizeof login.name, "%s", name);
+	auth_put_login(&w, &login);
+	if (m->control != NULL)
+		ipc_send_wire(m->control, IPC_LOGIN_TOLD, &w);
+}
+
 static void kill_gssapi(uint16_t slot, void *arg)
 {
 	struct master *m = arg;
@@ -78,6 +103,8 @@ static void on_control_message(struct ipc *link, struct ipc_message *message, vo
 
 	if (message->type == IPC_AUTH_COMMAND)
 		on_command(m, message);
+	if (message->type == IPC_LOGIN_ASK)
+		on_login_ask(m, message);
 	if (message->type != IPC_STATUS_ASK)
 		return;
 	char *status = auth_master_status(m->auth);
@@ -200,6 +227,7 @@ int auth_main(struct child *c)
 						  .children_min = c->config->pam_processes_min,
 						  .idle_ms = c->config->pam_idle_timeout_ms,
 						  .kill_gssapi = kill_gssapi,
+						  .told_login = told_login,
 						  .gss_step_ms = c->config->gssapi_timeout_ms,
 						  /* Its worker ends it first, unless that is no more what it was. */
 						  .gss_client_ms = c->config->handshake_timeout_ms + 5000,

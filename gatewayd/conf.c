@@ -94,6 +94,7 @@ static const struct option options[] = {
 	OPTION("audit-durability", CHOICE, audit_relaxed, .text = "full", .other = "relaxed"),
 	OPTION("on-audit-failure", CHOICE, audit_allow, .text = "refuse", .other = "allow"),
 	OPTION("audit-reserve-megabytes", NUMBER, reserve_mb, .min = 0, .max = 1 << 20, .number = 16),
+	OPTION("audit-looks", FLAG, audit_looks, .number = 1),
 	OPTION("audit-fold-after", NUMBER, fold_after, .min = 0, .max = 1000000, .number = 20),
 	OPTION("audit-anchor-interval", NUMBER, anchor_interval_s, .min = 0, .max = 7 * 24 * 3600L, .number = 3600),
 	OPTION("audit-anchor-file", PATH, anchor_file, .text = ""),

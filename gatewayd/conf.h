@@ -86,6 +86,7 @@ struct config {
 	unsigned audit_timeout_ms, commit_interval_us;
 	bool audit_relaxed; /* grants do not wait for the disk */
 	bool audit_allow;   /* grants go on without an audit */
+	bool audit_looks;   /* commands that change nothing are recorded, too */
 	bool live_keep;     /* sessions that live are not decided again */
 	unsigned reserve_mb; /* of the disk, for ends and refusals when it is full; 0: none */
 	unsigned fold_after; /* rows a second of one and the same denial; 0: all */

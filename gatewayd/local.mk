@@ -63,7 +63,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/control/notes.c \
 	gatewayd/control/revisions.c gatewayd/control/approvals.c \
 	gatewayd/control/status.c \
-	gatewayd/control/auth.c \
+	gatewayd/control/auth.c gatewayd/control/names.c gatewayd/control/looks.c \
 	gatewayd/control/retention.c \
 	gatewayd/control/running.c gatewayd/control/rates.c \
 	gatewayd/control/sessions.c gatewayd/control/blocks.c \

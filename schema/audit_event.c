@@ -20,6 +20,7 @@ static const char *const kind_names[AUDIT_KIND_COUNT] = {
 	[AUDIT_CHECKPOINT] = "checkpoint",
 	[AUDIT_FLOW_CHECKPOINT] = "flow-checkpoint",
 	[AUDIT_THROTTLE] = "throttle",
+	[AUDIT_LOOK] = "look",
 };
 
 const char *audit_kind_name(enum audit_kind kind)

@@ -23,6 +23,7 @@ enum audit_kind {
 	AUDIT_CHECKPOINT, /* a session that goes on: its bytes so far */
 	AUDIT_FLOW_CHECKPOINT,
 	AUDIT_THROTTLE, /* log-ins of a user from a network, or all from it, must wait, or need no more */
+	AUDIT_LOOK,	/* a command that changed nothing */
 	AUDIT_KIND_COUNT
 };
 

@@ -157,7 +157,7 @@ static int set_event(struct audit_filter *f, const char *text, struct err *why)
 
 		if (kind == AUDIT_KIND_COUNT)
 			return err_set(why, "an event is open, connected, denied, ended, login-failed, policy, admin, start, stop, "
-					    "flow, flow-ended, checkpoint, flow-checkpoint or throttle");
+					    "flow, flow-ended, checkpoint, flow-checkpoint, throttle or look");
 		kinds |= 1u << kind;
 		at = comma == NULL ? NULL : comma + 1;
 	}

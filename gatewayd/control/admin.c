@@ -42,6 +42,12 @@ struct client {
 	bool unrecorded; /* it was not, in time */
 	json_t *reply;
 	int reply_fd;
+	/* Its command, until a row tells of it. */
+	bool unnamed;	    /* what its user is called is not known yet: it is not heard before */
+	bool heard, noted;  /* it has given one; a row tells what came of it, or none is needed besides others */
+	bool ordered;	    /* one tells of the order */
+	const char *command; /* NULL: none that there is */
+	json_t *asked;	    /* the rest of its request */
 };
 
 static uint64_t last_number;
@@ -81,10 +87,30 @@ struct client *admin_find_client(const struct control *c, uint64_t number)
 	return NULL;
 }
 
+/* What the command came to: each has a row, of its own or among others like it. */
+static void note(struct client *client, const json_t *reply)
+{
+	const char *why = json_string_value(json_object_get(reply, "error"));
+	bool refused = !json_is_true(json_object_get(reply, "ok"));
+
+	if (!client->heard || client->noted)
+		return;
+	client->noted = true;
+	if (refused || !client->ordered)
+		looks_note(client->control, &client->author, client->command == NULL ? "no known command" : client->command, client->asked,
+			   !refused ? NULL : why == NULL ? "see the policy's rows" : why);
+}
+
+void admin_on_record(struct client *client)
+{
+	client->noted = true;
+}
+
 static void client_free(struct client *client)
 {
 	struct control *c = client->control;
 
+	json_decref(client->asked);
 	status_client_gone(c, client);
 	auth_client_gone(c, client);
 	retention_client_gone(c, client);
@@ -158,6 +184,7 @@ static void deliver(struct client *client)
 
 void admin_reply(struct client *client, json_t *reply, int fd)
 {
+	note(client, reply);
 	client->reply = reply;
 	client->reply_fd = fd;
 	if (client->record == NULL)
@@ -192,6 +219,7 @@ static void await(struct client *client, struct record *record)
 {
 	static const struct timeval wait = {.tv_sec = RECORD_WAIT_S};
 
+	client->ordered = true;
 	client->record = record;
 	client->unrecorded = record == NULL;
 	if (record != NULL)
@@ -236,6 +264,7 @@ void admin_reply_and_linger(struct client *client, json_t *reply, int fd)
 {
 	struct control *c = client->control;
 
+	note(client, reply);
 	if (!send_reply(client, reply, fd)) {
 		client_free(client);
 		return;
@@ -317,11 +346,13 @@ static const struct command *find_command(const json_t *request)
 
 static void refuse_command(struct client *client, const struct command *command)
 {
-	char text[256], role[ROLES_TEXT_MAX], what[96];
+	char text[256], role[ROLES_TEXT_MAX], what[96], why[64];
 
 	snprintf(what, sizeof what, "%s%s%s", command->name, command->flag == NULL ? "" : " with ",
 		 command->flag == NULL ? "" : command->flag);
-	roles_record_refused(client->control, &client->author, what);
+	snprintf(why, sizeof why, "it takes %s", roles_needed(command->right));
+	roles_record_refused(client->control, &client->author, what, why);
+	admin_on_record(client);
 	snprintf(text, sizeof text, "%s takes %s, and you are %s: ask one, or have yourself added to that group", what,
 		 roles_needed(command->right), roles_text(&client->author, role));
 	admin_refuse(client, text);
@@ -334,6 +365,11 @@ static void run(struct client *client, const char *text, size_t len)
 
 	/* One request a connection. */
 	event_del(&client->event);
+	client->heard = true;
+	client->command = command == NULL ? NULL : command->name;
+	client->asked = json_copy(request);
+	if (command != NULL)
+		json_object_del(client->asked, "command");
 	if (command == NULL)
 		admin_refuse(client, json_is_string(json_object_get(request, "command")) ? "there is no such command"
 										       : "the request is no JSON object with a command");
@@ -376,9 +412,10 @@ static void on_client(evutil_socket_t fd, short what, void *arg)
 		return;
 	if (n <= 0)
 		client_free(client);
-	else if (n > REQUEST_MAX)
+	else if (n > REQUEST_MAX) {
+		client->heard = true;
 		admin_refuse(client, "the request is too large");
-	else
+	} else
 		run(client, buffer, (size_t)n);
 }
 
@@ -410,10 +447,14 @@ static void refuse_unheard(struct client *client, const char *error)
 	admin_refuse(client, error);
 }
 
+static void hear(struct client *client)
+{
+	event_add(&client->event, &(struct timeval){.tv_sec = REQUEST_DEADLINE_S});
+}
+
 static void on_connect(evutil_socket_t listen_fd, short what, void *arg)
 {
 	struct control *c = arg;
-	struct timeval deadline = {.tv_sec = REQUEST_DEADLINE_S};
 	int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	struct client *client = fd < 0 ? NULL : calloc(1, sizeof *client);
 
@@ -439,7 +480,7 @@ static void on_connect(evutil_socket_t listen_fd, short what, void *arg)
 	if (++c->nclients == CLIENTS_MAX)
 		event_del(&c->accept_event); /* the others wait in the socket's queue */
 	if (!roles_identify(c, fd, &client->author)) {
-		roles_record_refused(c, &client->author, "a connection of somebody without a role");
+		roles_record_refused(c, &client->author, "a connection of somebody without a role", NULL);
 		refuse_unheard(client, "you have no role at this gateway: roles are given by membership in its viewer-group, "
 				       "auditor-group, operator-group or control-group");
 		return;
@@ -448,7 +489,21 @@ static void on_connect(evutil_socket_t listen_fd, short what, void *arg)
 		refuse_unheard(client, "too many connections like yours are open: close some, or try again later");
 		return;
 	}
-	event_add(&client->event, &deadline);
+	client->unnamed = !names_find(c, client->author.uid, client->author.login);
+	if (!client->unnamed)
+		hear(client);
+}
+
+void admin_named(struct control *c, uid_t uid, const char *name)
+{
+	struct client *client;
+
+	LIST_FOREACH (client, &c->clients, next)
+		if (client->unnamed && client->author.uid == uid) {
+			snprintf(client->author.login, sizeof client->author.login, "%s", name);
+			client->unnamed = false;
+			hear(client);
+		}
 }
 
 static void on_accept_pause_over(evutil_socket_t fd, short what, void *arg)

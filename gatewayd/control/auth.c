@@ -47,7 +47,7 @@ static void on_patience_over(evutil_socket_t fd, short what, void *arg)
 	job_end(arg, NULL, "the authenticator does not answer");
 }
 
-static struct peer *authenticator(struct control *c)
+struct peer *auth_peer(const struct control *c)
 {
 	struct peer *p;
 
@@ -59,7 +59,7 @@ static struct peer *authenticator(struct control *c)
 
 static int send_command(struct control *c, const struct auth_command *command)
 {
-	struct peer *p = authenticator(c);
+	struct peer *p = auth_peer(c);
 	uint8_t body[600];
 	struct wire_writer w = wire_writer_on(body, sizeof body);
 

@@ -265,6 +265,8 @@ void blocks_add(struct client *client, const json_t *request)
 				  json_object_get(request, "filter"), "since_us", (json_int_t)now_us, "until_us",
 				  (json_int_t)(now_us + seconds * 1000000), "reason", reason, "author", admin_author(client)->name);
 
+	if (admin_author(client)->login[0] != '\0')
+		json_object_set_new(block, "login", json_string(admin_author(client)->login));
 	if (block == NULL || !block_is_sound(block)) {
 		json_decref(block);
 		admin_refuse(client, "the filter and the reason are too long together");

@@ -41,6 +41,8 @@ static void on_peer_message(struct ipc *link, struct ipc_message *m, void *arg)
 		auth_answered(p, m);
 	} else if (m->type == IPC_THROTTLED) {
 		auth_throttled(p, m);
+	} else if (m->type == IPC_LOGIN_TOLD) {
+		names_told(p, m);
 	} else if (m->type == IPC_SESSIONS) {
 		sessions_answered(p, m);
 	} else if (m->type == IPC_POLICY_TAKEN) {
@@ -82,6 +84,8 @@ static void add_peer(struct control *c, enum role role, uint16_t slot, int fd)
 	p->link = ipc_new(fd, ROLE_CONTROL, role, slot);
 	LIST_INSERT_HEAD(&c->peers, p, next);
 	ipc_attach(p->link, c->child->base, on_peer_message, on_peer_gone, p);
+	if (role == ROLE_AUTH)
+		names_ask_again();
 	if (role == ROLE_WORKER) {
 		blocks_send(p); /* before there is a policy, nothing is decided */
 		policy_send(c, p);
@@ -153,6 +157,18 @@ void control_end_worker(const struct peer *worker)
 
 /* ---- our own events ------------------------------------------------------------------------------------------------- */
 
+/* False: it does not fit. */
+static bool fill_login(const struct author *author, const json_t *filter, struct audit_event *e)
+{
+	json_t *detail = json_pack("{s:I, s:s*, s:O*}", "uid", (json_int_t)author->uid, "login",
+				   author->login[0] == '\0' ? NULL : author->login, "filter", filter);
+	size_t len = json_dumpb(detail, e->detail, sizeof e->detail - 1, JSON_COMPACT | JSON_ENSURE_ASCII);
+
+	e->detail[len < sizeof e->detail ? len : 0] = '\0';
+	json_decref(detail);
+	return len > 0 && len < sizeof e->detail;
+}
+
 static void fill_event(struct audit_event *e, enum audit_kind kind, const struct author *author, uint32_t revision, const char *reason)
 {
 	memset(e, 0, sizeof *e);
@@ -162,6 +178,9 @@ static void fill_event(struct audit_event *e, enum audit_kind kind, const struct
 	if (author != NULL)
 		snprintf(e->user, sizeof e->user, "%s", author->name);
 	snprintf(e->reason, sizeof e->reason, "%s", reason);
+	/* The name beside the uid, as it was then; it is plain text, see auth_login_valid(). */
+	if (author != NULL && author->login[0] != '\0')
+		fill_login(author, NULL, e);
 }
 
 struct record *control_record_for(struct control *c, enum audit_kind kind, const struct author *author, uint32_t revision,
@@ -177,15 +196,10 @@ struct record *control_record_query(struct control *c, const struct author *auth
 				    struct waiter *waiter)
 {
 	static struct audit_event e;
-	json_t *detail = json_pack("{s:I, s:O}", "uid", (json_int_t)author->uid, "filter", filter);
-	size_t len;
 
 	fill_event(&e, AUDIT_ADMIN, author, c->policy.revision, reason);
-	len = json_dumpb(detail, e.detail, sizeof e.detail - 1, JSON_COMPACT | JSON_ENSURE_ASCII);
-	e.detail[len < sizeof e.detail ? len : 0] = '\0';
-	json_decref(detail);
 	/* What cannot be recorded as it was asked is not answered. */
-	return len == 0 || len >= sizeof e.detail ? NULL : record_event(c->recording, &e, waiter);
+	return fill_login(author, filter, &e) ? record_event(c->recording, &e, waiter) : NULL;
 }
 
 void control_record(struct control *c, enum audit_kind kind, const struct author *author, uint32_t revision, const char *reason)
@@ -221,8 +235,9 @@ static void record_start(struct control *c)
 	const struct config *config = c->child->config;
 	char text[AUDIT_TEXT_MAX];
 
-	snprintf(text, sizeof text, "gatewayd " PACKAGE_VERSION "%s%s%s", config->audit_relaxed ? "; audit-durability relaxed" : "",
-		 config->audit_allow ? "; on-audit-failure allow" : "", config->policy_approval ? "; policy-approval true" : "");
+	snprintf(text, sizeof text, "gatewayd " PACKAGE_VERSION "%s%s%s%s", config->audit_relaxed ? "; audit-durability relaxed" : "",
+		 config->audit_allow ? "; on-audit-failure allow" : "", config->policy_approval ? "; policy-approval true" : "",
+		 config->audit_looks ? "" : "; audit-looks off");
 	control_record(c, AUDIT_START, NULL, c->policy.revision, text);
 }
 
@@ -288,6 +303,7 @@ static void on_stop(struct child *child)
 		return;
 	c->stopping = true;
 	roles_forget_refused(c);
+	looks_end(c);
 	control_record(c, AUDIT_STOP, NULL, c->policy.revision, "gatewayd " PACKAGE_VERSION);
 	recording_drain(c->recording, on_drained, child);
 }
@@ -337,6 +353,7 @@ int control_main(struct child *child)
 	confirm_init(c);
 	approvals_init(c);
 	roles_init(c);
+	looks_init(c);
 	tables_init(c);
 	c->recording = recording_new(
 		child->base, ROLE_CONTROL,

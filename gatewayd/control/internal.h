@@ -8,6 +8,7 @@
 #include <sys/queue.h>
 #include <sys/types.h>
 
+#include "auth/auth.h"
 #include "common/ipc.h"
 #include "gatewayd/child.h"
 #include "gatewayd/compiler/compiler.h"
@@ -53,8 +54,9 @@ enum control_role {
 /* Who gave a command. */
 struct author {
 	uid_t uid;
-	char name[64];
+	char name[64]; /* "uid 1000" */
 	unsigned rights; /* enum right */
+	char login[AUTH_LOGIN_MAX + 1]; /* that the name service calls the uid; "": not known.  It is shown, and decides nothing. */
 };
 
 /* Commands refused lately, counted. */
@@ -98,6 +100,7 @@ struct policy_result {
 	bool proposes;     /* it would come to that, or has */
 	unsigned confirm_s; /* it is on trial for so long; 0: for good */
 	const char *error; /* one line; NULL if ok */
+	bool recorded; /* it has a row in the audit */
 	json_t *notes;     /* borrowed, see notes.c */
 	uint32_t errors, warnings; /* found in the policy */
 	bool ends_too_many; /* that is why it is refused */
@@ -259,6 +262,10 @@ void admin_record(struct client *client, enum audit_kind kind, const char *text)
 void admin_record_revision(struct client *client, uint32_t revision, const char *text);
 void admin_record_filter(struct client *client, const char *text, const json_t *filter);
 /* The same for what takes memory until it is read: the client counts until it closes its connection, and only so many may. */
+/* What its command came to has a row, or will have: none is made of it besides. */
+void admin_on_record(struct client *client);
+/* The name of a uid, or that it is not known, or not yet: whoever waits for that is heard. */
+void admin_named(struct control *c, uid_t uid, const char *name);
 bool admin_may_linger(const struct client *client);
 void admin_reply_and_linger(struct client *client, json_t *reply, int fd);
 struct control *admin_control(const struct client *client);
@@ -275,9 +282,26 @@ const char *roles_needed(unsigned right);
 /* "viewer", "auditor and operator" ... */
 #define ROLES_TEXT_MAX 64
 const char *roles_text(const struct author *author, char buf[ROLES_TEXT_MAX]);
-/* A command that its caller may not give; and, at the end, what was only counted. */
-void roles_record_refused(struct control *c, const struct author *author, const char *command);
+/* "uid 1000 (ann)", or without the name. */
+#define AUTHOR_TEXT_MAX (64 + AUTH_LOGIN_MAX + 4)
+const char *roles_author(const struct author *author, char buf[AUTHOR_TEXT_MAX]);
+/* A command that its caller may not give, and why (may be NULL); and, at the end, what was only counted. */
+void roles_record_refused(struct control *c, const struct author *author, const char *command, const char *why);
 void roles_forget_refused(struct control *c);
+
+/* names.c: what uids are called. */
+/* True: that is name, "" if it is not known.  False: admin_named() will be called, soon. */
+bool names_find(struct control *c, uid_t uid, char name[AUTH_LOGIN_MAX + 1]);
+void names_told(struct peer *p, const struct ipc_message *m);
+/* There is another authenticator. */
+void names_ask_again(void);
+
+/* looks.c: commands that leave no row of their own. */
+void looks_init(struct control *c);
+/* asked: the request without its command, or NULL.  why: it was refused; NULL: it was not. */
+void looks_note(struct control *c, const struct author *author, const char *command, const json_t *asked, const char *why);
+/* At the end: what was only counted. */
+void looks_end(struct control *c);
 
 /* control.c */
 /* Has the supervisor end a worker; another takes its place, and is linked with what is in force. */
@@ -449,6 +473,8 @@ void running_log_level(struct client *client, const json_t *request);
 
 /* auth.c: what administrators ask of the auth master. */
 void auth_command_ask(struct client *client, const json_t *request);
+/* NULL while there is none. */
+struct peer *auth_peer(const struct control *c);
 void auth_client_gone(struct control *c, struct client *client);
 void auth_answered(struct peer *p, struct ipc_message *m);
 /* The auth master has news of a throttle, which are recorded. */

@@ -61,6 +61,7 @@ struct change {
 	struct waiter recorded;
 	struct record *record; /* that it is in force, while that is not durable */
 	bool waiting;  /* for the workers to take it, and for the record */
+	bool on_record; /* a row tells what came of it */
 	bool storing;	/* the keeper has it, or had */
 	bool abandoned; /* whoever ordered it has been told; it is held for what is still to come back to it */
 	struct event late;
@@ -102,6 +103,7 @@ static void tell(struct change *ch, const char *error)
 				       .proposes = ch->proposes,
 				       .confirm_s = ch->order.confirm_s,
 				       .error = error,
+				       .recorded = ch->on_record,
 				       .notes = ch->notes,
 				       .errors = ch->errors,
 				       .warnings = ch->warnings,
@@ -120,6 +122,7 @@ static void record_refused(struct change *ch, const char *error)
 	if (ch->order.dry_run || (ch->order.unconfirmed && confirm_failed_before(c)))
 		return;
 	snprintf(text, sizeof text, "refused: %s", error);
+	ch->on_record = true;
 	control_record(c, AUDIT_POLICY, &ch->order.author, c->policy.revision, text);
 }
 
@@ -350,6 +353,7 @@ static void record_in_force(struct change *ch, bool found)
 		snprintf(trial, sizeof trial, ", to be confirmed within %u s", ch->order.confirm_s);
 	snprintf(text, sizeof text, "revision %u is %sin force%s%s%s%.200s", ch->revision, found ? "found " : "", by, trial,
 		 comment[0] == '\0' ? "" : ": ", comment);
+	ch->on_record = true;
 	/* Nobody waits for a start's answer, and the recorder may come later. */
 	if (ch->order.kind == ORDER_START) {
 		control_record(c, AUDIT_POLICY, &ch->order.author, ch->revision, text);
@@ -981,10 +985,12 @@ static void begin(struct change *ch)
 json_t *policy_change_status(const struct control *c)
 {
 	const struct change *ch = c->policy.change;
+	char author[AUTHOR_TEXT_MAX];
 
 	if (ch == NULL)
 		return NULL;
-	return json_pack("{s:s,s:o}", "stage", ch->stage, "author", note_text(ch->order.author.name, strlen(ch->order.author.name)));
+	roles_author(&ch->order.author, author);
+	return json_pack("{s:s,s:o}", "stage", ch->stage, "author", note_text(author, strlen(author)));
 }
 
 /* Every way by which somebody changes the policy.  Not the rollback of a trial, which was approved with it, nor a start. */

@@ -200,6 +200,17 @@ static void record_first(struct query *q, const struct author *author, const cha
 		refuse_unrecorded(q);
 }
 
+/* Without waiting for a row: root looks also when none can be written; and what is followed has one. */
+static void look(struct query *q, const struct author *author, const json_t *filter)
+{
+	if (!is_followed(author, filter)) {
+		hash_what(author, filter, q->what);
+		q->after = row_before(filter);
+		note_followed(q);
+	}
+	control_spawn(q->control, ROLE_READER, on_reader, q);
+}
+
 void query_start(struct client *client, const json_t *request)
 {
 	const json_t *filter = json_object_get(request, "filter");
@@ -217,8 +228,10 @@ void query_start(struct client *client, const json_t *request)
 	q->control = admin_control(client);
 	q->client = admin_number(client);
 	name = name_of(admin_author(client), request, filter);
+	if (name != NULL || is_followed(admin_author(client), filter))
+		admin_on_record(client);
 	if (name == NULL)
-		control_spawn(q->control, ROLE_READER, on_reader, q);
+		look(q, admin_author(client), filter);
 	else
 		record_first(q, admin_author(client), name, filter);
 }

@@ -11,17 +11,22 @@ struct retention_job {
 	LIST_ENTRY(retention_job) next;
 	struct client *client; /* NULL: it has left */
 	uint64_t id;
+	bool changes; /* the recorder writes a row of it, if it is done */
 };
 
 static void job_end(struct retention_job *job, json_t *reply, const char *error)
 {
 	struct client *client = job->client;
+	bool changes = job->changes;
 
 	LIST_REMOVE(job, next);
 	free(job);
 	if (client == NULL)
 		json_decref(reply);
-	else if (reply != NULL)
+	else if (reply != NULL && changes && json_is_true(json_object_get(reply, "ok"))) {
+		admin_on_record(client);
+		admin_reply(client, reply, -1);
+	} else if (reply != NULL)
 		admin_reply(client, reply, -1);
 	else
 		admin_refuse(client, error);
@@ -38,6 +43,7 @@ static int hand_over(struct control *c, uint64_t id, const struct client *client
 
 	json_object_del(order, "command");
 	json_object_set_new(order, "by", json_string(admin_author(client)->name));
+	json_object_set_new(order, "login", json_string(admin_author(client)->login));
 	text = json_dumps(order, JSON_COMPACT | JSON_ENSURE_ASCII);
 	json_decref(order);
 	wire_put_u64(&w, id);
@@ -63,6 +69,8 @@ void retention_order(struct client *client, const json_t *request)
 		log_fatal("out of memory");
 	job->client = client;
 	job->id = ++c->retention_job_id;
+	job->changes = strcmp(json_string_value(json_object_get(request, "verb")), "holds") != 0 &&
+		       !json_is_true(json_object_get(request, "dry_run"));
 	LIST_INSERT_HEAD(&c->retention_jobs, job, next);
 	if (hand_over(c, job->id, client, request) != 0)
 		job_end(job, NULL, "the recorder is not running, or the request is too large");

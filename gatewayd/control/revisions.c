@@ -27,6 +27,8 @@ static void on_changed(struct control *c, const struct policy_result *r, void *a
 
 	if (!admin_is_client(c, asker))
 		return; /* it has left meanwhile */
+	if (r->recorded)
+		admin_on_record(asker);
 	reply = json_pack("{s:b,s:I,s:I,s:I,s:o}", "ok", r->ok, "revision", (json_int_t)r->revision, "errors", (json_int_t)r->errors,
 			  "warnings", (json_int_t)r->warnings, "diagnostics", notes_for_reply(r->notes));
 	if (r->sessions != NULL) {

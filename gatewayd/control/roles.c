@@ -127,14 +127,20 @@ const char *roles_text(const struct author *author, char buf[ROLES_TEXT_MAX])
 	return buf;
 }
 
+const char *roles_author(const struct author *author, char buf[AUTHOR_TEXT_MAX])
+{
+	snprintf(buf, AUTHOR_TEXT_MAX, author->login[0] == '\0' ? "%s" : "%s (%s)", author->name, author->login);
+	return buf;
+}
+
 /* ---- refused ------------------------------------------------------------------------------------------------------------ */
 
-static void record(struct control *c, const struct author *author, const char *command, unsigned more)
+static void record(struct control *c, const struct author *author, const char *command, const char *why, unsigned more)
 {
 	char reason[AUDIT_TEXT_MAX + 1];
 
 	if (more == 0)
-		snprintf(reason, sizeof reason, "refused: %s", command);
+		snprintf(reason, sizeof reason, "refused: %s%s%s", command, why == NULL ? "" : ": ", why == NULL ? "" : why);
 	else
 		snprintf(reason, sizeof reason, "refused: %s, %u more times within %d s", command, more, REFUSED_WINDOW_S);
 	control_record(c, AUDIT_ADMIN, author, c->policy.revision, reason);
@@ -146,7 +152,7 @@ void roles_forget_refused(struct control *c)
 
 	for (size_t i = 0; i < r->n; i++)
 		if (r->each[i].count > REFUSED_ROWS)
-			record(c, &r->each[i].author, r->each[i].command, r->each[i].count - REFUSED_ROWS);
+			record(c, &r->each[i].author, r->each[i].command, NULL, r->each[i].count - REFUSED_ROWS);
 	r->n = 0;
 	event_del(&r->timer);
 }
@@ -165,7 +171,7 @@ static struct refused_one *find(struct refused *r, const struct author *author, 
 	return NULL;
 }
 
-void roles_record_refused(struct control *c, const struct author *author, const char *command)
+void roles_record_refused(struct control *c, const struct author *author, const char *command, const char *why)
 {
 	struct refused *r = &c->refused;
 	struct refused_one *one = find(r, author, command);
@@ -177,7 +183,7 @@ void roles_record_refused(struct control *c, const struct author *author, const 
 		one = &r->each[REFUSED_MAX - 1];
 		if (one->author.uid != (uid_t)-1) {
 			if (one->count > REFUSED_ROWS)
-				record(c, &one->author, one->command, one->count - REFUSED_ROWS);
+				record(c, &one->author, one->command, NULL, one->count - REFUSED_ROWS);
 			*one = (struct refused_one){.author = {.uid = (uid_t)-1, .name = "(many)"}, .command = "commands of many users"};
 		}
 	}
@@ -187,7 +193,7 @@ void roles_record_refused(struct control *c, const struct author *author, const 
 		snprintf(one->command, sizeof one->command, "%s", command);
 	}
 	if (++one->count <= REFUSED_ROWS)
-		record(c, &one->author, one->command, 0);
+		record(c, &one->author, one->command, why, 0);
 	else if (one->count == REFUSED_ROWS + 1)
 		log_warning("%s goes on asking for what is refused (%s): it is counted", one->author.name, one->command);
 }

@@ -16,6 +16,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/text.h"
 #include "schema/audit_holds.h"
 #include "schema/audit_json.h"
 #include "schema/audit_prune.h"
@@ -38,15 +39,16 @@
 #define OF_LOGINS (1u << AUDIT_LOGIN_FAILED | 1u << AUDIT_THROTTLE)
 #define OF_POLICY (1u << AUDIT_POLICY)
 #define OF_ADMIN (1u << AUDIT_ADMIN | 1u << AUDIT_START | 1u << AUDIT_STOP)
+#define OF_LOOKS (1u << AUDIT_LOOK)
 
-_Static_assert((OF_SESSIONS | OF_DENIALS | OF_LOGINS | OF_POLICY | OF_ADMIN) == (1u << AUDIT_KIND_COUNT) - 1,
+_Static_assert((OF_SESSIONS | OF_DENIALS | OF_LOGINS | OF_POLICY | OF_ADMIN | OF_LOOKS) == (1u << AUDIT_KIND_COUNT) - 1,
 	       "a kind of event that is in no class could never be pruned by one");
 
 static const struct {
 	const char *name;
 	uint32_t kinds;
 } classes[] = {
-	{"sessions", OF_SESSIONS}, {"denials", OF_DENIALS}, {"logins", OF_LOGINS}, {"policy", OF_POLICY}, {"admin", OF_ADMIN},
+	{"sessions", OF_SESSIONS}, {"denials", OF_DENIALS}, {"logins", OF_LOGINS}, {"policy", OF_POLICY}, {"admin", OF_ADMIN}, {"looks", OF_LOOKS},
 };
 
 /* Messages of the child: one of these, then a body. */
@@ -54,6 +56,11 @@ enum { CHILD_DECLARES = 'd', CHILD_GOES_ON = 'p', CHILD_ENDS = 'e' };
 enum { DECLARED = 'y', NOT_DECLARED = 'n' };
 #define CHILD_MESSAGE_MAX (AUDIT_PRUNE_BODY_MAX + 1)
 #define COUNTS 6
+
+/* Who gave an order: as control was told by the kernel, and what the name service calls that one, "" if it does not. */
+struct orderer {
+	char uid[64], login[64];
+};
 
 struct retention {
 	struct event_base *base;
@@ -68,7 +75,8 @@ struct retention {
 	uint64_t id;
 	bool dry_run, unsettled; /* it was cut short */
 	json_t *result;		/* told once the child has ended: then the next may be ordered */
-	char by[64], what[160]; /* in words: older than what, which classes */
+	struct orderer by;
+	char what[160]; /* in words: older than what, which classes */
 	int64_t before_us;
 	uint32_t unfinished; /* segments that were left out, since they are no plain files yet */
 };
@@ -99,18 +107,20 @@ static void refuse(struct ipc *link, uint64_t id, const char *error)
 /* ---- what is recorded -------------------------------------------------------------------------------------------- */
 
 /* An event of ours, durable: 0 or -1 with *why.  Takes over detail. */
-static int note(struct retention *r, const char *by, const char *reason, json_t *detail, struct err *why)
+static int note(struct retention *r, const struct orderer *by, const char *reason, json_t *detail, struct err *why)
 {
 	char digest[AUDIT_HOLDS_DIGEST_TEXT_MAX];
 	char *text;
 
 	json_object_set_new(detail, "holds", json_string(audit_holds_digest(&r->holds, digest)));
+	if (by->login[0] != '\0')
+		json_object_set_new(detail, "login", json_string(by->login));
 	text = detail == NULL ? NULL : json_dumps(detail, JSON_COMPACT | JSON_ENSURE_ASCII);
 	json_decref(detail);
 	memset(&r->event, 0, sizeof r->event);
 	r->event.kind = AUDIT_ADMIN;
 	r->event.time_us = clock_wall_us();
-	snprintf(r->event.user, sizeof r->event.user, "%s", by);
+	snprintf(r->event.user, sizeof r->event.user, "%s", by->uid);
 	snprintf(r->event.reason, sizeof r->event.reason, "%s", reason);
 	if (text == NULL || strlen(text) > AUDIT_DETAIL_MAX) {
 		free(text);
@@ -156,7 +166,7 @@ static int catch_up(struct retention *r, struct err *why)
 	if (audit_holds_read(&r->holds, why) != 0)
 		return -1;
 	audit_holds_sum(&r->holds, digest);
-	if (is_known(r, digest) && note(r, "", "a change of the holds was cut short: they are as they were before",
+	if (is_known(r, digest) && note(r, &(struct orderer){0}, "a change of the holds was cut short: they are as they were before",
 					json_pack("{s:s, s:o}", "retention", "holds-undone", "standing",
 						  names_of_holds(r)),
 					why) != 0)
@@ -187,7 +197,7 @@ static int read_holds_to_change(struct retention *r, bool place, struct err *why
 	return place && !audit_holds_has_file() && r->holds.n == 0 ? 0 : -1;
 }
 
-static int tell_holds(struct retention *r, const char *by, const char *reason, json_t *detail, struct err *why)
+static int tell_holds(struct retention *r, const struct orderer *by, const char *reason, json_t *detail, struct err *why)
 {
 	uint8_t digest[AUDIT_HOLDS_DIGEST_BYTES];
 	struct err ignored;
@@ -203,7 +213,7 @@ static int tell_holds(struct retention *r, const char *by, const char *reason, j
 	return audit_holds_commit(why);
 }
 
-static int change_hold(struct retention *r, bool place, const json_t *request, const char *by, struct err *why)
+static int change_hold(struct retention *r, bool place, const json_t *request, const struct orderer *by, struct err *why)
 {
 	const char *name = json_string_value(json_object_get(request, "name"));
 	json_t *filter = json_object_get(request, "filter"), *detail;
@@ -219,7 +229,7 @@ static int change_hold(struct retention *r, bool place, const json_t *request, c
 	if (read_holds_to_change(r, place, why) != 0)
 		return -1;
 	audit_holds_digest(&r->holds, before);
-	rc = place ? audit_holds_place(&r->holds, name, filter, by, why) : audit_holds_release(&r->holds, name, why);
+	rc = place ? audit_holds_place(&r->holds, name, filter, by->uid, why) : audit_holds_release(&r->holds, name, why);
 	if (rc != 0)
 		return rc < 0 ? -1 : 0;
 	snprintf(reason, sizeof reason, "hold %s: %s", place ? "placed" : "released", name);
@@ -339,7 +349,7 @@ static void finish_prune(struct retention *r, bool good, const uint64_t n[COUNTS
 			 good ? "pruned" : "a prune was cut short after", (unsigned long long)n[0], r->what,
 			 (unsigned long long)n[1], (unsigned long long)n[2]);
 		audit_store_recount(r->store);
-		if (note(r, r->by, reason, detail, &why) != 0) {
+		if (note(r, &r->by, reason, detail, &why) != 0) {
 			log_error("what was pruned could not be recorded: %s", why.text);
 			good = false;
 			error = why.text;
@@ -433,7 +443,7 @@ static const char *read_classes(const json_t *names, uint32_t *kinds, char *word
 		while (c < sizeof classes / sizeof *classes && (text == NULL || strcmp(classes[c].name, text) != 0))
 			c++;
 		if (c == sizeof classes / sizeof *classes)
-			return "a class is sessions, denials, logins, policy or admin";
+			return "a class is sessions, denials, logins, policy, admin or looks";
 		if (*kinds & classes[c].kinds)
 			continue;
 		*kinds |= classes[c].kinds;
@@ -512,7 +522,7 @@ static int read_order(struct retention *r, const json_t *request, struct audit_p
 }
 
 /* The order is recorded before the first row goes. */
-static int start_prune(struct retention *r, struct ipc *link, uint64_t id, const json_t *request, const char *by,
+static int start_prune(struct retention *r, struct ipc *link, uint64_t id, const json_t *request, const struct orderer *by,
 		       struct err *why)
 {
 	struct audit_prune_order order = {0};
@@ -521,7 +531,7 @@ static int start_prune(struct retention *r, struct ipc *link, uint64_t id, const
 	if (read_order(r, request, &order, why) != 0)
 		return -1;
 	snprintf(reason, sizeof reason, "prune begun: rows %s", r->what);
-	snprintf(r->by, sizeof r->by, "%s", by);
+	r->by = *by;
 	if (!r->dry_run &&
 	    note(r, by, reason, json_pack("{s:s, s:I, s:o}", "retention", "prune-begun", "before_us", (json_int_t)r->before_us,
 			   "standing", names_of_holds(r)),
@@ -537,6 +547,18 @@ static int start_prune(struct retention *r, struct ipc *link, uint64_t id, const
 	return 0;
 }
 
+static bool read_orderer(const json_t *request, struct orderer *by)
+{
+	const char *uid = json_string_value(json_object_get(request, "by"));
+	const char *login = json_string_value(json_object_get(request, "login"));
+
+	if (uid == NULL || login == NULL || !text_is_plain(login))
+		return false;
+	snprintf(by->uid, sizeof by->uid, "%s", uid);
+	snprintf(by->login, sizeof by->login, "%s", login);
+	return true;
+}
+
 void retention_ask(struct retention *r, struct ipc *link, const struct ipc_message *m)
 {
 	struct wire_reader reader = wire_reader_on(m->body, m->len);
@@ -547,11 +569,12 @@ void retention_ask(struct retention *r, struct ipc *link, const struct ipc_messa
 				  ? NULL
 				  : json_loadb((const char *)text, len, JSON_REJECT_DUPLICATES, NULL);
 	const char *what = json_string_value(json_object_get(request, "verb"));
-	const char *by = json_string_value(json_object_get(request, "by"));
+	struct orderer by;
+	bool known = read_orderer(request, &by);
 	struct err why = {.text = "the request is none of prune, place, release or holds"};
 	int rc = -1;
 
-	if (what == NULL || by == NULL) {
+	if (what == NULL || !known) {
 		json_decref(request);
 		ipc_reject(link, "a malformed order of retention");
 		return;
@@ -559,11 +582,11 @@ void retention_ask(struct retention *r, struct ipc *link, const struct ipc_messa
 	if (strcmp(what, "holds") == 0) {
 		ask_holds(r, link, id);
 	} else if (strcmp(what, "prune") == 0) {
-		if (start_prune(r, link, id, request, by, &why) != 0)
+		if (start_prune(r, link, id, request, &by, &why) != 0)
 			refuse(link, id, why.text);
 	} else {
 		if (strcmp(what, "place") == 0 || strcmp(what, "release") == 0)
-			rc = change_hold(r, what[0] == 'p', request, by, &why);
+			rc = change_hold(r, what[0] == 'p', request, &by, &why);
 		if (rc != 0)
 			refuse(link, id, why.text);
 		else

@@ -89,7 +89,13 @@ def test_segments_of_a_running_gateway(gateway, echo):
     assert [r["time"][:10] for r in opened] == ["2026-11-20", "2026-11-21", "2026-11-22"]
     rows = g.rows("--session", opened[0]["session"])
     assert [r["event"] for r in rows] == ["open", "connected", "checkpoint", "checkpoint", "ended"]
-    assert len({r["id"] for r in g.rows()}) == len(g.rows()) == g.status()["audit"]["rows"]
+
+    def agree():
+        """Once it is recorded that somebody looks."""
+        ids = [json.loads(line)["id"] for line in g.ctl("audit", "query", "--format", "json").out.splitlines()]
+        return len(set(ids)) == len(ids) == g.status()["audit"]["rows"]
+
+    wait.until(agree, "every row is told once")
     assert len(g.rows("--since", "2026-11-21T00:00:00Z", "--until", "2026-11-21T23:00:00Z", event="open")) == 1
     code, said = verify(g, key)
     assert code == 0 and "3 segments" in said, said

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -69,6 +70,8 @@ def test_an_export_and_its_manifest(signed):
     # It is in the audit that it was made, by whom and of what.
     row = g.row(event="admin")
     assert row["user"] == f"uid {os.getuid()}" and row["reason"].startswith("audit export ")
+    login = row["detail"].pop("login", None)  # if the name service told it in time
+    assert login in (None, pwd.getpwuid(os.getuid()).pw_name)
     assert row["detail"] == {"uid": os.getuid(), "filter": {"user": "ann", "order": "oldest"}}
     # JSON lines, without a gateway, which then cannot write down that it was asked.
     g.stop()

@@ -105,7 +105,8 @@ def test_refusals_say_what_it_takes_and_are_on_record(peopled):
     assert "reload with force takes an administrator, and you are operator and auditor" in reply["error"], reply
     reply, = people.ask(peopled, "stranger", [{"command": "status"}])
     assert "you have no role" in reply["error"], reply
-    for who, reason in (("viewer", "refused: policy-rollback"), ("both", "refused: reload with force"),
+    for who, reason in (("viewer", "refused: policy-rollback: it takes an administrator"),
+                        ("both", "refused: reload with force: it takes an administrator"),
                         ("stranger", "refused: a connection of somebody without a role")):
         peopled.row(event="admin", user=f"uid {people.UIDS[who]}", reason=reason)
 
@@ -117,7 +118,7 @@ def test_a_flood_of_refused_commands_is_counted(peopled):
     peopled.start()  # what was only counted was told at the end
     rows = peopled.rows("--limit", "0", event="admin", user=f"uid {people.UIDS['viewer']}")
     counted = [int(m.group(1)) for m in (re.fullmatch(r"refused: policy-apply, (\d+) more times within 10 s", r["reason"]) for r in rows) if m]
-    single = sum(r["reason"] == "refused: policy-apply" for r in rows)
+    single = sum(r["reason"] == "refused: policy-apply: it takes an administrator" for r in rows)
     assert single + sum(counted) == n and counted, rows
     assert len(rows) < n / 5, len(rows)
 

@@ -26,7 +26,9 @@ struct gateway {
 	struct event_base *base;
 	struct auth_master *master;
 	unsigned violations_of[ROLE_COUNT];
-	unsigned kills, wanted, resized;
+	unsigned kills, wanted, resized, told;
+	uint32_t told_uid; /* the last, */
+	char told_name[AUTH_LOGIN_MAX + 1];
 	uint16_t last_kill;
 	bool impatient;
 };
@@ -43,6 +45,8 @@ struct child {
 	struct ipc *link;
 	struct auth_ask asks[KEPT];
 	unsigned n;
+	struct auth_login login; /* that it was asked for last */
+	unsigned logins;
 	bool gone;
 };
 
@@ -62,12 +66,22 @@ static void on_violation(enum role role, uint16_t slot, void *arg)
 	g->violations_of[role]++;
 }
 
+static void on_login(uint32_t uid, const char *name, void *arg)
+{
+	struct gateway *g = arg;
+
+	g->told++;
+	g->told_uid = uid;
+	snprintf(g->told_name, sizeof g->told_name, "%s", name);
+}
+
 static struct gateway *gateway_with(struct auth_master_options options)
 {
 	struct gateway *g = calloc(1, sizeof *g);
 
 	assert_non_null(g);
 	options.kill_child = on_kill;
+	options.told_login = on_login;
 	options.arg = g;
 	ipc_on_violation(on_violation, g);
 	g->base = event_base_new();
@@ -226,6 +240,11 @@ static void on_ask(struct ipc *link, struct ipc_message *m, void *arg)
 	struct wire_reader r = wire_reader_on(m->body, m->len);
 
 	(void)link;
+	if (m->type == IPC_PAM_LOGIN_ASK) {
+		assert_true(auth_get_login_ask(&r, &c->login));
+		c->logins++;
+		return;
+	}
 	assert_int_equal(m->type, IPC_PAM_ASK);
 	assert_true(c->n < KEPT);
 	assert_true(auth_get_ask(&r, &c->asks[c->n]));
@@ -1451,6 +1470,100 @@ static void test_pool_of_a_master_before(void **state)
 	gateway_free(g);
 }
 
+/* ---- tests: names of uids ------------------------------------------------------------------------------------------ */
+
+static void tell_login(struct child *c, uint64_t id, uint32_t uid, const char *name)
+{
+	struct auth_login l = {.id = id, .uid = uid};
+	uint8_t body[96];
+	struct wire_writer writer = wire_writer_on(body, sizeof body);
+
+	snprintf(l.name, sizeof l.name, "%s", name);
+	auth_put_login(&writer, &l);
+	assert_int_equal(ipc_send_wire(c->link, IPC_PAM_LOGIN_TOLD, &writer), 0);
+}
+
+/* One after the other, each once, by a child that no log-in wants. */
+static void test_logins_are_asked_for(void **state)
+{
+	struct gateway *g = gateway_new(1, 100, LONG_MS);
+	struct worker *w = worker_new(g, 0);
+	struct child *c = child_new(g, 0);
+
+	(void)state;
+	ask(w, 1, "ann", 1);
+	wait_for(g, c->n == 1);
+	auth_master_ask_login(g->master, 1000);
+	auth_master_ask_login(g->master, 1000);
+	auth_master_ask_login(g->master, 1001);
+	ask(w, 2, "bob", 2);
+	wait_for(g, status(g, "asked") == 2);
+	assert_int_equal(c->logins, 0);
+	grant(c);
+	wait_for(g, c->n == 2); /* who logs in goes first */
+	assert_int_equal(c->logins, 0);
+	grant(c);
+	wait_for(g, c->logins == 1);
+	assert_int_equal(c->login.uid, 1000);
+	ask(w, 3, "cid", 3);
+	wait_for(g, status(g, "asked") == 3);
+	assert_int_equal(c->n, 2); /* it is at a name */
+	tell_login(c, c->login.id, 1000, "ann");
+	wait_for(g, c->n == 3);
+	assert_true(g->told == 1 && g->told_uid == 1000);
+	assert_string_equal(g->told_name, "ann");
+	grant(c);
+	wait_for(g, c->logins == 2);
+	assert_int_equal(c->login.uid, 1001);
+	tell_login(c, c->login.id, 1001, "");
+	wait_for(g, g->told == 2);
+	assert_string_equal(g->told_name, "");
+	worker_free(w);
+	child_free(c);
+	gateway_free(g);
+}
+
+/* A child that dies over it, and more than may wait: they are told that nobody knows. */
+static void test_logins_that_are_not_told(void **state)
+{
+	struct gateway *g = gateway_new(1, 100, LONG_MS);
+	struct child *c = child_new(g, 0);
+
+	(void)state;
+	auth_master_ask_login(g->master, 1);
+	wait_for(g, c->logins == 1);
+	child_free(c);
+	wait_for(g, g->told == 1);
+	assert_string_equal(g->told_name, "");
+	assert_int_equal(g->kills, 0);
+	for (uint32_t uid = 0; uid < 65; uid++)
+		auth_master_ask_login(g->master, uid);
+	assert_true(g->told == 2 && g->told_uid == 64);
+	gateway_free(g);
+}
+
+/* Whoever tells what it was not asked for, or another's name, or one that is none, is cut off. */
+static void test_hostile_logins(void **state)
+{
+	(void)state;
+	for (unsigned how = 0; how < 4; how++) {
+		struct gateway *g = gateway_new(1, 100, LONG_MS);
+		struct child *c = child_new(g, 0);
+
+		if (how > 0) {
+			auth_master_ask_login(g->master, 1000);
+			wait_for(g, c->logins == 1);
+		}
+		tell_login(c, how == 1 ? c->login.id + 1 : c->login.id, how == 2 ? 1001 : 1000, how == 3 ? "a (root)" : "ann");
+		wait_for(g, c->gone);
+		assert_int_equal(g->violations_of[ROLE_PAM], 1);
+		assert_int_equal(g->told, how > 0);
+		assert_string_equal(g->told_name, "");
+		child_free(c);
+		gateway_free(g);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1490,6 +1603,9 @@ int main(void)
 		cmocka_unit_test(test_pool_grows_while_somebody_waits),
 		cmocka_unit_test(test_pool_waits_for_who_is_on_the_way),
 		cmocka_unit_test(test_pool_of_a_master_before),
+		cmocka_unit_test(test_logins_are_asked_for),
+		cmocka_unit_test(test_logins_that_are_not_told),
+		cmocka_unit_test(test_hostile_logins),
 
 	};
 

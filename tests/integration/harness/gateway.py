@@ -302,13 +302,16 @@ class Gateway:
         return processes if role is None else sorted(pid for pid, r in processes.items() if r == role)
 
     def rows(self, *arguments, **equal):
-        """Audit rows, oldest first; equal keeps those with these values. arguments: more words of `gatewayctl audit query`."""
+        """Audit rows, oldest first; equal keeps those with these values. arguments: more words of `gatewayctl audit query`.  That
+        somebody looked is left out unless it is asked for: each call of this is a look."""
         if not arguments or (len(arguments) == 2 and arguments[0] == "--limit"):
             rows = self._all_rows(*map(int, arguments[1:]))
         else:
             out = self.ctl("audit", "query", "--format", "json", *arguments).out
             rows = [json.loads(line) for line in out.splitlines() if line.strip()]
         rows.sort(key=lambda r: r.get("id", 0))
+        if equal.get("event") != "look":
+            rows = [r for r in rows if r.get("event") != "look"]
         return [r for r in rows if all(r.get(k) == v for k, v in equal.items())]
 
     def _all_rows(self, limit=0):
