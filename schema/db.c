@@ -9,9 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "schema/db_vfs.h"
+
+/* What was written so lately may still be being made. */
+#define YOUNG_S 10
+#define SCHEMA_POLL_MS 5
+#define SCHEMA_WAIT_MS 3000
 
 struct db_stmt {
 	LIST_ENTRY(db_stmt) next;
@@ -201,6 +208,28 @@ static int migrate_one(struct db *db, const struct db_options *o, size_t from, s
 	return -1;
 }
 
+/* Somebody may be making it at this moment, a step at a time: whoever reads waits for that as for a lock. */
+static bool is_young(const char *path)
+{
+	struct timespec now;
+	struct stat st;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return stat(path, &st) == 0 && now.tv_sec - st.st_mtim.tv_sec <= YOUNG_S && st.st_mtim.tv_sec - now.tv_sec <= YOUNG_S;
+}
+
+static int wait_for_schema(struct db *db, const struct db_options *o, size_t known, int64_t *id, int64_t *version, struct err *why)
+{
+	static const struct timespec pause = {.tv_nsec = SCHEMA_POLL_MS * 1000000L};
+
+	for (int waited_ms = 0; *version < (int64_t)known && waited_ms < SCHEMA_WAIT_MS && is_young(o->path); waited_ms += SCHEMA_POLL_MS) {
+		nanosleep(&pause, NULL);
+		if (number(db, "PRAGMA application_id", id, why) != 0 || number(db, "PRAGMA user_version", version, why) != 0)
+			return -1;
+	}
+	return 0;
+}
+
 static int migrate(struct db *db, const struct db_options *o, struct err *why)
 {
 	int64_t version, id, tables;
@@ -210,7 +239,8 @@ static int migrate(struct db *db, const struct db_options *o, struct err *why)
 		known++;
 	if (number(db, "PRAGMA application_id", &id, why) != 0 ||
 	    number(db, "PRAGMA user_version", &version, why) != 0 ||
-	    number(db, "SELECT count(*) FROM sqlite_schema", &tables, why) != 0)
+	    number(db, "SELECT count(*) FROM sqlite_schema", &tables, why) != 0 ||
+	    (o->read_only && wait_for_schema(db, o, known, &id, &version, why) != 0))
 		return -1;
 	if (id != o->application_id && (id != 0 || version != 0 || tables != 0))
 		return err_set(why, "%s: this is a database, but not the one that belongs here: move it away",

@@ -339,9 +339,37 @@ static void test_below_closed_home(void **state)
 
 int main(void)
 {
+/* A reader that comes while it is made finds it complete. */
+static void test_read_while_it_is_made(void **state)
+{
+	struct db_options reading = options(two);
+	struct db *db = must_open(one);
+	struct err why = {""};
+	int status;
+	pid_t pid;
+
+	(void)state;
+	db_close(&db);
+	pid = fork();
+	if (pid == 0) {
+		db = must_open(two);
+		db_close(&db);
+		_exit(0);
+	}
+	reading.read_only = true;
+	reading.busy_timeout_ms = 5000;
+	db = db_open(&reading, &why);
+	if (db == NULL)
+		fail_msg("%s", why.text);
+	assert_int_equal(one_number(db, "SELECT a FROM u"), 5);
+	db_close(&db);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, scratch_enter, scratch_leave)
 	const struct CMUnitTest tests[] = {
-		TEST(test_created_private), TEST(test_migrations),     TEST(test_refused_files),
+		TEST(test_read_while_it_is_made), TEST(test_created_private), TEST(test_migrations),     TEST(test_refused_files),
 		TEST(test_authorizer),	    TEST(test_hostile_schema), TEST(test_binding),
 		TEST(test_transactions),    TEST(test_checkpoint),     TEST(test_below_closed_home),
 	};
