@@ -494,16 +494,26 @@ static void on_connect(evutil_socket_t listen_fd, short what, void *arg)
 		hear(client);
 }
 
+/* The one that has come first. */
+static struct client *first_unnamed(const struct control *c, uid_t uid)
+{
+	struct client *each, *first = NULL;
+
+	LIST_FOREACH (each, &c->clients, next)
+		if (each->unnamed && each->author.uid == uid && (first == NULL || each->number < first->number))
+			first = each;
+	return first;
+}
+
 void admin_named(struct control *c, uid_t uid, const char *name)
 {
 	struct client *client;
 
-	LIST_FOREACH (client, &c->clients, next)
-		if (client->unnamed && client->author.uid == uid) {
-			snprintf(client->author.login, sizeof client->author.login, "%s", name);
-			client->unnamed = false;
-			hear(client);
-		}
+	while ((client = first_unnamed(c, uid)) != NULL) {
+		snprintf(client->author.login, sizeof client->author.login, "%s", name);
+		client->unnamed = false;
+		hear(client);
+	}
 }
 
 static void on_accept_pause_over(evutil_socket_t fd, short what, void *arg)

@@ -81,7 +81,7 @@ def strike(g, victim, rng):
 
 
 def check(g, granted, key):
-    rows = g.rows("--dir", os.path.join(g.state, "audit"))
+    rows = g.rows("--dir", os.path.join(g.state, "audit"), looks=True)
     ids = [r["id"] for r in rows]
     assert len(set(ids)) == len(ids) and ids == list(range(1, len(ids) + 1))
     of = collections.defaultdict(list)
@@ -119,7 +119,7 @@ def test_kills_at_random_moments(gateway, server, round_):
         load.end()
 
     def settled():
-        rows = g.rows()
+        rows = g.rows(looks=True)
         return {r["session"] for r in rows if r["event"] == "open"} == {r["session"] for r in rows if r["event"] == "ended"}
 
     wait.until(settled, lambda: "the end of every session\n" + g.log(), 60, 0.2)

@@ -113,7 +113,8 @@ def test_an_undo_that_is_no_truth_value_does_nothing(gateway):
     for undo in ("yes", 1, "true", None):
         reply, _ = admin.ask(g.socket, {"command": "drain", "undo": undo})
         assert not reply["ok"] and "true or false" in reply["error"], reply
-    assert not g.status()["draining"] and not g.rows(event="admin")
+    assert not g.status()["draining"]
+    assert {r["reason"] for r in g.rows(event="admin")} == {"refused: drain: undo is true or false"}
 
 
 def test_drain_waits_for_a_worker_that_is_silent(gateway, echo):

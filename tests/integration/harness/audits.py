@@ -8,7 +8,7 @@ import random
 import sqlite3
 
 KINDS = ["open", "connected", "denied", "ended", "login-failed", "policy", "admin", "start", "stop", "flow", "flow-ended",
-         "checkpoint", "flow-checkpoint", "throttle"]
+         "checkpoint", "flow-checkpoint", "throttle", "look"]
 
 # What a name, a user, a rule or a comment must do to nobody.
 HOSTILE = [

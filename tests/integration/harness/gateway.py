@@ -301,7 +301,7 @@ class Gateway:
         processes = {p["pid"]: p["role"] for p in self.status()["processes"] if p["role"] not in ("reader", "compiler")}
         return processes if role is None else sorted(pid for pid, r in processes.items() if r == role)
 
-    def rows(self, *arguments, **equal):
+    def rows(self, *arguments, looks=False, **equal):
         """Audit rows, oldest first; equal keeps those with these values. arguments: more words of `gatewayctl audit query`.  That
         somebody looked is left out unless it is asked for: each call of this is a look."""
         if not arguments or (len(arguments) == 2 and arguments[0] == "--limit"):
@@ -310,7 +310,7 @@ class Gateway:
             out = self.ctl("audit", "query", "--format", "json", *arguments).out
             rows = [json.loads(line) for line in out.splitlines() if line.strip()]
         rows.sort(key=lambda r: r.get("id", 0))
-        if equal.get("event") != "look":
+        if not looks and equal.get("event") != "look":
             rows = [r for r in rows if r.get("event") != "look"]
         return [r for r in rows if all(r.get(k) == v for k, v in equal.items())]
 
