@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 #include "admin/admin.h"
 #include "admin/client.h"
 #include "admin/format.h"
+#include "admin/progress.h"
 #include "common/clock.h"
 #include "schema/audit_answer.h"
 
@@ -30,14 +30,6 @@ struct asking {
 	bool shown; /* a bar stands on the terminal */
 	int code;   /* -1: it goes on */
 };
-
-static volatile sig_atomic_t interrupted;
-
-static void on_interrupt(int signal)
-{
-	(void)signal;
-	interrupted = 1;
-}
 
 /* ---- progress ------------------------------------------------------------------------------------------------------
  */
@@ -127,13 +119,13 @@ static int ask_gatewayd(struct asking *a)
 
 	if (pipe == NULL)
 		return admin_fail(ADMIN_REFUSED, "gatewayd agreed, but sent no rows");
-	while (a->code < 0 && !interrupted && (n = getline(&text, &size, pipe)) > 0 && n <= LINE_MAX_BYTES) {
+	while (a->code < 0 && !progress_interrupted() && (n = getline(&text, &size, pipe)) > 0 && n <= LINE_MAX_BYTES) {
 		json_t *line = json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, NULL);
 
 		take_line(a, line);
 		json_decref(line);
 	}
-	if (a->code < 0 && !interrupted)
+	if (a->code < 0 && !progress_interrupted())
 		a->code = admin_fail(ADMIN_REFUSED, "the answer ended early: it is not complete");
 	free(text);
 	fclose(pipe);
@@ -147,16 +139,16 @@ static bool on_line(json_t *line, void *arg)
 {
 	struct asking *a = arg;
 
-	if (a->code < 0 && !interrupted)
+	if (a->code < 0 && !progress_interrupted())
 		take_line(a, line);
 	json_decref(line);
-	return a->code < 0 && !interrupted;
+	return a->code < 0 && !progress_interrupted();
 }
 
 static bool goes_on(void *arg)
 {
 	(void)arg;
-	return !interrupted;
+	return !progress_interrupted();
 }
 
 static int read_here(struct asking *a)
@@ -173,7 +165,7 @@ static int read_here(struct asking *a)
 		a->code = admin_fail(ADMIN_REFUSED, "%s: %s", dir, why.text);
 	else
 		audit_answer_watch(answer, goes_on, NULL);
-	while (a->code < 0 && !interrupted && audit_answer_page(answer, PAGE_US, on_line, a) == 1)
+	while (a->code < 0 && !progress_interrupted() && audit_answer_page(answer, PAGE_US, on_line, a) == 1)
 		;
 	audit_answer_free(&answer);
 	audit_archive_close(&archive);
@@ -200,19 +192,16 @@ static int read_directory(struct asking *a)
 int audit_ask(const struct audit_question *q, struct audit_end *end)
 {
 	struct asking a = {.question = q, .end = end, .began_us = clock_mono_us(), .code = -1};
-	const struct sigaction handler = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
-	struct sigaction before;
 	int code;
 
 	*end = (struct audit_end){0};
 	if (!q->quiet && isatty(STDERR_FILENO))
 		json_object_set_new(q->request, "progress", json_true());
-	interrupted = 0;
-	sigaction(SIGINT, &handler, &before);
+	progress_watch();
 	code = q->dir != NULL ? read_directory(&a) : ask_gatewayd(&a);
 	clear_progress(&a);
-	sigaction(SIGINT, &before, NULL);
-	if (interrupted && !end->came)
+	if (progress_interrupted() && !end->came)
 		code = admin_fail(ADMIN_REFUSED, "interrupted: what is shown is not all");
+	progress_unwatch();
 	return code;
 }

@@ -17,6 +17,7 @@
 #include "admin/audit_ask.h"
 #include "admin/client.h"
 #include "admin/format.h"
+#include "admin/progress.h"
 #include "admin/sign_key.h"
 #include "common/clock.h"
 #include "schema/audit_chain.h"
@@ -81,7 +82,7 @@ struct export {
 	json_t *first, *last; /* {"id", "time"} */
 	int64_t count;
 	struct audit_end end;
-	bool complete;
+	bool complete, sealed;
 	uint8_t secret[crypto_sign_SECRETKEYBYTES];
 };
 
@@ -200,7 +201,7 @@ static int write_bytes(int dir, const char *name, const void *bytes, size_t len)
 }
 
 /* The manifest comes last: a directory without one is no export. */
-static int seal(const struct export *x)
+static int seal(struct export *x)
 {
 	uint8_t signature[crypto_sign_BYTES];
 	json_t *m = manifest(x);
@@ -216,6 +217,7 @@ static int seal(const struct export *x)
 		code = write_bytes(x->dir, MANIFEST, text, strlen(text));
 	if (code == ADMIN_FINE && fsync(x->dir) != 0)
 		code = admin_fail(ADMIN_REFUSED, "cannot write the directory: %s", strerror(errno));
+	x->sealed = code == ADMIN_FINE;
 	free(text);
 	return code;
 }
@@ -237,6 +239,17 @@ static int fill(struct export *x)
 	return code == ADMIN_FINE && !x->complete ? ADMIN_REFUSED : code;
 }
 
+/* What is no export, half of one: a directory of ours, with files of ours. */
+static void take_away(const struct export *x)
+{
+	const char *const ours[] = {x->name, SIGNATURE, MANIFEST};
+
+	for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+		unlinkat(x->dir, ours[i], 0);
+	if (rmdir(x->order->output) != 0)
+		admin_fail(0, "cannot remove %s, which is no export: %s", x->order->output, strerror(errno));
+}
+
 int audit_export(const struct export_order *o)
 {
 	struct export x = {.order = o, .name = o->format == ROWS_CSV ? "events.csv" : "events.jsonl", .dir = -1};
@@ -245,6 +258,7 @@ int audit_export(const struct export_order *o)
 
 	if (sign_key_read(o->key, x.secret, &why) != 0)
 		return admin_fail(ADMIN_REFUSED, "%s", why.text);
+	progress_watch();
 	if (mkdir(o->output, 0700) != 0)
 		admin_fail(0, "cannot make the directory %s: %s", o->output, strerror(errno));
 	else if ((x.dir = open(o->output, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)) < 0)
@@ -254,8 +268,11 @@ int audit_export(const struct export_order *o)
 	rows_free(&x.rows);
 	if (x.events != NULL)
 		fclose(x.events);
+	if (x.dir >= 0 && !x.sealed)
+		take_away(&x);
 	if (x.dir >= 0)
 		close(x.dir);
+	progress_unwatch();
 	json_decref(x.first);
 	json_decref(x.last);
 	sodium_memzero(x.secret, sizeof x.secret);

@@ -10,6 +10,7 @@
 #include "admin/admin.h"
 #include "admin/audit.h"
 #include "admin/audit_proofs.h"
+#include "admin/progress.h"
 #include "admin/report.h"
 
 static void on_finding(const char *text, void *arg)
@@ -20,15 +21,27 @@ static void on_finding(const char *text, void *arg)
 		json_array_append_new(r->findings, json_string(text));
 }
 
+static bool on_progress(uint64_t rows, uint64_t of, void *arg)
+{
+	(void)rows, (void)of, (void)arg;
+	return !progress_interrupted();
+}
+
 static int verify_here(struct audit_proofs *proofs, const char *dir, struct report *r)
 {
-	struct audit_verify_options options = {.finding = on_finding, .arg = r};
+	struct audit_verify_options options = {.finding = on_finding, .progress = on_progress, .arg = r};
 	struct err why;
+	int rc;
 
 	audit_proofs_apply(proofs, &options);
 	r->findings = json_array();
 	r->anchors = proofs->nanchors;
-	if (audit_verify(&options, &r->verified, &why) != 0)
+	progress_watch();
+	progress_show("verifying the audit");
+	rc = audit_verify(&options, &r->verified, &why);
+	progress_hide();
+	progress_unwatch();
+	if (rc != 0)
 		return admin_fail(ADMIN_REFUSED, "%s cannot be verified: %s", dir, why.text);
 	r->integrity = r->verified.findings == 0 ? REPORT_SOUND : REPORT_BROKEN;
 	return ADMIN_FINE;

@@ -6,6 +6,7 @@
 #include <getopt.h>
 #include <libgen.h>
 #include <pwd.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,17 +35,19 @@
 static const char usage[] =
 	"usage: gatewayctl audit report -o FILE [OPTION ...]\n"
 	"\n"
-	"Writes one page of HTML, for the files: whether the audit is what was recorded, sessions and bytes over time,\n"
-	"who reached what, what was refused, changes of the policy, rules about to end, what administrators did.\n"
+	"Writes one page of HTML, for the files: whether the audit is what was recorded,\n"
+	"sessions and bytes over time, who reached what, what was refused, changes of the\n"
+	"policy, rules about to end, what administrators did.\n"
 	"\n"
-	"  -o, --output FILE  where to (- for standard output); made with mode 0600, replaced when it is there\n"
+	"  -o, --output FILE  where to (-: standard output); mode 0600, replaced\n"
 	"  --since TIME       from then (default 30d; see gatewayctl audit query --help)\n"
 	"  --until TIME       before then (default: now)\n"
-	"  --key FILE         the auditor's first key: the report says whether the audit is sound.  Reads --dir;\n"
-	"                     may be repeated if a new chain was begun\n"
-	"  --anchor FILE      with --key: lines that hold anchors, a log say; may be repeated\n"
-	"  --dir DIR          read the audit in DIR itself, and the policy beside it, without gatewayd\n"
-	"                     (with --key alone, what is verified is in " ADMIN_AUDIT_DIR ")\n";
+	"  --key FILE         the auditor's first key: the report says whether the audit\n"
+	"                     is sound.  Reads --dir; may be repeated for a new chain\n"
+	"  --anchor FILE      with --key: lines that hold anchors, a log say\n"
+	"  --dir DIR          read the audit in DIR itself, and the policy beside it,\n"
+	"                     without gatewayd (with --key alone, what is verified is in\n"
+	"                     " ADMIN_AUDIT_DIR ")\n";
 
 struct job {
 	struct report report;
@@ -271,6 +274,7 @@ static int save(const char *path, const char *page, size_t len)
 
 static int make(struct job *job)
 {
+	struct sigaction before;
 	char *page = NULL;
 	size_t len = 0;
 	FILE *out;
@@ -287,8 +291,11 @@ static int make(struct job *job)
 	report_page(out, &job->report);
 	if (ferror(out) != 0 || fclose(out) != 0)
 		code = admin_fail(ADMIN_REFUSED, "out of memory");
+	/* Made aside, and then in its place: no interrupt leaves the half of it. */
+	sigaction(SIGINT, &(struct sigaction){.sa_handler = SIG_IGN}, &before);
 	if (code == ADMIN_FINE)
 		code = save(job->output, page, len);
+	sigaction(SIGINT, &before, NULL);
 	free(page);
 	/* It is written all the same: what it says is what was found. */
 	if (code == ADMIN_FINE && job->report.integrity == REPORT_BROKEN)

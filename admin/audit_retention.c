@@ -20,15 +20,15 @@
 #include "schema/audit_json.h"
 
 static const char prune_usage[] =
-	"usage: gatewayctl audit prune --keep AGE [--class CLASS ...] [--hold CASE] [--dry-run] [--json]\n"
+	"usage: gatewayctl audit prune --keep AGE [--class CLASS ...] [OPTION ...]\n"
 	"\n"
-	"Removes rows that are older than AGE from segments of the audit that are written no more, unless a hold "
-	"keeps\n"
-	"them; verify knows them from rows that somebody removed.  The order and what came of it are recorded.\n"
+	"Removes rows that are older than AGE from segments of the audit that are written\n"
+	"no more, unless a hold keeps them; verify knows them from rows that somebody\n"
+	"removed.  The order and what came of it are recorded.\n"
 	"\n"
 	"  --keep AGE      like 400d or 52w; at least a day\n"
-	"  --class CLASS   sessions, denials, logins, policy, admin (with starts and stops) or looks; may be repeated;\n"
-	"                  without it, all\n"
+	"  --class CLASS   sessions, denials, logins, policy, admin (with starts and\n"
+	"                  stops) or looks; may be repeated; without it, all\n"
 	"  --hold CASE     only if this hold stands\n"
 	"  --dry-run       count only\n"
 	"  --json          what came of it as JSON\n";
@@ -38,9 +38,10 @@ static const char hold_usage[] =
 	"       gatewayctl audit hold release CASE\n"
 	"       gatewayctl audit hold list [--json]\n"
 	"\n"
-	"Rows that the filter of a hold matches are not pruned, whatever their age.  Filters are those of\n"
-	"gatewayctl audit query: --user, --client, --to, --verdict, --event, --session, --since, --until, --rule,\n"
-	"--group, --text, --country, --port, --revision, --id.  Without any, everything is held.\n";
+	"Rows that the filter of a hold matches are not pruned, whatever their age.\n"
+	"Filters are those of gatewayctl audit query: --user, --client, --to, --verdict,\n"
+	"--event, --session, --since, --until, --rule, --group, --text,\n"
+	"--country, --port, --revision, --id.  Without any, everything is held.\n";
 
 /* ---- prune ------------------------------------------------------------------------------------------------------- */
 

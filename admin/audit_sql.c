@@ -13,6 +13,7 @@
 #include "admin/audit.h"
 #include "admin/audit_ask.h"
 #include "admin/format.h"
+#include "admin/progress.h"
 #include "admin/rows.h"
 
 #define TABLE_LIMIT 1000
@@ -22,14 +23,16 @@
 static const char usage[] =
 	"usage: gatewayctl audit sql [OPTION ...] SELECT|-\n"
 	"\n"
-	"Runs one SELECT of SQLite over the table event, which is all of the audit (- reads it from standard input).\n"
-	"It cannot write, nor read anything else, and takes at most a minute and 256 MB.\n"
-	"Columns: id, time (text, UTC), time_us, event, verdict, session, client, client_port, listener, user, method,\n"
-	"command, name, address, port, country, rule, revision, reason, bytes_up, bytes_down, duration_us, detail (JSON).\n"
+	"Runs one SELECT of SQLite over the table event, which is all of the audit\n"
+	"(- reads it from standard input).  It cannot write, nor read anything else, and\n"
+	"takes at most a minute and 256 MB.\n"
+	"Columns: id, time (text, UTC), time_us, event, verdict, session, client,\n"
+	"client_port, listener, user, method, command, name, address, port, country,\n"
+	"rule, revision, reason, bytes_up, bytes_down, duration_us, detail (JSON).\n"
 	"Fast are conditions on time, time_us, session, id and user, and ORDER BY time.\n"
 	"\n"
 	"  --format table|csv|json (--json: the last)\n"
-	"  --limit N   rows that are shown (a table: 1000 unless said otherwise; 0: all)\n"
+	"  --limit N   rows that are shown (a table: 1000; 0: all)\n"
 	"  --seconds N after which it is ended: 60 unless said otherwise, and at most\n"
 	"  --dir DIR   read the audit in DIR itself, without gatewayd\n";
 
@@ -116,6 +119,8 @@ static int take_values(struct job *job, const json_t *values)
 
 	if (json_array_size(values) != json_array_size(job->columns))
 		return admin_fail(ADMIN_REFUSED, "gatewayd sent a row of another width");
+	if (job->format != ROWS_TABLE)
+		progress_hide(); /* what is shown tells enough */
 	if (job->format == ROWS_JSON)
 		print_json(job, values);
 	if (job->format == ROWS_JSON)
@@ -165,7 +170,9 @@ static int run(struct job *job)
 		json_object_set_new(request, "limit", json_integer(job->limit));
 	if (job->seconds >= 0)
 		json_object_set_new(request, "seconds", json_integer(job->seconds));
+	progress_show("reading the audit");
 	code = audit_ask(&question, &end);
+	progress_hide();
 	fflush(stdout);
 	if (job->table != NULL && scols_table_get_nlines(job->table) > 0)
 		scols_print_table(job->table);

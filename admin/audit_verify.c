@@ -15,6 +15,7 @@
 #include "admin/audit.h"
 #include "admin/audit_proofs.h"
 #include "admin/format.h"
+#include "admin/progress.h"
 #include "common/clock.h"
 #include "schema/audit_json.h"
 #include "schema/audit_verify.h"
@@ -25,10 +26,11 @@
 static const char usage[] =
 	"usage: gatewayctl audit verify --key FILE [OPTION ...]\n"
 	"\n"
-	"Reads the whole audit and says whether it is what was recorded; exit code 1 if not.\n"
+	"Reads the whole audit and says whether it is what was recorded.\n"
+	"Exit code 1 if not.\n"
 	"\n"
-	"  --key FILE      the first key, as the first start wrote it (first.key); may be repeated if\n"
-	"                  a new chain was begun\n"
+	"  --key FILE      the first key, as the first start wrote it (first.key); may be\n"
+	"                  repeated if a new chain was begun\n"
 	"  --dir DIR       where the audit lies (default " ADMIN_AUDIT_DIR ")\n"
 	"  --anchor FILE   lines that hold anchors, a log say; may be repeated\n"
 	"  --json          findings and summary as JSON lines\n";
@@ -82,18 +84,19 @@ static void on_pruned(const char *text, void *arg)
 	printf("pruned: %s\n", safe);
 }
 
-static void on_progress(uint64_t rows, uint64_t of, void *arg)
+static bool on_progress(uint64_t rows, uint64_t of, void *arg)
 {
 	struct job *job = arg;
 	int64_t now = clock_mono_us();
 
 	if (!job->show_progress || now - job->began_us < PROGRESS_AFTER_US || now - job->progress_us < 100000)
-		return;
+		return !progress_interrupted();
 	job->progress_us = now;
 	job->progress_shown = true;
 	fprintf(stderr, "\r%" PRIu64 " of about %" PRIu64 " rows (%u %%)\033[K", rows, of < rows ? rows : of,
 		of == 0 || rows > of ? 100 : (unsigned)(100 * rows / of));
 	fflush(stderr);
+	return !progress_interrupted();
 }
 
 static void say_summary(const struct job *job, const struct audit_verified *v)
@@ -200,9 +203,15 @@ static int verify(struct job *job)
 	audit_proofs_apply(&job->proofs, &options);
 	if (chdir(job->dir) != 0)
 		return admin_fail(ADMIN_REFUSED, "cannot enter %s: %s", job->dir, strerror(errno));
-	if (audit_verify(&options, &v, &why) != 0)
-		return admin_fail(ADMIN_REFUSED, "%s: %s", job->dir, why.text);
+	progress_watch();
+	int rc = audit_verify(&options, &v, &why);
+
 	clear_progress(job);
+	progress_unwatch();
+	if (rc != 0 && progress_interrupted())
+		return admin_fail(ADMIN_REFUSED, "interrupted: the audit was not read to its end");
+	if (rc != 0)
+		return admin_fail(ADMIN_REFUSED, "%s: %s", job->dir, why.text);
 	say_summary(job, &v);
 	return v.findings == 0 ? ADMIN_FINE : ADMIN_REFUSED;
 }

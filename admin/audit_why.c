@@ -23,13 +23,17 @@
 static const char usage[] =
 	"usage: gatewayctl audit why [OPTION ...] SESSION|ROW\n"
 	"\n"
-	"Decides again what was decided then: with the text and the lists of the revision that decided, at that time, by the\n"
-	"same engine.  SESSION looks like 0123-4567-89AB-C; ROW is the id of a row.  Exit code 1 where the outcome differs.\n"
+	"Decides again what was decided then: with the text and the lists of the revision\n"
+	"that decided, at that time, by the same engine.\n"
+	"SESSION looks like 0123-4567-89AB-C; ROW is the id of a row.\n"
+	"Exit code 1 where the outcome differs.\n"
 	"\n"
-	"  --geoip DB   countries as this database has them today (without: what asks for a country cannot be evaluated)\n"
+	"  --geoip DB   countries as this database has them today (without: what asks for\n"
+	"               a country cannot be evaluated)\n"
 	"  --asn DB     the same for autonomous systems\n"
 	"  --json       what is told, as JSON\n"
-	"  --dir DIR    read the audit in DIR itself, and the policy beside it, without gatewayd\n";
+	"  --dir DIR    read the audit in DIR itself, and the policy beside it, without\n"
+	"               gatewayd\n";
 
 struct job {
 	const char *dir, *geoip, *asn, *target;

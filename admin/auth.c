@@ -17,8 +17,9 @@ static const char usage[] =
 	"       gatewayctl auth forget USER | --all\n"
 	"\n"
 	"list     shows who must wait after failed log-ins, and for how long\n"
-	"unlock   forgives the failures of a client, of a user, or of a user from a client; without either, of all\n"
-	"forget   asks PAM again at the user's next log-in, instead of remembering the last\n";
+	"unlock   forgives the failures of a client, of a user, or of a user from a\n"
+	"         client; without either, of all\n"
+	"forget   asks PAM again at the user's next log-in, instead of remembering\n";
 
 struct words {
 	const char *verb, *user, *client, *format;

@@ -8,6 +8,7 @@
 
 #include "admin/admin.h"
 #include "admin/format.h"
+#include "admin/progress.h"
 #include "policy/words.h"
 
 /* Lines of a difference that are shown. */
@@ -16,7 +17,11 @@
 int change_begin(struct change *c)
 {
 	struct policy_diagnostics d = {0};
-	int code = fetch_revision(0, &c->base);
+	int code;
+
+	progress_show("reading the policy in force");
+	code = fetch_revision(0, &c->base);
+	progress_hide();
 
 	if (code != ADMIN_FINE)
 		return code;
@@ -234,7 +239,9 @@ int change_end(struct change *c)
 			printf("nothing is to be changed\n");
 		return ADMIN_FINE;
 	}
+	progress_show("checking the policy");
 	g = change_make(c, c->options.dry_run && !c->options.json);
+	progress_hide();
 	code = change_put(c, g);
 	gathered_free(&g);
 	return code;

@@ -12,6 +12,7 @@
 
 #include "admin/admin.h"
 #include "admin/format.h"
+#include "admin/progress.h"
 #include "common/rights.h"
 
 #define REPLY_WAIT_S 120
@@ -94,9 +95,11 @@ static json_t *receive_reply(int socket, int *fd)
 
 	do
 		n = recvmsg(socket, &msg, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
+	while (n < 0 && errno == EINTR && !progress_interrupted());
 	*fd = n < 0 ? -1 : rights_take_one(&msg);
-	if (n < 0)
+	if (n < 0 && errno == EINTR)
+		admin_fail(0, "interrupted: the answer was not waited for");
+	else if (n < 0)
 		admin_fail(0, errno == EAGAIN ? "gatewayd does not answer" : "the connection to gatewayd broke");
 	else if (n == 0)
 		admin_fail(0, "gatewayd closed the connection without an answer");

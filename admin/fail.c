@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "admin/format.h"
+#include "admin/progress.h"
 
 int admin_fail(int code, const char *format, ...)
 {
@@ -15,6 +16,7 @@ int admin_fail(int code, const char *format, ...)
 	va_start(ap, format);
 	vsnprintf(text, sizeof text, format, ap);
 	va_end(ap);
+	progress_hide();
 	fprintf(stderr, "gatewayctl: %s\n", format_safe(text, safe, sizeof safe));
 	return code;
 }

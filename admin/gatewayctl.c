@@ -21,14 +21,14 @@ static const struct noun {
 	{"status", admin_status, "processes, policy, sessions and the health of the audit"},
 	{"reload", admin_reload, "put the configured policy file into force"},
 	{"policy", admin_policy, "check a policy, explain a decision, put one into force, undo it"},
-	{"rule", admin_rule, "list, add, move, replace, remove, enable and disable rules of the policy in force"},
+	{"rule", admin_rule, "list, add, move, replace, remove, enable and disable rules"},
 	{"set", admin_set, "show and change its sets: values that rules name together"},
 	{"window", admin_window, "show and change its windows: times that rules name"},
 	{"session", admin_session, "the sessions that live: list, show, end, block"},
 	{"top", admin_top, "the same on a whole screen, with rates, denials and rules"},
 	{"drain", admin_drain, "take no new connections, and say what remains; undo that"},
 	{"log", admin_log, "show and change how much is logged"},
-	{"auth", admin_auth, "who is throttled after failed log-ins; unlock, and forget remembered log-ins"},
+	{"auth", admin_auth, "who must wait after failed log-ins; unlock, forget log-ins"},
 	{"audit", admin_audit, "ask who reached what, when, and by which rule"},
 };
 
@@ -37,9 +37,9 @@ static void usage(FILE *out)
 	fputs("usage: gatewayctl [--socket PATH] NOUN ...\n\n", out);
 	for (size_t i = 0; i < sizeof nouns / sizeof *nouns; i++)
 		fprintf(out, "  %-8s %s\n", nouns[i].name, nouns[i].help);
-	fputs("\ngatewayctl NOUN --help says more.  Exit codes: 0 fine, 1 refused, 2 usage, 3 gatewayd is "
-	      "unreachable.\n"
-	      "The control socket is --socket, else $GATEWAYD_SOCKET, else " CLIENT_SOCKET_DEFAULT ".\n",
+	fputs("\ngatewayctl NOUN --help says more.\n"
+	      "Exit codes: 0 fine, 1 refused, 2 usage, 3 gatewayd is unreachable.\n"
+	      "The control socket is --socket, else $GATEWAYD_SOCKET, else\n" CLIENT_SOCKET_DEFAULT ".\n",
 	      out);
 }
 

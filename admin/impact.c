@@ -16,6 +16,7 @@
 #include "admin/format.h"
 #include "admin/history.h"
 #include "admin/policy_load.h"
+#include "admin/progress.h"
 #include "common/clock.h"
 #include "policy/decide.h"
 
@@ -28,17 +29,21 @@
 static const char usage_text[] =
 	"usage: gatewayctl policy impact FILE|N [OPTION ...]\n"
 	"\n"
-	"Decides again what the audit tells was asked for: by the policy in FILE (or revision N), and by the one in force, at the time\n"
-	"at which it was asked.  What comes out differently is told, grouped by the rules that decide.  Exit code 1 if anything does.\n"
+	"Decides again what the audit tells was asked for: by the policy in FILE (or\n"
+	"revision N), and by the one in force, at the time at which it was asked.  What\n"
+	"comes out differently is told, grouped by the rules that decide.\n"
+	"Exit code 1 if anything does.\n"
 	"\n"
-	"  --before FILE|N compare with this one instead of the one in force\n"
-	"  --since TIME     30d unless said: 15m, 2h, 30d (ago), or YYYY-MM-DD[ HH:MM[:SS]]\n"
+	"  --before FILE|N  compare with this one instead of the one in force\n"
+	"  --since TIME     30d unless said: 15m, 2h (ago), or YYYY-MM-DD[ HH:MM[:SS]]\n"
 	"  --until TIME     before then\n"
 	"  --user USER      only what this user asked for\n"
 	"  --group GROUP    only what members of it asked for\n"
-	"  --geoip DB       countries, as this database has them today; without, they cannot be evaluated\n"
+	"  --geoip DB       countries, as this database has them today; without, they\n"
+	"                   cannot be evaluated\n"
 	"  --asn DB         the same for autonomous systems\n"
-	"  --dir DIR        read the audit in DIR, and the policy in force beside it, without gatewayd\n"
+	"  --dir DIR        read the audit in DIR, and the policy in force beside it,\n"
+	"                   without gatewayd\n"
 	"  --json           what is told, as a JSON object\n";
 
 /* Requests that one pair of rules decides differently. */
@@ -470,10 +475,14 @@ void impact_preview(const struct bundle *b)
 static int run(struct impact *i, const char *before, const char *what, const char *geoip, const char *asn)
 {
 	json_t *notes;
-	int code = load_one(i, before, &i->before);
+	int code;
 
+	progress_guard("interrupted: what it would change is not known");
+	progress_show("compiling the policies");
+	code = load_one(i, before, &i->before);
 	if (code == ADMIN_FINE)
 		code = load_one(i, what, &i->after);
+	progress_hide();
 	if (code == ADMIN_FINE && load_tables(geoip, asn, &i->before) != 0)
 		code = ADMIN_REFUSED;
 	if (code == ADMIN_FINE)

@@ -4,6 +4,7 @@ admin_libadmin_a_SOURCES = \
 	admin/admin.h admin/fail.c \
 	admin/client.c admin/client.h \
 	admin/format.c admin/format.h \
+	admin/progress.c admin/progress.h \
 	admin/times.c admin/times.h \
 	admin/rows.c admin/rows.h \
 	admin/status.c \

@@ -27,28 +27,26 @@ enum { EXIT_FINE = 0, EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 #define LIST_MAX 64
 
 static const char usage_text[] =
-	"usage: gatewayctl policy check FILE [--json] [--strict] [--geoip DB] [--groups FILE]\n"
-	"       gatewayctl policy fmt FILE\n"
-	"       gatewayctl policy test FILE [--json]\n"
-	"       gatewayctl policy diff [--json] [--at \"YYYY-MM-DD HH:MM\"] OLD NEW\n"
-	"       gatewayctl policy apply FILE|- [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--yes | --max-ended N]\n"
-	"           [--confirm TIME] [--json]\n"
-	"       gatewayctl policy edit [FILE] [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--yes | --max-ended N]\n"
-	"       gatewayctl policy rollback N [--dry-run] [--strict] [--if-revision N] [--comment TEXT] [--yes | --max-ended N]\n"
-	"           [--confirm TIME] [--json]\n"
-	"       gatewayctl policy confirm [--json] [N]\n"
-	"       gatewayctl policy pending [--json]\n"
-	"       gatewayctl policy approve N [--comment TEXT] [--yes | --max-ended N] [--confirm TIME] [--dry-run] [--strict] [--json]\n"
-	"       gatewayctl policy reject N --reason TEXT [--json]\n"
-	"       gatewayctl policy impact FILE|N [--since 30d]    (its --help says more)\n"
-	"       gatewayctl policy suggest [--since 14d]            (its --help says more)\n"
-	"       gatewayctl policy log [--limit N] [--json]\n"
-	"       gatewayctl policy show [--json] [N]\n"
-	"       gatewayctl policy export [-o DIR] [N]\n"
-	"       gatewayctl policy explain [--policy FILE | --revision N] [--user U] [--group G]... [--claimed-user U] [--client A]\n"
-	"           [--listener L] [--command connect|bind|udp] [--method none|password|gssapi|socks4] [--port N]\n"
-	"           [--at \"YYYY-MM-DD HH:MM\"] [--resolves A]... [--alias N]... [--geoip DB] [--asn DB]\n"
-	"           [--json] NAME-OR-ADDRESS\n";
+	"usage: gatewayctl policy check FILE                find errors, run expectations\n"
+	"       gatewayctl policy test FILE                  only its expectations\n"
+	"       gatewayctl policy fmt FILE                   in canonical form\n"
+	"       gatewayctl policy diff OLD NEW               what they decide differently\n"
+	"       gatewayctl policy explain NAME-OR-ADDRESS    what it says to a request\n"
+	"       gatewayctl policy impact FILE|N              what would have differed\n"
+	"       gatewayctl policy suggest                    rules for what was granted\n"
+	"       gatewayctl policy apply FILE|-               put one into force\n"
+	"       gatewayctl policy edit [FILE]                the same, in an editor\n"
+	"       gatewayctl policy rollback N                 back to revision N\n"
+	"       gatewayctl policy confirm [N]                keep what is on trial\n"
+	"       gatewayctl policy pending                    what waits for approval\n"
+	"       gatewayctl policy approve N                  put what waits into force\n"
+	"       gatewayctl policy reject N --reason TEXT     or never\n"
+	"       gatewayctl policy log                        the revisions\n"
+	"       gatewayctl policy show [N]                   the text of one\n"
+	"       gatewayctl policy export [-o DIR] [N]        the same, with its files\n"
+	"\n"
+	"gatewayctl policy VERB --help says more: its options, and what its exit codes\n"
+	"tell.\n";
 
 static int usage(void)
 {

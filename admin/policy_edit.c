@@ -26,9 +26,10 @@
 static const char usage_text[] =
 	"usage: gatewayctl policy edit [FILE]\n"
 	"\n"
-	"Opens the policy in force, or the file of it that is called FILE, in $VISUAL, else $EDITOR, else vi, on a private copy.\n"
-	"The result is checked and what is wrong is shown; then it can be edited again.  What it changes in meaning is shown,\n"
-	"and it is applied when you say so.\n"
+	"Opens the policy in force, or the file of it that is called FILE, in $VISUAL,\n"
+	"else $EDITOR, else vi, on a private copy.  The result is checked and what is\n"
+	"wrong is shown; then it can be edited again.  What it changes in meaning is\n"
+	"shown, and it is applied when you say so.\n"
 	"\n"
 	"  --if-revision N         only if this revision is in force\n"
 	"  --comment TEXT          why, for the log of revisions\n"

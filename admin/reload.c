@@ -10,15 +10,16 @@
 #include "admin/options.h"
 #include "admin/revision.h"
 
-static const char usage[] = "usage: gatewayctl reload [--force] [--strict] [--json]\n"
-			    "\n"
-			    "Reads the configured policy file again, checks and compiles it, and puts it into force, or proposes it where\n"
-			    "changes need a second administrator's approval.\n"
-			    "A bad policy changes nothing.\n"
-			    "\n"
-			    "  --force   also when the active revision did not come from that file\n"
-			    "  --strict  refuse a policy that has warnings\n"
-			    "  --json    the answer as one JSON object\n";
+static const char usage[] =
+	"usage: gatewayctl reload [--force] [--strict] [--json]\n"
+	"\n"
+	"Reads the configured policy file again, checks and compiles it, and puts it into\n"
+	"force, or proposes it where changes need a second administrator's approval.\n"
+	"A bad policy changes nothing.\n"
+	"\n"
+	"  --force   also when the active revision did not come from that file\n"
+	"  --strict  refuse a policy that has warnings\n"
+	"  --json    the answer as one JSON object\n";
 
 int admin_reload(int argc, char **argv)
 {

@@ -18,6 +18,7 @@
 #include "admin/admin.h"
 #include "admin/client.h"
 #include "admin/format.h"
+#include "admin/progress.h"
 #include "admin/impact.h"
 #include "admin/policy_load.h"
 
@@ -224,7 +225,13 @@ static json_t *put_order(const char *command, uint32_t revision, const struct re
 			json_object_set_new(request, "revision", json_integer(revision));
 		if (here != NULL)
 			json_object_set_new(request, "found", first_notes(here));
+		/* It is carried out, whoever waits for it. */
+		if (!o.dry_run)
+			progress_guard("interrupted: it is ordered, and gatewayd carries it out all the same: see gatewayctl policy log");
+		progress_show("gatewayd compiles the policy");
 		reply = client_order(request, given, code);
+		progress_hide();
+		progress_guard(NULL);
 		if (reply == NULL || !can_ask || json_is_true(json_object_get(reply, "ok")) ||
 		    !json_is_true(json_object_get(reply, "ends_too_many")))
 			return reply;

@@ -10,30 +10,30 @@
 #include "admin/rule.h"
 
 static const char usage_text[] =
-	"usage: gatewayctl rule add    RULE [--before R | --after R | --first] [--until DATE]   (else behind all others)\n"
-	"       gatewayctl rule insert RULE --before R | --after R | --first | --last [--until DATE]\n"
+	"usage: gatewayctl rule add RULE [--before R | --after R | --first]   (else last)\n"
+	"       gatewayctl rule insert RULE --before R | --after R | --first | --last\n"
 	"       gatewayctl rule move NAME --before R | --after R | --first | --last\n"
-	"       gatewayctl rule replace RULE [--until DATE]\n"
+	"       gatewayctl rule replace RULE\n"
 	"       gatewayctl rule remove NAME ...\n"
-	"       gatewayctl rule enable NAME ... [--until DATE]\n"
+	"       gatewayctl rule enable NAME ...\n"
 	"       gatewayctl rule disable NAME ...\n"
-	"       gatewayctl rule list | unused 90d | expiring 30d     (their --help says more)\n"
+	"       gatewayctl rule list | unused 90d | expiring 30d   (see their --help)\n"
 	"\n"
-	"Each changes the policy in force, in the file of it that holds the rule, and leaves everything else as it is written.\n"
+	"Each changes the policy in force, in the file of it that holds the rule.\n"
 	"RULE is a rule without the word \"rule\": in words, or as one text.\n"
 	"\n"
 	"  --before R, --after R   beside this rule\n"
 	"  --first, --last         before, or behind, all rules\n"
-	"  --until DATE            the rule's end: 2027-01-31 (included), or \"2027-01-31 18:00\"\n"
+	"  --until DATE            the rule's end: 2027-01-31, or \"2027-01-31 18:00\"\n"
 	"  --if-revision N         only if this revision is in force\n"
 	"  --comment TEXT          why, for the log of revisions\n"
 	"  --yes, --max-ended N    live sessions may end, or so many of them\n"
-	"  --confirm TIME          what was before returns unless `gatewayctl policy confirm` comes in time\n"
+	"  --confirm TIME          it is undone unless `gatewayctl policy confirm` comes\n"
 	"  --dry-run               show the lines that change, check, and change nothing\n"
 	"  --strict                warnings refuse the change\n"
 	"  --json                  the result as a JSON object\n"
 	"\n"
-	"gatewayctl rule add payroll allow group hr to domain .adp.com port 443 --until 2027-01-31\n";
+	"gatewayctl rule add pay allow group hr to domain .adp.com --until 2027-01-31\n";
 
 struct order {
 	struct change change;

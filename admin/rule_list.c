@@ -21,13 +21,15 @@
 
 static const char usage_text[] =
 	"usage: gatewayctl rule list [--since TIME | --no-hits] [--json]\n"
-	"       gatewayctl rule unused PERIOD [--json]        such as 90d: no request was decided by it since then\n"
-	"       gatewayctl rule expiring PERIOD [--json]      such as 30d: it ends until then, or has ended\n"
+	"       gatewayctl rule unused PERIOD [--json]    such as 90d: decided nothing\n"
+	"       gatewayctl rule expiring PERIOD [--json]  such as 30d: ends until then\n"
 	"\n"
-	"Shows the rules of the policy in force, in the order in which they decide.  Hits are requests that a rule of this name decided,\n"
-	"or judged as a monitor, as the audit tells; bytes are those of sessions that have ended.\n"
+	"Shows the rules of the policy in force, in the order in which they decide.  Hits\n"
+	"are requests that a rule of this name decided, or judged as a monitor, as the\n"
+	"audit tells; bytes are those of sessions that have ended.\n"
 	"\n"
-	"  --since TIME   count hits since then: 30d unless said; 15m, 2h (ago), or YYYY-MM-DD[ HH:MM[:SS]]\n"
+	"  --since TIME   count hits since then: 30d unless said; 15m, 2h (ago), or\n"
+	"                 YYYY-MM-DD[ HH:MM[:SS]]\n"
 	"  --no-hits      do not ask the audit\n"
 	"  --json         a JSON array\n";
 

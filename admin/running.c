@@ -14,14 +14,16 @@
 
 /* ---- drain -------------------------------------------------------------------------------------------------------------- */
 
-static const char drain_usage[] = "usage: gatewayctl drain [--undo] [--wait] [--json]\n"
-				  "\n"
-				  "Takes no new connections: clients are refused, and go elsewhere.  Sessions that live go on; says how\n"
-				  "many remain.  A start of the gateway takes connections again.\n"
-				  "\n"
-				  "  --undo  take connections again\n"
-				  "  --wait  until none remains; ended early, nothing else changes\n"
-				  "  --json  as one JSON object\n";
+static const char drain_usage[] =
+	"usage: gatewayctl drain [--undo] [--wait] [--json]\n"
+	"\n"
+	"Takes no new connections: clients are refused, and go elsewhere.  Sessions that\n"
+	"live go on; says how many remain.  A start of the gateway takes connections\n"
+	"again.\n"
+	"\n"
+	"  --undo  take connections again\n"
+	"  --wait  until none remains; ended early, nothing else changes\n"
+	"  --json  as one JSON object\n";
 
 struct drain {
 	bool undo, wait, json;
@@ -134,9 +136,11 @@ int admin_drain(int argc, char **argv)
 
 /* ---- log ---------------------------------------------------------------------------------------------------------------- */
 
-static const char log_usage[] = "usage: gatewayctl log level [error|warning|info|debug]\n"
-				"\n"
-				"Shows how much is logged, or changes it for all processes until the gateway starts again.\n";
+static const char log_usage[] =
+	"usage: gatewayctl log level [error|warning|info|debug]\n"
+	"\n"
+	"Shows how much is logged, or changes it for all processes until the gateway\n"
+	"starts again.\n";
 
 static int show_level(void)
 {
@@ -166,6 +170,10 @@ int admin_log(int argc, char **argv)
 	}
 	if (argc == 2)
 		return show_level();
+	if (argv[2][0] == '-') {
+		fputs(log_usage, stderr);
+		return ADMIN_USAGE;
+	}
 	reply = client_ask(json_pack("{s:s, s:s}", "command", "log-level", "level", argv[2]), NULL, &code);
 	if (reply == NULL)
 		return code;

@@ -24,10 +24,10 @@
 
 static const char usage[] =
 	"usage: gatewayctl session list [FILTER ...] [--sort bytes|age|rate] [--limit N]\n"
-	"       gatewayctl session show ID        | session watch [FILTER ...]   (is top)\n"
+	"       gatewayctl session show ID | gatewayctl session watch [FILTER ...]  (top)\n"
 	"       gatewayctl session kill FILTER ... --reason TEXT [--yes] [--dry-run]\n"
 	"       gatewayctl session block FILTER ... --for TIME --reason TEXT [--yes]\n"
-	"       gatewayctl session blocks         | session unblock N\n"
+	"       gatewayctl session blocks | gatewayctl session unblock N\n"
 	"\n"
 	"list   sessions that live; kill ends them, and says so in their records\n"
 	"show   one, with the flows of an association, or who may come to a BIND\n"

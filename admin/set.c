@@ -13,6 +13,7 @@
 #include "admin/admin.h"
 #include "admin/change.h"
 #include "admin/format.h"
+#include "admin/progress.h"
 #include "admin/table.h"
 
 static const char usage_text[] =
@@ -24,15 +25,17 @@ static const char usage_text[] =
 	"       gatewayctl set import NAME FILE [--replace]\n"
 	"       gatewayctl set delete NAME\n"
 	"\n"
-	"Each changes the policy in force: a set between braces in the policy's text, one that is read from a file in that file's\n"
-	"content as the gateway keeps it.  Values that are in order stay so.\n"
-	"KIND is cidr, domain, regex, port, user, group, country or asn.  show writes one value a line, as import reads them.\n"
+	"Each changes the policy in force: a set between braces in the policy's text, one\n"
+	"that is read from a file in that file's content as the gateway keeps it.\n"
+	"Values that are in order stay so.\n"
+	"KIND is cidr, domain, regex, port, user, group, country or asn.\n"
+	"show writes one value a line, as import reads them.\n"
 	"\n"
 	"  --replace               what FILE does not hold is removed, sets too\n"
 	"  --if-revision N         only if this revision is in force\n"
 	"  --comment TEXT          why, for the log of revisions\n"
 	"  --yes, --max-ended N    live sessions may end, or so many of them\n"
-	"  --confirm TIME          what was before returns unless `gatewayctl policy confirm` comes in time\n"
+	"  --confirm TIME          it is undone unless `gatewayctl policy confirm` comes\n"
 	"  --dry-run               show the lines that change, check, and change nothing\n"
 	"  --strict                warnings refuse the change\n"
 	"  --json                  the result as a JSON object\n";
@@ -260,15 +263,20 @@ static int import(struct order *o)
 	size_t n = 0, added;
 	int rc = 0;
 
+	progress_show("reading the list");
 	values = s == NULL ? NULL : read_values(s, o->words[0], &n);
+	progress_hide();
 	if (values == NULL)
 		return -1;
+	progress_show("comparing it with the set");
 	for (size_t i = 0; i < n && rc == 0; i++)
 		rc = can_hold(s, values[i]);
 	if (rc == 0) {
 		added = edit_set_import(&o->change.edit, s, values, n, o->replace);
+		progress_hide();
 		fprintf(stderr, "%s: %zu values, %zu of them new\n", o->words[0], n, added);
 	}
+	progress_hide();
 	for (size_t i = 0; i < n; i++)
 		free((void *)(uintptr_t)values[i]);
 	free(values);
@@ -321,12 +329,16 @@ static int run(const struct verb *v, int argc, char **argv)
 
 	if (code >= 0)
 		return code;
+	/* Until it is ordered, nothing is anywhere but in our memory. */
+	if (v->edit != NULL)
+		progress_guard("interrupted: nothing was changed");
 	code = change_begin(&o.change);
 	if (code == ADMIN_FINE && v->look != NULL)
 		code = v->look(&o);
 	else if (code == ADMIN_FINE)
 		code = v->edit(&o) == 0 ? change_end(&o.change) : ADMIN_REFUSED;
 	change_clear(&o.change);
+	progress_guard(NULL);
 	return code;
 }
 

@@ -24,14 +24,17 @@
 #define INTERVAL_MAX_S 3600
 #define SESSIONS_MAX 200
 
-static const char usage[] = "usage: gatewayctl top [FILTER ...] [--sort rate|bytes|age] [--interval SECONDS]\n"
-			    "       gatewayctl session watch  (the same)\n"
-			    "\n"
-			    "Shows sessions, rates, denials and rules on the whole terminal, for as long as one looks.\n"
-			    "FILTER is user=ann, client=10.0.0.0/8, to=.example.com, rule=NAME, port=443 or text=TEXT.\n"
-			    "\n"
-			    "keys: r b a  sort by rate, bytes, age    s d u  only sessions, denials, rules; again: all\n"
-			    "      up down page home  scroll          space  look now    q  end\n";
+static const char usage[] =
+	"usage: gatewayctl top [FILTER ...] [--sort rate|bytes|age] [--interval SECONDS]\n"
+	"       gatewayctl session watch  (the same)\n"
+	"\n"
+	"Shows sessions, rates, denials and rules on the whole terminal, for as long as\n"
+	"one looks.  FILTER is user=ann, client=10.0.0.0/8, to=.example.com, rule=NAME,\n"
+	"port=443, text=TEXT or another of gatewayctl session list.\n"
+	"\n"
+	"keys: r b a  sort by rate, bytes, age    up down page home  scroll\n"
+	"      s d u  only sessions, denials, rules; again: all\n"
+	"      space  look now                    q  end\n";
 
 enum panel { PANEL_ALL, PANEL_SESSIONS, PANEL_DENIALS, PANEL_RULES };
 

@@ -14,22 +14,23 @@
 static const char usage_text[] =
 	"usage: gatewayctl window list [--json]\n"
 	"       gatewayctl window add NAME [--tz ZONE] DAYS HOURS ... [except DATE ...]\n"
-	"       gatewayctl window replace NAME [--tz ZONE] DAYS HOURS ... [except DATE ...]\n"
+	"       gatewayctl window replace NAME [--tz ZONE] DAYS HOURS ... [except ...]\n"
 	"       gatewayctl window except NAME DATE ...\n"
 	"       gatewayctl window remove NAME\n"
 	"\n"
-	"Each changes the policy in force.  except adds days on which nothing of the window begins.\n"
+	"Each changes the policy in force.\n"
+	"except adds days on which nothing of the window begins.\n"
 	"\n"
-	"  --tz ZONE               whose clock it is, such as Europe/Berlin; else the policy's\n"
+	"  --tz ZONE               whose clock: Europe/Berlin; else the policy's\n"
 	"  --if-revision N         only if this revision is in force\n"
 	"  --comment TEXT          why, for the log of revisions\n"
 	"  --yes, --max-ended N    live sessions may end, or so many of them\n"
-	"  --confirm TIME          what was before returns unless `gatewayctl policy confirm` comes in time\n"
+	"  --confirm TIME          it is undone unless `gatewayctl policy confirm` comes\n"
 	"  --dry-run               show the lines that change, check, and change nothing\n"
 	"  --strict                warnings refuse the change\n"
 	"  --json                  the result as a JSON object\n"
 	"\n"
-	"gatewayctl window add office --tz Europe/Berlin mon-fri 08:00-18:00 except 2026-12-25\n";
+	"gatewayctl window add office --tz Europe/Berlin mon-fri 08:00-18:00\n";
 
 struct order {
 	struct change change;

@@ -67,6 +67,7 @@ struct verifier {
 	struct audit_keys keys, epoch_before;
 	uint8_t store[AUDIT_ID_BYTES];	 /* whose keys these are */
 	bool epoch_open;		 /* the next entry says which epoch it is */
+	bool stopped;			 /* nobody wants the rest */
 	bool new_chain;			 /* this segment begins one */
 	int64_t told_row;		 /* and this row tells of it; 0: none */
 	uint8_t before[AUDIT_MAC_BYTES]; /* as it stands in the file: one false entry is one finding */
@@ -995,10 +996,12 @@ static int read_segment(struct verifier *v, struct err *why)
 		rc = -1;
 	while (rc == 1) {
 		rc = page(v, why);
-		if (v->options->progress != NULL)
-			v->options->progress(v->out->rows, v->about, v->options->arg);
+		if (v->options->progress != NULL && !v->options->progress(v->out->rows, v->about, v->options->arg))
+			v->stopped = true;
+		if (v->stopped)
+			break;
 	}
-	return rc;
+	return rc < 0 ? -1 : 0;
 }
 
 /* Which chain a segment says that it is of; false if it does not. */
@@ -1086,10 +1089,11 @@ static void verify_segment(struct verifier *v, uint32_t number, bool last)
 		}
 		find(v, "it cannot be read: %s", why.text);
 		v->lost = true;
-	} else if (!v->ended && !last && !(store_of(number + 1, store) && memcmp(store, v->store, sizeof store) != 0)) {
+	} else if (!v->stopped && !v->ended && !last && !(store_of(number + 1, store) && memcmp(store, v->store, sizeof store) != 0)) {
 		find(v, "its end was cut: the last entry of a segment is not there");
 	}
-	tell_new_chain(v);
+	if (!v->stopped)
+		tell_new_chain(v);
 	db_close(&v->db);
 	v->out->segments++;
 }
@@ -1238,6 +1242,10 @@ static int run(struct verifier *v, struct err *why)
 			v->lost = true;
 		}
 		verify_segment(v, numbers[i], i == n - 1);
+		if (v->stopped) {
+			free(numbers);
+			return err_set(why, "it was interrupted");
+		}
 	}
 	free(numbers);
 	check_declared(v);

@@ -38,8 +38,8 @@ struct audit_verify_options {
 	void (*finding)(const char *text, void *arg);
 	/* An order to prune that the audit tells of, with who gave it: a sentence.  May be NULL. */
 	void (*pruned)(const char *text, void *arg);
-	/* Now and then: rows so far, of so many (about).  May be NULL. */
-	void (*progress)(uint64_t rows, uint64_t of, void *arg);
+	/* Now and then: rows so far, of so many (about); false: no more is wanted, and it fails.  May be NULL. */
+	bool (*progress)(uint64_t rows, uint64_t of, void *arg);
 	void *arg;
 };
 

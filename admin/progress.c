@@ -1,0 +1,162 @@
+#include "config.h"
+
+#include "admin/progress.h"
+
+#include <signal.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "admin/admin.h"
+#include "common/clock.h"
+
+#define LINE_MAX_BYTES 200
+
+static const char *volatile shown_what; /* NULL: nothing is shown */
+static volatile sig_atomic_t line_stands;
+static int64_t began_us;
+static struct sigaction alarm_before;
+
+static const char *volatile guard_said;
+static bool guarded;
+static struct sigaction guard_before;
+
+static volatile sig_atomic_t interrupted;
+static unsigned watching;
+static struct sigaction watch_before;
+
+/* What may be called from a handler of a signal is little: write(2), and our own. */
+static size_t put(char *line, size_t used, const char *text)
+{
+	size_t len = strlen(text);
+
+	if (len > LINE_MAX_BYTES - used)
+		len = LINE_MAX_BYTES - used;
+	memcpy(line + used, text, len);
+	return used + len;
+}
+
+static size_t put_number(char *line, size_t used, uint64_t n)
+{
+	char digits[24], *at = digits + sizeof digits - 1;
+
+	*at = '\0';
+	do
+		*--at = (char)('0' + n % 10);
+	while ((n /= 10) > 0);
+	return put(line, used, at);
+}
+
+static void write_out(const char *line, size_t len)
+{
+	/* A terminal that takes no more is no reason to stop. */
+	if (write(STDERR_FILENO, line, len) < 0)
+		return;
+}
+
+static void on_alarm(int sig)
+{
+	char line[LINE_MAX_BYTES];
+	const char *what = shown_what;
+	size_t used = 0;
+
+	(void)sig;
+	if (what == NULL)
+		return;
+	used = put(line, used, "\r");
+	used = put(line, used, what);
+	used = put(line, used, ": ");
+	used = put_number(line, used, (uint64_t)((clock_mono_us() - began_us) / 1000000));
+	used = put(line, used, " s\033[K");
+	line_stands = 1;
+	write_out(line, used);
+}
+
+void progress_show(const char *what)
+{
+	const struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+	const struct itimerval each_second = {.it_interval = {.tv_sec = 1}, .it_value = {.tv_sec = 1}};
+	bool begun = shown_what != NULL;
+
+	if (!isatty(STDERR_FILENO))
+		return;
+	if (!begun)
+		began_us = clock_mono_us();
+	shown_what = what;
+	if (begun)
+		return;
+	sigaction(SIGALRM, &action, &alarm_before);
+	setitimer(ITIMER_REAL, &each_second, NULL);
+}
+
+void progress_hide(void)
+{
+	if (shown_what == NULL)
+		return;
+	setitimer(ITIMER_REAL, &(struct itimerval){0}, NULL);
+	shown_what = NULL;
+	sigaction(SIGALRM, &alarm_before, NULL);
+	if (line_stands)
+		write_out("\r\033[K", 4);
+	line_stands = 0;
+}
+
+static void on_guarded(int sig)
+{
+	char line[LINE_MAX_BYTES];
+	size_t used = 0;
+
+	(void)sig;
+	if (line_stands)
+		used = put(line, used, "\r\033[K");
+	used = put(line, used, "gatewayctl: ");
+	used = put(line, used, guard_said);
+	used = put(line, used, "\n");
+	write_out(line, used);
+	_exit(ADMIN_REFUSED);
+}
+
+void progress_guard(const char *said)
+{
+	const struct sigaction action = {.sa_handler = on_guarded};
+
+	if (said == NULL) {
+		if (guarded)
+			sigaction(SIGINT, &guard_before, NULL);
+		guarded = false;
+		return;
+	}
+	guard_said = said;
+	if (!guarded)
+		sigaction(SIGINT, &action, &guard_before);
+	guarded = true;
+}
+
+static void on_interrupt(int sig)
+{
+	(void)sig;
+	interrupted = 1;
+}
+
+/* The second one ends whatever does not look. */
+void progress_watch(void)
+{
+	const struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
+
+	if (watching++ > 0)
+		return;
+	interrupted = 0;
+	sigaction(SIGINT, &action, &watch_before);
+}
+
+bool progress_interrupted(void)
+{
+	return interrupted != 0;
+}
+
+void progress_unwatch(void)
+{
+	if (--watching == 0)
+		sigaction(SIGINT, &watch_before, NULL);
+}

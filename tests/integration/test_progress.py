@@ -1,0 +1,157 @@
+"""Long work shows how far it is where somebody looks, and an interrupt leaves nothing half done, neither here nor in the gateway."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+
+from harness import audits, processes, wait
+from harness.gateway import BUILD
+from harness.terminal import Terminal
+
+CTL = os.path.join(BUILD, "admin", "gatewayctl")
+INTERRUPT = "\x03"
+
+
+@contextlib.contextmanager
+def stopped(*pids):
+    """These do not run meanwhile: whoever asks them waits for as long as the test likes."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def patient(gateway, *args, **kwargs):
+    """One that does not end processes that stand still."""
+    return gateway(*args, process_timeout=600000, worker_timeout=600000, recorder_timeout=600000, **kwargs)
+
+
+def terminal(g, *words, **kwargs):
+    return Terminal([CTL, "--socket", g.socket, *words], **kwargs)
+
+
+def filled(gateway):
+    """A gateway with a month of rows, and its state directory is as it was."""
+    g = patient(gateway)
+    g.stop()
+    rows = audits.Rows(os.path.join(g.state, "audit"))
+    audits.month(rows, int(time.time() * 1e6), sessions=2500)
+    rows.close()
+    return g.start()
+
+
+def readers(g):
+    return [p["pid"] for p in g.status()["processes"] if p["role"] == "reader"]
+
+
+def test_an_order_is_seen_to_go_on_and_is_carried_out(gateway):
+    g = patient(gateway)
+    with open(g.path("new.policy"), "w", encoding="utf-8") as f:
+        f.write("rule one allow to cidr 127.0.0.1\n")
+    with stopped(g.process.pid):  # whoever is to start a compiler
+        with terminal(g, "policy", "apply", g.path("new.policy")) as t:
+            t.shows("gatewayd compiles the policy: 1 s")
+            t.press(INTERRUPT)
+            assert t.ends() == 1
+            assert "interrupted: it is ordered, and gatewayd carries it out all the same" in t.text()
+            assert "compiles the policy: " not in t.text()
+    wait.until(lambda: g.revision() == 2, "it is in force")
+
+
+def test_an_import_that_is_interrupted_changes_nothing(gateway):
+    g = patient(gateway, "set bad domain { a.example }\nrule one deny to domain @bad\nrule loopback allow to cidr 127.0.0.1\n")
+    with open(g.path("list"), "w", encoding="utf-8") as f:
+        f.writelines(f"h{i}.example\n" for i in range(1000))
+    before = sorted(os.listdir(g.dir))
+    with stopped(*g.pids("control")):
+        with terminal(g, "set", "import", "bad", g.path("list")) as t:
+            t.shows("reading the policy in force: 1 s")
+            t.press(INTERRUPT)
+            assert t.ends() == 1 and "interrupted: nothing was changed" in t.text()
+    assert g.revision() == 1 and sorted(os.listdir(g.dir)) == before
+    assert "1000 values, 1000 of them new" in g.ctl("set", "import", "bad", g.path("list"), cwd=g.dir).err
+
+
+def test_questions_show_that_they_wait_and_only_on_a_terminal(gateway):
+    g = patient(gateway)
+    words = ("audit", "sql", "SELECT count(*) AS n FROM event")
+    with stopped(*g.pids("control")):
+        piped = subprocess.Popen([CTL, "--socket", g.socket, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        t = terminal(g, *words)
+        t.shows("reading the audit: 1 s")
+    with t:
+        assert t.ends() == 0
+        assert "reading the audit" not in t.text() and "n" in t.text()
+    out, err = piped.communicate(timeout=60)
+    assert piped.returncode == 0 and err == b"" and b"\r" not in out, (out, err)
+
+
+def test_a_question_that_is_interrupted_ends_its_reader(gateway):
+    """More rows than anybody takes: the reader stands at its pipe until it is told by the pipe's end."""
+    g = filled(gateway)
+    with terminal(g, "audit", "query", "--format", "json", "--limit", "0") as t:
+        wait.until(lambda: readers(g), "a reader")
+        os.kill(t.process.pid, signal.SIGINT)
+        assert t.ends() == 1
+        assert "interrupted: what is shown is not all" in t.text(), t.text()
+    wait.until(lambda: not readers(g), "it is gone")
+
+
+def test_work_that_takes_long_shows_a_bar(gateway):
+    g = filled(gateway)
+    with stopped(g.process.pid):
+        began = time.monotonic()
+        t = terminal(g, "audit", "query", "--limit", "0", columns=120)
+        wait.until(lambda: time.monotonic() > began + 1.5, "a second is over")
+    with t:
+        assert t.ends() == 0, t.text()
+        assert b"reading the audit [" in t.raw, t.raw[-2000:]
+        assert "reading the audit [" not in t.text(), t.text()
+
+
+def test_an_export_that_is_interrupted_leaves_nothing(gateway):
+    g = patient(gateway)
+    g.ctl("audit", "export", "--new-key", g.path("key"))
+    with stopped(g.process.pid):
+        with terminal(g, "audit", "export", "-o", g.path("out"), "--key", g.path("key")) as t:
+            wait.until(lambda: os.path.exists(g.path("out", "events.csv")), "it has begun")
+            t.press(INTERRUPT)
+            assert t.ends() == 1 and "interrupted" in t.text(), t.text()
+        assert not os.path.exists(g.path("out"))
+    wait.until(lambda: not readers(g), "no reader is left")
+    g.ctl("audit", "export", "-o", g.path("out"), "--key", g.path("key"))
+    assert sorted(os.listdir(g.path("out"))) == ["events.csv", "manifest.json", "manifest.sig"]
+
+
+def test_a_report_that_is_interrupted_leaves_nothing(gateway):
+    g = patient(gateway)
+    before = sorted(os.listdir(g.dir))
+    with stopped(g.process.pid):
+        with terminal(g, "audit", "report", "-o", g.path("r.html")) as t:
+            processes.rests(t.process.pid)
+            t.press(INTERRUPT)
+            assert t.ends() == 1 and "interrupted" in t.text(), t.text()
+    assert sorted(os.listdir(g.dir)) == before
+
+
+def test_verify_shows_how_far_it_is(gateway):
+    """It is kept waiting for its anchors until a second is over."""
+    g = patient(gateway)
+    key = g.path("first.key")
+    os.rename(os.path.join(g.state, "audit", "first.key"), key)
+    anchor = next(line for line in g.log().splitlines() if "audit anchor " in line)
+    os.mkfifo(g.path("anchors"))
+    with terminal(g, "audit", "verify", "--key", key, "--dir", os.path.join(g.state, "audit"), "--anchor", g.path("anchors")) as t:
+        with open(g.path("anchors"), "w", encoding="utf-8") as f:
+            began = time.monotonic()
+            wait.until(lambda: time.monotonic() > began + 1.5, "a second is over")
+            f.write(anchor + "\n")
+        assert t.ends() == 0, t.text()
+        assert b" rows (" in t.raw and "The audit is what was recorded." in t.text(), t.text()
+    assert json.loads(g.ctl("audit", "verify", "--key", key, "--dir", os.path.join(g.state, "audit"), "--json").out.splitlines()[-1])["sound"]
