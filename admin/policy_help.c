@@ -88,8 +88,8 @@ static const struct {
 	 "\n"
 	 "Lists the revisions that wait for a second administrator's approval, where\n"
 	 "changes need one (policy-approval in gatewayd.conf): who proposed them, when, in\n"
-	 "whose place, and when they expire.  `policy show`, `diff` and `impact` take their\n"
-	 "numbers.\n"},
+	 "whose place, and when they expire.  `policy show`, `diff` and `impact` take\n"
+	 "their numbers.\n"},
 	{"approve",
 	 "usage: gatewayctl policy approve N [OPTION ...]\n"
 	 "\n"

@@ -333,6 +333,7 @@ static void told_by_the_store(const struct change *ch, char *out, size_t size)
 static void record_change(struct change *ch, uint32_t revision, const char *text)
 {
 	ch->recorded.durable = on_recorded;
+	ch->on_record = true;
 	ch->record = control_record_for(ch->control, AUDIT_POLICY, &ch->order.author, revision, text, &ch->recorded);
 	if (ch->record == NULL)
 		note_add(ch->notes, "unrecorded", "out of memory: the audit will not hold what became of revision %u", revision);

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 
+from harness import wait
 from harness.gateway import BUILD
 
 # Lines and columns of the smallest terminal that people have: nothing of it scrolls away.
@@ -65,7 +66,7 @@ def test_wrong_words_say_what_to_do(gateway):
 # One command of each that needs a running gateway.
 ASKING = [
     ("status",), ("reload",), ("drain",), ("log", "level"), ("policy", "apply", "POLICY"), ("policy", "rollback", "1"), ("policy", "confirm"),
-    ("policy", "log"), ("policy", "show"), ("policy", "export"), ("policy", "impact", "POLICY"), ("policy", "suggest"), ("policy", "explain", "a.example"),
+    ("policy", "pending"), ("policy", "approve", "2"), ("policy", "reject", "2", "--reason", "x"), ("policy", "log"), ("policy", "show"), ("policy", "export"), ("policy", "impact", "POLICY"), ("policy", "suggest"), ("policy", "explain", "a.example"),
     ("rule", "list"), ("rule", "unused", "30d"), ("rule", "expiring", "30d"), ("rule", "add", "x", "deny"), ("rule", "remove", "x"),
     ("set", "list"), ("set", "show", "x"), ("set", "add", "x", "y"), ("window", "list"), ("window", "remove", "x"), ("session", "list"),
     ("session", "show", "0123-4567-89AB-C"), ("session", "kill", "user=x", "--reason", "y"), ("session", "block", "user=x", "--for", "1h", "--reason", "y"),

@@ -16,6 +16,7 @@ ANSWERED = {
     "status": ({}, "look", "status"),
     "policy-head": ({}, "look", "policy-head"),
     "policy-log": ({}, "look", "policy-log"),
+    "policy-pending": ({}, "look", "policy-pending"),
     "policy-get": ({"revision": 0}, "look", 'policy-get {"revision":0}'),
     "session-list": ({"filter": {"user": "zoe"}}, "look", 'session-list {"filter":{"user":"zoe"}}'),
     "session-recent": ({}, "look", "session-recent"),
@@ -54,6 +55,9 @@ WRONG = {
     "policy-apply": ({}, "the request brings no memory file"),
     "policy-rollback": ({"revision": "x"}, "revision is no number"),
     "policy-confirm": ({"revision": "x"}, "revision is no number"),
+    "policy-approve": ({"revision": "x"}, "revision is no number"),
+    "policy-reject": ({"revision": "x", "reason": "y"}, "revision is no number"),
+    "policy-pending": ({"after": -1}, "after is no number of a revision"),
 }
 
 
@@ -74,7 +78,8 @@ def test_every_command_that_is_answered(gateway):
     from test_roles import LEAST
 
     g = gateway()
-    assert {r["command"] for r, _ in LEAST} - {"policy-apply"} == {k.split()[0] for k in ANSWERED}
+    # Those that need a file, or two administrators, are seen to below, and in test_approval.py.
+    assert {r["command"] for r, _ in LEAST} - {"policy-apply", "policy-approve", "policy-reject"} == {k.split()[0] for k in ANSWERED}
     for key, (request, event, reason) in ANSWERED.items():
         reply, fd = admin.ask(g.socket, command(key, request))
         if fd is not None:

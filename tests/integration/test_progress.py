@@ -88,7 +88,7 @@ def test_questions_show_that_they_wait_and_only_on_a_terminal(gateway):
     with t:
         assert t.ends() == 0
         assert "reading the audit" not in t.text() and "n" in t.text()
-    out, err = piped.communicate(timeout=60)
+    out, err = piped.communicate(timeout=wait.seconds(60))
     assert piped.returncode == 0 and err == b"" and b"\r" not in out, (out, err)
 
 
