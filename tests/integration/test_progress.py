@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from harness import audits, processes, wait
+from harness import audits, wait
 from harness.gateway import BUILD
 from harness.terminal import Terminal
 
@@ -44,6 +44,16 @@ def filled(gateway):
     audits.month(rows, int(time.time() * 1e6), sessions=2500)
     rows.close()
     return g.start()
+
+
+def waits_for_answer(t):
+    """It has asked: it stands at the socket, and not before that somewhere on a busy machine."""
+
+    def at_its_socket():
+        with open(f"/proc/{t.process.pid}/wchan", encoding="ascii") as f:
+            return "skb" in f.read()  # where the kernel waits for a datagram
+
+    wait.until(at_its_socket, "it has asked")
 
 
 def readers(g):
@@ -104,12 +114,12 @@ def test_a_question_that_is_interrupted_ends_its_reader(gateway):
 
 
 def test_work_that_takes_long_shows_a_bar(gateway):
+    """Nobody takes the rows for a while, so that the reader comes to rest in the middle of them."""
     g = filled(gateway)
-    with stopped(g.process.pid):
+    with terminal(g, "audit", "query", "--format", "json", "--limit", "0") as t:
+        wait.until(lambda: readers(g), "a reader")
         began = time.monotonic()
-        t = terminal(g, "audit", "query", "--limit", "0", columns=120)
         wait.until(lambda: time.monotonic() > began + 1.5, "a second is over")
-    with t:
         assert t.ends() == 0, t.text()
         assert b"reading the audit [" in t.raw, t.raw[-2000:]
         assert "reading the audit [" not in t.text(), t.text()
@@ -134,7 +144,7 @@ def test_a_report_that_is_interrupted_leaves_nothing(gateway):
     before = sorted(os.listdir(g.dir))
     with stopped(g.process.pid):
         with terminal(g, "audit", "report", "-o", g.path("r.html")) as t:
-            processes.rests(t.process.pid)
+            waits_for_answer(t)
             t.press(INTERRUPT)
             assert t.ends() == 1 and "interrupted" in t.text(), t.text()
     assert sorted(os.listdir(g.dir)) == before
