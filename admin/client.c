@@ -3,6 +3,7 @@
 #include "admin/client.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@
 #include "common/rights.h"
 
 #define REPLY_WAIT_S 120
+#define INTERRUPT_LOOK_MS 200
 
 static const char *socket_path;
 
@@ -80,6 +82,20 @@ static int open_socket(bool patient, int *code)
 	return fd;
 }
 
+/* Until something has come, or the time is over; false: an interrupt, which may as well have come just before. */
+static bool wait_for_reply(int socket)
+{
+	struct pollfd one = {.fd = socket, .events = POLLIN};
+
+	for (int waited_ms = 0; waited_ms < REPLY_WAIT_S * 1000; waited_ms += INTERRUPT_LOOK_MS) {
+		if (progress_interrupted())
+			return false;
+		if (poll(&one, 1, INTERRUPT_LOOK_MS) > 0)
+			return true;
+	}
+	return true;
+}
+
 static json_t *receive_reply(int socket, int *fd)
 {
 	static char text[CLIENT_MESSAGE_MAX];
@@ -93,11 +109,13 @@ static json_t *receive_reply(int socket, int *fd)
 	json_t *reply = NULL;
 	ssize_t n;
 
+	bool watching = progress_watching(), interrupted = watching && !wait_for_reply(socket);
+
 	do
-		n = recvmsg(socket, &msg, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR && !progress_interrupted());
+		n = interrupted ? -1 : recvmsg(socket, &msg, MSG_CMSG_CLOEXEC | (watching ? MSG_DONTWAIT : 0));
+	while (n < 0 && !interrupted && errno == EINTR);
 	*fd = n < 0 ? -1 : rights_take_one(&msg);
-	if (n < 0 && errno == EINTR)
+	if (interrupted)
 		admin_fail(0, "interrupted: the answer was not waited for");
 	else if (n < 0)
 		admin_fail(0, errno == EAGAIN ? "gatewayd does not answer" : "the connection to gatewayd broke");

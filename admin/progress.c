@@ -155,6 +155,11 @@ bool progress_interrupted(void)
 	return interrupted != 0;
 }
 
+bool progress_watching(void)
+{
+	return watching > 0;
+}
+
 void progress_unwatch(void)
 {
 	if (--watching == 0)

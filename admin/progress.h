@@ -16,4 +16,5 @@ void progress_guard(const char *said);
 /* From now on an interrupt is only noted, for what looks now and then; until progress_unwatch(). */
 void progress_watch(void);
 bool progress_interrupted(void);
+bool progress_watching(void);
 void progress_unwatch(void);
