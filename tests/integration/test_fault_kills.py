@@ -70,6 +70,7 @@ def strike(g, victim, rng):
     else:
         found = [processes.of_role(g, role) for role in roles]
         pids = [rng.choice(p) for p in found if p]
+    family = [pid for pid, line in processes.family(g.process.pid).items() if "--role=recorder" not in line]
     for pid in pids:
         processes.kill(pid)
     if victim not in ("all", "supervisor"):
@@ -77,6 +78,7 @@ def strike(g, victim, rng):
     g.process.wait(wait.seconds(40))
     # They die with it, and the sockets with them; a recorder that lives on for a moment is for the next one to wait for.
     wait.until(lambda: not [line for line in processes.of_session(g.process.pid) if "--role=recorder" not in line], "the end of the others")
+    wait.until(lambda: not any(processes.lives(pid) for pid in family), "the end of those with a session of their own")
     return True
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from harness import socks, wait
 from harness.gateway import sanitized
-from harness.processes import status
+from harness.processes import children, status
 
 
 @pytest.mark.root
@@ -104,3 +104,15 @@ def test_password_is_in_no_argument_or_environment(gateway, echo):
                 assert b"ann-pass" not in f.read()
     c.close()
     assert "ann-pass" not in g.log()
+
+
+def test_long_work_gives_way(gateway):
+    """Of those who compute for long beside workers the keeper is there to be looked at."""
+    g = gateway()
+    worker = g.pids("worker")[0]
+    (keeper,) = children(g.pids("control")[0])
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    wait.until(lambda: os.getpriority(os.PRIO_PROCESS, keeper) == min(ours + 5, 19), "the keeper stands back")
+    assert os.sched_getscheduler(keeper) == os.SCHED_BATCH and os.getsid(keeper) == keeper
+    assert os.sched_getscheduler(worker) == os.SCHED_OTHER and os.getsid(worker) == os.getsid(g.process.pid)
+    assert os.getpriority(os.PRIO_PROCESS, worker) == ours

@@ -25,6 +25,14 @@ def children(pid):
     return found
 
 
+def family(pid):
+    """{pid: command line} of its children, and of theirs: some have a session of their own."""
+    found = children(pid)
+    for child in list(found):
+        found.update(family(child))
+    return found
+
+
 def of_role(g, role, slot=None):
     """Pids of a role, of one slot of it; from the kernel, so also when control cannot tell."""
     wanted = f"--role={role}" + ("" if slot is None else f" --slot={slot}")
@@ -44,6 +52,14 @@ def of_session(leader):
         except (FileNotFoundError, ProcessLookupError):
             pass
     return found
+
+
+def lives(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="latin-1") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def kill(pid):
