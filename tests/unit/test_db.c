@@ -337,8 +337,6 @@ static void test_below_closed_home(void **state)
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-int main(void)
-{
 /* A reader that comes while it is made finds it complete. */
 static void test_read_while_it_is_made(void **state)
 {
@@ -367,6 +365,8 @@ static void test_read_while_it_is_made(void **state)
 	assert_int_equal(status, 0);
 }
 
+int main(void)
+{
 #define TEST(f) cmocka_unit_test_setup_teardown(f, scratch_enter, scratch_leave)
 	const struct CMUnitTest tests[] = {
 		TEST(test_read_while_it_is_made), TEST(test_created_private), TEST(test_migrations),     TEST(test_refused_files),
