@@ -59,7 +59,7 @@ tests_unit_test_shared_LDADD = $(SODIUM_LIBS) $(CMOCKA_LIBS)
 
 tests_unit_test_detail_SOURCES = tests/unit/test_detail.c gatewayd/worker/detail.c
 tests_unit_test_detail_CPPFLAGS = $(gatewayd_gatewayd_CPPFLAGS) $(CMOCKA_CFLAGS)
-tests_unit_test_detail_LDADD = common/libcommon.a $(JANSSON_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_detail_LDADD = schema/libschema.a common/libcommon.a $(SCHEMA_LIBS) $(JANSSON_LIBS) $(CMOCKA_LIBS)
 
 tests_unit_test_udp_join_SOURCES = tests/unit/test_udp_join.c gatewayd/worker/udp_join.c
 tests_unit_test_udp_join_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS)
