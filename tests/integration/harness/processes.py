@@ -70,6 +70,34 @@ def kill(pid):
         pass
 
 
+def stop_compiler(g, order):
+    """Stops the compiler that works for an order (a Popen): its pid; None if the order ended before one was seen.  One that was seen may
+    still have been done."""
+    pids = []
+
+    def seen():
+        pids[:] = of_role(g, "compiler")
+        return pids or order.poll() is not None
+
+    wait.until(seen, "a compiler", 60, 0.002)
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGSTOP)
+            return pid
+        except ProcessLookupError:
+            pass
+    return None
+
+
+def go_on(pid):
+    """Ends a stop, of what may have ended already."""
+    try:
+        if pid is not None:
+            os.kill(pid, signal.SIGCONT)
+    except ProcessLookupError:
+        pass
+
+
 def status(pid):
     with open(f"/proc/{pid}/status", encoding="utf-8") as f:
         return dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
