@@ -256,7 +256,10 @@ static void offer_filters(void)
 	while (*at != '\0') {
 		size_t len = strcspn(at, "=");
 
-		snprintf(name, sizeof name, "%.*s=", (int)len, at);
+		if (len + 2 > sizeof name)
+			break;
+		memcpy(name, at, len);
+		strcpy(name + len, "=");
 		offer("", name);
 		at += strcspn(at, " ");
 		at += *at == ' ';
