@@ -257,6 +257,8 @@ def test_sessions_that_outlive_the_recorder_are_not_lost(gateway, echo):
         os.kill(old[0], signal.SIGKILL)
         wait.until(lambda: replaced(g, "recorder", old), "a new recorder")
         wait.until(lambda: serves(g, echo), "service after the end of the recorder")
+    # Those who looked whether it serves have left, also in the audit.
+    wait.until(lambda: len(g.rows(event="open")) - len(g.rows(event="ended")) == len(clients), "only these live")
     # One worker dies together with the recorder: its sessions are lost, the other's are not.
     old = g.pids("recorder")
     victim = g.pids("worker")[0]

@@ -114,7 +114,7 @@ def test_an_undo_that_is_no_truth_value_does_nothing(gateway):
         reply, _ = admin.ask(g.socket, {"command": "drain", "undo": undo})
         assert not reply["ok"] and "true or false" in reply["error"], reply
     assert not g.status()["draining"]
-    assert {r["reason"] for r in g.rows(event="admin")} == {"refused: drain: undo is true or false"}
+    assert {r["reason"] for r in g.wait_rows(4, event="admin")} == {"refused: drain: undo is true or false"}
 
 
 def test_drain_waits_for_a_worker_that_is_silent(gateway, echo):
