@@ -208,6 +208,7 @@ static int verify(struct job *job)
 
 	clear_progress(job);
 	progress_unwatch();
+	progress_guard(NULL);
 	if (rc != 0 && progress_interrupted())
 		return admin_fail(ADMIN_REFUSED, "interrupted: the audit was not read to its end");
 	if (rc != 0)
@@ -219,10 +220,14 @@ static int verify(struct job *job)
 int admin_audit_verify(int argc, char **argv)
 {
 	struct job job = {.dir = ADMIN_AUDIT_DIR, .began_us = clock_mono_us(), .show_progress = isatty(STDERR_FILENO)};
-	int code = parse(&job, argc, argv);
+	int code;
 
+	/* Keys and anchors may come from where they take long to come. */
+	progress_guard("interrupted: the audit was not read");
+	code = parse(&job, argc, argv);
 	if (code < 0)
 		code = verify(&job);
+	progress_guard(NULL);
 	audit_proofs_clear(&job.proofs);
 	sodium_memzero(&job, sizeof job);
 	return code;

@@ -1,6 +1,7 @@
 """Long work shows how far it is where somebody looks, and an interrupt leaves nothing half done, neither here nor in the gateway."""
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -153,3 +154,52 @@ def test_verify_shows_how_far_it_is(gateway):
         assert t.ends() == 0, t.text()
         assert b" rows (" in t.raw and "The audit is what was recorded." in t.text(), t.text()
     assert json.loads(g.ctl("audit", "verify", "--key", key, "--dir", os.path.join(g.state, "audit"), "--json").out.splitlines()[-1])["sound"]
+
+
+def verifying(g):
+    """The words to verify it with, what a pipe at the place of the anchors is called, and an anchor of it."""
+    key = g.path("first.key")
+    os.rename(os.path.join(g.state, "audit", "first.key"), key)
+    os.mkfifo(g.path("anchors"))
+    anchor = next(line for line in g.log().splitlines() if "audit anchor " in line)
+    return ("audit", "verify", "--key", key, "--dir", os.path.join(g.state, "audit"), "--anchor", g.path("anchors")), g.path("anchors"), anchor
+
+
+def test_verify_is_interrupted_before_it_reads(gateway):
+    g = patient(gateway)
+    words, anchors, _ = verifying(g)
+    with terminal(g, *words) as t:
+        with open(anchors, "w", encoding="utf-8"):  # when it is opened, it is waited at
+            t.press(INTERRUPT)
+            assert t.ends() == 1, t.text()
+        assert "interrupted: the audit was not read" in t.text(), t.text()
+
+
+def test_verify_is_interrupted_while_it_reads(gateway):
+    """It has more to say of the first entry than is taken from it: there it stands when it is interrupted."""
+    g = patient(gateway)
+    words, anchors, anchor = verifying(g)
+    wrong = anchor[:-1] + ("0" if anchor[-1] != "0" else "1")
+    out, full = os.pipe()
+    fcntl.fcntl(full, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(full, b"x" * 4096)
+    p = subprocess.Popen([CTL, "--socket", g.socket, *words], stdout=full, stderr=subprocess.PIPE)
+    os.close(full)
+    try:
+        with open(anchors, "w", encoding="utf-8") as f:
+            f.write((wrong + "\n") * 100)
+
+        def stands():
+            with open(f"/proc/{p.pid}/wchan", encoding="ascii") as f:
+                return "pipe_write" in f.read()
+
+        wait.until(stands, "it stands at its pipe")
+        p.send_signal(signal.SIGINT)
+        with open(out, "rb", closefd=False) as f:
+            assert b"is not the one that an anchor tells of" in f.read()
+        _, err = p.communicate(timeout=wait.seconds(60))
+        assert p.returncode == 1 and b"interrupted: the audit was not read to its end" in err, (p.returncode, err)
+    finally:
+        os.close(out)
+        p.kill()
+        p.wait()
