@@ -12,6 +12,7 @@
 #include "admin/audit.h"
 #include "admin/audit_ask.h"
 #include "admin/format.h"
+#include "admin/options.h"
 #include "admin/past.h"
 #include "admin/policy_load.h"
 #include "policy/policy.h"
@@ -364,34 +365,13 @@ static int explain_all(struct job *job)
 /* An exit code, or -1 to go on. */
 static int parse(struct job *job, int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"geoip", required_argument, NULL, 'g'}, {"asn", required_argument, NULL, 'a'}, {"json", no_argument, NULL, 'j'},
-		{"dir", required_argument, NULL, 'd'},	 {"help", no_argument, NULL, 'h'},	{NULL, 0, NULL, 0},
+	const struct admin_option options[] = {
+		{"geoip", NULL, &job->geoip}, {"asn", NULL, &job->asn}, {"json", &job->json, NULL}, {"dir", NULL, &job->dir}, {NULL, NULL, NULL},
 	};
-	int c;
+	int code = admin_options(argc, argv, usage, options);
 
-	optind = 0;
-	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1)
-		switch (c) {
-		case 'g':
-			job->geoip = optarg;
-			break;
-		case 'a':
-			job->asn = optarg;
-			break;
-		case 'j':
-			job->json = true;
-			break;
-		case 'd':
-			job->dir = optarg;
-			break;
-		case 'h':
-			fputs(usage, stdout);
-			return ADMIN_FINE;
-		default:
-			fputs(usage, stderr);
-			return ADMIN_USAGE;
-		}
+	if (code >= 0)
+		return code;
 	if (optind + 1 != argc)
 		return admin_fail(ADMIN_USAGE, "one session or row is to be named; see gatewayctl audit why --help");
 	job->target = argv[optind];
