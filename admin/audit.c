@@ -14,6 +14,7 @@
 #include "admin/audit_ask.h"
 #include "admin/audit_export.h"
 #include "admin/format.h"
+#include "admin/options.h"
 #include "admin/rows.h"
 #include "admin/times.h"
 #include "common/clock.h"
@@ -374,6 +375,5 @@ int admin_audit(int argc, char **argv)
 		fputs(usage, stdout);
 		return ADMIN_FINE;
 	}
-	fputs(usage, stderr);
-	return argc < 2 ? ADMIN_USAGE : admin_fail(ADMIN_USAGE, "audit has no verb \"%s\"", argv[1]);
+	return admin_no_verb(usage, argc, argv);
 }

@@ -80,14 +80,16 @@ static void print_table(const json_t *reply)
 	scols_unref_table(table);
 	if (format_number(reply, "left_off") > 0)
 		printf("... and %" PRId64 " more\n", format_number(reply, "left_off"));
-	printf("%" PRId64 " log-ins are remembered\n", format_number(reply, "remembered"));
+	const int64_t remembered = format_number(reply, "remembered");
+
+	printf("%" PRId64 " log-in%s remembered\n", remembered, remembered == 1 ? " is" : "s are");
 }
 
 static void print(const struct words *w, json_t *reply)
 {
 	if (strcmp(w->format, "json") == 0) {
 		json_object_del(reply, "ok");
-		json_dumpf(reply, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+		json_dumpf(reply, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_ENSURE_ASCII);
 		putchar('\n');
 	} else if (strcmp(w->verb, "list") == 0) {
 		print_table(reply);

@@ -61,7 +61,7 @@ const struct ast_statement *change_find(const struct change *c, enum ast_stateme
 	if (s == NULL && near != NULL)
 		admin_fail(0, "the policy in force has no %s '%s'; did you mean '%s'?", kind_word(kind), name, near);
 	else if (s == NULL)
-		admin_fail(0, "the policy in force has no %s '%s'", kind_word(kind), name);
+		admin_fail(0, "the policy in force has no %s '%s'; gatewayctl %s list shows what it has", kind_word(kind), name, kind_word(kind));
 	return s;
 }
 

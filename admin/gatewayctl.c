@@ -12,6 +12,7 @@
 #include "admin/complete.h"
 #include "admin/policy.h"
 #include "common/clock.h"
+#include "policy/words.h"
 
 static const struct noun {
 	const char *name;
@@ -51,7 +52,10 @@ static int run(int argc, char **argv)
 		if (strcmp(nouns[i].name, argv[0]) == 0)
 			return nouns[i].run(argc, argv);
 	usage(stderr);
-	return admin_fail(ADMIN_USAGE, "there is no \"%s\"", argv[0]);
+	for (size_t i = 0; i < sizeof nouns / sizeof *nouns; i++)
+		if (words_similar(nouns[i].name, argv[0]))
+			return admin_fail(ADMIN_USAGE, "there is no noun \"%s\"; did you mean %s?", argv[0], nouns[i].name);
+	return admin_fail(ADMIN_USAGE, "there is no noun \"%s\"", argv[0]);
 }
 
 int main(int argc, char **argv)

@@ -16,6 +16,12 @@ int admin_misused(const char *usage)
 	return ADMIN_USAGE;
 }
 
+int admin_no_verb(const char *usage, int argc, char **argv)
+{
+	fputs(usage, stderr);
+	return argc < 2 ? ADMIN_USAGE : admin_fail(ADMIN_USAGE, "%s has no verb \"%s\"", argv[0], argv[1]);
+}
+
 int admin_options(int argc, char **argv, const char *usage, const struct admin_option *options)
 {
 	struct option table[ADMIN_OPTIONS_MAX + 2] = {{"help", no_argument, NULL, 'h'}};

@@ -15,3 +15,5 @@ struct admin_option {
 int admin_options(int argc, char **argv, const char *usage, const struct admin_option *options);
 /* The usage, on standard error; ADMIN_USAGE. */
 int admin_misused(const char *usage);
+/* The same for a noun whose verb, argv[1], is none of its own or is missing. */
+int admin_no_verb(const char *usage, int argc, char **argv);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "admin/impact.h"
+#include "admin/options.h"
 #include "admin/policy_edit.h"
 #include "admin/policy_help.h"
 #include "admin/policy_load.h"
@@ -100,7 +101,7 @@ static void print_result(const struct options *o, const struct loaded *l, bool f
 		json_t *root = json_pack("{s:b, s:i, s:i, s:o}", "ok", fine, "errors", (int)d->errors, "warnings",
 					 (int)d->warnings, "diagnostics", diagnostics_json(d));
 
-		json_dumpf(root, stdout, JSON_INDENT(2));
+		json_dumpf(root, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 		putchar('\n');
 		json_decref(root);
 		return;
@@ -166,7 +167,7 @@ static void print_test(const struct options *o, const struct loaded *l, size_t t
 					 "failed", (int)failed, "rules", (int)rules, "unreached", missed, "diagnostics",
 					 diagnostics_json(&l->diagnostics));
 
-		json_dumpf(root, stdout, JSON_INDENT(2));
+		json_dumpf(root, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 		putchar('\n');
 		json_decref(root);
 		return;
@@ -415,7 +416,7 @@ static void print_json(const char *explanation, const struct policy_tree *t)
 		if (is_disabled(s))
 			json_array_append_new(disabled, json_string(s->name->text));
 	json_object_set_new(root, "disabled", disabled);
-	json_dumpf(root, stdout, JSON_INDENT(2));
+	json_dumpf(root, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 	putchar('\n');
 	json_decref(root);
 }
@@ -603,5 +604,5 @@ int admin_policy(int argc, char **argv)
 		fputs(usage_text, stdout);
 		return EXIT_FINE;
 	}
-	return usage();
+	return admin_no_verb(usage_text, argc, argv);
 }

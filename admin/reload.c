@@ -39,7 +39,7 @@ int admin_reload(int argc, char **argv)
 		client_show_notes(reply);
 	code = json_is_true(json_object_get(reply, "ok")) ? ADMIN_FINE : ADMIN_REFUSED;
 	if (json) {
-		json_dumpf(reply, stdout, JSON_COMPACT);
+		json_dumpf(reply, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
 		putchar('\n');
 	} else if (code == ADMIN_FINE) {
 		revision_tell(reply);

@@ -7,6 +7,7 @@
 
 #include "admin/admin.h"
 #include "admin/change.h"
+#include "admin/options.h"
 #include "admin/rule.h"
 
 static const char usage_text[] =
@@ -297,5 +298,5 @@ int admin_rule(int argc, char **argv)
 		fputs(usage_text, stdout);
 		return ADMIN_FINE;
 	}
-	return usage();
+	return admin_no_verb(usage_text, argc, argv);
 }

@@ -11,6 +11,7 @@
 #include "admin/admin.h"
 #include "admin/client.h"
 #include "admin/format.h"
+#include "admin/options.h"
 
 /* ---- drain -------------------------------------------------------------------------------------------------------------- */
 
@@ -31,38 +32,15 @@ struct drain {
 
 static int parse_drain(int argc, char **argv, struct drain *d)
 {
-	static const struct option options[] = {{"undo", no_argument, NULL, 'u'},
-						{"wait", no_argument, NULL, 'w'},
-						{"json", no_argument, NULL, 'j'},
-						{"help", no_argument, NULL, 'h'},
-						{NULL, 0, NULL, 0}};
-	int c;
+	const struct admin_option options[] = {
+		{"undo", &d->undo, NULL}, {"wait", &d->wait, NULL}, {"json", &d->json, NULL}, {NULL, NULL, NULL}};
+	int code;
 
 	*d = (struct drain){0};
-	optind = 0;
-	while ((c = getopt_long(argc, argv, "+h", options, NULL)) != -1)
-		switch (c) {
-		case 'u':
-			d->undo = true;
-			break;
-		case 'w':
-			d->wait = true;
-			break;
-		case 'j':
-			d->json = true;
-			break;
-		case 'h':
-			fputs(drain_usage, stdout);
-			return ADMIN_FINE;
-		default:
-			fputs(drain_usage, stderr);
-			return ADMIN_USAGE;
-		}
-	if (optind < argc || (d->undo && d->wait)) {
-		fputs(drain_usage, stderr);
-		return ADMIN_USAGE;
-	}
-	return -1;
+	code = admin_options(argc, argv, drain_usage, options);
+	if (code < 0 && (optind < argc || (d->undo && d->wait)))
+		return admin_misused(drain_usage);
+	return code;
 }
 
 struct remaining {
@@ -137,47 +115,60 @@ int admin_drain(int argc, char **argv)
 /* ---- log ---------------------------------------------------------------------------------------------------------------- */
 
 static const char log_usage[] =
-	"usage: gatewayctl log level [error|warning|info|debug]\n"
+	"usage: gatewayctl log level [error|warning|info|debug] [--json]\n"
 	"\n"
 	"Shows how much is logged, or changes it for all processes until the gateway\n"
-	"starts again.\n";
+	"starts again.\n"
+	"\n"
+	"  --json  the level as a JSON object\n";
 
-static int show_level(void)
+static void print_level(const char *before, const char *level, const char *behind, bool json)
 {
-	char buf[FORMAT_TEXT_MAX], safe[64];
+	char safe[64];
+
+	format_safe(level, safe, sizeof safe);
+	if (json)
+		printf("{\"level\":\"%s\"}\n", safe);
+	else
+		printf("%s%s%s\n", before, safe, behind);
+}
+
+static int show_level(bool json)
+{
+	char buf[FORMAT_TEXT_MAX];
 	int code;
 	json_t *reply = client_ask(json_pack("{s:s}", "command", "status"), NULL, &code);
 
 	if (reply == NULL)
 		return code;
-	printf("%s\n", format_safe(format_member(json_object_get(reply, "status"), "log_level", buf), safe, sizeof safe));
+	print_level("", format_member(json_object_get(reply, "status"), "log_level", buf), "", json);
 	json_decref(reply);
+	return ADMIN_FINE;
+}
+
+static int set_level(const char *level, bool json)
+{
+	int code;
+	json_t *reply = client_ask(json_pack("{s:s, s:s}", "command", "log-level", "level", level), NULL, &code);
+
+	if (reply == NULL)
+		return code;
+	json_decref(reply);
+	print_level("from now on, ", level, " and worse is logged", json);
 	return ADMIN_FINE;
 }
 
 int admin_log(int argc, char **argv)
 {
-	json_t *reply;
-	int code;
+	bool json = false;
+	const struct admin_option options[] = {{"json", &json, NULL}, {NULL, NULL, NULL}};
+	int code = admin_options(argc, argv, log_usage, options);
 
-	if (argc >= 2 && (strcmp(argv[argc - 1], "--help") == 0 || strcmp(argv[argc - 1], "-h") == 0)) {
-		fputs(log_usage, stdout);
-		return ADMIN_FINE;
-	}
-	if (argc < 2 || argc > 3 || strcmp(argv[1], "level") != 0) {
-		fputs(log_usage, stderr);
-		return ADMIN_USAGE;
-	}
-	if (argc == 2)
-		return show_level();
-	if (argv[2][0] == '-') {
-		fputs(log_usage, stderr);
-		return ADMIN_USAGE;
-	}
-	reply = client_ask(json_pack("{s:s, s:s}", "command", "log-level", "level", argv[2]), NULL, &code);
-	if (reply == NULL)
+	if (code >= 0)
 		return code;
-	json_decref(reply);
-	printf("from now on, %s and worse is logged\n", argv[2]);
-	return ADMIN_FINE;
+	argc -= optind;
+	argv += optind;
+	if (argc < 1 || argc > 2 || strcmp(argv[0], "level") != 0)
+		return admin_misused(log_usage);
+	return argc == 1 ? show_level(json) : set_level(argv[1], json);
 }

@@ -14,6 +14,7 @@
 #include "admin/admin.h"
 #include "admin/client.h"
 #include "admin/format.h"
+#include "admin/options.h"
 #include "admin/session.h"
 #include "admin/times.h"
 #include "common/clock.h"
@@ -317,7 +318,7 @@ static bool show_row(const json_t *row, void *arg)
 	}
 	t->rows++;
 	if (t->json) {
-		json_dumpf(row, stdout, JSON_COMPACT);
+		json_dumpf(row, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
 		putchar('\n');
 		return true;
 	}
@@ -420,7 +421,9 @@ static int list(struct words *w)
 	} else {
 		code = session_ask(json_pack("{s:s, s:O}", "command", "session-list", "filter", w->filter), show_row, &t, &end);
 	}
-	if (t.table != NULL && code != ADMIN_UNREACHABLE)
+	if (t.table != NULL && code == ADMIN_FINE && t.rows == 0)
+		puts(json_object_size(w->filter) > 0 ? "no session matches" : "no session lives");
+	else if (t.table != NULL && code != ADMIN_UNREACHABLE)
 		scols_print_table(t.table);
 	if (t.table != NULL)
 		scols_unref_table(t.table);
@@ -540,7 +543,7 @@ static int show(struct words *w)
 		code = admin_fail(ADMIN_REFUSED, "no such session lives; `gatewayctl audit query --session %s` tells of one that has ended",
 				  w->object);
 	if (w->json && json_array_size(rows) > 0) {
-		json_dumpf(json_array_get(rows, 0), stdout, JSON_COMPACT);
+		json_dumpf(json_array_get(rows, 0), stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
 		putchar('\n');
 	} else if (json_array_size(rows) > 0) {
 		show_session(json_array_get(rows, 0));
@@ -588,7 +591,7 @@ static int print_reply(const struct words *w, const json_t *reply, bool block)
 	int silent = say_silent(reply), later = say_later(reply), code = silent != ADMIN_FINE ? silent : later;
 
 	if (w->json) {
-		json_dumpf(reply, stdout, JSON_COMPACT);
+		json_dumpf(reply, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
 		putchar('\n');
 		return code;
 	}
@@ -693,7 +696,7 @@ static int blocks(struct words *w)
 		struct tm tm;
 
 		if (w->json) {
-			json_dumpf(block, stdout, JSON_COMPACT);
+			json_dumpf(block, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
 			putchar('\n');
 		}
 		if (line == NULL)
@@ -708,10 +711,11 @@ static int blocks(struct words *w)
 		add_cell(line, 3, filter_text(json_object_get(block, "filter"), text, sizeof text));
 		add_cell(line, 4, format_member(block, "reason", buf));
 	}
-	if (table != NULL) {
+	if (table != NULL && i == 0)
+		puts("no block is in force");
+	else if (table != NULL)
 		scols_print_table(table);
-		scols_unref_table(table);
-	}
+	scols_unref_table(table);
 	json_decref(reply);
 	return ADMIN_FINE;
 }
@@ -731,7 +735,7 @@ static int unblock(struct words *w)
 	if (reply == NULL)
 		return code;
 	if (w->json) {
-		json_dumpf(reply, stdout, JSON_COMPACT);
+		json_dumpf(reply, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
 		putchar('\n');
 	} else {
 		printf("block %" PRId64 " is no more\n", id);
@@ -770,8 +774,7 @@ int admin_session(int argc, char **argv)
 				code = verbs[i].run(&w);
 			goto out;
 		}
-	fputs(usage, stderr);
-	code = argc < 2 ? ADMIN_USAGE : admin_fail(ADMIN_USAGE, "session has no verb \"%s\"", argv[1]);
+	code = admin_no_verb(usage, argc, argv);
 out:
 	json_decref(w.filter);
 	return code;

@@ -13,12 +13,13 @@
 #include "admin/admin.h"
 #include "admin/change.h"
 #include "admin/format.h"
+#include "admin/options.h"
 #include "admin/progress.h"
 #include "admin/table.h"
 
 static const char usage_text[] =
 	"usage: gatewayctl set list [--json]\n"
-	"       gatewayctl set show NAME\n"
+	"       gatewayctl set show NAME [--json]\n"
 	"       gatewayctl set create NAME KIND [VALUE ...]\n"
 	"       gatewayctl set add NAME VALUE ...\n"
 	"       gatewayctl set remove NAME VALUE ...\n"
@@ -105,6 +106,29 @@ static void print_value(const struct ast_value *v, void *arg)
 	printf("%s%s\n", v->set ? "@" : "", *terminal ? format_safe(v->text, safe, sizeof safe) : v->text);
 }
 
+static void add_value(const struct ast_value *v, void *arg)
+{
+	char text[AST_ENTRY_MAX + 2];
+
+	snprintf(text, sizeof text, "%s%s", v->set ? "@" : "", v->text);
+	json_array_append_new(arg, json_string(text));
+}
+
+static int show_json(const struct order *o, const struct ast_statement *s)
+{
+	json_t *object = set_json(o->change.tree, s), *values = json_array();
+
+	for (const struct ast_value *v = s->values.first; v != NULL; v = v->next)
+		add_value(v, values);
+	if (s->list != NULL)
+		ast_each_entry(s->list, add_value, values);
+	json_object_set_new(object, "values", values);
+	json_dumpf(object, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+	putchar('\n');
+	json_decref(object);
+	return ADMIN_FINE;
+}
+
 static int show(struct order *o)
 {
 	const struct ast_statement *s = change_find(&o->change, AST_SET, o->name);
@@ -112,6 +136,8 @@ static int show(struct order *o)
 
 	if (s == NULL)
 		return ADMIN_REFUSED;
+	if (o->change.options.json)
+		return show_json(o, s);
 	for (const struct ast_value *v = s->values.first; v != NULL; v = v->next)
 		print_value(v, &terminal);
 	if (s->list != NULL)
@@ -351,5 +377,5 @@ int admin_set(int argc, char **argv)
 		fputs(usage_text, stdout);
 		return ADMIN_FINE;
 	}
-	return usage();
+	return admin_no_verb(usage_text, argc, argv);
 }

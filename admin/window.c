@@ -9,6 +9,7 @@
 
 #include "admin/admin.h"
 #include "admin/change.h"
+#include "admin/options.h"
 #include "admin/table.h"
 
 static const char usage_text[] =
@@ -234,5 +235,5 @@ int admin_window(int argc, char **argv)
 		fputs(usage_text, stdout);
 		return ADMIN_FINE;
 	}
-	return usage();
+	return admin_no_verb(usage_text, argc, argv);
 }
