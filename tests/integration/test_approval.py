@@ -143,7 +143,8 @@ def test_a_second_administrator_approves(two, server):
     assert f"has been approved already, by {SECOND}" in reply["error"]
     g.restart()
     assert g.revision() == n
-    assert f"revision {n} is found in force, proposed by uid 0 and approved by {SECOND}" in reasons(g, revision=n)
+    found = f"revision {n} is found in force, proposed by uid 0 and approved by {SECOND}"
+    wait.until(lambda: found in reasons(g, revision=n), found)
     # The other way round, with gatewayctl.
     m = second(g, "policy-rollback", revision=1, comment="back")["pending"]
     done = g.ctl("policy", "approve", str(m), "--comment", "yes")
