@@ -483,7 +483,8 @@ static const char *origin(const json_t *revision, char *out, size_t size)
 	const json_t *trial = json_object_get(revision, "trial"), *approval = json_object_get(revision, "approval");
 	char buf[FORMAT_TEXT_MAX], state_buf[FORMAT_TEXT_MAX], said[FORMAT_TEXT_MAX], who[300], whole[600];
 	const char *state = format_member(trial, "state", state_buf), *became = approval_state(revision, said);
-	bool by_somebody = approval != NULL && strcmp(became, "pending") != 0 && strcmp(became, "expired") != 0;
+	bool by_somebody = approval != NULL && strcmp(became, "pending") != 0 && strcmp(became, "expired") != 0 &&
+			   strcmp(became, "outdated") != 0;
 
 	snprintf(whole, sizeof whole, "%s%s%s%s%s%s", format_member(revision, "source", buf), approval == NULL ? "" : ", ", became,
 		 by_somebody ? " by " : "", by_somebody ? revision_author(approval, who, sizeof who) : "",

@@ -3,6 +3,7 @@
 #include "schema/policy_store.h"
 
 #include <sodium.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,7 +18,8 @@ _Static_assert(POLICY_HASH_BYTES == crypto_generichash_BYTES, "the hash is libso
 struct policy_store {
 	struct db *db;
 	struct db_stmt *active, *find_content, *add_content, *add_revision, *activate, *add_import, *last_import, *get,
-		*list, *text, *add_file, *files, *add_trial, *trial, *confirm, *add_proposal, *waiting, *add_verdict;
+		*list, *text, *add_file, *files, *add_trial, *trial, *confirm, *add_proposal, *waiting, *add_verdict,
+		*outdate, *last_verdicts, *judged_import;
 };
 
 static const struct db_permit permits[] = {
@@ -87,6 +89,18 @@ static int prepare(struct policy_store *s, bool read_only, struct err *why)
 		 "WHERE NOT EXISTS (SELECT 1 FROM verdict AS v WHERE v.revision = p.revision) ORDER BY p.revision LIMIT ?1"},
 		{&s->add_verdict, true,
 		 "INSERT INTO verdict (revision, verdict, time, author_uid, author, comment) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"},
+		{&s->outdate, true,
+		 "INSERT INTO verdict (revision, verdict, time, author_uid, author, comment) "
+		 "SELECT p.revision, '" POLICY_OUTDATED "', ?1, ?2, ?3, ?4 FROM proposal AS p "
+		 "WHERE NOT EXISTS (SELECT 1 FROM verdict AS v WHERE v.revision = p.revision)"},
+		{&s->last_verdicts, false,
+		 "SELECT revision FROM verdict WHERE verdict <> '" POLICY_APPROVED "' AND time = (SELECT max(time) FROM verdict) "
+		 "ORDER BY revision LIMIT ?1"},
+		{&s->judged_import, false,
+		 "SELECT v.revision, v.verdict FROM content AS c JOIN revision AS r ON r.content = c.id "
+		 "JOIN proposal AS p ON p.revision = r.id JOIN verdict AS v ON v.revision = r.id "
+		 "WHERE c.hash = ?1 AND p.imported = 1 AND v.verdict IN ('" POLICY_APPROVED "', '" POLICY_REJECTED "') "
+		 "ORDER BY v.revision DESC LIMIT 1"},
 		{&s->add_import, true, "INSERT INTO import (revision, hash, time) VALUES (?1, ?2, ?3)"},
 	};
 
@@ -268,14 +282,27 @@ static int add_trial(struct policy_store *s, uint32_t id, uint32_t active, int64
 	return db_run(s->add_trial, why);
 }
 
+/* What waited was to take the place of another, and can never be approved any more. */
+static int outdate(struct policy_store *s, uint32_t id, int64_t time_us, uint32_t uid, const char *author, struct err *why)
+{
+	char text[64];
+
+	snprintf(text, sizeof text, "revision %u took effect", id);
+	db_bind_i64(s->outdate, 1, time_us);
+	db_bind_i64(s->outdate, 2, uid);
+	db_bind_text(s->outdate, 3, author);
+	db_bind_text(s->outdate, 4, text);
+	return db_run(s->outdate, why);
+}
+
 /* imported: hash is that of the policy file's text. */
-static int activate(struct policy_store *s, uint32_t id, int64_t time_us, uint32_t uid, bool imported, const uint8_t *hash,
-		    struct err *why)
+static int activate(struct policy_store *s, uint32_t id, int64_t time_us, uint32_t uid, const char *author, bool imported,
+		    const uint8_t *hash, struct err *why)
 {
 	db_bind_i64(s->activate, 1, id);
 	db_bind_i64(s->activate, 2, time_us);
 	db_bind_i64(s->activate, 3, uid);
-	if (db_run(s->activate, why) != 0)
+	if (db_run(s->activate, why) != 0 || outdate(s, id, time_us, uid, author, why) != 0)
 		return -1;
 	if (!imported)
 		return 0;
@@ -326,7 +353,7 @@ static int add_in_transaction(struct policy_store *s, const struct policy_new *n
 		return propose(s, n, *id, active, why);
 	return add_trial(s, *id, active, n->time_us, n->lasts_us, why) != 0
 		       ? -1
-		       : activate(s, *id, n->time_us, n->author_uid, n->imported, hash, why);
+		       : activate(s, *id, n->time_us, n->author_uid, n->author, n->imported, hash, why);
 }
 
 static int check_bounds(const struct policy_new *n, struct err *why)
@@ -586,10 +613,19 @@ int policy_store_waiting(struct policy_store *s, struct policy_waiting out[POLIC
 	return rc == DB_FAILED ? -1 : 0;
 }
 
+static void say_outdated(const struct policy_revision *r, uint32_t active, struct err *why)
+{
+	err_set(why,
+		"revision %u was proposed while revision %u was in force, and revision %u is now: `gatewayctl policy diff %u %u` "
+		"tells what has changed; propose it again",
+		r->id, r->base, active, r->base, active);
+}
+
 /* 0 with *out, 1 with *why: it does not wait; -1 with *why. */
 static int read_pending(struct policy_store *s, uint32_t id, struct policy_revision *out, struct err *why)
 {
-	int rc = policy_store_get(s, id, out, NULL, NULL, why);
+	uint32_t active;
+	int rc = policy_store_active(s, &active, why) != 0 ? -1 : policy_store_get(s, id, out, NULL, NULL, why);
 
 	if (rc < 0)
 		return -1;
@@ -599,6 +635,8 @@ static int read_pending(struct policy_store *s, uint32_t id, struct policy_revis
 		err_set(why, "revision %u waits for nobody's approval: it was put into force when it was made", id);
 	else if (strcmp(out->verdict, POLICY_EXPIRED) == 0)
 		err_set(why, "revision %u has expired, since nobody approved it in time: propose it again", id);
+	else if (strcmp(out->verdict, POLICY_OUTDATED) == 0)
+		say_outdated(out, active, why);
 	else if (out->verdict[0] != '\0')
 		err_set(why, "revision %u has been %s already, by %s", id, out->verdict, out->verdict_by);
 	else
@@ -621,10 +659,7 @@ int policy_store_approvable(struct policy_store *s, uint32_t id, uint32_t uid, i
 	else if (out->author_uid == uid)
 		err_set(why, "revision %u was proposed by %s: it takes another administrator to approve it", id, out->author);
 	else if (out->base != active)
-		err_set(why,
-			"revision %u was proposed while revision %u was in force, and revision %u is now: `gatewayctl policy diff %u %u` "
-			"tells what has changed; propose it again",
-			id, out->base, active, out->base, active);
+		say_outdated(out, active, why);
 	else
 		return 0;
 	return 1;
@@ -650,7 +685,7 @@ static int approve_in_transaction(struct policy_store *s, const struct policy_ju
 	/* Its base is what is active. */
 	if (add_verdict(s, v, POLICY_APPROVED, why) != 0 || add_trial(s, r->id, r->base, v->time_us, v->lasts_us, why) != 0)
 		return -1;
-	return activate(s, r->id, v->time_us, v->author_uid, r->proposed_import, r->hash, why);
+	return activate(s, r->id, v->time_us, v->author_uid, v->author, r->proposed_import, r->hash, why);
 }
 
 static int decline_in_transaction(struct policy_store *s, const struct policy_judgement *v, struct policy_revision *r, struct err *why)
@@ -724,4 +759,32 @@ int policy_store_expire(struct policy_store *s, int64_t now_us, uint32_t uid, co
 	else
 		db_rollback(s->db);
 	return rc;
+}
+
+int policy_store_last_verdicts(struct policy_store *s, uint32_t out[POLICY_PENDING_MAX], size_t *n, struct err *why)
+{
+	enum db_step rc;
+
+	*n = 0;
+	db_bind_i64(s->last_verdicts, 1, POLICY_PENDING_MAX);
+	while ((rc = db_step(s->last_verdicts, why)) == DB_ROW && *n < POLICY_PENDING_MAX)
+		out[(*n)++] = (uint32_t)db_i64(s->last_verdicts, 0);
+	db_reset(s->last_verdicts);
+	return rc == DB_FAILED ? -1 : 0;
+}
+
+int policy_store_rejected_import(struct policy_store *s, const uint8_t hash[POLICY_HASH_BYTES], uint32_t *id, struct err *why)
+{
+	char verdict[16];
+
+	*id = 0;
+	db_bind_blob(s->judged_import, 1, hash, POLICY_HASH_BYTES);
+	enum db_step rc = db_step(s->judged_import, why);
+
+	if (rc == DB_ROW) {
+		db_text(s->judged_import, 1, verdict, sizeof verdict);
+		*id = strcmp(verdict, POLICY_REJECTED) == 0 ? (uint32_t)db_i64(s->judged_import, 0) : 0;
+	}
+	db_reset(s->judged_import);
+	return rc == DB_FAILED ? -1 : 0;
 }

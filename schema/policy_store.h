@@ -53,8 +53,8 @@ struct policy_new {
 	int64_t proposed_until_us; /* it waits for approval, until then at the latest; 0: it is put into force */
 };
 
-/* Adds a revision and makes it the active one, or one that waits, in one transaction: 0 with *id, 1 if someone else was faster
- * (*id is the active revision), -1 with *why. */
+/* Adds a revision and makes it the active one, by which what waits is outdated, or one that waits, in one transaction: 0 with *id,
+ * 1 if someone else was faster (*id is the active revision), -1 with *why. */
 int policy_store_add(struct policy_store *s, const struct policy_new *n, uint32_t *id, struct err *why);
 
 /* 0 with *id (0: no policy was ever applied), or -1 with *why. */
@@ -90,6 +90,7 @@ struct policy_revision {
 #define POLICY_REJECTED "rejected"
 #define POLICY_WITHDRAWN "withdrawn"
 #define POLICY_EXPIRED "expired"
+#define POLICY_OUTDATED "outdated" /* another revision took effect */
 
 /* A revision that was proposed, and not approved, has never decided anything. */
 bool policy_revision_ruled(const struct policy_revision *r);
@@ -157,6 +158,11 @@ int policy_store_decline(struct policy_store *s, const struct policy_judgement *
 /* Those whose time is over wait no longer, and are told in out: 0 with *n, or -1 with *why.  By whom: whoever keeps the store. */
 int policy_store_expire(struct policy_store *s, int64_t now_us, uint32_t uid, const char *author, uint32_t out[POLICY_PENDING_MAX],
 			size_t *n, struct err *why);
+/* Those of the newest verdict that are not approved: control may have been killed before it recorded that.  0 with *n, or -1 with *why. */
+int policy_store_last_verdicts(struct policy_store *s, uint32_t out[POLICY_PENDING_MAX], size_t *n, struct err *why);
+/* 0 with *id: as which revision the policy file's text of this hash was rejected last, and not approved since; 0: it was not.
+ * -1 with *why. */
+int policy_store_rejected_import(struct policy_store *s, const uint8_t hash[POLICY_HASH_BYTES], uint32_t *id, struct err *why);
 
 struct policy_import {
 	uint32_t revision; /* 0: the file was never imported */

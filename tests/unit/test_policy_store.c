@@ -509,17 +509,33 @@ static void test_a_proposal_that_is_not_approved(void **state)
 	v.revision = 1;
 	refused(policy_store_approve(s, &v, &why), "waits for nobody's approval");
 	refused(policy_store_decline(s, &v, &why), "waits for nobody's approval");
-	/* Another took effect meanwhile: the first approval of two is the last for both. */
+	/* Another takes effect meanwhile: the first approval of two is the last for both. */
+	assert_int_equal(policy_store_last_verdicts(s, over, &count, &why), 0);
+	assert_true(count == 2 && over[0] == 2 && over[1] == 3);
 	v = verdict(5, 7, NULL);
+	v.time_us = 7001;
 	assert_int_equal(policy_store_approve(other, &v, &why), 0);
 	v.revision = 6;
 	refused(policy_store_approve(s, &v, &why), "revision 5 is now");
 	assert_non_null(strstr(why.text, "gatewayctl policy diff 1 5"));
+	v.verdict = POLICY_REJECTED;
+	refused(policy_store_decline(s, &v, &why), "revision 5 is now");
 	assert_int_equal(active(s), 5);
+	assert_int_equal(policy_store_last_verdicts(s, over, &count, &why), 0);
+	assert_true(count == 2 && over[0] == 4 && over[1] == 6);
+	assert_int_equal(policy_store_get(s, 6, r, NULL, NULL, &why), 1);
+	assert_false(policy_revision_ruled(r));
+	assert_true(r->verdict_uid == 7 && r->verdict_us == 7001);
+	assert_string_equal(r->verdict, POLICY_OUTDATED);
+	assert_string_equal(r->verdict_by, "bob");
+	assert_string_equal(r->verdict_comment, "revision 5 took effect");
+	assert_int_equal(must_propose(s, "other", 1000), 7);
+	assert_int_equal(must_propose(s, "other", 1000), 8);
 	assert_int_equal(policy_store_get(s, 2, r, NULL, NULL, &why), 1);
 	assert_false(policy_revision_ruled(r));
 	assert_int_equal(policy_store_expire(s, 10000, 0, "gatewayd", over, &count, &why), 0);
-	assert_true(count == 2 && over[0] == 4 && over[1] == 6);
+	assert_true(count == 2 && over[0] == 7 && over[1] == 8);
+	v.revision = 7;
 	refused(policy_store_approve(other, &v, &why), "has expired");
 	assert_int_equal(policy_store_expire(other, 10000, 0, "gatewayd", over, &count, &why), 0);
 	assert_int_equal(count, 0);
@@ -551,6 +567,48 @@ static void test_so_many_wait(void **state)
 	n.proposed_until_us = 0;
 	assert_int_equal(must_add(s, &n), 35); /* who needs no approval waits for none */
 	assert_int_equal(active(s), 35);
+	/* What was for another takes nobody's place. */
+	assert_int_equal(policy_store_waiting(s, waiting, &count, &why), 0);
+	assert_int_equal(count, 0);
+	assert_int_equal(must_propose(s, "other", 1000), 36);
+	policy_store_close(&s);
+}
+
+static void test_a_file_that_was_rejected(void **state)
+{
+	struct policy_store *s = must_open(false);
+	struct policy_new n = new_policy("one");
+	struct policy_judgement v = verdict(2, 7, POLICY_REJECTED);
+	uint8_t hash[POLICY_HASH_BYTES];
+	uint32_t id;
+
+	(void)state;
+	must_add(s, &n);
+	n.text = "other";
+	n.len = strlen(n.text);
+	n.proposed_until_us = 10000;
+	n.imported = true;
+	policy_store_hash(n.text, n.len, hash);
+	assert_int_equal(must_add(s, &n), 2);
+	n.imported = false;
+	assert_int_equal(must_add(s, &n), 3);
+	assert_int_equal(policy_store_rejected_import(s, hash, &id, &why), 0);
+	assert_int_equal(id, 0);
+	v.revision = 3; /* not the file's */
+	assert_int_equal(policy_store_decline(s, &v, &why), 0);
+	assert_int_equal(policy_store_rejected_import(s, hash, &id, &why), 0);
+	assert_int_equal(id, 0);
+	v.revision = 2;
+	assert_int_equal(policy_store_decline(s, &v, &why), 0);
+	assert_int_equal(policy_store_rejected_import(s, hash, &id, &why), 0);
+	assert_int_equal(id, 2);
+	/* Another look at it, with another end. */
+	n.imported = true;
+	assert_int_equal(must_add(s, &n), 4);
+	v.revision = 4;
+	assert_int_equal(policy_store_approve(s, &v, &why), 0);
+	assert_int_equal(policy_store_rejected_import(s, hash, &id, &why), 0);
+	assert_int_equal(id, 0);
 	policy_store_close(&s);
 }
 
@@ -639,6 +697,7 @@ int main(void)
 		TEST(test_a_proposal_takes_effect_when_another_approves),
 		TEST(test_a_proposal_that_is_not_approved),
 		TEST(test_so_many_wait),
+		TEST(test_a_file_that_was_rejected),
 		TEST(test_list),
 		TEST(test_bounds_and_bytes),
 		TEST(test_all_or_nothing),
