@@ -127,6 +127,30 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 		roll_back(c);
 }
 
+/* 1: it was approved, and this user is who proposed it, so the second hand has to be another's still; -1 with *why. */
+static int is_own_proposal(struct control *c, uint32_t revision, uint32_t uid, struct err *why)
+{
+	struct policy_revision *r = malloc(sizeof *r);
+	int rc = r == NULL ? err_set(why, "out of memory") : policy_store_get(c->policy.store, revision, r, NULL, NULL, why);
+
+	if (rc == 0)
+		rc = err_set(why, "there is no revision %u", revision);
+	if (rc == 1)
+		rc = r->base != 0 && r->author_uid == uid;
+	free(r);
+	return rc;
+}
+
+static void refuse_own(struct client *client, uint32_t revision)
+{
+	char text[160];
+
+	snprintf(text, sizeof text, "refused: whoever proposed revision %u does not confirm it", revision);
+	control_record(admin_control(client), AUDIT_POLICY, admin_author(client), revision, text);
+	snprintf(text, sizeof text, "you proposed revision %u: it takes another administrator to confirm it", revision);
+	admin_refuse(client, text);
+}
+
 void confirm_order(struct client *client, const json_t *request)
 {
 	struct control *c = admin_control(client);
@@ -159,7 +183,13 @@ void confirm_order(struct client *client, const json_t *request)
 		admin_refuse(client, "another revision is being stored: try again");
 		return;
 	}
-	rc = policy_store_confirm(c->policy.store, revision, clock_wall_us(), author->uid, author->name, &why);
+	rc = is_own_proposal(c, revision, author->uid, &why);
+	if (rc == 1) {
+		refuse_own(client, revision);
+		return;
+	}
+	if (rc == 0)
+		rc = policy_store_confirm(c->policy.store, revision, clock_wall_us(), author->uid, author->name, &why);
 	if (rc != 0) {
 		snprintf(text, sizeof text, "that it is confirmed cannot be stored: %s", rc < 0 ? why.text : "it is not in force any more");
 		admin_refuse(client, text);
