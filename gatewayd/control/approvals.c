@@ -44,11 +44,59 @@ static void expire(struct control *c, int64_t now)
 	}
 }
 
+static void record_verdict(struct control *c, uint32_t revision, const char *found)
+{
+	struct policy_revision *r = malloc(sizeof *r);
+	struct author author = {0};
+	char text[AUDIT_TEXT_MAX];
+	struct err why = {"out of memory"};
+
+	if (r == NULL || policy_store_get(c->policy.store, revision, r, NULL, NULL, &why) != 1) {
+		log_error("what became of revision %u cannot be read: %s", revision, why.text);
+	} else {
+		author.uid = r->verdict_uid;
+		snprintf(author.name, sizeof author.name, "%.63s", r->verdict_by);
+		snprintf(text, sizeof text, "revision %u is %s%s%s%.200s", revision, found, r->verdict,
+			 r->verdict_comment[0] == '\0' ? "" : ": ", r->verdict_comment);
+		control_record(c, AUDIT_POLICY, &author, revision, text);
+	}
+	free(r);
+}
+
+static bool is_outdated(struct control *c, uint32_t revision)
+{
+	struct policy_revision *r = malloc(sizeof *r);
+	struct err why;
+	bool outdated = r != NULL && policy_store_get(c->policy.store, revision, r, NULL, NULL, &why) == 1 &&
+			strcmp(r->verdict, POLICY_OUTDATED) == 0;
+
+	free(r);
+	return outdated;
+}
+
+/* What waited at the last look and does so no longer, since a change took effect: the transaction of that ended it. */
+static void notice_outdated(struct control *c, const struct policy_waiting *now, size_t n)
+{
+	struct approvals *a = &c->approvals;
+	size_t at;
+
+	for (size_t i = 0; i < a->waiting; i++) {
+		for (at = 0; at < n && now[at].revision != a->revisions[i]; at++)
+			;
+		if (at == n && is_outdated(c, a->revisions[i]))
+			record_verdict(c, a->revisions[i], "");
+	}
+	for (at = 0; at < n; at++)
+		a->revisions[at] = now[at].revision;
+	a->waiting = n;
+}
+
 void approvals_look(struct control *c)
 {
 	struct policy_waiting waiting[POLICY_PENDING_MAX];
 	int64_t now = clock_wall_us(), wait_us = LOOK_S * INT64_C(1000000);
 	struct err why;
+	size_t n;
 
 	evtimer_del(&c->approvals.timer);
 	/* The keeper's transaction would have to be waited for; and it may be an approval that was given in time. */
@@ -56,11 +104,12 @@ void approvals_look(struct control *c)
 		wait_us = AGAIN_S * INT64_C(1000000);
 	else
 		expire(c, now);
-	if (policy_store_waiting(c->policy.store, waiting, &c->approvals.waiting, &why) != 0) {
+	if (policy_store_waiting(c->policy.store, waiting, &n, &why) != 0) {
 		log_error("which revisions wait for approval cannot be read: %s", why.text);
 		arm(c, wait_us);
 		return;
 	}
+	notice_outdated(c, waiting, n);
 	/* One that is over by now could not be stored as such. */
 	for (size_t i = 0; i < c->approvals.waiting; i++)
 		if (waiting[i].until_us > now && waiting[i].until_us - now < wait_us)
@@ -113,10 +162,24 @@ static bool take_found(struct control *c, const struct policy_revision *r, void 
 	return true;
 }
 
+/* A control before us may have been killed between storing a verdict and having it recorded: that was the last. */
+static void record_last_verdicts(struct control *c)
+{
+	uint32_t last[POLICY_PENDING_MAX];
+	struct err why;
+	size_t n;
+
+	if (policy_store_last_verdicts(c->policy.store, last, &n, &why) != 0)
+		log_error("which revisions wait no longer cannot be read: %s", why.text);
+	for (size_t i = 0; i < n; i++)
+		record_verdict(c, last[i], "found ");
+}
+
 void approvals_start(struct control *c)
 {
 	struct err why;
 
+	record_last_verdicts(c);
 	approvals_look(c);
 	if (each(c, 0, take_found, NULL, &why) != 0)
 		log_error("which revisions wait for approval cannot be read: %s", why.text);

@@ -265,7 +265,9 @@ static void on_message(struct child *child, struct ipc_message *m)
 			spawn_answered(c, spawn, -1);
 		break;
 	case IPC_RELOAD:
-		policy_change(c, &(struct policy_order){.kind = ORDER_RELOAD, .author = {c->owner, "SIGHUP"}, .bundle_fd = -1},
+		policy_change(c,
+			      &(struct policy_order){
+				      .kind = ORDER_RELOAD, .by_signal = true, .author = {c->owner, "SIGHUP"}, .bundle_fd = -1},
 			      log_reload, NULL);
 		break;
 	case IPC_FILE_OPENED:

@@ -78,6 +78,7 @@ struct policy_order {
 	bool first;        /* ORDER_START: of this run of the gateway, not of this process; then everything must be sound */
 	bool force;        /* ORDER_RELOAD: even if the store has moved on */
 	bool strict;       /* warnings refuse it */
+	bool by_signal;    /* ORDER_RELOAD: by nobody who is known */
 	bool dry_run;      /* everything but the change */
 	unsigned confirm_s; /* on trial for so long; 0: for good */
 	bool unconfirmed;  /* ORDER_ROLLBACK: by itself, from a revision that nobody confirmed */
@@ -176,6 +177,7 @@ struct confirm {
 
 /* Revisions that wait for approval. */
 struct approvals {
+	uint32_t revisions[POLICY_PENDING_MAX]; /* that waited at the last look */
 	size_t waiting;
 	struct event timer; /* runs while there are any */
 };

@@ -735,6 +735,40 @@ static int look_up(struct policy_store *store, struct known *k, struct err *why)
 	return rc;
 }
 
+/* The file is news, and is to be proposed: true if it need not be, or may not. */
+static bool need_not_propose(struct change *ch, const uint8_t hash[POLICY_HASH_BYTES])
+{
+	struct control *c = ch->control;
+	const char *file = c->child->config->policy_file;
+	char text[AUDIT_TEXT_MAX];
+	uint32_t rejected = 0;
+	struct err why;
+
+	ch->pending = approvals_find_import(c, hash);
+	if (ch->pending != 0) {
+		note_add(ch->notes, "unchanged", "%s has not changed since it was proposed as revision %u", file, ch->pending);
+		return true;
+	}
+	if (!ch->order.force && policy_store_rejected_import(c->policy.store, hash, &rejected, &why) != 0) {
+		log_error("whether the text was rejected before cannot be read: %s", why.text);
+		rejected = 0;
+	}
+	if (rejected != 0) {
+		note_add(ch->notes, "rejected", "%s was rejected as revision %u, and is not proposed again without --force", file,
+			 rejected);
+		return true;
+	}
+	/* Whoever wrote the file could approve it, too: the signal tells nobody's name but the gateway's owner's. */
+	if (!ch->order.by_signal)
+		return false;
+	note_add(ch->notes, "not-proposed", "%s has changed, and waits for an administrator's `gatewayctl reload`, which proposes it",
+		 file);
+	snprintf(text, sizeof text, "%.160s has changed, and is not proposed by a signal: it waits for a reload", file);
+	ch->on_record = true;
+	control_record(c, AUDIT_POLICY, &ch->order.author, c->policy.revision, text);
+	return true;
+}
+
 /* text: of the policy file; NULL if that cannot be read, at a start. */
 static void compare_with_store(struct change *ch, const char *text, size_t len)
 {
@@ -771,8 +805,7 @@ static void compare_with_store(struct change *ch, const char *text, size_t len)
 		     "the store has moved on: revision %u is in force, the file was last imported as revision %u; --force "
 		     "replaces it by the file",
 		     k.active, k.last.revision);
-	} else if (ch->proposes && (ch->pending = approvals_find_import(c, hash)) != 0) {
-		note_add(ch->notes, "unchanged", "%s has not changed since it was proposed as revision %u", file, ch->pending);
+	} else if (ch->proposes && need_not_propose(ch, hash)) {
 		settle(ch);
 	} else {
 		compile_text(ch, text, len);
