@@ -765,29 +765,36 @@ int edit_set_remove(struct policy_edit *e, const struct ast_statement *set, cons
 
 /* ---- what covers a value ---------------------------------------------------------------------------------------------- */
 
-/* Sets that hold sets do so no deeper, or are not looked into. */
-#define DEPTH_MAX 16
-
 struct cover {
 	const struct policy_tree *tree;
 	const struct held *gone; /* the values that are removed */
 	struct value_meaning narrow;
 	char *out;
 	const struct ast_statement **in;
+	/* Those that were met, each once: the queue of those to look into, too.  The first is the one that is edited. */
+	const struct ast_statement **seen;
+	size_t nseen, room;
 };
 
-static bool is_covered_by(const struct cover *c, const struct ast_statement *set, unsigned depth);
-
-static bool one_covers(const struct cover *c, const struct ast_statement *set, const struct ast_value *v, unsigned depth)
+static void meet(struct cover *c, const struct ast_statement *set)
 {
-	const struct ast_statement *held;
+	for (size_t i = 0; i < c->nseen; i++)
+		if (c->seen[i] == set)
+			return;
+	if (c->nseen == c->room) {
+		c->room = c->room == 0 ? 16 : c->room * 2;
+		c->seen = reallocarray(c->seen, c->room, sizeof c->seen[0]);
+		if (c->seen == NULL)
+			abort();
+	}
+	c->seen[c->nseen++] = set;
+}
+
+static bool one_covers(const struct cover *c, const struct ast_statement *set, const struct ast_value *v)
+{
 	struct value_meaning wide;
 	struct err ignored;
 
-	if (v->set) {
-		held = depth < DEPTH_MAX ? ast_find(c->tree, AST_SET, v->text) : NULL;
-		return held != NULL && held->set_kind == set->set_kind && is_covered_by(c, held, depth + 1);
-	}
 	if (v->len > AST_ENTRY_MAX || value_read(set->set_kind, v->text, v->len, &wide, &ignored) != 0 || !value_covers(&wide, &c->narrow))
 		return false;
 	memcpy(c->out, v->text, v->len);
@@ -815,14 +822,20 @@ static bool goes(const struct cover *c, const struct ast_value *v)
 	return gone;
 }
 
-static bool is_covered_by(const struct cover *c, const struct ast_statement *set, unsigned depth)
+/* stays: what it holds does, whatever is removed. */
+static bool is_covered_in(struct cover *c, const struct ast_statement *set, bool stays)
 {
 	const struct ast_list *list = set->list;
 	char text[AST_ENTRY_MAX + 1];
 
-	for (const struct ast_value *v = set->values.first; v != NULL; v = v->next)
-		if (one_covers(c, set, v, depth) && (depth > 0 || !goes(c, v)))
+	for (const struct ast_value *v = set->values.first; v != NULL; v = v->next) {
+		const struct ast_statement *held = v->set ? ast_find(c->tree, AST_SET, v->text) : NULL;
+
+		if (!v->set && one_covers(c, set, v) && (stays || !goes(c, v)))
 			return true;
+		if (held != NULL && held->set_kind == set->set_kind && (stays || !goes(c, v)))
+			meet(c, held);
+	}
 	for (size_t i = 0; list != NULL && i < list->count; i++) {
 		struct ast_value v = {.text = text, .len = list->entries[i].len};
 
@@ -830,7 +843,7 @@ static bool is_covered_by(const struct cover *c, const struct ast_statement *set
 			continue;
 		memcpy(text, list->source->text + list->entries[i].offset, v.len);
 		text[v.len] = '\0';
-		if (one_covers(c, set, &v, depth) && (depth > 0 || !goes(c, &v)))
+		if (one_covers(c, set, &v) && (stays || !goes(c, &v)))
 			return true;
 	}
 	return false;
@@ -842,12 +855,15 @@ bool edit_set_covers(const struct policy_tree *t, const struct ast_statement *se
 	struct held gone;
 	struct cover c = {.tree = t, .gone = &gone, .out = out, .in = in};
 	struct err ignored;
-	bool covered;
+	bool covered = false;
 
 	if (value_read(set->set_kind, removed[which], strlen(removed[which]), &c.narrow, &ignored) != 0)
 		return false;
 	wanted_init(&gone, set, removed, n, false);
-	covered = is_covered_by(&c, set, 0);
+	meet(&c, set);
+	for (size_t i = 0; i < c.nseen && !covered; i++)
+		covered = is_covered_in(&c, c.seen[i], i > 0);
+	free(c.seen);
 	held_clear(&gone);
 	return covered;
 }

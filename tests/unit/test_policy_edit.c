@@ -592,6 +592,26 @@ static void test_covers(void **unused)
 	covered("set s group { staff }\n", REMOVED("staff"), "", "");
 }
 
+/* Each set is looked into once, by however many ways it is reached: here there are 5 to the 20th, and the cover is at the end of all. */
+static void test_covers_through_many_ways(void **unused)
+{
+	enum { LEVELS = 20, WIDE = 5 };
+	static char text[LEVELS * WIDE * 80 + 200];
+	size_t used = 0;
+
+	(void)unused;
+	for (int level = 0; level < LEVELS; level++)
+		for (int i = 0; i < WIDE; i++) {
+			used += (size_t)sprintf(text + used, "set l%d-%d domain {", level, i);
+			for (int k = 0; k < WIDE && level + 1 < LEVELS; k++)
+				used += (size_t)sprintf(text + used, " @l%d-%d", level + 1, k);
+			used += (size_t)sprintf(text + used, " %s }\n", level + 1 < LEVELS ? "" : i + 1 < WIDE ? "b.example" : ".a.example");
+		}
+	sprintf(text + used, "set s domain { x.a.example gone.example @l0-0 @l0-1 }\n");
+	covered(text, REMOVED("gone.example"), "", "");
+	covered(text, REMOVED("x.a.example"), ".a.example", "l19-4");
+}
+
 static void test_texts(void **unused)
 {
 	(void)unused;
@@ -894,6 +914,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_texts),
 		cmocka_unit_test(test_covers),
+		cmocka_unit_test(test_covers_through_many_ways),
 		cmocka_unit_test(test_quotes),
 		cmocka_unit_test(test_meanings),
 		cmocka_unit_test(test_reading),
