@@ -14,9 +14,11 @@
 #include "admin/admin.h"
 #include "admin/format.h"
 #include "admin/progress.h"
+#include "common/clock.h"
 #include "common/rights.h"
 
-#define REPLY_WAIT_S 120
+/* For each step of a conversation; a signal begins none of them anew. */
+#define PATIENCE_US (120 * INT64_C(1000000))
 #define INTERRUPT_LOOK_MS 200
 
 static const char *socket_path;
@@ -47,16 +49,53 @@ static const char *advice(int error)
 	case ENOENT:
 	case ECONNREFUSED:
 		return "gatewayd is not running there; --socket PATH names another";
+	case EAGAIN:
+	case EINTR:
+		return "it does not answer: too many wait for it, or it stands still";
 	default:
 		return strerror(error);
 	}
 }
 
-/* A connected socket, or -1 with *code set.  patient: an answer may take its time, which gatewayd bounds. */
-static int open_socket(bool patient, int *code)
+static bool is_interrupted(void)
+{
+	return progress_watching() && progress_interrupted();
+}
+
+/* After connect(2) or sendmsg(2): true if it was only a signal (of the line that shows progress, say) that ended the wait, or a second
+ * that is over, after which interrupts are looked at. */
+static bool goes_on(int64_t until_us)
+{
+	return (errno == EINTR || errno == EAGAIN) && clock_mono_us() < until_us && !is_interrupted();
+}
+
+static int connect_patiently(int fd, const struct sockaddr_un *address)
+{
+	int64_t until_us = clock_mono_us() + PATIENCE_US;
+	int result;
+
+	do
+		result = connect(fd, (const struct sockaddr *)address, sizeof *address);
+	while (result != 0 && goes_on(until_us));
+	return result;
+}
+
+static ssize_t send_patiently(int fd, const struct msghdr *msg)
+{
+	int64_t until_us = clock_mono_us() + PATIENCE_US;
+	ssize_t n;
+
+	do
+		n = sendmsg(fd, msg, MSG_NOSIGNAL);
+	while (n < 0 && goes_on(until_us));
+	return n;
+}
+
+/* A connected socket, or -1 with *code set. */
+static int open_socket(int *code)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	const struct timeval wait = {.tv_sec = REPLY_WAIT_S};
+	const struct timeval second = {.tv_sec = 1};
 	const char *path = client_socket();
 	int fd;
 
@@ -71,11 +110,12 @@ static int open_socket(bool patient, int *code)
 		admin_fail(*code, "cannot make a socket: %s", strerror(errno));
 		return -1;
 	}
-	if (!patient)
-		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait);
-	if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
-		admin_fail(*code, "cannot reach gatewayd at %s: %s", path, advice(errno));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &second, sizeof second);
+	if (connect_patiently(fd, &address) != 0) {
+		if (is_interrupted())
+			admin_fail(*code, "interrupted: gatewayd was not reached");
+		else
+			admin_fail(*code, "cannot reach gatewayd at %s: %s", path, advice(errno));
 		close(fd);
 		return -1;
 	}
@@ -83,12 +123,13 @@ static int open_socket(bool patient, int *code)
 }
 
 /* Until something has come, or the time is over; false: an interrupt, which may as well have come just before. */
-static bool wait_for_reply(int socket)
+static bool wait_for_reply(int socket, bool patient)
 {
+	int64_t until_us = patient ? INT64_MAX : clock_mono_us() + PATIENCE_US;
 	struct pollfd one = {.fd = socket, .events = POLLIN};
 
-	for (int waited_ms = 0; waited_ms < REPLY_WAIT_S * 1000; waited_ms += INTERRUPT_LOOK_MS) {
-		if (progress_interrupted())
+	while (clock_mono_us() < until_us) {
+		if (is_interrupted())
 			return false;
 		if (poll(&one, 1, INTERRUPT_LOOK_MS) > 0)
 			return true;
@@ -96,7 +137,8 @@ static bool wait_for_reply(int socket)
 	return true;
 }
 
-static json_t *receive_reply(int socket, int *fd)
+/* patient: an answer may take its time, which gatewayd bounds. */
+static json_t *receive_reply(int socket, bool patient, int *fd)
 {
 	static char text[CLIENT_MESSAGE_MAX];
 	union {
@@ -109,10 +151,10 @@ static json_t *receive_reply(int socket, int *fd)
 	json_t *reply = NULL;
 	ssize_t n;
 
-	bool watching = progress_watching(), interrupted = watching && !wait_for_reply(socket);
+	bool interrupted = !wait_for_reply(socket, patient);
 
 	do
-		n = interrupted ? -1 : recvmsg(socket, &msg, MSG_CMSG_CLOEXEC | (watching ? MSG_DONTWAIT : 0));
+		n = interrupted ? -1 : recvmsg(socket, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 	while (n < 0 && !interrupted && errno == EINTR);
 	*fd = n < 0 ? -1 : rights_take_one(&msg);
 	if (interrupted)
@@ -151,7 +193,7 @@ void client_show_notes(const json_t *reply)
 }
 
 /* The reply, whatever it says. */
-static json_t *exchange(int socket, const char *request, int given, int *fd)
+static json_t *exchange(int socket, const char *request, int given, bool patient, int *fd)
 {
 	struct iovec iov = {.iov_base = (void *)(uintptr_t)request, .iov_len = strlen(request)};
 	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
@@ -173,11 +215,11 @@ static json_t *exchange(int socket, const char *request, int given, int *fd)
 	}
 	*fd = -1;
 	/* Whoever is refused before asking finds out why by reading. */
-	if (sendmsg(socket, &msg, MSG_NOSIGNAL) < 0 && errno != EPIPE) {
-		admin_fail(0, "cannot send to gatewayd: %s", strerror(errno));
+	if (send_patiently(socket, &msg) < 0 && errno != EPIPE) {
+		admin_fail(0, "cannot send to gatewayd: %s", is_interrupted() ? "interrupted" : strerror(errno));
 		return NULL;
 	}
-	return receive_reply(socket, fd);
+	return receive_reply(socket, patient, fd);
 }
 
 /* Takes over the request.  NULL with *code if there is no reply. */
@@ -193,8 +235,8 @@ static json_t *converse(json_t *request, int given, bool patient, int *fd, int *
 		*code = admin_fail(ADMIN_REFUSED, "out of memory, or a text that is no UTF-8");
 	} else if (strlen(text) > CLIENT_MESSAGE_MAX) {
 		*code = admin_fail(ADMIN_REFUSED, "the request is longer than %d bytes", CLIENT_MESSAGE_MAX);
-	} else if ((socket = open_socket(patient, code)) >= 0) {
-		reply = exchange(socket, text, given, fd);
+	} else if ((socket = open_socket(code)) >= 0) {
+		reply = exchange(socket, text, given, patient, fd);
 		close(socket);
 	}
 	free(text);

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 
@@ -203,3 +204,32 @@ def test_verify_is_interrupted_while_it_reads(gateway):
         os.close(out)
         p.kill()
         p.wait()
+
+
+def test_the_line_that_shows_progress_ends_no_wait(tmp_path):
+    """A gateway whose socket's queue is full is waited for as without a terminal: its answer comes after ticks while connecting and while reading."""
+    path = str(tmp_path / "s")
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        listener.bind(path)
+        listener.listen(0)
+        listener.settimeout(wait.seconds(60))
+        filler = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        filler.connect(path)
+        t = stack.enter_context(Terminal([CTL, "--socket", path, "rule", "list"]))
+
+        def ticks(n):
+            def seen():
+                t.text()
+                return t.raw.count(b"reading the policy in force: ") >= n
+
+            wait.until(seen, lambda: f"{n} ticks: {t.raw!r}")
+
+        ticks(3)
+        stack.enter_context(listener.accept()[0])
+        client = stack.enter_context(listener.accept()[0])
+        client.settimeout(wait.seconds(60))
+        assert json.loads(client.recv(65536))["command"] == "policy-get"
+        ticks(t.raw.count(b"reading the policy in force: ") + 2)
+        client.send(json.dumps({"ok": False, "error": "there is no policy today"}).encode())
+        assert t.ends() != 0 and "refused: there is no policy today" in t.text(), t.text()
