@@ -17,9 +17,13 @@
 #include "gatewayd/control/internal.h"
 #include "schema/audit_json.h"
 
-#define LOOKS_MAX 512
-/* Kinds of one user, of a minute; more are counted together. */
+#define LOOKS_MAX 1024
+/* Kinds of one user, of a minute, and of all; more are counted by command. */
 #define LOOKS_OF_USER_MAX 40
+#define KINDS_MAX 512
+/* From so many on by user only, who so keeps a place; the last two are for many users. */
+#define COMMANDS_MAX 768
+#define USERS_MAX (LOOKS_MAX - 2)
 #define WINDOW_S 60
 /* Of what was asked, in the detail of a row. */
 #define ASKED_MAX 4096
@@ -29,7 +33,9 @@ static struct look {
 	struct author author;
 	uint8_t key[KEY_BYTES];
 	char command[64];
-	char *asked; /* JSON; NULL: nothing, or too much */
+	char *asked; /* JSON; NULL: nothing */
+	size_t asked_bytes; /* more than are kept of it; 0: it is whole */
+	bool various; /* of this command, asked for this and that */
 	char why[160]; /* it was refused; "": it was not */
 	uint64_t count; /* that no row tells of yet */
 	int64_t first_us, last_us; /* of those, wall clock */
@@ -47,7 +53,9 @@ static void fill_detail(const struct look *l, bool counted, char *out, size_t si
 
 	if (l->author.login[0] != '\0')
 		json_object_set_new(o, "login", json_string(l->author.login));
-	if (l->asked != NULL)
+	if (l->asked_bytes > 0)
+		json_object_update_new(o, json_pack("{s:s, s:I}", "asked_cut", l->asked, "asked_bytes", (json_int_t)l->asked_bytes));
+	else if (l->asked != NULL)
 		json_object_set_new(o, "asked", json_loads(l->asked, 0, NULL));
 	if (l->why[0] != '\0')
 		json_object_set_new(o, "why", json_string(l->why));
@@ -63,6 +71,7 @@ static void fill_detail(const struct look *l, bool counted, char *out, size_t si
 static void record(struct control *c, struct look *l, bool counted)
 {
 	static struct audit_event e;
+	const char *various = l->various ? " (various)" : "";
 	char times[48] = "";
 
 	memset(&e, 0, sizeof e);
@@ -71,9 +80,10 @@ static void record(struct control *c, struct look *l, bool counted)
 	if (counted)
 		snprintf(times, sizeof times, ", %llu more times", (unsigned long long)l->count);
 	if (l->why[0] != '\0')
-		snprintf(e.reason, sizeof e.reason, "refused: %s%s: %s", l->command, times, l->why);
+		snprintf(e.reason, sizeof e.reason, "refused: %s%s%s: %s", l->command, various, times, l->why);
 	else
-		snprintf(e.reason, sizeof e.reason, "%s%s%s%.140s", l->command, times, l->asked == NULL ? "" : " ", l->asked == NULL ? "" : l->asked);
+		snprintf(e.reason, sizeof e.reason, "%s%s%s%s%.140s", l->command, various, times, l->asked == NULL ? "" : " ",
+			 l->asked == NULL ? "" : l->asked);
 	fill_detail(l, counted, e.detail, sizeof e.detail);
 	control_record_event(c, &e);
 	l->count = 0;
@@ -121,13 +131,12 @@ void looks_end(struct control *c)
 
 /* ---- one ------------------------------------------------------------------------------------------------------------------- */
 
-/* Which row it goes on from changes with each look of whoever follows the audit. */
+/* Which row it goes on from is not: a look from an older one reads more.  Whoever follows the audit comes here once an hour. */
 static char *what_is_same(const json_t *asked)
 {
 	json_t *copy = json_deep_copy(asked);
 	char *text;
 
-	json_object_del(json_object_get(copy, "filter"), "after");
 	json_object_del(json_object_get(copy, "filter"), "progress");
 	text = json_dumps(copy, JSON_COMPACT | JSON_SORT_KEYS);
 	json_decref(copy);
@@ -165,16 +174,35 @@ static unsigned kinds_of(uid_t uid)
 	return n;
 }
 
-/* Nobody's many kinds take the places of others: from so many on, they are one. */
+/* Nobody's many kinds take the places of others: from so many on they are one for each command; and where all have many, one. */
 static void make_general(struct look *l)
 {
-	if (nlooks >= LOOKS_MAX - 1)
+	l->various = nlooks < COMMANDS_MAX;
+	if (nlooks >= USERS_MAX)
 		l->author = (struct author){.uid = (uid_t)-1, .name = "(many)"};
-	snprintf(l->command, sizeof l->command, "other commands");
+	if (!l->various)
+		snprintf(l->command, sizeof l->command, "other commands");
 	snprintf(l->why, sizeof l->why, "%s", l->why[0] == '\0' ? "" : "for several reasons");
 	free(l->asked);
 	l->asked = NULL;
+	l->asked_bytes = 0;
 	make_key(l, NULL, l->key);
+}
+
+/* What is longer than a row takes is cut: whoever asks does not choose what stands in it.  The filter, which says most, is first. */
+static void keep_asked(struct look *l, const json_t *asked)
+{
+	json_t *ordered = json_object(), *filter = json_object_get(asked, "filter");
+
+	if (filter != NULL)
+		json_object_set(ordered, "filter", filter);
+	json_object_update(ordered, (json_t *)(uintptr_t)asked);
+	l->asked = json_dumps(ordered, JSON_COMPACT | JSON_ENSURE_ASCII);
+	json_decref(ordered);
+	if (l->asked == NULL || strlen(l->asked) <= ASKED_MAX)
+		return;
+	l->asked_bytes = strlen(l->asked);
+	l->asked[ASKED_MAX] = '\0';
 }
 
 static void fill(struct look *l, const struct author *author, const char *command, const json_t *asked, const char *why)
@@ -184,12 +212,14 @@ static void fill(struct look *l, const struct author *author, const char *comman
 	if (why != NULL)
 		text_escape(why, strlen(why), l->why, sizeof l->why);
 	if (json_object_size(asked) > 0)
-		l->asked = json_dumps(asked, JSON_COMPACT | JSON_ENSURE_ASCII);
-	if (l->asked != NULL && strlen(l->asked) > ASKED_MAX) {
-		free(l->asked);
-		l->asked = NULL;
-	}
+		keep_asked(l, asked);
 	make_key(l, asked, l->key);
+}
+
+/* What can be left out: not who reads the audit. */
+static bool is_left_out(const struct control *c, const char *command, const char *why)
+{
+	return why == NULL && !c->child->config->audit_looks && strcmp(command, "audit-query") != 0;
 }
 
 void looks_note(struct control *c, const struct author *author, const char *command, const json_t *asked, const char *why)
@@ -197,11 +227,11 @@ void looks_note(struct control *c, const struct author *author, const char *comm
 	int64_t now_us = clock_wall_us();
 	struct look new, *l;
 
-	if (why == NULL && !c->child->config->audit_looks)
+	if (is_left_out(c, command, why))
 		return;
 	fill(&new, author, command, asked, why);
 	l = find(&new);
-	if (l == NULL && (nlooks >= LOOKS_MAX - 1 || kinds_of(author->uid) >= LOOKS_OF_USER_MAX)) {
+	if (l == NULL && (nlooks >= KINDS_MAX || kinds_of(author->uid) >= LOOKS_OF_USER_MAX)) {
 		make_general(&new);
 		l = find(&new);
 	}
@@ -220,7 +250,6 @@ void looks_note(struct control *c, const struct author *author, const char *comm
 	*l = new;
 	l->count = 1;
 	l->first_us = l->last_us = now_us;
-	if (recording_grants(c->recording)) {
+	if (recording_grants(c->recording))
 		record(c, l, false);
-	}
 }

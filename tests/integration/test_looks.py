@@ -136,7 +136,8 @@ def test_who_looks_all_the_time_is_counted(gateway):
     counted = max((r for r in all_rows(g) if r["event"] == "look"), key=lambda r: r["detail"].get("times", 0))
     assert counted["reason"] == f"policy-head, {counted['detail']['times']} more times", counted
     assert counted["detail"]["first"] <= counted["detail"]["last"] <= counted["time"], counted
-    assert "no break" not in g.ctl("audit", "query", "--event", "look").err
+    audit = os.path.join(g.state, "audit")
+    g.ctl("audit", "verify", "--dir", audit, "--key", os.path.join(audit, "first.key"))
 
 
 def test_a_flood_of_kinds_is_bounded_and_keeps_who_it_was(gateway):
@@ -150,17 +151,58 @@ def test_a_flood_of_kinds_is_bounded_and_keeps_who_it_was(gateway):
     viewer = [r for r in all_rows(g) if r.get("user") == f"uid {people.UIDS['viewer']}"]
     assert sum(r["detail"].get("times", 1) for r in viewer) == 2 * n
     assert len(viewer) < 60, len(viewer)
-    assert any(r["reason"].startswith("other commands, ") for r in viewer)
+    assert {r["detail"]["command"] for r in viewer if "(various)" in r["reason"]} == {"policy-log", "session-list"}
     assert looks(g, "policy-head", people.UIDS["operator"]) == (1, 1)
+
+
+def test_a_flood_of_kinds_hides_no_other_command_of_the_same_user(gateway):
+    """What is refused, too: that somebody tried a kill is not lost among attempts at something else."""
+    g = gateway(**people.OPTIONS)
+    people.let_in(g)
+    people.ask(g, "operator", [{"command": "session-unblock", "block": 1000 + i} for i in range(60)]
+               + [{"command": "session-kill", "filter": {"user": "zoe"}}, {"command": "log-level", "level": "x"}])
+    g.restart()
+    rows = found(all_rows(g), "admin", "refused: ", people.UIDS["operator"])
+    assert sum(r["detail"].get("times", 1) for r in rows) == 62
+    assert sorted({r["detail"]["command"] for r in rows}) == ["log-level", "session-kill", "session-unblock"], rows
+    assert [r["reason"] for r in rows if r["detail"]["command"] == "session-kill"] == ["refused: session-kill (various): for several reasons"]
+
+
+def test_a_broader_look_is_another_one(gateway):
+    """Whoever asked for what is new has not read all, and the row says what was read."""
+    g = gateway()
+    for after in (100000, 0):
+        reply, fd = admin.ask(g.socket, {"command": "audit-query", "filter": {"after": after, "user": "zoe"}})
+        os.close(fd)
+        assert reply["ok"], reply
+    g.restart()
+    asked = [r["detail"]["asked"]["filter"] for r in found(all_rows(g), "look", "audit-query") if "zoe" in r["reason"]]
+    assert sorted(f["after"] for f in asked) == [0, 100000], asked
+
+
+@pytest.mark.parametrize("request_", [{"command": "session-list", "pad": "x" * 5000, "filter": {"user": "zoe"}},
+                                      {"command": "audit-query", "pad": '"' * 20000, "filter": {"user": "zoe"}}], ids=["list", "query"])
+def test_a_padded_request_keeps_its_content_in_the_row(gateway, request_):
+    g = gateway()
+    reply, fd = admin.ask(g.socket, request_)
+    if fd is not None:
+        os.close(fd)
+    g.restart()
+    assert reply["ok"], reply
+    row, = [r for r in found(all_rows(g), "look", request_["command"]) if "asked" not in r["detail"]]
+    assert row["detail"]["command"] == request_["command"], row
+    assert row["detail"]["asked_cut"].startswith('{"filter":{"user":"zoe"},"pad":') and row["detail"]["asked_bytes"] > 5000, row
 
 
 def test_looks_can_be_left_out_and_nothing_else(gateway):
     g = gateway(audit_looks=False)
     g.status()
     assert not admin.ask(g.socket, {"command": "session-unblock", "block": 7})[0]["ok"]
+    os.close(admin.ask(g.socket, {"command": "audit-query", "filter": {"user": "zoe"}})[1])  # root's, too
     g.restart()
     rows = all_rows(g)
-    assert not [r for r in rows if r["event"] == "look"], rows
+    assert not [r for r in rows if r["event"] == "look" and r["detail"]["command"] != "audit-query"], rows
+    assert found(rows, "look", 'audit-query {"filter":{"user":"zoe"}}'), rows
     assert found(rows, "admin", "refused: session-unblock: there is no such block")
     assert [r for r in rows if r["event"] == "start" and r["reason"].endswith("; audit-looks off")]
 
