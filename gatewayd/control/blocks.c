@@ -201,7 +201,7 @@ static bool forget_old(struct control *c)
 
 static json_t *for_workers(const struct control *c)
 {
-	static const char *const untold[] = {"boot", "since_us", "author"};
+	static const char *const untold[] = {"boot", "since_us", "author", "login"};
 	json_t *list = json_array(), *one;
 
 	for (size_t i = 0; i < json_array_size(c->blocks); i++) {

@@ -263,11 +263,11 @@ void admin_record(struct client *client, enum audit_kind kind, const char *text)
 /* The same of a revision that is not the one in force. */
 void admin_record_revision(struct client *client, uint32_t revision, const char *text);
 void admin_record_filter(struct client *client, const char *text, const json_t *filter);
-/* The same for what takes memory until it is read: the client counts until it closes its connection, and only so many may. */
 /* What its command came to has a row, or will have: none is made of it besides. */
 void admin_on_record(struct client *client);
 /* The name of a uid, or that it is not known, or not yet: whoever waits for that is heard. */
 void admin_named(struct control *c, uid_t uid, const char *name);
+/* The same for what takes memory until it is read: the client counts until it closes its connection, and only so many may. */
 bool admin_may_linger(const struct client *client);
 void admin_reply_and_linger(struct client *client, json_t *reply, int fd);
 struct control *admin_control(const struct client *client);
