@@ -486,6 +486,7 @@ static void on_connect(evutil_socket_t listen_fd, short what, void *arg)
 		return;
 	}
 	if (too_many(c, &client->author)) {
+		roles_record_refused(c, &client->author, "a connection beyond its share", NULL);
 		refuse_unheard(client, "too many connections like yours are open: close some, or try again later");
 		return;
 	}

@@ -159,6 +159,9 @@ sys.stdin.read()
         for p in holders:
             p.communicate()
     wait.until(lambda: people.ask(peopled, "viewer", [{"command": "policy-head"}])[0]["ok"], "places are free again")
+    for who in ("viewer", "both"):
+        wait.until(lambda: any(r["reason"] == "refused: a connection beyond its share"
+                               for r in peopled.rows("--limit", "0", event="admin", user=f"uid {people.UIDS[who]}")), f"{who} is on record")
 
 
 def test_socket_is_as_open_as_it_has_to_be(gateway):
