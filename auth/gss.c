@@ -313,11 +313,6 @@ void gss_server_drop_all(struct gss_server *s)
 			context_free(s, c);
 }
 
-size_t gss_server_contexts(const struct gss_server *s)
-{
-	return s->count;
-}
-
 static void wipe(gss_buffer_t buffer)
 {
 	OM_uint32 minor;
@@ -331,19 +326,6 @@ void gss_server_clean(struct gss_server *s)
 {
 	wipe(&s->token);
 	wipe(&s->exported);
-}
-
-void gss_server_free(struct gss_server **s)
-{
-	OM_uint32 minor;
-
-	if (*s == NULL)
-		return;
-	gss_server_drop_all(*s);
-	gss_server_clean(*s);
-	gss_release_cred(&minor, &(*s)->credential);
-	free(*s);
-	*s = NULL;
 }
 
 /* ---- one step ----------------------------------------------------------------------------------------------------- */

@@ -29,7 +29,6 @@ void gss_describe(uint32_t major, uint32_t minor, char *out, size_t size);
 int gss_server_read_keytab(const char *keytab, const char *krb5_conf, struct err *why);
 /* Needs the keytab; touches what the libraries will want to have seen before the sandbox closes. */
 struct gss_server *gss_server_new(const struct gss_server_options *options, struct err *why);
-void gss_server_free(struct gss_server **s);
 
 /* One step of context `step->id`, which is new if nobody has heard of it; fills *answer whatever happens.  Contexts that are
  * established, or have failed, are gone.  *token (of answer) is a buffer that lives until the next step. */
@@ -38,4 +37,3 @@ void gss_server_step(struct gss_server *s, const struct gss_step *step, struct g
 void gss_server_clean(struct gss_server *s);
 void gss_server_drop(struct gss_server *s, uint64_t id);
 void gss_server_drop_all(struct gss_server *s);
-size_t gss_server_contexts(const struct gss_server *s);
