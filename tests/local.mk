@@ -17,8 +17,9 @@ interop-table: $(BUILT_SOURCES) all-am
 
 check-local: check-unit check-integration check-interop
 
-# For a night: the engine against its reference on 20 million pairs, from a seed of the day; 2,000 silent clients beside 1,000
-# requests a second; gatewayctl top over 5,000 sessions.
+# For a night, from a seed of the day: the engine against its reference on 20 million pairs, processes killed at 1,000 moments, 10,000
+# edits of the audit, a loss of power at each write, 10,000 schedules of the relay; and in full size, 2,000 silent clients beside 1,000
+# requests a second, many sessions, hostile callers of control, guesses, gatewayctl top over 5,000 sessions.
 LONG_PAIRS = 20000000
 check-long: check-programs
 	POLICY_PAIRS=$(LONG_PAIRS) POLICY_SEED=$${POLICY_SEED:-$$(date +%Y%m%d)000000000} ./tests/unit/test_policy_differential
