@@ -47,6 +47,26 @@ static void grow_heap(void)
 	mallopt(M_TOP_PAD, 128 * 1024);
 }
 
+/* Whether so much more could be locked, which only the kernel knows: a right to lock counts besides the limit. */
+static bool may_lock(size_t bytes)
+{
+	void *some = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	bool may = some != MAP_FAILED && mlock2(some, bytes, MLOCK_ONFAULT) == 0;
+
+	if (some != MAP_FAILED)
+		munmap(some, bytes);
+	return may;
+}
+
+/* A locked stack that grows beyond what may be locked is a SIGSEGV: it is locked where there is room for what it may come to. */
+static int lock_stack(void *begin, size_t size)
+{
+	if (may_lock(size + LOCKED_STACK_BYTES))
+		return mlock2(begin, size, MLOCK_ONFAULT);
+	errno = ENOMEM;
+	return -1;
+}
+
 static int lock_heap_and_stack(void)
 {
 	FILE *maps = fopen("/proc/self/maps", "re");
@@ -54,9 +74,14 @@ static int lock_heap_and_stack(void)
 	char line[512];
 	int rc = maps == NULL ? -1 : 0;
 
-	while (rc == 0 && fgets(line, sizeof line, maps) != NULL)
-		if ((strstr(line, " [heap]\n") != NULL || strstr(line, " [stack]\n") != NULL) && sscanf(line, "%lx-%lx", &begin, &end) == 2)
+	while (rc == 0 && fgets(line, sizeof line, maps) != NULL) {
+		if (sscanf(line, "%lx-%lx", &begin, &end) != 2)
+			continue;
+		if (strstr(line, " [heap]\n") != NULL)
 			rc = mlock2((void *)begin, end - begin, MLOCK_ONFAULT);
+		else if (strstr(line, " [stack]\n") != NULL)
+			rc = lock_stack((void *)begin, end - begin);
+	}
 	if (maps != NULL)
 		fclose(maps);
 	return rc;

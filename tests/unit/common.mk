@@ -1,5 +1,5 @@
 check_PROGRAMS += tests/unit/test_text tests/unit/test_wire tests/unit/test_sealed tests/unit/test_log tests/unit/test_clock \
-	tests/unit/test_ipc
+	tests/unit/test_ipc tests/unit/test_locked
 COMMON_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CMOCKA_CFLAGS) $(EVENT_CFLAGS)
 COMMON_TEST_LIBS = common/libcommon.a $(EVENT_LIBS) $(CMOCKA_LIBS)
 
@@ -19,6 +19,10 @@ tests_unit_test_sealed_LDADD = $(COMMON_TEST_LIBS)
 tests_unit_test_log_SOURCES = tests/unit/test_log.c
 tests_unit_test_log_CPPFLAGS = $(COMMON_TEST_CPPFLAGS)
 tests_unit_test_log_LDADD = $(COMMON_TEST_LIBS)
+
+tests_unit_test_locked_SOURCES = tests/unit/test_locked.c
+tests_unit_test_locked_CPPFLAGS = $(COMMON_TEST_CPPFLAGS)
+tests_unit_test_locked_LDADD = $(COMMON_TEST_LIBS)
 
 tests_unit_test_clock_SOURCES = tests/unit/test_clock.c
 tests_unit_test_clock_CPPFLAGS = $(COMMON_TEST_CPPFLAGS)
