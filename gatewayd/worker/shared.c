@@ -81,7 +81,7 @@ const char *shared_get(const char *text)
 	s->hash = hash;
 	s->refs = 1;
 	memcpy(s->text, text, len + 1);
-	if (all.count == all.nbuckets)
+	if (all.count >= all.nbuckets) /* more, where memory was short before */
 		resize(2 * all.nbuckets);
 	s->next = *bucket_of(hash);
 	*bucket_of(hash) = s;

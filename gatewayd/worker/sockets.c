@@ -208,9 +208,14 @@ void sock_on_room(struct sock *k, sock_handler *handler)
 	k->on_room = handler;
 	settle(k);
 	/* Most never wait for room: the kernel is not to tell that there is some. */
-	if (!k->room_asked) {
-		k->room_asked = true;
-		tell_kernel(k, EPOLL_CTL_MOD);
+	if (k->room_asked)
+		return;
+	k->room_asked = true;
+	if (tell_kernel(k, EPOLL_CTL_MOD) != 0) {
+		/* It will not tell: whoever waits tries in the next turn, and asks again. */
+		k->room_asked = false;
+		k->told |= CAN_WRITE;
+		settle(k);
 	}
 }
 

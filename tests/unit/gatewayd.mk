@@ -55,6 +55,7 @@ tests_unit_test_pipes_LDADD = $(CMOCKA_LIBS)
 
 tests_unit_test_shared_SOURCES = tests/unit/test_shared.c gatewayd/worker/shared.c
 tests_unit_test_shared_CPPFLAGS = $(GATEWAYD_TEST_CPPFLAGS)
+tests_unit_test_shared_LDFLAGS = -Wl,--wrap=calloc
 tests_unit_test_shared_LDADD = $(SODIUM_LIBS) $(CMOCKA_LIBS)
 
 tests_unit_test_detail_SOURCES = tests/unit/test_detail.c gatewayd/worker/detail.c

@@ -85,12 +85,46 @@ static void test_floods(void **state)
 	assert_int_equal(shared_count(), 0);
 }
 
+static int callocs, refuse;
+
+void *__real_calloc(size_t n, size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+	callocs++;
+	return refuse-- > 0 ? NULL : __real_calloc(n, size);
+}
+
+/* Memory that was short for an instant: the table grows with what comes later. */
+static void test_grows_after_memory_was_short(void **state)
+{
+	enum { TEXTS = 4096 };
+	static const char *held[TEXTS];
+	char text[32];
+
+	(void)state;
+	callocs = 0;
+	refuse = 1;
+	for (int i = 0; i < TEXTS; i++) {
+		snprintf(text, sizeof text, "text %d", i);
+		held[i] = shared_get(text);
+		assert_non_null(held[i]);
+	}
+	assert_true(callocs >= 6); /* from 64, or what floods have left, to what it takes */
+	assert_true(refuse < 0);
+	for (int i = 0; i < TEXTS; i++)
+		shared_put(&held[i]);
+	assert_int_equal(shared_count(), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_the_same_is_one),
 		cmocka_unit_test(test_another_takes_its_place),
 		cmocka_unit_test(test_floods),
+		cmocka_unit_test(test_grows_after_memory_was_short),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -347,6 +348,22 @@ static void test_room(void **state)
 	close_pair(&p);
 }
 
+/* The kernel has not taken the wish: whoever waits is called all the same, rather than never. */
+static void test_room_that_the_kernel_does_not_tell(void **state)
+{
+	struct pair p;
+
+	(void)state;
+	open_pair(&p, 1000);
+	assert_int_equal(epoll_ctl(set.epoll_fd, EPOLL_CTL_DEL, p.fd, NULL), 0);
+	for (size_t calls = 1; calls < 4; calls++) {
+		sock_on_room(&p.sock, on_room);
+		TURNS_UNTIL(p.room_calls == calls);
+		assert_int_equal(p.room_calls, calls);
+	}
+	close_pair(&p);
+}
+
 static void test_a_connection(void **state)
 {
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -472,6 +489,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_bytes_behind_an_urgent_one, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_look, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_room, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_room_that_the_kernel_does_not_tell, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_a_connection, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_one_closes_another, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_turns_are_shared, set_up, tear_down),
