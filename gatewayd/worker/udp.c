@@ -27,6 +27,9 @@ enum { OUT_V4, OUT_V6 };
 /* Whether what leaves may be joined. */
 static bool joins;
 
+/* How many messages are received in a turn: fewer where each is many datagrams, so that others have their turn, too. */
+static int turn_max = BATCH;
+
 /* One worker, one thread: all associations receive into the same places, */
 static struct batch {
 	struct mmsghdr messages[BATCH];
@@ -77,9 +80,18 @@ static int receive_batch(int fd)
 							     .msg_control = batch->control[i],
 							     .msg_controllen = sizeof batch->control[i]};
 	}
-	n = recvmmsg(fd, batch->messages, BATCH, MSG_DONTWAIT, NULL);
+	n = recvmmsg(fd, batch->messages, (unsigned)turn_max, MSG_DONTWAIT, NULL);
 	spent = n > 0 ? n : 0;
 	return n;
+}
+
+/* Of n messages came so many datagrams: of the next, about an outbox full. */
+static void share_turns(int n, int datagrams)
+{
+	int fit = n > 0 && datagrams > n ? PARCELS * n / datagrams : BATCH;
+
+	turn_max = fit < 2 * turn_max ? fit : 2 * turn_max;
+	turn_max = turn_max < 1 ? 1 : turn_max > BATCH ? BATCH : turn_max;
 }
 
 /* Who sent the i-th of a batch, and the size of each datagram in it.  False: it is not whole. */
@@ -211,6 +223,12 @@ static unsigned write_post(unsigned at, unsigned end)
 	return n;
 }
 
+/* What is told where the device cannot, or where each is more than the path takes whole.  Other errors say nothing of joining. */
+static bool cannot_join(int error)
+{
+	return error == EIO || error == EINVAL || error == EMSGSIZE || error == EOPNOTSUPP;
+}
+
 void udp_flush(void)
 {
 	unsigned at = 0, n = outbox.n;
@@ -231,8 +249,7 @@ void udp_flush(void)
 			/* An error of an earlier datagram is told here: this one has not been sent, and may be. */
 			drain_errors(p->flow->association, outbox.fd);
 			again = true;
-		} else if (errno != EAGAIN && post.carries[0] > 1) {
-			/* The device cannot, or each is more than the path takes whole: one by one, then. */
+		} else if (cannot_join(errno) && post.carries[0] > 1) { /* one by one, then */
 			*unjoinable(p) = p->wire_len;
 			again = false;
 		} else {
@@ -373,7 +390,7 @@ static void take_client_datagram(struct association *a, const struct endpoint *f
 static void on_client_readable(evutil_socket_t fd, short what, void *arg)
 {
 	struct association *a = arg;
-	int n = receive_batch(fd);
+	int n = receive_batch(fd), datagrams = 0;
 	int64_t now = clock_mono_us();
 
 	(void)what;
@@ -382,7 +399,7 @@ static void on_client_readable(evutil_socket_t fd, short what, void *arg)
 		size_t size;
 
 		if (!look_at(i, &from, &size)) {
-			UDP_COUNT(a, strangers, 1);
+			UDP_COUNT(a, malformed, 1);
 			continue;
 		}
 		uint8_t *at = batch->data[i], *end = at + batch->messages[i].msg_len;
@@ -391,8 +408,10 @@ static void on_client_readable(evutil_socket_t fd, short what, void *arg)
 			size = size_at(at, end, size);
 			take_client_datagram(a, &from, at, size, now);
 			at += size;
+			datagrams++;
 		} while (at < end);
 	}
+	share_turns(n, datagrams);
 	udp_flush();
 }
 
@@ -416,7 +435,7 @@ static void pass_back(struct association *a, const struct endpoint *from, const 
 static void on_out_readable(evutil_socket_t fd, short what, void *arg)
 {
 	struct association *a = arg;
-	int n = receive_batch(fd);
+	int n = receive_batch(fd), datagrams = 0;
 
 	(void)what;
 	/* Errors that wait wake the loop even when there is nothing to read. */
@@ -427,7 +446,7 @@ static void on_out_readable(evutil_socket_t fd, short what, void *arg)
 		size_t size;
 
 		if (!look_at(i, &from, &size)) {
-			UDP_COUNT(a, unsolicited, 1);
+			UDP_COUNT(a, malformed, 1);
 			continue;
 		}
 		const uint8_t *at = batch->data[i], *end = at + batch->messages[i].msg_len;
@@ -436,8 +455,10 @@ static void on_out_readable(evutil_socket_t fd, short what, void *arg)
 			size = size_at(at, end, size);
 			pass_back(a, &from, at, size);
 			at += size;
+			datagrams++;
 		} while (at < end);
 	}
+	share_turns(n, datagrams);
 	udp_flush();
 }
 

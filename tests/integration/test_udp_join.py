@@ -286,3 +286,26 @@ def test_datagrams_larger_than_the_path_takes(gateway):
         assert "dropped" not in (row.get("detail") or {})
     finally:
         space.close()
+
+
+@pytest.mark.skipif(not netns.usable(), reason="no network namespaces here")
+def test_errors_that_say_nothing_of_joining(gateway):
+    """A destination that cannot be reached for a while: what is sent afterwards leaves joined as before."""
+    space = netns.Space()
+    try:
+        g = gateway(start=False, **OPTIONS)
+        g.prefix = space.prefix
+        g.start()
+        data = numbered(20, 1000)
+        with space.inside(Way, g, gro=True) as w:
+            space.ip("route", "add", "unreachable", "127.0.0.2/32", "table", "local")
+            send_joined(w.client, w.relay, [w.wrap(1, d) for d in data])
+            w.client.sendto(w.wrap(0, b"behind them"), w.relay)
+            assert w.ends[0].recv(100) == b"behind them"
+            space.ip("route", "del", "unreachable", "127.0.0.2/32", "table", "local")
+            send_joined(w.client, w.relay, [w.wrap(1, d) for d in data])
+            got, pieces = receive(w.ends[1], 20)
+            assert [d for d, _ in got] == data and pieces < 20
+        assert g.row(event="ended")["detail"]["dropped"] == {"unsent": 20}
+    finally:
+        space.close()
