@@ -80,8 +80,9 @@ void grant_start(struct session *s, const struct policy_decision *d)
 }
 
 /* ---- with whom it is connected ----------------------------------------------------------------------------------------
- * Who lives for a second has a row that says so; of who does not, the closing row does.  Nobody waits for either: the row of the
- * grant, which is durable before, has all that it could be. */
+ * Where the grant has but one address, who lives for a second has a row that says so, and of who does not, the closing row does: should
+ * neither be written, because the worker is killed, the row of the grant, which is durable before, says it.  Of several addresses it
+ * would not say which: there the row comes at once.  Nobody waits for any of them. */
 
 #define UNTOLD_US 1000000
 /* Rows that are due so soon leave together. */
@@ -132,10 +133,9 @@ void grant_init(struct worker *w)
 	evtimer_assign(&w->tell_timer, w->base, on_tell, w);
 }
 
-/* Who went astray before says so at once: its closing row has one address. */
 static void note_connected(struct session *s)
 {
-	if (s->setup->next_candidate > 1) {
+	if (s->setup->ncandidates > 1) {
 		record_connected(s, clock_wall_us());
 		return;
 	}

@@ -90,6 +90,18 @@ def test_after_a_failed_candidate_it_is_said_at_once(gateway, dns_server, server
     assert g.row(event="connected")["address"] == "127.0.0.2" and "detail" not in ended
 
 
+def test_of_several_candidates_it_is_said_at_once(gateway, dns_server, server):
+    """The row of the grant does not say which: a crash takes nothing with it."""
+    s = server(servers.Named, b"first!", "127.0.0.2")
+    d = dns_server(lambda name, kind, nth: [dns.record(name, dns.A, x) for x in ("127.0.0.2", "127.0.0.4")] if kind == dns.A else [])
+    g = gateway("rule yes allow to cidr 127.0.0.0/8\n", resolver=[d.address])
+    with g.session("two.test", s.port) as c:
+        assert c.code == socks.OK and c.receive(6) == b"first!"
+    ended = g.row(event="ended")
+    assert events(g, ended["session"]) == ["open", "connected", "ended"]
+    assert g.row(event="connected")["address"] == "127.0.0.2" and "detail" not in ended
+
+
 def test_another_policy_makes_it_be_said_before(gateway, echo):
     """By what it was connected is not lost when something else allows, or refuses, it now."""
     g = gateway("rule first allow to cidr 127.0.0.0/8\n")
