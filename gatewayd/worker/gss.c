@@ -6,6 +6,8 @@
 #include <gssapi/gssapi_ext.h>
 #include <gssapi/gssapi_krb5.h>
 #include <krb5.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -180,6 +182,35 @@ static bool client_has_finished(const struct session *s)
 	return poll(&p, 1, 0) > 0;
 }
 
+/* How much the kernel has from the client, also behind an urgent byte, where a peek ends (TCP_INQ of tcp(7); the sandbox has no ioctl). */
+static size_t bytes_there(const struct session *s)
+{
+	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8)));
+	uint8_t unused;
+	struct iovec iov = {.iov_base = &unused, .iov_len = sizeof unused};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+	const struct cmsghdr *c;
+	int one = 1, n = 0;
+
+	if (setsockopt(s->client_fd, IPPROTO_TCP, TCP_INQ, &one, sizeof one) != 0 || recvmsg(s->client_fd, &msg, MSG_PEEK) <= 0)
+		return 0;
+	c = CMSG_FIRSTHDR(&msg);
+	if (c != NULL && c->cmsg_level == IPPROTO_TCP && c->cmsg_type == TCP_CM_INQ && c->cmsg_len == CMSG_LEN(sizeof n))
+		memcpy(&n, CMSG_DATA(c), sizeof n);
+	return n > 0 ? (size_t)n : 0;
+}
+
+/* A read ends before an urgent byte, though there is more. */
+static ssize_t take_whole(const struct session *s, uint8_t *buffer, size_t want)
+{
+	ssize_t n = recv(s->client_fd, buffer, want, 0);
+	size_t got = 0;
+
+	while (n > 0 && (got += (size_t)n) < want)
+		n = recv(s->client_fd, buffer + got, want - got, 0);
+	return got > 0 ? (ssize_t)got : n;
+}
+
 /* One message once it is whole: until then the kernel keeps it, and wakes nobody. */
 static ssize_t recv_whole(struct session *s, uint8_t *buffer)
 {
@@ -192,13 +223,19 @@ static ssize_t recv_whole(struct session *s, uint8_t *buffer)
 		want += (size_t)buffer[2] << 8 | buffer[3];
 	n = recv(s->client_fd, buffer, want, MSG_PEEK);
 	if (n > 0 && (size_t)n < want && !client_has_finished(s)) {
-		wait_for_bytes(s, want);
-		errno = EAGAIN;
-		return -1;
+		bool there = bytes_there(s) >= want; /* an urgent byte hides it: the kernel would wake us again and again */
+
+		if (!there)
+			wait_for_bytes(s, want);
+		/* One inside the header hides how long the message is: that waits for more to come. */
+		if (!there || want == GSS_HEADER) {
+			errno = EAGAIN;
+			return -1;
+		}
 	}
 	if (s->gss->waits)
 		wait_for_bytes(s, 1);
-	return recv(s->client_fd, buffer, want, 0);
+	return take_whole(s, buffer, want);
 }
 
 ssize_t gss_recv(struct session *s, uint8_t *buffer, size_t size)

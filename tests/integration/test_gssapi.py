@@ -831,6 +831,11 @@ def test_messages_that_come_in_pieces_where_much_is_kept(gateway, realm, ann, ec
         assert many[0].receive_plain(30000) == bytes(30000)
         late.send(last[3:])
         assert late.receive_plain(4) == b"last"
+        urgent = kdc.frame(late.wrap(b"urgent" * 20))
+        late.send(urgent[:50])
+        late.socket.send(urgent[50:60], socket.MSG_OOB)
+        late.send(urgent[60:])
+        assert late.receive_plain(120) == b"urgent" * 20
         late.send(kdc.frame(late.wrap(b"cut"))[:-5])
         late.socket.shutdown(socket.SHUT_WR)
         assert late.receive_all() == b""
