@@ -92,6 +92,14 @@ uint8_t wire_get_u8(struct wire_reader *r)
 	return v;
 }
 
+bool wire_get_bool(struct wire_reader *r)
+{
+	uint8_t v = wire_get_u8(r);
+
+	r->bad |= v > 1;
+	return v == 1;
+}
+
 uint16_t wire_get_u16(struct wire_reader *r)
 {
 	uint16_t v;

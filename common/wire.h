@@ -38,6 +38,8 @@ void wire_put_endpoint(struct wire_writer *w, const struct endpoint *ep);
 /* data is borrowed for the life of the reader and of everything that wire_get_bytes() gives. */
 struct wire_reader wire_reader_on(const void *data, size_t len);
 uint8_t wire_get_u8(struct wire_reader *r);
+/* 0 or 1; anything else is bad. */
+bool wire_get_bool(struct wire_reader *r);
 uint16_t wire_get_u16(struct wire_reader *r);
 uint32_t wire_get_u32(struct wire_reader *r);
 uint64_t wire_get_u64(struct wire_reader *r);

@@ -59,8 +59,8 @@ void steering_put_answer(struct wire_writer *w, const struct steering_answer *a)
 bool steering_get_answer(struct wire_reader *r, struct steering_answer *a)
 {
 	a->job = wire_get_u64(r);
-	a->last = wire_get_u8(r) != 0;
-	a->refused = wire_get_u8(r) != 0;
+	a->last = wire_get_bool(r);
+	a->refused = wire_get_bool(r);
 	a->rows = wire_get_u16(r);
 	a->matched = wire_get_u32(r);
 	a->bytes_up = wire_get_u64(r);
@@ -93,7 +93,7 @@ bool steering_get_row(struct wire_reader *r, struct steering_row *row)
 	row->flows = wire_get_u32(r);
 	row->datagrams_up = wire_get_u64(r);
 	row->datagrams_down = wire_get_u64(r);
-	row->inbound = wire_get_u8(r) != 0;
+	row->inbound = wire_get_bool(r);
 	wire_get_addr(r, &row->listens.addr);
 	row->listens.port = wire_get_u16(r);
 	row->strangers = wire_get_u32(r);

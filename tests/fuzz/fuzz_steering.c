@@ -20,6 +20,7 @@ static void filter(const uint8_t *data, size_t size)
 {
 	static struct audit_filter f;
 	static struct name alias = {.len = 15, .text = "www.example.com"};
+	const char *group = f.group;
 	struct addr address = {.family = ADDR_V4, .bytes = {10, 1, 2, 3}};
 	struct err why = {""};
 	char *text = malloc(size + 1);
@@ -37,6 +38,10 @@ static void filter(const uint8_t *data, size_t size)
 							    .rule = f.rule,
 							    .name = f.to_name,
 							    .listener = f.text,
+							    .groups = &group,
+							    .ngroups = 1,
+							    .country = f.country,
+							    .began_us = f.since_us == 0 ? 1 : f.since_us,
 							    .aliases = &alias,
 							    .naliases = 1,
 							    .port = f.port,
@@ -44,12 +49,13 @@ static void filter(const uint8_t *data, size_t size)
 
 		/* What is not known matches nothing that is asked for. */
 		if (f.user[0] != '\0' || f.rule[0] != '\0' || f.port != 0 || f.session != 0 || f.revision != 0 || f.text[0] != '\0' ||
-		    f.to != AUDIT_TO_ANY || f.client.addr.family != ADDR_NONE)
+		    f.group[0] != '\0' || f.country[0] != '\0' || f.since_us != 0 || f.until_us != 0 || f.to != AUDIT_TO_ANY || f.client.addr.family != ADDR_NONE)
 			must(!steering_matches(&f, &nothing));
 		else
 			must(steering_matches(&f, &nothing));
 		bool in = (f.client.addr.family == ADDR_NONE || prefix_contains(&f.client, &address)) &&
-			  (f.to != AUDIT_TO_PREFIX || prefix_contains(&f.to_prefix, &address)) && f.to != AUDIT_TO_BELOW;
+			  (f.to != AUDIT_TO_PREFIX || prefix_contains(&f.to_prefix, &address)) && f.to != AUDIT_TO_BELOW &&
+			  (f.until_us == 0 || all.began_us < f.until_us);
 
 		must(!in || steering_matches(&f, &all));
 	}
