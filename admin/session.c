@@ -531,11 +531,12 @@ static void show_session(const json_t *session)
 
 static int show(struct words *w)
 {
-	json_t *rows = json_array(), *end = NULL;
+	json_t *rows, *end = NULL;
 	int code;
 
 	if (w->object == NULL)
 		return admin_fail(ADMIN_USAGE, "session show takes the id of a session, like 0123-4567-89AB-C");
+	rows = json_array();
 	code = session_ask(json_pack("{s:s, s:s}", "command", "session-show", "session", w->object), keep_part, rows, &end);
 	if (code == ADMIN_FINE)
 		code = say_silent(end);
