@@ -80,7 +80,7 @@ static void record(struct control *c, struct look *l, bool counted)
 	if (counted)
 		snprintf(times, sizeof times, ", %llu more times", (unsigned long long)l->count);
 	if (l->why[0] != '\0')
-		snprintf(e.reason, sizeof e.reason, "refused: %s%s%s: %s", l->command, various, times, l->why);
+		snprintf(e.reason, sizeof e.reason, "refused: %s%s%s: %.120s", l->command, various, times, l->why);
 	else
 		snprintf(e.reason, sizeof e.reason, "%s%s%s%s%.140s", l->command, various, times, l->asked == NULL ? "" : " ",
 			 l->asked == NULL ? "" : l->asked);
