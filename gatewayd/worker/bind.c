@@ -223,6 +223,13 @@ static void on_client(void *arg)
 		session_end(s, "client left before its peer came", false);
 }
 
+static void arm(struct session *s, int64_t now_us)
+{
+	int64_t left = s->setup->bind_deadline_us - now_us, age_left = session_age_left_us(s, now_us);
+
+	session_arm(s, age_left < left ? age_left : left);
+}
+
 /* The grant is durable: tell the client where its peer may come. */
 void bind_wait(struct session *s)
 {
@@ -238,17 +245,21 @@ void bind_wait(struct session *s)
 	}
 	sock_on_read(&s->server_sock, on_peer);
 	sock_on_read(&s->client_sock, on_client);
-	int64_t wait = (int64_t)s->worker->config->bind_timeout_ms * 1000, age_left = session_age_left_us(s, clock_mono_us());
+	int64_t now = clock_mono_us();
 
-	session_arm(s, age_left < wait ? age_left : wait);
+	s->setup->bind_deadline_us = now + (int64_t)s->worker->config->bind_timeout_ms * 1000;
+	arm(s, now);
 }
 
+/* The timer may come early, since it counts from when its turn of the event loop began; then it is not known yet what is over. */
 void bind_timeout(struct session *s)
 {
 	int64_t now = clock_mono_us();
 
 	if (session_age_left_us(s, now) <= 0)
 		session_end(s, session_age_reason(s, now), false);
-	else
+	else if (s->setup->bind_deadline_us <= now)
 		session_refuse(s, REASON_BIND_TIMEOUT, NULL);
+	else
+		arm(s, now);
 }

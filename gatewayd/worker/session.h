@@ -117,6 +117,7 @@ struct setup {
 	unsigned nattempts; /* under way */
 	struct event connect_timer;
 	int64_t connect_deadline_us, begun_us; /* begun: the latest attempt */
+	int64_t bind_deadline_us;
 	enum reason connect_failure; /* the most telling so far */
 	bool connected, recorded;
 	struct endpoint bound; /* what a reply tells: our end, or a BIND's peer */
