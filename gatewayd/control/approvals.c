@@ -16,8 +16,6 @@
 #define LOOK_S 60
 /* The keeper is at the store. */
 #define AGAIN_S 1
-/* With the rest of a reply, a datagram holds it. */
-#define REPLY_BYTES 48000
 
 static void arm(struct control *c, int64_t wait_us)
 {
@@ -44,7 +42,8 @@ static void expire(struct control *c, int64_t now)
 	}
 }
 
-static void record_verdict(struct control *c, uint32_t revision, const char *found)
+/* only: this verdict and no other; NULL: any. */
+static void record_verdict(struct control *c, uint32_t revision, const char *found, const char *only)
 {
 	struct policy_revision *r = malloc(sizeof *r);
 	struct author author = {0};
@@ -53,7 +52,7 @@ static void record_verdict(struct control *c, uint32_t revision, const char *fou
 
 	if (r == NULL || policy_store_get(c->policy.store, revision, r, NULL, NULL, &why) != 1) {
 		log_error("what became of revision %u cannot be read: %s", revision, why.text);
-	} else {
+	} else if (only == NULL || strcmp(r->verdict, only) == 0) {
 		author.uid = r->verdict_uid;
 		snprintf(author.name, sizeof author.name, "%.63s", r->verdict_by);
 		snprintf(text, sizeof text, "revision %u is %s%s%s%.200s", revision, found, r->verdict,
@@ -61,17 +60,6 @@ static void record_verdict(struct control *c, uint32_t revision, const char *fou
 		control_record(c, AUDIT_POLICY, &author, revision, text);
 	}
 	free(r);
-}
-
-static bool is_outdated(struct control *c, uint32_t revision)
-{
-	struct policy_revision *r = malloc(sizeof *r);
-	struct err why;
-	bool outdated = r != NULL && policy_store_get(c->policy.store, revision, r, NULL, NULL, &why) == 1 &&
-			strcmp(r->verdict, POLICY_OUTDATED) == 0;
-
-	free(r);
-	return outdated;
 }
 
 /* What waited at the last look and does so no longer, since a change took effect: the transaction of that ended it. */
@@ -83,8 +71,8 @@ static void notice_outdated(struct control *c, const struct policy_waiting *now,
 	for (size_t i = 0; i < a->waiting; i++) {
 		for (at = 0; at < n && now[at].revision != a->revisions[i]; at++)
 			;
-		if (at == n && is_outdated(c, a->revisions[i]))
-			record_verdict(c, a->revisions[i], "");
+		if (at == n)
+			record_verdict(c, a->revisions[i], "", POLICY_OUTDATED);
 	}
 	for (at = 0; at < n; at++)
 		a->revisions[at] = now[at].revision;
@@ -172,7 +160,7 @@ static void record_last_verdicts(struct control *c)
 	if (policy_store_last_verdicts(c->policy.store, last, &n, &why) != 0)
 		log_error("which revisions wait no longer cannot be read: %s", why.text);
 	for (size_t i = 0; i < n; i++)
-		record_verdict(c, last[i], "found ");
+		record_verdict(c, last[i], "found ", NULL);
 }
 
 void approvals_start(struct control *c)
@@ -187,33 +175,17 @@ void approvals_start(struct control *c)
 
 /* ---- commands ----------------------------------------------------------------------------------------------------------- */
 
-struct page {
-	json_t *revisions;
-	size_t bytes;
-	bool more;
-};
-
 static bool take_row(struct control *c, const struct policy_revision *r, void *arg)
 {
-	struct page *page = arg;
-	json_t *one = revisions_describe(r, c->policy.revision);
-	size_t size = json_dumpb(one, NULL, 0, JSON_COMPACT | JSON_ENSURE_ASCII) + 1;
-
-	page->more = size > REPLY_BYTES - page->bytes;
-	if (page->more) {
-		json_decref(one);
-		return false;
-	}
-	page->bytes += size;
-	json_array_append_new(page->revisions, one);
-	return true;
+	(void)c;
+	return revisions_page_add(arg, r);
 }
 
 void approvals_pending(struct client *client, const json_t *request)
 {
 	struct control *c = admin_control(client);
 	json_int_t after = json_integer_value(json_object_get(request, "after"));
-	struct page page = {0};
+	struct revisions_page page = {.active = c->policy.revision};
 	struct err why;
 
 	if (after < 0 || after > UINT32_MAX) {

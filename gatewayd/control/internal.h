@@ -389,6 +389,15 @@ void revisions_head(struct client *client, const json_t *request);
 bool revisions_read_number(struct client *client, const json_t *request, uint32_t *id);
 /* As a reply tells of it. */
 json_t *revisions_describe(const struct policy_revision *r, uint32_t active);
+/* Those that one reply has room for.  revisions: an array, of the caller's. */
+struct revisions_page {
+	json_t *revisions;
+	uint32_t active;
+	size_t bytes;
+	bool more; /* than it holds */
+};
+/* False: there is no room for it. */
+bool revisions_page_add(struct revisions_page *page, const struct policy_revision *r);
 /* Nobody has a revision to read any more. */
 void revisions_all_read(struct control *c);
 

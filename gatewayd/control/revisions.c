@@ -16,7 +16,7 @@
 #define FOUND_MAX 20
 #define CONFIRM_MAX_S (24 * 3600)
 /* A page of the log; with the rest of a reply, a datagram holds it. */
-#define LOG_REPLY_BYTES 48000
+#define PAGE_BYTES 48000
 
 /* ---- changes ----------------------------------------------------------------------------------------------------------- */
 
@@ -228,20 +228,12 @@ json_t *revisions_describe(const struct policy_revision *r, uint32_t active)
 	return one;
 }
 
-struct page {
-	json_t *revisions;
-	uint32_t active;
-	size_t bytes;
-	bool more;
-};
-
-static bool on_row(const struct policy_revision *r, void *arg)
+bool revisions_page_add(struct revisions_page *page, const struct policy_revision *r)
 {
-	struct page *page = arg;
 	json_t *one = revisions_describe(r, page->active);
 	size_t size = json_dumpb(one, NULL, 0, JSON_COMPACT | JSON_ENSURE_ASCII) + 1;
 
-	page->more = size > LOG_REPLY_BYTES - page->bytes;
+	page->more = size > PAGE_BYTES - page->bytes;
 	if (page->more) {
 		json_decref(one);
 		return false;
@@ -251,12 +243,17 @@ static bool on_row(const struct policy_revision *r, void *arg)
 	return true;
 }
 
+static bool on_row(const struct policy_revision *r, void *arg)
+{
+	return revisions_page_add(arg, r);
+}
+
 void revisions_log(struct client *client, const json_t *request)
 {
 	struct policy_store *store = admin_control(client)->policy.store;
 	json_int_t before = json_integer_value(json_object_get(request, "before"));
 	json_int_t limit = json_integer_value(json_object_get(request, "limit"));
-	struct page page = {0};
+	struct revisions_page page = {0};
 	struct err why;
 
 	if (before < 0 || before > UINT32_MAX || limit < 0 || limit > 1000000) {
