@@ -278,6 +278,7 @@ def test_nothing_is_in_force_without_a_record(gateway):
     """A recorder that hangs: whoever changes the policy is told; and once all is killed, the next start records what it finds."""
     g = gateway(workers=1)
     g.write("new.policy", "rule all allow to cidr 127.0.0.0/8\n")
+    g.wait_rows(1, event="policy")  # of the start, which waits for nobody
     os.kill(g.pids("recorder")[0], signal.SIGSTOP)
     done = g.ctl("policy", "apply", g.path("new.policy"))
     assert "the audit does not hold yet that revision 2 is in force" in done.err, (done.out, done.err)
