@@ -129,9 +129,15 @@ static bool answer_ok(const struct auth_answer *a)
 	       groups_ok(a);
 }
 
+/* Room for groups that are not there is left as it is: it is most of an answer. */
+static void clear_answer(struct auth_answer *a)
+{
+	memset(a, 0, offsetof(struct auth_answer, groups));
+}
+
 static void get_answer(struct wire_reader *r, struct auth_answer *a)
 {
-	memset(a, 0, sizeof *a);
+	clear_answer(a);
 	a->id = wire_get_u64(r);
 	a->verdict = (enum auth_verdict)wire_get_u8(r);
 	a->delay_us = wire_get_u32(r);
@@ -149,7 +155,7 @@ bool auth_get_answer(struct wire_reader *r, struct auth_answer *a)
 	get_answer(r, a);
 	if (wire_done(r) && answer_ok(a))
 		return true;
-	memset(a, 0, sizeof *a);
+	clear_answer(a);
 	a->verdict = AUTH_FAILED;
 	return false;
 }

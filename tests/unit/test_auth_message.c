@@ -157,23 +157,31 @@ static void test_ask_lengths(void **state)
 	}
 }
 
+/* What is behind the last group is nobody's. */
+static void assert_answers_equal(const struct auth_answer *a, const struct auth_answer *b)
+{
+	assert_memory_equal(a, b, offsetof(struct auth_answer, groups));
+	for (unsigned i = 0; i < a->ngroups; i++)
+		assert_string_equal(a->groups[i], b->groups[i]);
+}
+
 static void test_answer_round_trip(void **state)
 {
 	struct auth_answer in = some_answer(), out;
 
 	(void)state;
 	assert_true(answer_survives(&in, &out));
-	assert_memory_equal(&in, &out, sizeof in);
+	assert_answers_equal(&in, &out);
 	in.ngroups = AUTH_GROUPS_MAX;
 	for (int i = 0; i < AUTH_GROUPS_MAX; i++)
 		memset(in.groups[i], 'g', AUTH_GROUP_NAME_MAX);
 	memset(in.user, 'u', AUTH_TEXT_MAX);
 	assert_true(answer_survives(&in, &out));
-	assert_memory_equal(&in, &out, sizeof in);
+	assert_answers_equal(&in, &out);
 	in = (struct auth_answer){.id = 1, .verdict = AUTH_DENIED, .delay_us = AUTH_DELAY_MAX_US, .user = "ann"};
 	memset(in.reason, 'r', AUTH_REASON_MAX);
 	assert_true(answer_survives(&in, &out));
-	assert_memory_equal(&in, &out, sizeof in);
+	assert_answers_equal(&in, &out);
 }
 
 static void test_answer_refused(void **state)
