@@ -15,6 +15,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/sealed.h"
+#include "gatewayd/cpus.h"
 #include "gatewayd/priority.h"
 #include "gatewayd/privileges.h"
 #include "gatewayd/sandbox/sandbox.h"
@@ -82,6 +83,17 @@ static const char *user_of(const struct config *config, enum role role)
 	return role == ROLE_PAM ? config->pam_user : config->user;
 }
 
+/* Where it cannot, it works all the same. */
+static void stay_on_cpu(const struct child *c)
+{
+	unsigned workers = c->config->workers;
+	struct cpus cpus;
+	struct err why;
+
+	if (cpus_read(&cpus, workers, &why) != 0 || cpus_stay(&cpus, workers, c->slot, &why) != 0)
+		log_warning("%s", why.text);
+}
+
 int child_main(enum role role, uint16_t slot)
 {
 	static struct child c; /* it and what hangs on it live as long as the process: a leak checker finds them reachable */
@@ -112,6 +124,8 @@ int child_main(enum role role, uint16_t slot)
 		child_unusable(&c, why.text);
 	if (role == ROLE_COMPILER || role == ROLE_READER)
 		priority_aside();
+	if (role == ROLE_WORKER && c.config->cpu_local)
+		stay_on_cpu(&c);
 	if (privileges_drop(user_of(c.config, role), &why) != 0)
 		log_fatal("%s", why.text);
 	set_limits(role);

@@ -38,6 +38,7 @@ struct option {
 
 static const struct option options[] = {
 	OPTION("workers", NUMBER, workers, .min = 1, .max = CONFIG_WORKERS_MAX, .number = 2),
+	OPTION("cpu-local", FLAG, cpu_local, .number = 0),
 	OPTION("max-sessions", NUMBER, max_sessions, .min = 0, .max = 4000000, .number = 0),
 	OPTION("max-sessions-per-client", NUMBER, limits.per_client, .min = 0, .max = 10000000, .number = 0),
 	OPTION("max-sessions-per-user", NUMBER, limits.per_user, .min = 0, .max = 10000000, .number = 0),

@@ -47,6 +47,7 @@ struct config {
 	struct config_listener listeners[CONFIG_LISTENERS_MAX];
 	size_t nlisteners;
 	unsigned workers;
+	bool cpu_local; /* a worker has CPUs of its own, and the connections whose packets come there */
 	unsigned max_sessions; /* of one worker; 0: what the descriptor limit allows */
 	struct limit_set limits; /* of clients and users, over all workers and listeners */
 	char user[64];         /* to become when started as root */

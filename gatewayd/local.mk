@@ -3,6 +3,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/main.c \
 	gatewayd/conf.c gatewayd/conf.h \
 	gatewayd/check.c gatewayd/check.h \
+	gatewayd/cpus.c gatewayd/cpus.h \
 	gatewayd/supervisor/supervisor.c gatewayd/supervisor/supervisor.h gatewayd/supervisor/internal.h \
 	gatewayd/supervisor/process.c \
 	gatewayd/supervisor/links.c \

@@ -9,6 +9,7 @@
 
 #include "common/ipc.h"
 #include "gatewayd/conf.h"
+#include "gatewayd/cpus.h"
 
 struct supervisor;
 
@@ -60,6 +61,7 @@ struct supervisor {
 	struct listening *listening;
 	size_t nlistening;
 	bool draining; /* no listener listens */
+	struct cpus cpus; /* with cpu-local */
 	int log_level; /* that was ordered; -1: the configured one */
 	char last_error[301]; /* of any process; "": none */
 	char last_error_of[32];

@@ -83,6 +83,18 @@ static int wait_until_free(const struct endpoint *ep, const char *text, int64_t 
 	return 0;
 }
 
+/* The rule is that of all sockets of the address, and goes with the last that listens. */
+static void choose_by_cpu(const struct supervisor *s, int fd)
+{
+	static bool said;
+
+	if (!s->config->cpu_local || cpus_choose(&s->cpus, s->config->workers, fd) == 0)
+		return;
+	if (!said)
+		log_warning("cpu-local: connections are shared out among the workers by chance, not by CPU: %s", strerror(errno));
+	said = true;
+}
+
 static int open_address(struct supervisor *s, uint16_t listener, uint16_t address, int64_t deadline_us, struct err *why)
 {
 	const struct config_listener *l = &s->config->listeners[listener];
@@ -98,6 +110,7 @@ static int open_address(struct supervisor *s, uint16_t listener, uint16_t addres
 
 		if (fd < 0)
 			return err_set_errno(why, "cannot listen on %s (listener '%s')", text, l->name);
+		choose_by_cpu(s, fd);
 		s->listening[s->nlistening++] =
 			(struct listening){.listener = listener, .address = address, .slot = slot, .fd = fd};
 	}
@@ -109,6 +122,8 @@ int listen_open(struct supervisor *s, struct err *why)
 	int64_t deadline_us = clock_mono_us() + HELD_SECONDS * 1000000LL;
 	size_t addresses = 0;
 
+	if (s->config->cpu_local && cpus_read(&s->cpus, s->config->workers, why) != 0)
+		return -1;
 	for (size_t i = 0; i < s->config->nlisteners; i++)
 		addresses += s->config->listeners[i].naddresses;
 	s->listening = calloc(addresses * s->config->workers, sizeof *s->listening);
@@ -259,7 +274,9 @@ static int listen_again(struct supervisor *s, struct err *why)
 		if (!l->mute)
 			continue;
 		l->mute = take_up_listening(l->fd) != 0;
-		if (l->mute)
+		if (!l->mute)
+			choose_by_cpu(s, l->fd);
+		else
 			rc = err_set_errno(why, "%s (listener '%s') does not listen again, and is tried every second%s",
 					   endpoint_format(&c->addresses[l->address], text), c->name,
 					   errno == EADDRINUSE ? ", another program holds it" : "");

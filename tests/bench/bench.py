@@ -101,12 +101,12 @@ def remove_group(path):
 class Group:
     """The processes of one proxy: what they use, and have used."""
 
-    def __init__(self, name):
+    def __init__(self, name, cpus):
         self.pid = None
         self.cpu = control_group("cpuacct", name)
         self.memory = control_group("memory", name)
         self.first = first_served(name)
-        self.prefix = [*in_groups(self.cpu, self.memory, self.first), "taskset", "-c", str(PROXY_CPU)]
+        self.prefix = [*in_groups(self.cpu, self.memory, self.first), "taskset", "-c", cpus]
 
     def join(self):
         """Of the calling process: it runs where these do."""
@@ -190,13 +190,13 @@ class Proxy:
 
     via, options = "socks5", ()
 
-    def __init__(self, name, directory, sink):
+    def __init__(self, name, directory, sink, cpus=str(PROXY_CPU)):
         self.name, self.sink = name, sink
         self.dir = os.path.join(directory, name)
         os.mkdir(self.dir)
         os.chmod(self.dir, 0o777)
         self.port = ports.free()
-        self.group = Group(name)
+        self.group = Group(name, cpus)
         self.process = None
 
     def spawn(self, *command):
@@ -324,8 +324,8 @@ def policy_text(rules=10000):
 class Gatewayd(Proxy):
     """With 10,000 rules; log-ins of PAM that are remembered and a strict audit, or (relaxed) neither; in memory: without a disk."""
 
-    def __init__(self, name, directory, sink, relaxed=False, workers=1, policy=None, in_memory=False, **more):
-        super().__init__(name, directory, sink)
+    def __init__(self, name, directory, sink, relaxed=False, workers=1, policy=None, in_memory=False, cpus=str(PROXY_CPU), **more):
+        super().__init__(name, directory, sink, cpus)
         self.in_memory = in_memory
         self.options = () if relaxed else (f"user={USER}:{PASSWORD}",)
         if relaxed:
@@ -352,8 +352,8 @@ class Load:
 
     group = None
 
-    def __init__(self, mode, *options):
-        self.process = subprocess.Popen([*in_groups(self.group), "taskset", "-c", str(LOAD_CPU), os.path.join(BUILD, "tests", "bench", "load"), mode, *options],
+    def __init__(self, mode, *options, cpu=LOAD_CPU):
+        self.process = subprocess.Popen([*in_groups(self.group), "taskset", "-c", str(cpu), os.path.join(BUILD, "tests", "bench", "load"), mode, *options],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def ready(self):
@@ -383,18 +383,27 @@ class Load:
             self.process.wait()
 
 
-def measure(group, mode, *options):
-    """One run: what the load says, and the CPU time of the group meanwhile."""
-    load = Load(mode, *options)
+def measure(group, mode, *options, cpus=(LOAD_CPU,)):
+    """One run of a load on each of the CPUs: what they say together, and the CPU time of the group meanwhile."""
+    loads = [Load(mode, *options, cpu=cpu) for cpu in cpus]
     try:
-        load.ready()
+        for load in loads:
+            load.ready()
         before = group.cpu_ns()
-        load.go()
-        result = load.result()
+        for load in loads:
+            load.go()
+        results = [load.result() for load in loads]
+        result = results[0]
+        for other in results[1:]:
+            for key in ("units", "bytes", "failures"):
+                result[key] += other[key]
+            for key in ("p50_us", "p99_us", "max_us"):
+                result[key] = max(result[key], other[key])
         result["cpu_ns"] = group.cpu_ns() - before
         return result
     finally:
-        load.close()
+        for load in loads:
+            load.close()
 
 
 # ---- figures --------------------------------------------------------------------------------------------------------------------
@@ -491,21 +500,21 @@ class Bench:
 
     # ---- figures ----
 
-    def rounds(self, table, runs, per=1.0, notes=lambda r: {}):
+    def rounds(self, table, runs, per=1.0, notes=lambda r: {}, cpus=(LOAD_CPU,)):
         """runs: {name: (group, mode, options)}; per: of the load's units or bytes."""
         self.tables.append(table)
         for _ in range(self.a.rounds):
             for name, (group, mode, options) in runs.items():
-                r, n = self._one(table.key, name, group, mode, options)
+                r, n = self._one(table.key, name, group, mode, options, cpus)
                 if r is not None:
                     table.add(name, r["cpu_ns"] / n * per, **notes(r))
             say(f"bench: {table.key}: " + ", ".join(f"{n} {v[-1]:.4g}" for n, v in table.values.items()))
 
-    def _one(self, key, name, group, mode, options):
+    def _one(self, key, name, group, mode, options, cpus):
         """What one run says, and how many units it carried; longer where the machine was too busy to let it. Datagrams may get lost."""
         for seconds in (self.a.seconds, 4 * self.a.seconds, 16 * self.a.seconds):
             try:
-                r = measure(group, mode, f"seconds={seconds}", *options)
+                r = measure(group, mode, f"seconds={seconds}", *options, cpus=cpus)
             except RuntimeError as e:
                 say(f"bench: {key}, {name}: {e}")
                 continue
@@ -629,6 +638,18 @@ class Bench:
         for p in several.values():
             p.close()
 
+    def local(self):
+        """Clients on both CPUs, and a worker on each: what it saves that a session stays on one."""
+        table = Table("cpu-local", "Set-up with clients and workers on two CPUs, 32 connections at a time from each", "us", "by hash, none, relaxed")
+        both = CPUS[0], CPUS[-1]
+        several = {f"{'by CPU' if local else 'by hash'}{', none, relaxed' if relaxed else ''}":
+                   Gatewayd(f"local{local:d}{relaxed:d}", self.dir, self.sink, relaxed=relaxed, workers=2, cpus=f"{both[0]},{both[1]}", cpu_local=local)
+                   for relaxed in (True, False) for local in (False, True)}
+        self.rounds(table, {n: (p.group, "setup", [*p.arguments(), f"to={TARGET}:{self.sink}", "n=32"]) for n, p in several.items()}, 1e-3,
+                    lambda r: {"p50, ms": r["p50_us"] / 1e3, "p99, ms": r["p99_us"] / 1e3, "a second": r["units"] / r["seconds"]}, cpus=both)
+        for p in several.values():
+            p.close()
+
     def crowd(self):
         """Many idle sessions, and what a new one costs then."""
         table = Table("crowd", f"A new session beside {self.a.crowd} idle ones", "us", "100 idle")
@@ -720,8 +741,8 @@ class Bench:
         """True if all that was wanted was measured."""
         self.load = os.getloadavg()
         figures = {"setup": self.setup, "requests": self.requests, "bulk": self.bulk, "udp": self.udp, "idle": self.idle, "disk": self.disk,
-                   "workers": self.workers, "crowd": self.crowd, "reload": self.reload}
-        wanted = self.a.figures.split(",") if self.a.figures else [f for f in figures if not self.a.quick or f not in ("workers", "crowd")]
+                   "workers": self.workers, "local": self.local, "crowd": self.crowd, "reload": self.reload}
+        wanted = self.a.figures.split(",") if self.a.figures else [f for f in figures if not self.a.quick or f not in ("workers", "local", "crowd")]
         self.start()
         failed = []
         for name in wanted:

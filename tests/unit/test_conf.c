@@ -95,6 +95,7 @@ static void defaults(void **state)
 	assert_int_equal(config->throttle_prefix_v6, 64);
 	assert_false(config->fold_user_case);
 	assert_true(config->udp_offload);
+	assert_false(config->cpu_local);
 	assert_int_equal(config->handshake_timeout_ms, 30000);
 	assert_int_equal(config->connect_timeout_ms, 20000);
 	assert_int_equal(config->idle_timeout_ms, 7200000);
@@ -133,7 +134,7 @@ static void every_option_is_taken(void **state)
 	char text[ADDR_TEXT_MAX];
 
 	(void)state;
-	accepted("workers = 4\nmax-sessions = 100\nuser = \"u\"\npam-user = \"p\"\nstate-dir = \"/s\"\n"
+	accepted("workers = 4\ncpu-local = yes\nmax-sessions = 100\nuser = \"u\"\npam-user = \"p\"\nstate-dir = \"/s\"\n"
 		 "control-socket = \"/c\"\ncontrol-group = \"adm\"\nviewer-group = \"v\"\npolicy-file = \"/p\"\npolicy-approval = true\npolicy-approval-within = 1000\ngeoip-database = \"/g\"\n"
 		 "resolver = {\"192.0.2.53:53\", \"[::1]:5353\"}\nresolver-timeout = 100\nresolver-tries = 1\n"
 		 "resolver-cache = 7\nresolver-cache-longest = 1000\n"
@@ -151,6 +152,7 @@ static void every_option_is_taken(void **state)
 		 "udp-replies = \"any\" handshake-timeout = 201 idle-timeout = 203 max-session-age = 0 }\n"
 		 "max-session-age = 107\n" LISTENER);
 	assert_int_equal(config->workers, 4);
+	assert_true(config->cpu_local);
 	assert_int_equal(config->remember_logins_ms, 0);
 	assert_int_equal(config->throttle_user_failures, 1);
 	assert_int_equal(config->throttle_client_failures, 2);
