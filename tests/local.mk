@@ -24,6 +24,7 @@ LONG_PAIRS = 20000000
 check-long: check-programs
 	POLICY_PAIRS=$(LONG_PAIRS) POLICY_SEED=$${POLICY_SEED:-$$(date +%Y%m%d)000000000} ./tests/unit/test_policy_differential
 	AUDIT_KILL_ROUNDS=20 AUDIT_SEED=$$(date +%Y%m%d) $(srcdir)/tests/run-integration.sh $(srcdir) . test_fault_kills.py
+	AUDIT_EPOCHS=1000000 ./tests/unit/test_audit_prune
 	AUDIT_EDITS=10000 AUDIT_SEED=$$(date +%Y%m%d) ./tests/unit/test_audit_verify
 	AUDIT_POWER_EVENTS=1000 AUDIT_POWER_STEP=1 AUDIT_SEED=$$(date +%Y%m%d) ./tests/unit/test_audit_power
 	RELAY_SCHEDULES=10000 RELAY_SEED=$$(date +%Y%m%d) $(srcdir)/tests/run-integration.sh $(srcdir) . -n 2 test_schedules.py
