@@ -150,8 +150,7 @@ static bool take_found(struct control *c, const struct policy_revision *r, void 
 	return true;
 }
 
-/* A control before us may have been killed between storing a verdict and having it recorded: that was the last. */
-static void record_last_verdicts(struct control *c)
+void approvals_found(struct control *c)
 {
 	uint32_t last[POLICY_PENDING_MAX];
 	struct err why;
@@ -167,7 +166,6 @@ void approvals_start(struct control *c)
 {
 	struct err why;
 
-	record_last_verdicts(c);
 	approvals_look(c);
 	if (each(c, 0, take_found, NULL, &why) != 0)
 		log_error("which revisions wait for approval cannot be read: %s", why.text);

@@ -440,7 +440,10 @@ json_t *confirm_status(const struct control *c);
 
 /* approvals.c */
 void approvals_init(struct control *c);
-/* At the start of a control: those that it finds.  What a control before it did may not have been recorded. */
+/* At the start of a control, before anything is stored: a control before it may have been killed between storing a verdict and having
+ * it recorded, and that was the last. */
+void approvals_found(struct control *c);
+/* Once a revision is in force: those that wait. */
 void approvals_start(struct control *c);
 /* There may be others: expires those whose time is over. */
 void approvals_look(struct control *c);

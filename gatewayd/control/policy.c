@@ -1132,5 +1132,6 @@ void policy_start(struct control *c, bool first)
 			      .image_fd = -1,
 			      .former_fd = -1};
 	c->policy.change = ch;
+	approvals_found(c);
 	begin(ch);
 }

@@ -49,6 +49,12 @@ def propose(g, text, *options):
     return reply["pending"]
 
 
+def after(g, n):
+    """The time when one that waits has expired."""
+    until = {r["revision"]: r for r in pending(g)}[n]["approval"]["until_us"] / 1e6
+    return datetime.datetime.fromtimestamp(until + 60, datetime.timezone.utc).replace(tzinfo=None).isoformat()
+
+
 def denying(n):
     return f"rule shut deny to cidr 127.0.0.{n}\n" + BASE
 
@@ -190,8 +196,7 @@ def test_what_cannot_be_approved(two):
     assert any("was proposed while" in r for r in said) and any("has been rejected" in r for r in said), said
     # Its hour is over.
     e = propose(g, denying(6))
-    until = {r["revision"]: r for r in pending(g)}[e]["approval"]["until_us"] / 1e6
-    g.set_time(datetime.datetime.fromtimestamp(until + 60, datetime.timezone.utc).replace(tzinfo=None).isoformat())
+    g.set_time(after(g, e))
     refused(second(g, "policy-approve", revision=e), "has expired")
     assert pending(g) == [] and g.status()["policy"]["approval"]["pending"] == 0
     assert log(g)[d]["approval"]["state"] == "outdated" and log(g)[e]["approval"]["state"] == "expired"
@@ -236,19 +241,24 @@ def test_a_trial_is_confirmed_by_another_than_its_author(two):
 
 
 def test_a_file_that_was_rejected_is_not_proposed_again(two):
-    g = two(workers=1)
+    g = two(workers=1, clock=True)
     g.write_policy(BASE + "# never\n")
     assert "revision 2 waits for approval" in g.ctl("reload").out
     assert second(g, "policy-reject", revision=2, reason="never")["ok"]
     assert "was rejected as revision 2, and is not proposed again without --force" in g.ctl("reload").err
     assert pending(g) == [] and list(log(g)) == [2, 1]
     assert "revision 3 waits for approval" in g.ctl("reload", "--force").out
-    # A verdict that nobody recorded since control was killed is made up for: the last of them is, at each start.
+    # A verdict that nobody recorded since control was killed is made up for: the last of them is, at each start, also if that has more.
+    n = propose(g, denying(2))
     assert second(g, "policy-reject", revision=3, reason="again")["ok"]
-    g.restart()
+    at = after(g, n)
+    g.stop()
+    g.set_time(at)
+    g.start()
     g.row(event="policy", revision=3, user=SECOND, reason="revision 3 is found rejected: again")
+    g.row(event="policy", revision=n, reason=f"revision {n} has expired: nobody approved it in time")
     g.write_policy(BASE + "# perhaps\n")
-    assert "revision 4 waits for approval" in g.ctl("reload").out
+    assert f"revision {n + 1} waits for approval" in g.ctl("reload").out
 
 
 @pytest.mark.long
