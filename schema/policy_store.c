@@ -80,7 +80,9 @@ static int prepare(struct policy_store *s, bool read_only, struct err *why)
 		{&s->activate, true, "INSERT INTO activation (revision, time, uid) VALUES (?1, ?2, ?3)"},
 		{&s->add_trial, true, "INSERT INTO trial (revision, previous, until, lasts) VALUES (?1, ?2, ?3, ?4)"},
 		{&s->trial, false,
-		 "SELECT t.previous, t.until, t.lasts, r.author_uid, r.author FROM trial AS t JOIN revision AS r ON r.id = t.revision "
+		 "SELECT t.previous, t.until, t.lasts, CASE WHEN v.revision IS NULL THEN r.author_uid ELSE v.author_uid END, "
+		 "CASE WHEN v.revision IS NULL THEN r.author ELSE v.author END "
+		 "FROM trial AS t JOIN revision AS r ON r.id = t.revision LEFT JOIN verdict AS v ON v.revision = t.revision "
 		 "WHERE t.revision = ?1 AND NOT EXISTS (SELECT 1 FROM confirmation AS k WHERE k.revision = t.revision)"},
 		{&s->confirm, true, "INSERT INTO confirmation (revision, time, author_uid, author) VALUES (?1, ?2, ?3, ?4)"},
 		{&s->add_proposal, true, "INSERT INTO proposal (revision, base, until, lasts, imported) VALUES (?1, ?2, ?3, ?4, ?5)"},

@@ -116,7 +116,7 @@ int policy_store_list(struct policy_store *s, uint32_t before, unsigned limit, p
 struct policy_trial {
 	uint32_t revision, previous; /* which returns */
 	int64_t until_us, lasts_us;
-	uint32_t author_uid; /* who put it on trial */
+	uint32_t author_uid; /* who put it on trial: who approved it, if it was proposed */
 	char author[256];
 };
 

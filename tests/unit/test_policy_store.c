@@ -460,7 +460,8 @@ static void test_a_proposal_takes_effect_when_another_approves(void **state)
 	assert_int_equal(policy_store_waiting(s, waiting, &count, &why), 0);
 	assert_int_equal(count, 0);
 	assert_int_equal(policy_store_trial(s, &t, &why), 1);
-	assert_true(t.revision == 2 && t.previous == 1 && t.until_us == 7200 && t.lasts_us == 200);
+	assert_true(t.revision == 2 && t.previous == 1 && t.until_us == 7200 && t.lasts_us == 200 && t.author_uid == 7);
+	assert_string_equal(t.author, "bob");
 	assert_int_equal(policy_store_import(s, &import, &why), 0);
 	assert_true(import.revision == 2 && import.time_us == 7000);
 	assert_int_equal(policy_store_get(s, 2, r, NULL, NULL, &why), 1);
