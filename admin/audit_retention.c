@@ -121,11 +121,14 @@ int admin_audit_prune(int argc, char **argv)
 		case 'k':
 			code = read_keep(optarg, &keep_us);
 			break;
+		/* Without either it would prune more. */
 		case 'c':
-			json_array_append_new(names, json_string(optarg));
+			if (json_array_append_new(names, json_string(optarg)) != 0)
+				code = admin_fail(ADMIN_USAGE, "--class: the text is no UTF-8");
 			break;
 		case 'H':
-			json_object_set_new(request, "hold", json_string(optarg));
+			if (json_object_set_new(request, "hold", json_string(optarg)) != 0)
+				code = admin_fail(ADMIN_USAGE, "--hold: the text is no UTF-8");
 			break;
 		case 'n':
 			dry_run = true;

@@ -128,6 +128,7 @@ static int read_options(int argc, char **argv, const char *allowed, int at_least
 /* ---- putting into force -------------------------------------------------------------------------------------------------
  */
 
+/* NULL: the comment cannot be sent. */
 static json_t *order(const char *command, const struct revision_options *o)
 {
 	json_t *request = json_pack("{s:s, s:b, s:b}", "command", command, "strict", (int)o->strict, "dry_run", (int)o->dry_run);
@@ -137,8 +138,10 @@ static json_t *order(const char *command, const struct revision_options *o)
 	json_object_set_new(request, "yes", json_boolean(o->yes));
 	json_object_set_new(request, "confirm_s", json_integer(o->confirm_s));
 	json_object_set_new(request, "max_ended", json_integer(o->max_ended));
-	if (o->comment != NULL)
-		json_object_set_new(request, "comment", json_string(o->comment));
+	if (o->comment != NULL && json_object_set_new(request, "comment", json_string(o->comment)) != 0) {
+		json_decref(request);
+		return NULL;
+	}
 	return request;
 }
 
@@ -221,6 +224,10 @@ static json_t *put_order(const char *command, uint32_t revision, const struct re
 
 	for (;;) {
 		request = order(command, &o);
+		if (request == NULL) {
+			*code = admin_fail(ADMIN_USAGE, "--comment: the text is no UTF-8");
+			return NULL;
+		}
 		if (revision > 0)
 			json_object_set_new(request, "revision", json_integer(revision));
 		if (here != NULL)

@@ -101,3 +101,12 @@ def test_garbage_on_the_control_socket(gateway, echo):
     assert g.status()
     with g.session("127.0.0.1", echo.port) as c:
         assert c.code == socks.OK
+
+
+@pytest.mark.parametrize("words, option", [
+    (["policy", "rollback", "1", "--comment"], "comment"), (["audit", "prune", "--keep", "1d", "--class"], "class"),
+    (["audit", "prune", "--keep", "1d", "--hold"], "hold"),
+])
+def test_an_option_that_cannot_be_sent_is_not_left_out(shared, words, option):
+    done = shared.ctl(*words, os.fsdecode(b"Pr\xfcfung"), check=False)  # as a terminal in Latin-1 has it
+    assert done.returncode == 2 and f"--{option}: the text is no UTF-8" in done.err, done.err
