@@ -226,9 +226,10 @@ void approvals_reject(struct client *client, const json_t *request)
 	const struct author *author = admin_author(client);
 	const char *reason = json_string_value(json_object_get(request, "reason"));
 	struct policy_judgement v = {.time_us = clock_wall_us(), .author_uid = author->uid, .author = author->name, .comment = reason};
-	char text[AUDIT_TEXT_MAX];
+	char text[sizeof(struct err) + 64];
 	uint32_t uid;
 	struct err why;
+	int rc;
 
 	if (!revisions_read_number(client, request, &v.revision))
 		return;
@@ -245,8 +246,10 @@ void approvals_reject(struct client *client, const json_t *request)
 		return;
 	}
 	v.verdict = uid == author->uid ? POLICY_WITHDRAWN : POLICY_REJECTED;
-	if (policy_store_decline(c->policy.store, &v, &why) != 0) {
-		admin_refuse(client, why.text);
+	rc = policy_store_decline(c->policy.store, &v, &why);
+	if (rc != 0) {
+		snprintf(text, sizeof text, "%s%s", rc > 0 ? "" : "the verdict cannot be stored: ", why.text);
+		admin_refuse(client, text);
 		return;
 	}
 	snprintf(text, sizeof text, "revision %u is %s: %.200s", v.revision, v.verdict, reason);

@@ -117,11 +117,13 @@ static void tell(struct change *ch, const char *error)
 static void record_refused(struct change *ch, const char *error)
 {
 	struct control *c = ch->control;
-	char text[AUDIT_TEXT_MAX];
+	char text[AUDIT_TEXT_MAX], what[48] = "";
 
 	if (ch->order.dry_run || (ch->order.unconfirmed && confirm_failed_before(c)))
 		return;
-	snprintf(text, sizeof text, "refused: %s", error);
+	if (ch->order.kind == ORDER_APPROVE)
+		snprintf(what, sizeof what, "approval of revision %u: ", ch->order.revision);
+	snprintf(text, sizeof text, "refused: %s%s", what, error);
 	ch->on_record = true;
 	control_record(c, AUDIT_POLICY, &ch->order.author, c->policy.revision, text);
 }
@@ -417,7 +419,7 @@ static void on_stored(struct control *c, struct keeper_answer *answer, void *arg
 
 	(void)c;
 	if (answer->rc < 0) {
-		fail(ch, "the new revision cannot be stored: %s", answer->why.text);
+		fail(ch, "%s cannot be stored: %s", ch->order.kind == ORDER_APPROVE ? "the approval" : "the new revision", answer->why.text);
 	} else if (answer->rc > 0 && ch->order.kind == ORDER_APPROVE) {
 		fail(ch, "%s", answer->why.text);
 	} else if (answer->rc == 0 && ch->proposes) {

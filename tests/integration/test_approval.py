@@ -129,6 +129,7 @@ def test_a_second_administrator_approves(two, server):
         # It is tried against what lives now: more than may end refuses it, and it goes on waiting.
         reply = second(g, "policy-approve", revision=n)
         assert not reply["ok"] and reply["ends_too_many"] and reply["ended"] == 1, reply
+        g.row(event="policy", user=SECOND, reason=f"refused: approval of revision {n}: 1 live sessions would end, of 0 that may")
         assert g.ctl("policy", "approve", str(n), "--dry-run").out.count("1 live sessions would end") == 1  # its author may look
         live.echo(b"as ever")
         assert [r["revision"] for r in pending(g)] == [n] and g.revision() == 1
