@@ -12,9 +12,10 @@
 #include "common/text.h"
 #include "gatewayd/supervisor/internal.h"
 
-/* Counted apart: whoever leaves queries unread must not keep a policy from being compiled. */
+/* Counted apart: whoever leaves queries unread must not keep a policy from being compiled.  Four compilers are at work at most (a change,
+ * two dry runs, a table); others have answered and are on their way out, or are an abandoned change's. */
 #define READERS_MAX 6
-#define COMPILERS_MAX 4
+#define COMPILERS_MAX 12
 
 static void on_ready(struct process *p, struct ipc_message *m)
 {
@@ -64,6 +65,7 @@ static void on_spawn(struct process *control, struct ipc_message *m)
 		return;
 	}
 	if (count_running(s, role) >= (role == ROLE_READER ? READERS_MAX : COMPILERS_MAX)) {
+		log_warning("control asked for another %s while %u run: refused", role_name((enum role)role), count_running(s, role));
 		ipc_send(control->link, IPC_SPAWN_REFUSED, m->body, m->len, NULL, 0);
 		return;
 	}
