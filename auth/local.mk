@@ -9,6 +9,7 @@ auth_libauth_a_SOURCES = \
 	auth/secrets.c auth/secrets.h \
 	auth/child.c \
 	auth/logins.c \
+	auth/hangs.c auth/hangs.h \
 	auth/gss.c auth/gss.h \
 	auth/gss_master.c auth/master.h \
 	auth/pam.c auth/pam.h \

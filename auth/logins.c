@@ -2,7 +2,7 @@
  * control, which wants to show the name beside the uid, is confined.
  *
  * One uid at a time, by a child that no log-in wants: log-ins go first.  Whoever asks is told that the name is not known when that
- * takes too long; a child that hangs over it is replaced like one that hangs over a log-in. */
+ * takes too long; a child that hangs over it is replaced like one that hangs over a log-in, and the uid is left alone for a while. */
 #include "config.h"
 
 #include <event2/event.h>
@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "auth/master.h"
+#include "common/clock.h"
 #include "common/log.h"
 
 /* Until a child is free, and then for its answer. */
@@ -63,7 +64,7 @@ void auth_master_ask_login(struct auth_master *m, uint32_t uid)
 	for (unsigned i = 0; i < d->n; i++)
 		if (d->waiting[i] == uid)
 			return;
-	if (d->n == LOGINS_WAITING_MAX) {
+	if (d->n == LOGINS_WAITING_MAX || hangs_wait(&d->hangs, uid, clock_mono_us())) {
 		m->options.told_login(uid, "", m->options.arg);
 		return;
 	}
@@ -103,12 +104,18 @@ bool logins_answered(struct child *child, const struct ipc_message *message)
 
 	if (!auth_get_login(&r, &told) || d->child != child || told.id != d->id || told.uid != d->waiting[0])
 		return false;
+	hangs_remove(&d->hangs, told.uid);
 	tell(child->master, told.name);
 	return true;
 }
 
 void logins_child_gone(struct child *child)
 {
-	if (child->master->logins.child == child)
-		tell(child->master, "");
+	struct login_desk *d = &child->master->logins;
+
+	if (d->child != child)
+		return;
+	log_warning("what uid %u is called is not asked again for %lld s", (unsigned)d->waiting[0],
+		    (long long)(hangs_add(&d->hangs, d->waiting[0], clock_mono_us()) / 1000000));
+	tell(child->master, "");
 }

@@ -5,6 +5,7 @@
 #include <sys/queue.h>
 
 #include "auth/auth.h"
+#include "auth/hangs.h"
 #include "auth/remember.h"
 #include "auth/secrets.h"
 
@@ -51,6 +52,7 @@ struct login_desk {
 	struct child *child; /* that is at the first; NULL: none yet */
 	uint64_t id;	     /* random: no child's answer can precede its question */
 	struct event deadline;
+	struct hangs hangs;
 };
 
 struct auth_master {

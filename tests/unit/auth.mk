@@ -1,4 +1,4 @@
-AUTH_TESTS = tests/unit/test_limits tests/unit/test_gss_master tests/unit/test_throttle tests/unit/test_remember tests/unit/test_auth_message tests/unit/test_auth_master tests/unit/test_auth_pam
+AUTH_TESTS = tests/unit/test_limits tests/unit/test_gss_master tests/unit/test_throttle tests/unit/test_hangs tests/unit/test_remember tests/unit/test_auth_message tests/unit/test_auth_master tests/unit/test_auth_pam
 check_PROGRAMS += $(AUTH_TESTS)
 
 tests_unit_test_auth_message_SOURCES = tests/unit/test_auth_message.c
@@ -28,6 +28,10 @@ tests_unit_test_limits_LDADD = auth/libauth.a common/libcommon.a $(AUTH_LIBS) $(
 tests_unit_test_throttle_SOURCES = tests/unit/test_throttle.c
 tests_unit_test_throttle_CPPFLAGS = $(AM_CPPFLAGS) $(CMOCKA_CFLAGS)
 tests_unit_test_throttle_LDADD = auth/libauth.a common/libcommon.a $(AUTH_LIBS) $(CMOCKA_LIBS)
+
+tests_unit_test_hangs_SOURCES = tests/unit/test_hangs.c
+tests_unit_test_hangs_CPPFLAGS = $(AM_CPPFLAGS) $(CMOCKA_CFLAGS)
+tests_unit_test_hangs_LDADD = auth/libauth.a common/libcommon.a $(AUTH_LIBS) $(CMOCKA_LIBS)
 
 tests_unit_test_remember_SOURCES = tests/unit/test_remember.c
 tests_unit_test_remember_CPPFLAGS = $(AM_CPPFLAGS) $(CMOCKA_CFLAGS)

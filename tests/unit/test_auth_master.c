@@ -1536,9 +1536,35 @@ static void test_logins_that_are_not_told(void **state)
 	wait_for(g, g->told == 1);
 	assert_string_equal(g->told_name, "");
 	assert_int_equal(g->kills, 0);
-	for (uint32_t uid = 0; uid < 65; uid++)
+	for (uint32_t uid = 2; uid < 67; uid++)
 		auth_master_ask_login(g->master, uid);
-	assert_true(g->told == 2 && g->told_uid == 64);
+	assert_true(g->told == 2 && g->told_uid == 66);
+	gateway_free(g);
+}
+
+/* A uid that has cost a child is left alone for a while, and no other; one that was told is asked about at once. */
+static void test_logins_that_cost_a_child(void **state)
+{
+	struct gateway *g = gateway_new(1, 100, LONG_MS);
+	struct child *c = child_new(g, 0);
+
+	(void)state;
+	auth_master_ask_login(g->master, 1000);
+	wait_for(g, c->logins == 1);
+	child_free(c);
+	wait_for(g, g->told == 1);
+	c = child_new(g, 0);
+	auth_master_ask_login(g->master, 1000);
+	assert_true(g->told == 2 && g->told_uid == 1000); /* at once, */
+	assert_string_equal(g->told_name, "");
+	for (unsigned i = 1; i <= 2; i++) {
+		auth_master_ask_login(g->master, 1001);
+		wait_for(g, c->logins == i);
+		assert_int_equal(c->login.uid, 1001); /* and not by the child */
+		tell_login(c, c->login.id, 1001, "");
+		wait_for(g, g->told == 2 + i);
+	}
+	child_free(c);
 	gateway_free(g);
 }
 
@@ -1605,6 +1631,7 @@ int main(void)
 		cmocka_unit_test(test_pool_of_a_master_before),
 		cmocka_unit_test(test_logins_are_asked_for),
 		cmocka_unit_test(test_logins_that_are_not_told),
+		cmocka_unit_test(test_logins_that_cost_a_child),
 		cmocka_unit_test(test_hostile_logins),
 
 	};
