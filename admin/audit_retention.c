@@ -80,7 +80,7 @@ static int show_prune(const json_t *reply, bool dry_run)
 static int order_prune(json_t *request, bool dry_run, bool json)
 {
 	int code = ADMIN_FINE;
-	json_t *reply = client_order(request, -1, &code);
+	json_t *reply = client_order(request, -1, NULL, &code);
 
 	if (reply == NULL)
 		return code == ADMIN_FINE ? ADMIN_REFUSED : code;

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,13 +81,32 @@ static int connect_patiently(int fd, const struct sockaddr_un *address)
 	return result;
 }
 
-static ssize_t send_patiently(int fd, const struct msghdr *msg)
+/* What an interrupt says changes as the message leaves, neither before nor after: meanwhile, a second at most, it waits. */
+static ssize_t send_guarded(int fd, const struct msghdr *msg, const char *said)
+{
+	sigset_t interrupt, before;
+	ssize_t n;
+	int error;
+
+	sigemptyset(&interrupt);
+	sigaddset(&interrupt, SIGINT);
+	sigprocmask(SIG_BLOCK, &interrupt, &before);
+	n = sendmsg(fd, msg, MSG_NOSIGNAL);
+	error = errno;
+	if (n >= 0)
+		progress_guard(said);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	errno = error;
+	return n;
+}
+
+static ssize_t send_patiently(int fd, const struct msghdr *msg, const char *said)
 {
 	int64_t until_us = clock_mono_us() + PATIENCE_US;
 	ssize_t n;
 
 	do
-		n = sendmsg(fd, msg, MSG_NOSIGNAL);
+		n = said != NULL ? send_guarded(fd, msg, said) : sendmsg(fd, msg, MSG_NOSIGNAL);
 	while (n < 0 && goes_on(until_us));
 	return n;
 }
@@ -193,7 +213,7 @@ void client_show_notes(const json_t *reply)
 }
 
 /* The reply, whatever it says. */
-static json_t *exchange(int socket, const char *request, int given, bool patient, int *fd)
+static json_t *exchange(int socket, const char *request, int given, bool patient, const char *said, int *fd)
 {
 	struct iovec iov = {.iov_base = (void *)(uintptr_t)request, .iov_len = strlen(request)};
 	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
@@ -215,7 +235,7 @@ static json_t *exchange(int socket, const char *request, int given, bool patient
 	}
 	*fd = -1;
 	/* Whoever is refused before asking finds out why by reading. */
-	if (send_patiently(socket, &msg) < 0 && errno != EPIPE) {
+	if (send_patiently(socket, &msg, said) < 0 && errno != EPIPE) {
 		admin_fail(0, "cannot send to gatewayd: %s", is_interrupted() ? "interrupted" : strerror(errno));
 		return NULL;
 	}
@@ -223,7 +243,7 @@ static json_t *exchange(int socket, const char *request, int given, bool patient
 }
 
 /* Takes over the request.  NULL with *code if there is no reply. */
-static json_t *converse(json_t *request, int given, bool patient, int *fd, int *code)
+static json_t *converse(json_t *request, int given, bool patient, const char *said, int *fd, int *code)
 {
 	char *text = request == NULL ? NULL : json_dumps(request, JSON_COMPACT | JSON_ENSURE_ASCII);
 	json_t *reply = NULL;
@@ -236,18 +256,23 @@ static json_t *converse(json_t *request, int given, bool patient, int *fd, int *
 	} else if (strlen(text) > CLIENT_MESSAGE_MAX) {
 		*code = admin_fail(ADMIN_REFUSED, "the request is longer than %d bytes", CLIENT_MESSAGE_MAX);
 	} else if ((socket = open_socket(code)) >= 0) {
-		reply = exchange(socket, text, given, patient, fd);
+		reply = exchange(socket, text, given, patient, said, fd);
 		close(socket);
 	}
 	free(text);
 	return reply;
 }
 
-json_t *client_order(json_t *request, int given, int *code)
+json_t *client_order(json_t *request, int given, const char *said, int *code)
 {
+	json_t *reply;
 	int fd;
-	json_t *reply = converse(request, given, true, &fd, code);
 
+	if (said != NULL)
+		progress_guard("interrupted: nothing was ordered");
+	reply = converse(request, given, true, said, &fd, code);
+	if (said != NULL)
+		progress_guard(NULL);
 	if (fd >= 0)
 		close(fd);
 	return reply;
@@ -256,7 +281,7 @@ json_t *client_order(json_t *request, int given, int *code)
 json_t *client_ask(json_t *request, int *fd, int *code)
 {
 	int given;
-	json_t *reply = converse(request, -1, false, &given, code);
+	json_t *reply = converse(request, -1, false, NULL, &given, code);
 
 	if (reply != NULL && !json_is_true(json_object_get(reply, "ok"))) {
 		client_show_refusal(reply);

@@ -15,9 +15,10 @@ const char *client_socket(void);
  * its descriptor, or -1; fd may be NULL where none is expected.  Otherwise says why on standard error, sets *code to
  * the exit code, and returns NULL. */
 json_t *client_ask(json_t *request, int *fd, int *code);
-/* The same for an order that may take as long as compiling a policy does; given (-1: none) goes along and stays the caller's.
- * Returns the reply whatever it says; NULL, with *code, only if there is none. */
-json_t *client_order(json_t *request, int given, int *code);
+/* The same for an order that may take as long as compiling a policy does; given (-1: none) goes along and stays the caller's.  said (NULL:
+ * interrupts do what they did) is what an interrupt says, and ends the program, from the moment on at which the order has left; until then
+ * it says that nothing was ordered.  Returns the reply whatever it says; NULL, with *code, only if there is none. */
+json_t *client_order(json_t *request, int given, const char *said, int *code);
 /* On standard error: why it was refused; its diagnostics. */
 void client_show_refusal(const json_t *reply);
 void client_show_notes(const json_t *reply);

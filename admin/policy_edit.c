@@ -18,7 +18,9 @@
 
 #include "admin/admin.h"
 #include "admin/change.h"
+#include "admin/format.h"
 #include "admin/impact.h"
+#include "admin/progress.h"
 #include "common/clock.h"
 
 #define WORDS_MAX 32
@@ -55,19 +57,25 @@ static void on_signal(int sig)
 
 static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
 
-/* Ending early must not leave the copy behind: a question that is interrupted is a no.  They come in while a question waits, and at
- * no other time, so that none is lost before the wait begins. */
-static void hold_signals(bool hold)
+static void block_signals(bool block)
 {
-	struct sigaction a = {.sa_handler = hold ? on_signal : SIG_DFL};
 	sigset_t set;
 
 	sigemptyset(&set);
-	for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+	for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
 		sigaddset(&set, signals[i]);
+	sigprocmask(block ? SIG_BLOCK : SIG_UNBLOCK, &set, NULL);
+}
+
+/* Ending early must not leave the copy behind: a question that is interrupted is a no.  They come in while a question waits, and at
+ * no other time, so that none is lost before the wait begins; and while a change is ordered, see put_into_force(). */
+static void hold_signals(bool hold)
+{
+	struct sigaction a = {.sa_handler = hold ? on_signal : SIG_DFL};
+
+	for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
 		sigaction(signals[i], &a, NULL);
-	}
-	sigprocmask(hold ? SIG_BLOCK : SIG_UNBLOCK, &set, NULL);
+	block_signals(hold);
 }
 
 /* ---- the copy ----------------------------------------------------------------------------------------------------------- */
@@ -97,13 +105,21 @@ static int make_copy(struct editing *e)
 	return 0;
 }
 
+static void where_it_is(const struct editing *e, char *text, size_t size)
+{
+	snprintf(text, size, "what you wrote is in %s", e->path);
+}
+
 /* Editors leave more than their file behind. */
 static void remove_copy(struct editing *e)
 {
+	char text[700];
+
 	if (e->directory[0] == '\0')
 		return;
 	if (e->keep) {
-		admin_fail(0, "what you wrote is in %s", e->path);
+		where_it_is(e, text, sizeof text);
+		admin_fail(0, "%s", text);
 		return;
 	}
 	unlink(e->path);
@@ -270,6 +286,21 @@ static bool show_meaning(struct editing *e, const struct gathered *g)
 
 /* ---- rounds ------------------------------------------------------------------------------------------------------------- */
 
+/* Whoever is ended meanwhile leaves the copy, as one that is refused does, and says where it is. */
+static int put_into_force(struct editing *e, struct gathered *g)
+{
+	char text[700], safe[4 * sizeof text];
+	int code;
+
+	where_it_is(e, text, sizeof text);
+	progress_farewell(format_safe(text, safe, sizeof safe));
+	block_signals(false);
+	code = change_put(&e->change, g);
+	block_signals(true);
+	progress_farewell(NULL);
+	return code;
+}
+
 /* -1 to edit again, otherwise the exit code. */
 static int offer(struct editing *e)
 {
@@ -283,9 +314,7 @@ static int offer(struct editing *e)
 	else
 		answer = ask("(a)pply, (e)dit again, (q)uit without a change?", "aeq");
 	if (answer == 'a') {
-		hold_signals(false);
-		code = change_put(&e->change, g);
-		hold_signals(true);
+		code = put_into_force(e, g);
 		if (code != ADMIN_FINE && ask("(e)dit again, (q)uit?", "eq") == 'e')
 			code = -1;
 		e->keep = code != ADMIN_FINE;

@@ -22,6 +22,12 @@ static const char *volatile guard_said;
 static bool guarded;
 static struct sigaction guard_before;
 
+static const int farewell_signals[] = {SIGINT, SIGTERM, SIGHUP};
+#define FAREWELLS (sizeof farewell_signals / sizeof *farewell_signals)
+
+static const char *volatile farewell_said;
+static struct sigaction farewell_before[FAREWELLS];
+
 static volatile sig_atomic_t interrupted;
 static unsigned watching;
 static struct sigaction watch_before;
@@ -102,18 +108,27 @@ void progress_hide(void)
 	line_stands = 0;
 }
 
-static void on_guarded(int sig)
+/* text may be longer than a line. */
+static void say_last(const char *text)
 {
 	char line[LINE_MAX_BYTES];
 	size_t used = 0;
 
-	(void)sig;
 	if (line_stands)
 		used = put(line, used, "\r\033[K");
+	line_stands = 0;
 	used = put(line, used, "gatewayctl: ");
-	used = put(line, used, guard_said);
-	used = put(line, used, "\n");
 	write_out(line, used);
+	write_out(text, strlen(text));
+	write_out("\n", 1);
+}
+
+static void on_guarded(int sig)
+{
+	(void)sig;
+	say_last(guard_said);
+	if (farewell_said != NULL)
+		say_last(farewell_said);
 	_exit(ADMIN_REFUSED);
 }
 
@@ -131,6 +146,28 @@ void progress_guard(const char *said)
 	if (!guarded)
 		sigaction(SIGINT, &action, &guard_before);
 	guarded = true;
+}
+
+/* It ends us all the same, once this is over. */
+static void on_farewell(int sig)
+{
+	const struct sigaction action = {.sa_handler = SIG_DFL};
+
+	say_last(farewell_said);
+	sigaction(sig, &action, NULL);
+	raise(sig);
+}
+
+void progress_farewell(const char *said)
+{
+	const struct sigaction action = {.sa_handler = on_farewell};
+
+	if (said != NULL)
+		farewell_said = said;
+	for (size_t i = 0; i < FAREWELLS; i++)
+		sigaction(farewell_signals[i], said != NULL ? &action : &farewell_before[i], said != NULL ? &farewell_before[i] : NULL);
+	if (said == NULL)
+		farewell_said = NULL;
 }
 
 static void on_interrupt(int sig)

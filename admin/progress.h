@@ -13,6 +13,10 @@ void progress_hide(void);
  * behind; NULL: as it was before. */
 void progress_guard(const char *said);
 
+/* From now on whoever ends the program by SIGINT, SIGTERM or SIGHUP has it say this before (not copied; a line without its end, safe to
+ * show), also after the word of a guard; NULL: as it was before.  Begun before a guard and ended after it. */
+void progress_farewell(const char *said);
+
 /* From now on an interrupt is only noted, for what looks now and then; until progress_unwatch(). */
 void progress_watch(void);
 bool progress_interrupted(void);

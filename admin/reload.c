@@ -31,7 +31,7 @@ int admin_reload(int argc, char **argv)
 	if (optind < argc)
 		return admin_misused(usage);
 	json_t *reply = client_order(json_pack("{s:s, s:b, s:b}", "command", "reload", "force", (int)force, "strict", (int)strict), -1,
-				     &code);
+				     NULL, &code);
 
 	if (reply == NULL)
 		return code;

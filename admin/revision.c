@@ -212,6 +212,9 @@ static bool is_agreed(int64_t ended)
 	return fgets(answer, sizeof answer, stdin) != NULL && (strcmp(answer, "y\n") == 0 || strcmp(answer, "yes\n") == 0);
 }
 
+/* Whoever waits for it. */
+static const char carried_out[] = "interrupted: it is ordered, and gatewayd carries it out all the same: see gatewayctl policy log";
+
 /* The reply to an order.  Who can be asked is asked before sessions end: then it is ordered again, for the revision that was in
  * force and for so many sessions as were shown.  here: what was found on this machine, for the gateway to keep; NULL.  given: -1, or what goes
  * along. */
@@ -232,13 +235,9 @@ static json_t *put_order(const char *command, uint32_t revision, const struct re
 			json_object_set_new(request, "revision", json_integer(revision));
 		if (here != NULL)
 			json_object_set_new(request, "found", first_notes(here));
-		/* It is carried out, whoever waits for it. */
-		if (!o.dry_run)
-			progress_guard("interrupted: it is ordered, and gatewayd carries it out all the same: see gatewayctl policy log");
 		progress_show("gatewayd compiles the policy");
-		reply = client_order(request, given, code);
+		reply = client_order(request, given, o.dry_run ? NULL : carried_out, code);
 		progress_hide();
-		progress_guard(NULL);
 		if (reply == NULL || !can_ask || json_is_true(json_object_get(reply, "ok")) ||
 		    !json_is_true(json_object_get(reply, "ends_too_many")))
 			return reply;

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from harness import wait
+from harness.between import Between
 from harness.gateway import BUILD
 
 BASE = "# By hand.\nrule loopback allow to cidr 127.0.0.0/8\ndefault deny\n"
@@ -77,7 +78,7 @@ def edit(gateway):
     os.mkdir(g.path("tmp"))
     terminals = []
 
-    def start(*texts, options=(), editor=None, **environment):
+    def start(*texts, options=(), editor=None, control=g.socket, **environment):
         for name in os.listdir(g.dir):
             if name.startswith("text.") or name == "started":
                 os.unlink(g.path(name))
@@ -86,7 +87,7 @@ def edit(gateway):
         env = {**os.environ, "TMPDIR": g.path("tmp"), "TERM": "dumb", "EDITOR": g.path("editor") if editor is None else editor}
         env.pop("VISUAL", None)
         env.update(environment)
-        t = Terminal([os.path.join(BUILD, "admin", "gatewayctl"), "--socket", g.socket, "policy", "edit", *options], env)
+        t = Terminal([os.path.join(BUILD, "admin", "gatewayctl"), "--socket", control, "policy", "edit", *options], env)
         terminals.append(t)
         return t
 
@@ -168,6 +169,27 @@ def test_somebody_was_faster(edit):
     with open(kept, encoding="utf-8") as f:
         assert f.read() == BASE + "# mine\n"
     assert "theirs" in in_force(g) and "mine" not in in_force(g)
+
+
+@pytest.mark.parametrize("held,end,code,said", [
+    ("policy-apply", signal.SIGINT, 1, "interrupted: it is ordered, and gatewayd carries it out all the same"),
+    ("policy-apply", signal.SIGTERM, -signal.SIGTERM, ""),
+    ("policy-head", signal.SIGINT, -signal.SIGINT, "")])
+def test_whoever_is_interrupted_while_it_is_ordered_finds_what_was_written(edit, held, end, code, said):
+    g = edit.g
+    with Between(g.path("between.sock"), g.socket, held) as between:
+        t = edit(BASE + "# mine\n", control=g.path("between.sock"))
+        t.expect("(a)pply,", "a\n")
+        assert between.kept.wait(wait.seconds(wait.DEADLINE))
+        if end == signal.SIGINT:
+            os.write(t.fd, b"\x03")
+        else:
+            os.kill(t.pid, end)
+        assert t.finish() == code, t.said
+    assert said in t.said and ("it is ordered" in t.said) == (said != ""), t.said
+    kept = t.said.split("gatewayctl: what you wrote is in ")[1].split("\n")[0]
+    with open(kept, encoding="utf-8") as f:
+        assert f.read() == BASE + "# mine\n"
 
 
 def test_a_file_of_the_policy(edit):

@@ -48,14 +48,17 @@ def filled(gateway):
     return g.start()
 
 
+def waits_at(pid, where):
+    def is_there():
+        with open(f"/proc/{pid}/wchan", encoding="ascii") as f:
+            return where in f.read()  # where the kernel waits for it
+
+    wait.until(is_there, f"it waits at {where}")
+
+
 def waits_for_answer(t):
     """It has asked, and waits: it is not somewhere before that, on a busy machine."""
-
-    def at_its_socket():
-        with open(f"/proc/{t.process.pid}/wchan", encoding="ascii") as f:
-            return "poll" in f.read()  # where the kernel waits for it
-
-    wait.until(at_its_socket, "it has asked")
+    waits_at(t.process.pid, "poll")
 
 
 def readers(g):
@@ -74,6 +77,20 @@ def test_an_order_is_seen_to_go_on_and_is_carried_out(gateway):
             assert "interrupted: it is ordered, and gatewayd carries it out all the same" in t.text()
             assert "compiles the policy: " not in t.text()
     wait.until(lambda: g.revision() == 2, "it is in force")
+
+
+def test_an_order_that_has_not_left_is_not_said_to_be_ordered(tmp_path):
+    """It stands before a socket whose queue is full."""
+    path = str(tmp_path / "s")
+    with contextlib.ExitStack() as stack:
+        listener, filler = (stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) for _ in range(2))
+        listener.bind(path)
+        listener.listen(0)
+        filler.connect(path)
+        t = stack.enter_context(Terminal([CTL, "--socket", path, "policy", "rollback", "1"]))
+        waits_at(t.process.pid, "unix_wait")
+        t.press(INTERRUPT)
+        assert t.ends() == 1 and "interrupted: nothing was ordered" in t.text(), t.text()
 
 
 def test_an_import_that_is_interrupted_changes_nothing(gateway):
