@@ -22,6 +22,7 @@
 #define PROGRESS_AFTER_US 1000000
 #define PAGE_US 200000
 #define BAR_WIDTH 30
+#define ROWS_AT_A_TIME 65536 /* bytes; what a pipe holds */
 
 struct asking {
 	const struct audit_question *question;
@@ -100,22 +101,58 @@ static void take_line(struct asking *a, const json_t *line)
 /* ---- a running gatewayd ----------------------------------------------------------------------------------------------
  */
 
+/* What the stream of rows reads from; see fopencookie(3). */
+struct source {
+	int fd;
+};
+
+static ssize_t read_rows(void *cookie, char *bytes, size_t size)
+{
+	const struct source *source = cookie;
+
+	if (!progress_wait(source->fd)) {
+		errno = EINTR;
+		return -1;
+	}
+	return read(source->fd, bytes, size);
+}
+
+static int close_rows(void *cookie)
+{
+	const struct source *source = cookie;
+
+	return close(source->fd);
+}
+
+/* An interrupt ends it wherever it comes.  NULL: no memory. */
+static FILE *open_rows(struct source *source)
+{
+	FILE *rows = fopencookie(source, "r", (cookie_io_functions_t){.read = read_rows, .close = close_rows});
+
+	if (rows != NULL)
+		setvbuf(rows, NULL, _IOFBF, ROWS_AT_A_TIME);
+	else
+		close(source->fd);
+	return rows;
+}
+
 static int ask_gatewayd(struct asking *a)
 {
+	struct source source;
 	char *text = NULL;
 	size_t size = 0;
 	ssize_t n;
-	int fd, code;
+	int code;
 	json_t *order = json_pack("{s:s, s:O}", "command", "audit-query", "filter", a->question->request);
 
 	if (a->question->purpose != NULL)
 		json_object_set_new(order, "purpose", json_string(a->question->purpose));
-	json_t *reply = client_ask(order, &fd, &code);
+	json_t *reply = client_ask(order, &source.fd, &code);
 
 	if (reply == NULL)
 		return code;
 	json_decref(reply);
-	FILE *pipe = fd < 0 ? NULL : fdopen(fd, "r");
+	FILE *pipe = source.fd < 0 ? NULL : open_rows(&source);
 
 	if (pipe == NULL)
 		return admin_fail(ADMIN_REFUSED, "gatewayd agreed, but sent no rows");

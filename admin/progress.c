@@ -2,6 +2,8 @@
 
 #include "admin/progress.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
@@ -195,6 +197,21 @@ bool progress_interrupted(void)
 bool progress_watching(void)
 {
 	return watching > 0;
+}
+
+bool progress_wait(int fd)
+{
+	struct pollfd one = {.fd = fd, .events = POLLIN};
+	sigset_t interrupt, before;
+
+	sigemptyset(&interrupt);
+	sigaddset(&interrupt, SIGINT);
+	/* Between the look and the wait none is let in. */
+	sigprocmask(SIG_BLOCK, &interrupt, &before);
+	while (!interrupted && ppoll(&one, 1, NULL, &before) < 0 && errno == EINTR)
+		;
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	return !interrupted;
 }
 
 void progress_unwatch(void)

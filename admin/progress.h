@@ -21,4 +21,7 @@ void progress_farewell(const char *said);
 void progress_watch(void);
 bool progress_interrupted(void);
 bool progress_watching(void);
+/* While interrupts are noted: waits until there is something to read, or an end.  False: an interrupt came, which may as well have come
+ * just before. */
+bool progress_wait(int fd);
 void progress_unwatch(void);

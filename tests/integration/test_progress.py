@@ -9,12 +9,33 @@ import socket
 import subprocess
 import time
 
+import pytest
+
 from harness import audits, wait
-from harness.gateway import BUILD
+from harness.gateway import BUILD, sanitized
 from harness.terminal import Terminal
 
 CTL = os.path.join(BUILD, "admin", "gatewayctl")
 INTERRUPT = "\x03"
+
+INTERRUPTED_AT_GETLINE = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <signal.h>
+#include <stdio.h>
+
+static ssize_t next(char **line, size_t *size, int end, FILE *file)
+{
+	ssize_t (*real)(char **, size_t *, int, FILE *) = (ssize_t (*)(char **, size_t *, int, FILE *))dlsym(RTLD_NEXT, "getdelim");
+
+	raise(SIGINT);
+	return real(line, size, end, file);
+}
+
+ssize_t getline(char **line, size_t *size, FILE *file) { return next(line, size, '\n', file); }
+ssize_t getdelim(char **line, size_t *size, int end, FILE *file) { return next(line, size, end, file); }
+ssize_t __getdelim(char **line, size_t *size, int end, FILE *file) { return next(line, size, end, file); }
+"""
 
 
 @contextlib.contextmanager
@@ -130,6 +151,26 @@ def test_a_question_that_is_interrupted_ends_its_reader(gateway):
         assert t.ends() == 1
         assert "interrupted: what is shown is not all" in t.text(), t.text()
     wait.until(lambda: not readers(g), "it is gone")
+
+
+@pytest.mark.skipif(sanitized(), reason="the sanitizers' runtime must be loaded first")
+def test_an_interrupt_just_before_it_waits_for_rows_is_not_lost(tmp_path):
+    """It comes when the last look for one is over and nothing has been read yet; and no row ever comes."""
+    path = str(tmp_path / "s")
+    (tmp_path / "shim.c").write_text(INTERRUPTED_AT_GETLINE)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "shim.so", tmp_path / "shim.c"], check=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(path)
+        listener.listen(1)
+        listener.settimeout(wait.seconds(60))
+        rows, never_written = os.pipe()
+        with Terminal([CTL, "--socket", path, "audit", "query"], LD_PRELOAD=str(tmp_path / "shim.so")) as t:
+            with listener.accept()[0] as s:
+                assert s.recv(65536)
+                socket.send_fds(s, [b'{"ok": true}'], [rows])
+            assert t.ends() == 1 and "interrupted: what is shown is not all" in t.text(), t.text()
+    os.close(rows)
+    os.close(never_written)
 
 
 def test_an_export_that_is_interrupted_leaves_nothing(gateway):
