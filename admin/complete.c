@@ -26,18 +26,19 @@
 #define TOLD_MAX 64
 
 /* An option is written NAME, or NAME=VALUES where it takes a value; VALUES are words separated by | or one of @file, @dir, @rule,
- * @set, @window, @user, @revision, @ruled, @pending, @session, @block, @none (nothing to offer).  what: the word that stands behind the verb, the same
- * way; @filter is user=ann and its like. */
+ * @set, @window, @user, @revision, @ruled, @pending, @session, @block, @hold, @none (nothing to offer).  what: the word that stands
+ * behind the verb, the same way; @filter is user=ann and its like, @holding what is done with a hold, and with which. */
 #define FILTERS                                                                                                        \
 	"user=@user group=@none client=@none to=@none country=@none rule=@rule port=@none text=@none revision=@revision " \
 	"session=@session since=15m|2h|1d|30d until=@none"
 #define EDITS "if-revision=@revision comment=@none dry-run strict json"
 #define TRIALS " yes max-ended=@none confirm=@none"
-#define AUDIT_ROWS                                                                                                     \
+#define AUDIT_FILTERS                                                                                                  \
 	"user=@user client=@none to=@none verdict=allow|deny "                                                         \
 	"event=open|connected|denied|ended|login-failed|policy|admin|start|stop|flow|flow-ended|checkpoint|flow-checkpoint|throttle|look " \
 	"port=@none country=@none rule=@rule revision=@revision group=@none text=@none session=@session id=@none "      \
-	"since=15m|2h|1d|30d until=@none zone=@none columns=@none limit=@none order=newest|oldest format=table|csv|json dir=@dir"
+	"since=15m|2h|1d|30d until=@none "
+#define AUDIT_ROWS AUDIT_FILTERS "zone=@none columns=@none limit=@none order=newest|oldest format=table|csv|json dir=@dir"
 #define KEYS                                                                                                           \
 	"user|group|client|dest|port|country|rule|revision|listener|method|command|reason|event|hour|weekday|day"
 
@@ -113,8 +114,8 @@ static const struct row {
 	{"audit", "why", "geoip=@file asn=@file json dir=@dir", "@session"},
 	{"audit", "report", "output=@file since=15m|2h|1d|30d until=@none key=@file anchor=@file dir=@dir", NULL},
 	{"audit", "sql", "format=table|csv|json json limit=@none seconds=@none dir=@dir", NULL},
-	{"audit", "prune", "keep=@none", NULL},
-	{"audit", "hold", "", "place|release|list"},
+	{"audit", "prune", "keep=30d|90d|400d class=sessions|denials|logins|policy|admin|looks hold=@hold dry-run json", NULL},
+	{"audit", "hold", AUDIT_FILTERS "json", "@holding"},
 };
 
 #define ROWS (sizeof grammar / sizeof *grammar)
@@ -248,6 +249,15 @@ static void offer_pending(const char *before)
 	json_decref(pending);
 }
 
+static void offer_holds(const char *before)
+{
+	int code;
+	json_t *reply = client_ask(json_pack("{s:s, s:s}", "command", "audit-retention", "verb", "holds"), NULL, &code);
+
+	offer_each(before, json_object_get(reply, "holds"), "name");
+	json_decref(reply);
+}
+
 static void offer_filters(void)
 {
 	char name[64];
@@ -293,6 +303,8 @@ static void offer_values(const char *before, const char *values)
 		offer_pending(before);
 	else if (strcmp(values, "@block") == 0)
 		offer_blocks(before);
+	else if (strcmp(values, "@hold") == 0)
+		offer_holds(before);
 	else if (strcmp(values, "@filter") == 0)
 		offer_filters();
 	while (*values != '@' && *values != '\0') {
@@ -425,6 +437,15 @@ static void offer_verbs(const char *noun)
 	offer("", "--help");
 }
 
+/* behind: the word before. */
+static void offer_holding(const char *behind)
+{
+	if (strcmp(behind, "release") == 0)
+		offer_holds("");
+	else if (strcmp(behind, "hold") == 0)
+		offer_values("", "place|release|list");
+}
+
 static void complete(const struct row *r, const char *previous)
 {
 	char values[WORD_MAX], before[64];
@@ -442,6 +463,8 @@ static void complete(const struct row *r, const char *previous)
 	else if (equals != NULL && len < sizeof before - 1 && r->what != NULL && strcmp(r->what, "@filter") == 0 &&
 		 values_of(FILTERS, typed, len, values))
 		offer_values(before, values);
+	else if (r->what != NULL && strcmp(r->what, "@holding") == 0)
+		offer_holding(previous);
 	else if (r->what != NULL)
 		offer_values("", r->what);
 }

@@ -65,6 +65,18 @@ def test_names_of_the_gateway_that_runs(g):
     assert offered(g, "session", "bl") == ["block", "blocks"]
 
 
+def test_retention_and_holds(g):
+    g.ctl("audit", "hold", "place", "case-7")
+    assert offered(g, "audit", "hold", "") == ["place", "release", "list"]
+    assert offered(g, "audit", "hold", "release", "") == offered(g, "audit", "prune", "--hold", "") == ["case-7"]
+    assert offered(g, "audit", "hold", "place", "") == offered(g, "audit", "hold", "place", "case-8", "") == []
+    assert {"--user", "--verdict", "--event", "--session", "--since", "--id", "--json", "--help"} <= set(offered(g, "audit", "hold", "place", "x", "--"))
+    assert set(offered(g, "audit", "hold", "place", "x", "--user", "")) == {"ann", "bob"}
+    assert offered(g, "audit", "prune", "--") == ["--keep", "--class", "--hold", "--dry-run", "--json", "--help"]
+    assert offered(g, "audit", "prune", "--class", "l") == ["logins", "looks"]
+    assert offered(g, "audit", "prune", "--keep=9") == ["--keep=90d"]
+
+
 def test_without_a_gateway_and_with_nonsense(gateway):
     g = gateway(start=False)
     assert offered(g, "rule", "remove", "") == []
@@ -83,7 +95,8 @@ def test_the_grammar_is_that_of_the_help(g):
     assert offered(g, "") == nouns
     for noun in nouns:
         text = g.ctl(noun, "--help").out
-        more = "".join(g.ctl(noun, v, "--help", check=False).out for v in offered(g, noun, ""))
+        helps = {v: g.ctl(noun, v, "--help", check=False).out for v in offered(g, noun, "")}
+        more = "".join(helps.values())
         verbs = set(re.findall(rf"gatewayctl {noun} +([a-z]+)", text + more))
         told = offered(g, noun, "")
         assert set(re.findall(rf"gatewayctl {noun} +([a-z]+)", text)) <= set(told), (noun, told)
@@ -92,6 +105,10 @@ def test_the_grammar_is_that_of_the_help(g):
         for option in re.findall(r"--[a-z-]+", g.ctl("complete", "--", noun, "--").out if not verbs else
                                  "".join(g.ctl("complete", "--", noun, v, "--").out for v in verbs)):
             assert option == "--help" or re.search(rf"{option}\b", text + more), (noun, option, "is not in the help")
+        for verb in verbs:
+            if set(re.findall(rf"gatewayctl {noun} +([a-z]+)", helps.get(verb, ""))) == {verb}:  # nothing in it is another's
+                missing = set(re.findall(r"^  (--[a-z0-9-]+)", helps[verb], re.MULTILINE)) - set(offered(g, noun, verb, "--"))
+                assert not missing, (noun, verb, missing, "are not offered")
 
 
 def bash(g, line):
