@@ -75,6 +75,18 @@ size_t format_shown(const char *text, size_t len)
 	return n > 0 && is_shown(c) ? n : 0;
 }
 
+bool format_is_plain(const char *text)
+{
+	size_t len = strlen(text);
+
+	for (size_t i = 0, n; i < len; i += n) {
+		n = (unsigned char)text[i] < 0x20 ? 0 : format_shown(text + i, len - i);
+		if (n == 0)
+			return false;
+	}
+	return true;
+}
+
 void format_lines(FILE *out, const char *text)
 {
 	char line[1024], safe[4096];

@@ -14,6 +14,8 @@ const char *format_safe(const char *text, char *out, size_t size);
 /* The bytes of the character of UTF-8 that text (of len > 0 bytes) begins with, if it may be shown as it is; 0 if its first byte
  * belongs to none, to a control (a line end and a tab are none), to what has no width, or to what turns the direction of writing. */
 size_t format_shown(const char *text, size_t len);
+/* True if all of it may be shown as it is, in one line: whoever reads it reads what it is. */
+bool format_is_plain(const char *text);
 
 /* Writes a text of one or more lines, each made safe and ended by a newline. */
 void format_lines(FILE *out, const char *text);

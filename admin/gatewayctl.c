@@ -10,6 +10,7 @@
 #include "admin/admin.h"
 #include "admin/client.h"
 #include "admin/complete.h"
+#include "admin/format.h"
 #include "admin/policy.h"
 #include "common/clock.h"
 #include "policy/words.h"
@@ -69,6 +70,10 @@ int main(int argc, char **argv)
 	setlocale(LC_TIME, "");
 	signal(SIGPIPE, SIG_DFL); /* gatewayctl ... | head ends quietly */
 	clock_init();
+	/* getopt(3) repeats what it does not know as it is. */
+	for (int i = 1; i < argc; i++)
+		if (!format_is_plain(argv[i]))
+			opterr = 0;
 	while ((c = getopt_long(argc, argv, "+h", options, NULL)) != -1)
 		switch (c) {
 		case 's':

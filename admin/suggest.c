@@ -65,6 +65,7 @@ struct suggest {
 	size_t nrows, room;
 	bool full;
 	uint64_t seen, beyond, unspeakable, rare;
+	char *unspeakable_example; /* of the first of them; NULL: there are none */
 	/* The second look, at what came of it. */
 	struct policy_context ctx;
 	uint64_t covered, uncovered;
@@ -72,11 +73,11 @@ struct suggest {
 
 /* ---- values ------------------------------------------------------------------------------------------------------------- */
 
-/* As a value and never as a set; NULL if a policy cannot hold it as one. */
+/* As a value and never as a set; NULL if a policy cannot hold it as one, or nobody who reads it could tell what it is. */
 static char *literal(const char *word, const char *value)
 {
 	char text[2 * AUDIT_TEXT_MAX + 64];
-	char *quoted = edit_literal(value);
+	char *quoted = format_is_plain(value) ? edit_literal(value) : NULL;
 	struct policy_diagnostics d = {0};
 	struct policy_tree *t;
 
@@ -311,6 +312,17 @@ static struct row row_of(const struct suggest *s, const struct past *p, uint64_t
 	return r;
 }
 
+/* Takes over a row that cannot be written. */
+static void leave_out(struct suggest *s, struct row *r, uint64_t count)
+{
+	s->unspeakable += count;
+	if (s->unspeakable_example == NULL) {
+		s->unspeakable_example = r->example;
+		r->example = NULL;
+	}
+	row_free(r);
+}
+
 static void add_named(struct suggest *s, const struct past *p, uint64_t count, const char *fixed)
 {
 	bool sound;
@@ -322,12 +334,10 @@ static void add_named(struct suggest *s, const struct past *p, uint64_t count, c
 	/* A client chose it: it may be a word of the language. */
 	r.text[DEST] = literal("to domain", name);
 	free(name);
-	if (sound && r.text[DEST] != NULL) {
+	if (sound && r.text[DEST] != NULL)
 		add_row(s, &r);
-	} else {
-		s->unspeakable += count;
-		row_free(&r);
-	}
+	else
+		leave_out(s, &r, count);
 }
 
 /* The addresses that the guard keeps, unless a rule names them. */
@@ -367,12 +377,10 @@ static void add_address(struct suggest *s, const struct past *p, uint64_t count)
 	r.text[FIXED] = copy("by address");
 	r.text[DEST_KIND] = copy("to cidr");
 	r.text[DEST] = address_value(s, &p->request.address);
-	if (sound) {
+	if (sound)
 		add_row(s, &r);
-	} else {
-		s->unspeakable += count;
-		row_free(&r);
-	}
+	else
+		leave_out(s, &r, count);
 }
 
 /* Whether it is one of those that rules are wanted for. */
@@ -565,7 +573,8 @@ static void print_head(const struct suggest *s)
 	if (s->rare > 0)
 		printf("# Left out: %" PRIu64 " that were asked for less than %" PRIu64 " times.\n", s->rare, s->min_count);
 	if (s->unspeakable > 0)
-		printf("# Left out: %" PRIu64 " of users or destinations whose names no policy can hold.\n", s->unspeakable);
+		printf("# Left out: %" PRIu64 " of users or destinations whose names no policy can hold, or would show as others; e.g. %s\n",
+		       s->unspeakable, s->unspeakable_example);
 	if (s->beyond > 0)
 		printf("# Left out: %" PRIu64 ", there are too many kinds; ask for a shorter time, or for --suffix and --prefix.\n", s->beyond);
 	if (s->denied)
@@ -680,5 +689,6 @@ int policy_suggest(int argc, char **argv)
 	for (size_t i = 0; i < s.nrows; i++)
 		row_free(&s.rows[i]);
 	free(s.rows);
+	free(s.unspeakable_example);
 	return code;
 }

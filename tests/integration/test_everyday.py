@@ -25,6 +25,7 @@ expect allow to 127.0.0.1
 # What each noun shows, and the policy file in the place of POLICY.
 SHOWING = [
     ("status",), ("policy", "log"), ("policy", "show"), ("policy", "explain", "127.0.0.1"), ("policy", "check", "POLICY"), ("policy", "test", "POLICY"),
+    ("policy", "impact", "POLICY"),
     ("rule", "list"), ("rule", "unused", "1d"), ("set", "list"), ("set", "show", "malware"), ("window", "list"), ("session", "list"), ("session", "blocks"),
     ("auth", "list"), ("log", "level"), ("audit", "query"), ("audit", "tail"), ("audit", "stats", "--by", "user"), ("audit", "sql", "SELECT * FROM event"),
     ("audit", "hold", "list"),
@@ -158,7 +159,9 @@ def test_names_that_move_nothing_in_any_table(gateway, echo):
         g.ctl("policy", "apply", g.policy_file, "--comment", "why \u202e not")
         for words in (*SHOWING, ("session", "show", session), ("session", "show", "\x1b[31m\u202e"), ("session", "list", "--user", "\x1b[31m"),
                       ("\x1b[31m",), ("policy", "\x1b[31m"), ("rule", "remove", "\x1b[31m"), ("audit", "query", "--columns", "\x1b[31m"),
-                      ("policy", "check", "/no/\x1b[31m\u202e"), ("audit", "why", "\x1b[31m"), ("set", "show", "\x1b[31m")):
+                      ("policy", "check", "/no/\x1b[31m\u202e"), ("audit", "why", "\x1b[31m"), ("set", "show", "\x1b[31m"),
+                      ("policy", "suggest"), ("policy", "suggest", "--denied"), ("policy", "impact", "/no/\x1b[31m\u202e"),
+                      ("policy", "suggest", "--\x1b[31m\u202e"), ("top", "--sort\u202e"), ("status", "-\x1b")):
             done = run(g, words)
             said = done.stdout + done.stderr
             if words in SHOWING:

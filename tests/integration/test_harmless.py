@@ -4,12 +4,16 @@ import csv
 import io
 import json
 import os
+import re
 
 import pytest
 
 from harness import audits
 
 FORMULA = tuple("=+-@\t")
+# As words of a command, too.
+WORDS = [*audits.HOSTILE, "u" * 5000, "\udcff\udc80"]
+NO_UTF8 = [b"\xff\xfe", b"a\x80b", b"\xed\xa0\x80", b"\x1b[31m\xc3"]
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +36,22 @@ def store(tmp_path_factory):
         rows.add("admin", at, user=text, reason=text, detail={"filter": {"user": text}})
         rows.add("throttle", at, user=text, reason=text)
         rows.add("policy", at, user=text, reason=text, revision=1)
+    # Requests that a policy can decide again, of users who are called that, and worse.
+    for n, user in enumerate([*audits.HOSTILE, "u" * 255, "\u202e" * 85, *NO_UTF8]):
+        for kind, verdict in (("open", "allow"), ("denied", "deny")):
+            rows.add(kind, at + 1, session=2000 + n, user=user, command="connect", method="password", client="127.0.0.1", address="127.0.0.1", port=80,
+                     listener="main", revision=1, rule="all", reason="" if kind == "open" else "denied by policy: rule all",
+                     detail={"groups": [user if isinstance(user, str) else "x"], "monitors": [{"rule": "watch", "would": "allow"}]})
     rows.close()
     yield g
     g.close()
 
 
-def ask(g, *arguments):
-    done = g.ctl("audit", *arguments, "--dir", os.path.join(g.state, "audit"), check=False)
-    assert done.returncode in (0, 1)
+def ask(g, *arguments, noun="audit", codes=(0, 1)):
+    done = g.ctl(noun, *arguments, "--dir", os.path.join(g.state, "audit"), check=False)
+    assert done.returncode in codes, (arguments, done)
     # What went to the terminal, be it an answer or a complaint.
-    for stream in (done.stdout, done.stderr):
+    for stream in (done.stdout.replace(b" \\\n\t", b" "), done.stderr):  # a rule that goes on in the next line
         assert not [b for b in stream if b not in (0x0a, 0x0d) and not 0x20 <= b <= 0x7e], (arguments, stream)
     return done.out
 
@@ -76,6 +86,40 @@ def test_formats(store, form):
         if arguments[0] == "query":
             for shown in ("\\x1b[31mred\\x1b]0;title\\x07", "ann\\xe2\\x80\\xaegnp.exe", "bell\\x07"):
                 assert (shown.replace("\\", "\\\\") if form == "json" else shown) in out, shown
+
+
+def test_rules_that_are_suggested(store):
+    """They are text for a policy: what shows as something else than it is, or moves a terminal, is in none of them."""
+    when = ("--since", "2001-01-01", "--until", "2002-01-01")
+    for options in ((), ("--denied",), ("--from-monitor", "watch")):
+        out = ask(store, "suggest", *when, *options, noun="policy")
+        assert "rule suggested-1 allow user " in out and "u" * 255 in out, out
+        left_out, = re.findall("# Left out: ([0-9]+) of .*; e.g. .* from 127.0.0.1 to", out)
+        assert int(left_out) >= 12, out
+        with open(store.path("suggested"), "w", encoding="utf-8") as f:
+            f.write(out)
+        assert store.ctl("policy", "check", store.path("suggested"), check=False).returncode == 0, out
+    for n, text in enumerate(WORDS):
+        ask(store, "suggest", *when, f"--user={text}", f"--group={text}", f"--from-monitor={text}", noun="policy", codes=(0, 1, 2))
+        option = ("--since", "--min-count", "--suffix", "--prefix", "--nothing")[n % 5]
+        ask(store, "suggest", *when, f"{option}={text}", noun="policy", codes=(2,))
+
+
+def test_what_a_policy_would_change(store):
+    when = ("--since", "2001-01-01", "--until", "2002-01-01")
+    with open(store.path("other"), "w", encoding="utf-8") as f:
+        f.write("".join(f'rule r{n} deny group "{text}" to cidr 10.0.0.{n}\n' for n, text in enumerate(("a\u202eb", "x\u200by", "g" * 60, "<b>"))))
+        f.write('rule last deny comment "\u202e"\n')
+    for options in ((), ("--json",)):
+        out = ask(store, "impact", store.path("other"), *when, *options, noun="policy")
+        assert "would be denied: rule last, now rule all" in out or json.loads(out)["differences"][0]["after_rule"] == "last", out
+        # Who asked, and whom the policy names.
+        out = out.replace("\\\\", "\\")
+        assert "\\x1b[31m" in out and "group 'a\\xe2\\x80\\xaeb' is new" in out, out
+    for n, text in enumerate(WORDS):
+        ask(store, "impact", store.path("other"), *when, f"--user={text}", f"--group={text}", noun="policy", codes=(0, 1, 2))
+        words = ((f"./{text}",), (store.path("other"), f"--geoip={text}"), (store.path("other"), f"--before={text}"))[n % 3]
+        ask(store, "impact", *words, *when, noun="policy", codes=(1,))
 
 
 def test_why(store):

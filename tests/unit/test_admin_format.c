@@ -56,6 +56,18 @@ static const char *csv(const char *text)
 	return out;
 }
 
+static void test_plain(void **state)
+{
+	static const char *const plain[] = {"", "a b", "--user=ann", "\"<b>\\", "M\xc3\xbcnchen", "\xe6\x97\xa5"};
+	static const char *const others[] = {"a\n", "\tb", "\x1b[31m", "a\x7f", "\xc2\x9b" "31m", "\xe2\x80\xae", "a\xe2\x80\x8b", "\xff", "\xc3", "\xed\xa0\x80"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
+		assert_true(format_is_plain(plain[i]));
+	for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+		assert_false(format_is_plain(others[i]));
+}
+
 static void test_csv_cells(void **state)
 {
 	char byte[2] = "", expected[16];
@@ -274,6 +286,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_safe),	   cmocka_unit_test(test_csv_cells),
+		cmocka_unit_test(test_plain),
 		cmocka_unit_test(test_amounts),	   cmocka_unit_test(test_every_format_is_harmless),
 		cmocka_unit_test(test_table_fits), cmocka_unit_test(test_csv_row),
 		cmocka_unit_test(test_times),	   cmocka_unit_test(test_times_refused),

@@ -34,8 +34,9 @@ class Rows:
                 row[key] = ipaddress.ip_address(row[key]).packed
         if isinstance(row.get("detail"), dict):
             row["detail"] = json.dumps(row["detail"], separators=(",", ":"))
-        names = ", ".join(row)
-        self.db.execute(f"INSERT INTO event ({names}) VALUES ({', '.join('?' * len(row))})", list(row.values()))
+        # Bytes stand for text that is none.
+        places = ", ".join("CAST(? AS TEXT)" if isinstance(v, bytes) and k not in ("client", "address") else "?" for k, v in row.items())
+        self.db.execute(f"INSERT INTO event ({', '.join(row)}) VALUES ({places})", list(row.values()))
         return self.id
 
     def session(self, number, time_us, duration_us=1_000_000, up=1000, down=10000, reason="closed", country="DE", **columns):
