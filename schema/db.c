@@ -116,6 +116,15 @@ static int authorize(void *arg, int action, const char *a, const char *b, const 
 	return ok && inner == NULL ? SQLITE_OK : SQLITE_DENY;
 }
 
+/* ---- the process ------------------------------------------------------------------------------------------------ */
+
+void db_one_thread(void)
+{
+	/* Once SQLite has begun it refuses, and goes on as it is. */
+	sqlite3_config(SQLITE_CONFIG_SINGLETHREAD);
+	sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+}
+
 /* ---- opening -------------------------------------------------------------------------------------------------- */
 
 static int exec(struct db *db, const char *sql, const char *what, struct err *why)

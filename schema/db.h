@@ -33,6 +33,10 @@ struct db_options {
 	bool relaxed;		/* a commit does not wait for the disk */
 };
 
+/* For a process of one thread that sets no limit to SQLite's memory, before it opens anything: SQLite then takes no locks
+ * and counts no bytes, which a process that writes a row after the other notices. */
+void db_one_thread(void);
+
 /* Opens, creating with mode 0600 where allowed, and migrates.  NULL with *why (which begins with the path). */
 struct db *db_open(const struct db_options *options, struct err *why);
 /* Finalizes statements that are still there. */

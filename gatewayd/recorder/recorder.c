@@ -21,6 +21,7 @@
 #include "gatewayd/recorder/retention.h"
 #include "schema/audit_json.h"
 #include "schema/audit_verify.h"
+#include "schema/db.h"
 
 /* How long a stopping recorder waits for those who still send. */
 #define STOP_WAIT_S 2
@@ -188,6 +189,7 @@ int recorder_main(struct child *c)
 	struct service service = {.child = c};
 	int code;
 
+	db_one_thread();
 	open_store(&service);
 	start_anchors(&service);
 	service.recorder = recorder_new(c->base, service.store, c->config->commit_interval_us);

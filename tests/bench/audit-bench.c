@@ -24,6 +24,7 @@
 #include "schema/audit_segment.h"
 #include "schema/audit_store.h"
 #include "schema/audit_verify.h"
+#include "schema/db.h"
 
 #define DAY_US (24 * 3600 * INT64_C(1000000))
 #define LARGE (UINT64_C(1) << 40)
@@ -347,6 +348,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	log_init("audit-bench", LOG_ERROR);
+	db_one_thread(); /* as the recorder */
 	open_clock();
 	set_offset(-(int64_t)(segments - 1) * DAY_US);
 
