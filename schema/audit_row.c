@@ -3,66 +3,166 @@
 #include "schema/audit_row.h"
 
 #include <endian.h>
+#include <stdio.h>
 #include <string.h>
 
-static void bind_number(struct db_stmt *s, int column, uint64_t value)
+/* ---- rows to be -------------------------------------------------------------------------------------------------- */
+
+static void set_number(struct db_value *v, int64_t number)
 {
-	if (value == 0)
-		db_bind_null(s, column + 1);
-	else
-		db_bind_i64(s, column + 1, (int64_t)value);
+	v->type = DB_INTEGER;
+	v->number = number;
 }
 
-static void bind_text(struct db_stmt *s, int column, const char *text)
+static void set_number_or_null(struct db_value *v, uint64_t number)
 {
-	if (*text == '\0')
-		db_bind_null(s, column + 1);
-	else
-		db_bind_text(s, column + 1, text);
+	v->type = number == 0 ? DB_NULL : DB_INTEGER;
+	v->number = (int64_t)number;
 }
 
-static void bind_endpoint(struct db_stmt *s, int column, const struct endpoint *ep)
+/* Texts and addresses; those that are absent have no bytes. */
+static void set_bytes_or_null(struct db_value *v, enum db_type type, const void *data, size_t len)
 {
-	if (ep->addr.family == ADDR_NONE)
-		db_bind_null(s, column + 1);
-	else
-		db_bind_blob(s, column + 1, ep->addr.bytes, addr_len(&ep->addr));
-	bind_number(s, column + 1, ep->port);
+	v->type = len == 0 ? DB_NULL : type;
+	v->len = (uint32_t)len;
+	v->data = data;
 }
 
-void audit_row_bind(struct db_stmt *s, int64_t id, const struct audit_event *e)
+static void set_endpoint(struct db_value *v, const struct endpoint *ep)
 {
-	db_bind_i64(s, COL_ID + 1, id);
-	db_bind_i64(s, COL_TIME + 1, e->time_us);
-	db_bind_i64(s, COL_KIND + 1, e->kind);
-	bind_number(s, COL_SESSION, e->session);
-	bind_number(s, COL_REVISION, e->revision);
-	bind_endpoint(s, COL_CLIENT, &e->client);
-	bind_endpoint(s, COL_ADDRESS, &e->address);
-	bind_number(s, COL_UP, e->bytes_up);
-	bind_number(s, COL_DOWN, e->bytes_down);
-	bind_number(s, COL_DURATION, (uint64_t)e->duration_us);
-	bind_text(s, COL_LISTENER, e->listener);
-	bind_text(s, COL_USER, e->user);
-	bind_text(s, COL_METHOD, e->method);
-	bind_text(s, COL_COMMAND, e->command);
-	bind_text(s, COL_NAME, e->name);
-	bind_text(s, COL_RULE, e->rule);
-	bind_text(s, COL_REASON, e->reason);
-	bind_text(s, COL_DETAIL, e->detail);
+	set_bytes_or_null(v, DB_BLOB, ep->addr.bytes, addr_len(&ep->addr));
+	set_number_or_null(v + 1, ep->port);
 }
 
-struct addr audit_row_address(struct db_stmt *s, enum audit_column column)
+void audit_row_of(const struct audit_event *e, struct audit_row *row)
+{
+	const char *const texts[] = {e->listener, e->user, e->method, e->command, e->name, e->rule, e->reason, e->detail};
+	struct db_value *v = row->values;
+
+	v[COL_ID] = (struct db_value){0};
+	set_number(&v[COL_TIME], e->time_us);
+	set_number(&v[COL_KIND], (int64_t)e->kind);
+	set_number_or_null(&v[COL_SESSION], e->session);
+	set_number_or_null(&v[COL_REVISION], e->revision);
+	set_endpoint(&v[COL_CLIENT], &e->client);
+	set_endpoint(&v[COL_ADDRESS], &e->address);
+	set_number_or_null(&v[COL_UP], e->bytes_up);
+	set_number_or_null(&v[COL_DOWN], e->bytes_down);
+	set_number_or_null(&v[COL_DURATION], (uint64_t)e->duration_us);
+	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+		set_bytes_or_null(&v[COL_LISTENER + i], DB_TEXT, texts[i], strlen(texts[i]));
+}
+
+static void get_number(struct wire_reader *r, struct db_value *v)
+{
+	set_number_or_null(v, wire_get_u64(r));
+}
+
+/* As wire_get_endpoint(). */
+static void get_endpoint(struct wire_reader *r, struct db_value *v)
+{
+	const struct addr a = {.family = wire_get_u8(r)};
+	size_t len = a.family == ADDR_V4 || a.family == ADDR_V6 ? addr_len(&a) : 0;
+
+	if ((len == 0 && a.family != ADDR_NONE) || len > (size_t)(r->end - r->at)) {
+		r->bad = true;
+		len = 0;
+	}
+	set_bytes_or_null(v, DB_BLOB, r->at, len);
+	r->at += len;
+	set_number_or_null(v + 1, wire_get_u16(r));
+}
+
+/* As wire_get_text(). */
+static void get_text(struct wire_reader *r, size_t max, struct db_value *v)
+{
+	size_t len;
+	const uint8_t *data = wire_get_bytes(r, max, &len);
+
+	if (len > 0 && memchr(data, '\0', len) != NULL)
+		r->bad = true;
+	set_bytes_or_null(v, DB_TEXT, data, len);
+}
+
+/* As audit_get_event(). */
+static void get_event(struct wire_reader *r, struct db_value *v)
+{
+#define MAX(field) (sizeof((struct audit_event *)NULL)->field - 1)
+	static const size_t max[] = {MAX(listener), MAX(user), MAX(method), MAX(command),
+				     MAX(name),	    MAX(rule), MAX(reason), MAX(detail)};
+#undef MAX
+
+	v[COL_ID] = (struct db_value){0};
+	set_number(&v[COL_KIND], wire_get_u8(r));
+	get_number(r, &v[COL_SESSION]);
+	set_number(&v[COL_TIME], (int64_t)wire_get_u64(r));
+	get_number(r, &v[COL_DURATION]);
+	get_endpoint(r, &v[COL_CLIENT]);
+	get_endpoint(r, &v[COL_ADDRESS]);
+	get_number(r, &v[COL_UP]);
+	get_number(r, &v[COL_DOWN]);
+	set_number_or_null(&v[COL_REVISION], wire_get_u32(r));
+	for (size_t i = 0; i < sizeof max / sizeof *max; i++)
+		get_text(r, max[i], &v[COL_LISTENER + i]);
+	if (v[COL_KIND].number >= AUDIT_KIND_COUNT || v[COL_TIME].number < 0 || v[COL_DURATION].number < 0 ||
+	    v[COL_UP].number < 0 || v[COL_DOWN].number < 0)
+		r->bad = true;
+}
+
+bool audit_row_get_record(struct wire_reader *r, uint64_t *incarnation, uint64_t *sequence, struct audit_row *row)
+{
+	*incarnation = wire_get_u64(r);
+	*sequence = wire_get_u64(r);
+	if (*incarnation == 0 || *sequence == 0 || *sequence > INT64_MAX)
+		r->bad = true;
+	get_event(r, row->values);
+	return wire_done(r);
+}
+
+void audit_row_copy(const struct audit_row *row, const void *bytes, struct audit_row *to, const void *to_bytes)
+{
+	for (int i = 0; i < COL_COUNT; i++) {
+		struct db_value *v = &to->values[i];
+
+		*v = row->values[i];
+		if (v->type == DB_TEXT || v->type == DB_BLOB)
+			v->data = (const uint8_t *)to_bytes + ((const uint8_t *)v->data - (const uint8_t *)bytes);
+	}
+}
+
+static struct addr address_of(const void *bytes, size_t len)
 {
 	struct addr a = {0};
-	size_t len;
-	const void *bytes = db_bytes(s, (int)column, &len);
 
 	if (len != 4 && len != 16)
 		return a;
 	a.family = len == 4 ? ADDR_V4 : ADDR_V6;
 	memcpy(a.bytes, bytes, len);
 	return a;
+}
+
+void audit_row_tells(const struct audit_row *row, struct audit_event *e)
+{
+	const struct db_value *v = row->values, *address = &v[COL_ADDRESS], *name = &v[COL_NAME];
+
+	e->kind = (enum audit_kind)v[COL_KIND].number;
+	e->session = (uint64_t)v[COL_SESSION].number;
+	if (e->kind != AUDIT_FLOW && e->kind != AUDIT_FLOW_CHECKPOINT && e->kind != AUDIT_FLOW_ENDED)
+		return;
+	e->address = (struct endpoint){.addr = address_of(address->data, address->type == DB_NULL ? 0 : address->len),
+				       .port = (uint16_t)v[COL_PORT].number};
+	snprintf(e->name, sizeof e->name, "%.*s", name->type == DB_NULL ? 0 : (int)name->len,
+		 name->type == DB_NULL ? "" : (const char *)name->data);
+}
+
+/* ---- rows that are ------------------------------------------------------------------------------------------------ */
+
+struct addr audit_row_address(struct db_stmt *s, enum audit_column column)
+{
+	size_t len;
+	const void *bytes = db_bytes(s, (int)column, &len);
+
+	return address_of(bytes, len);
 }
 
 bool audit_row_read(struct db_stmt *s, struct audit_event *e)
@@ -137,49 +237,20 @@ static void put_number(struct out *o, int64_t number)
 	o->at += sizeof value;
 }
 
-static void put_number_or_null(struct out *o, uint64_t value)
+size_t audit_row_bytes(const struct audit_row *row, uint8_t out[AUDIT_ROW_BYTES_MAX])
 {
-	if (value == 0)
-		put_null(o);
-	else
-		put_number(o, (int64_t)value);
-}
-
-static void put_text_or_null(struct out *o, const char *text)
-{
-	if (*text == '\0')
-		put_null(o);
-	else
-		put(o, DB_TEXT, text, strlen(text));
-}
-
-static void put_endpoint(struct out *o, const struct endpoint *ep)
-{
-	if (ep->addr.family == ADDR_NONE)
-		put_null(o);
-	else
-		put(o, DB_BLOB, ep->addr.bytes, addr_len(&ep->addr));
-	put_number_or_null(o, ep->port);
-}
-
-size_t audit_row_bytes(int64_t id, const struct audit_event *e, uint8_t out[AUDIT_ROW_BYTES_MAX])
-{
-	const char *const texts[] = {e->listener, e->user, e->method, e->command,
-				     e->name,	  e->rule, e->reason, e->detail};
 	struct out o = {out, out + AUDIT_ROW_BYTES_MAX};
 
-	put_number(&o, id);
-	put_number(&o, e->time_us);
-	put_number(&o, (int64_t)e->kind);
-	put_number_or_null(&o, e->session);
-	put_number_or_null(&o, e->revision);
-	put_endpoint(&o, &e->client);
-	put_endpoint(&o, &e->address);
-	put_number_or_null(&o, e->bytes_up);
-	put_number_or_null(&o, e->bytes_down);
-	put_number_or_null(&o, (uint64_t)e->duration_us);
-	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-		put_text_or_null(&o, texts[i]);
+	for (int i = 0; i < COL_COUNT; i++) {
+		const struct db_value *v = &row->values[i];
+
+		if (v->type == DB_NULL)
+			put_null(&o);
+		else if (v->type == DB_INTEGER)
+			put_number(&o, v->number);
+		else
+			put(&o, v->type, v->data, v->len);
+	}
 	return o.at == NULL ? 0 : (size_t)(o.at - out);
 }
 

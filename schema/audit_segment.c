@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "schema/audit_row.h"
 #include "schema/migrations.h"
 
 #define APPLICATION_ID 0x67776175 /* "gwau" */
@@ -91,6 +92,7 @@ static const struct db_permit permits[] = {
 	{.table = "sender", .insert = true, .update = true, .delete = true},
 	{.table = "open_session", .insert = true, .update = true, .delete = true},
 	{.table = "sqlite_master"},
+	{.table = AUDIT_GIVEN},
 };
 
 static const struct db_permit read_permits[] = {

@@ -39,6 +39,8 @@
 #define RETRY_US (60 * INT64_C(1000000))
 /* A smaller segment is finished in less time than anybody notices. */
 #define FINISH_AT_ONCE_BYTES (4 * 1024 * 1024)
+/* Rows that are written in one statement. */
+#define RUN_MAX 64
 
 struct sender {
 	uint64_t incarnation;
@@ -89,6 +91,10 @@ struct audit_store {
 	/* The entry that is being made: its first row, and what its rows are known by. */
 	int64_t first;
 	size_t nrows;
+	/* Rows, with their numbers and known to the entry, that are still to be written; by their columns, which are
+	 * borrowed. */
+	const struct db_value *run[RUN_MAX];
+	size_t nrun;
 	uint8_t body[ENTRY_ROWS_MAX * AUDIT_COMMIT_ROW_BYTES + BATCH_SENDERS_MAX * AUDIT_COMMIT_SENDER_BYTES];
 	uint8_t row[AUDIT_ROW_BYTES_MAX];
 	struct audit_event event; /* being made; too big for a stack frame */
@@ -103,7 +109,7 @@ static int prepare(struct writer *w, struct err *why)
 		struct db_stmt **stmt;
 		const char *sql;
 	} all[] = {
-		{&w->insert, AUDIT_INSERT},
+		{&w->insert, AUDIT_INSERT_GIVEN},
 		{&w->link, "INSERT INTO chain (id, kind, epoch, time, first, count, body, mac) "
 			   "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"},
 		{&w->last_of, "SELECT last FROM sender WHERE incarnation = ?1"},
@@ -118,6 +124,8 @@ static int prepare(struct writer *w, struct err *why)
 			     "AND incarnation NOT IN (SELECT incarnation FROM open_session)"},
 	};
 
+	if (db_offer(w->db, AUDIT_GIVEN, AUDIT_COLUMNS, why) != 0)
+		return -1;
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		if ((*all[i].stmt = db_prepare(w->db, all[i].sql, why)) == NULL)
 			return -1;
@@ -242,7 +250,7 @@ static int put_commit(struct audit_store *s, struct writer *w, struct err *why)
 	return rc;
 }
 
-/* A row is in its place: now the chain knows it. */
+/* A row has its place: now the chain knows it. */
 static int link_row(struct audit_store *s, struct writer *w, size_t len, uint8_t sender, struct err *why)
 {
 	uint8_t *at = s->body + s->nrows * AUDIT_COMMIT_ROW_BYTES;
@@ -255,15 +263,34 @@ static int link_row(struct audit_store *s, struct writer *w, size_t len, uint8_t
 	return s->nrows == ENTRY_ROWS_MAX ? put_commit(s, w, why) : 0;
 }
 
+/* To be called before anybody looks for rows, and before the end. */
+static int write_run(struct audit_store *s, struct writer *w, struct err *why)
+{
+	size_t n = s->nrun;
+
+	if (n == 0)
+		return 0;
+	s->nrun = 0;
+	db_give(w->db, s->run, n);
+	return db_insert_given(w->insert, why);
+}
+
+/* The row, and what it borrows, must be there until it is written. */
+static int add_row(struct audit_store *s, struct writer *w, struct audit_row *row, uint8_t sender, struct err *why)
+{
+	if (s->nrun == RUN_MAX && write_run(s, w, why) != 0)
+		return -1;
+	row->values[COL_ID] = (struct db_value){.type = DB_INTEGER, .number = ++s->at.event};
+	s->run[s->nrun++] = row->values;
+	return link_row(s, w, audit_row_bytes(row, s->row), sender, why);
+}
+
 static int insert(struct audit_store *s, struct writer *w, const struct audit_event *e, uint8_t sender, struct err *why)
 {
-	int64_t id = s->at.event + 1;
+	struct audit_row row;
 
-	audit_row_bind(w->insert, id, e);
-	if (db_run(w->insert, why) != 0)
-		return -1;
-	s->at.event = id;
-	return link_row(s, w, audit_row_bytes(id, e, s->row), sender, why);
+	audit_row_of(e, &row);
+	return add_row(s, w, &row, sender, why) != 0 ? -1 : write_run(s, w, why);
 }
 
 /* ---- transactions ------------------------------------------------------------------------------------------------ */
@@ -273,7 +300,7 @@ static int begin(struct audit_store *s, struct writer *w, struct err *why)
 	int64_t newest;
 
 	s->nbatch = 0;
-	s->nrows = 0;
+	s->nrows = s->nrun = 0;
 	audit_open_clear(&s->opened);
 	s->at = s->durable;
 	if (db_begin(w->db, why) != 0)
@@ -293,7 +320,7 @@ static void rollback(struct audit_store *s, struct writer *w)
 	db_rollback(w->db);
 	s->in_batch = false;
 	s->nbatch = 0;
-	s->nrows = 0;
+	s->nrows = s->nrun = 0;
 	audit_open_clear(&s->opened);
 	s->at = s->durable;
 }
@@ -1059,22 +1086,49 @@ int audit_store_last(struct audit_store *s, uint64_t incarnation, uint64_t *sequ
 	return rc == DB_FAILED ? -1 : 0;
 }
 
-int audit_store_append(struct audit_store *s, uint64_t incarnation, uint64_t sequence, const struct audit_event *e,
-		       struct err *why)
+/* The sender of a record that is to be appended, or NULL with *rc: what audit_store_append() then returns. */
+static struct sender *sender_for(struct audit_store *s, uint64_t incarnation, uint64_t sequence, int *rc,
+				 struct err *why)
 {
 	struct sender *sender = sender_of(s, incarnation);
 
+	*rc = AUDIT_APPEND_LATER;
 	if (sender == NULL && s->nbatch == BATCH_SENDERS_MAX)
-		return AUDIT_APPEND_LATER;
+		return NULL;
+	*rc = -1;
 	if (sender == NULL && (sender = sender_add(s, incarnation, why)) == NULL)
-		return -1;
+		return NULL;
+	*rc = 0;
 	if (sequence <= sender->last)
-		return 0;
+		return NULL;
 	/* Before the row: an entry of the chain that ends with it tells how far its sender has come. */
 	sender->last = sequence;
-	if (insert(s, &s->now, e, (uint8_t)(sender - s->batch), why) != 0)
+	return sender;
+}
+
+int audit_store_append_row(struct audit_store *s, uint64_t incarnation, uint64_t sequence, struct audit_row *row,
+			   struct err *why)
+{
+	int rc;
+	const struct sender *sender = sender_for(s, incarnation, sequence, &rc, why);
+
+	if (sender == NULL)
+		return rc;
+	if (add_row(s, &s->now, row, (uint8_t)(sender - s->batch), why) != 0)
 		return -1;
-	return audit_open_note(&s->now.open, &s->opened, incarnation, s->at.event, e, why) != 0 ? -1 : 1;
+	audit_row_tells(row, &s->event);
+	return audit_open_note(&s->now.open, &s->opened, incarnation, s->at.event, &s->event, why) != 0 ? -1 : 1;
+}
+
+int audit_store_append(struct audit_store *s, uint64_t incarnation, uint64_t sequence, const struct audit_event *e,
+		       struct err *why)
+{
+	struct audit_row row;
+	int rc;
+
+	audit_row_of(e, &row);
+	rc = audit_store_append_row(s, incarnation, sequence, &row, why);
+	return rc == 1 && write_run(s, &s->now, why) != 0 ? -1 : rc;
 }
 
 int audit_store_note(struct audit_store *s, const struct audit_event *e, struct err *why)
@@ -1089,7 +1143,7 @@ int audit_store_settle(struct audit_store *s, struct audit_settling *at, unsigne
 	int n;
 
 	*rows = 0;
-	if (audit_open_write(open, &s->opened, why) != 0)
+	if (write_run(s, &s->now, why) != 0 || audit_open_write(open, &s->opened, why) != 0)
 		return -1;
 	if (!at->begun) {
 		at->begun = true;
@@ -1139,8 +1193,8 @@ static int save_senders(struct audit_store *s, struct err *why)
 
 int audit_store_commit(struct audit_store *s, struct err *why)
 {
-	if (audit_open_write(&s->now.open, &s->opened, why) != 0 || save_senders(s, why) != 0 ||
-	    put_commit(s, &s->now, why) != 0)
+	if (write_run(s, &s->now, why) != 0 || audit_open_write(&s->now.open, &s->opened, why) != 0 ||
+	    save_senders(s, why) != 0 || put_commit(s, &s->now, why) != 0)
 		return -1;
 	return commit(s, &s->now, why);
 }

@@ -14,6 +14,7 @@
 #include "common/err.h"
 #include "schema/audit_chain.h"
 #include "schema/audit_event.h"
+#include "schema/audit_row.h"
 
 struct audit_store;
 
@@ -31,6 +32,9 @@ int audit_store_begin(struct audit_store *s, struct err *why);
 #define AUDIT_APPEND_LATER 2
 int audit_store_append(struct audit_store *s, uint64_t incarnation, uint64_t sequence, const struct audit_event *e,
 		       struct err *why);
+/* The same of a row to be (audit_row.h).  It and what it borrows must be there until the batch has ended. */
+int audit_store_append_row(struct audit_store *s, uint64_t incarnation, uint64_t sequence, struct audit_row *row,
+			   struct err *why);
 /* Appends an event of the recorder's own. */
 int audit_store_note(struct audit_store *s, const struct audit_event *e, struct err *why);
 /* Which sessions are lost: the judge, and how far it has come; zeroed otherwise to begin. */

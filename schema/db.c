@@ -36,6 +36,9 @@ struct db {
 	bool full;   /* the last failure was for want of room */
 	unsigned wal_pages;
 	LIST_HEAD(, db_stmt) stmts;
+	const struct db_value *const *given; /* rows of the table of db_offer() */
+	size_t ngiven;
+	bool asked; /* for them */
 	struct db_stmt *begin, *begin_read, *commit; /* made when they are needed first */
 };
 
@@ -492,6 +495,183 @@ int db_run(struct db_stmt *s, struct err *why)
 
 	db_reset(s);
 	return rc == DB_DONE ? 0 : -1;
+}
+
+/* ---- rows from memory ------------------------------------------------------------------------------------------
+ * An eponymous virtual table: it is in no schema, and only what this handle says itself can name it. */
+
+struct given_table {
+	sqlite3_vtab base; /* first */
+	struct db *db;
+};
+
+struct given_cursor {
+	sqlite3_vtab_cursor base; /* first */
+	struct db *db;
+	size_t at;
+};
+
+struct offer {
+	struct db *db;
+	char declaration[512];
+};
+
+static int given_connect(sqlite3 *handle, void *arg, int argc, const char *const *argv, sqlite3_vtab **out, char **error)
+{
+	const struct offer *offer = arg;
+	struct given_table *t = sqlite3_malloc(sizeof *t);
+	int rc;
+
+	(void)argc, (void)argv, (void)error;
+	if (t == NULL)
+		return SQLITE_NOMEM;
+	*t = (struct given_table){.db = offer->db};
+	rc = sqlite3_declare_vtab(handle, offer->declaration);
+	if (rc == SQLITE_OK)
+		rc = sqlite3_vtab_config(handle, SQLITE_VTAB_DIRECTONLY);
+	if (rc != SQLITE_OK) {
+		sqlite3_free(t);
+		return rc;
+	}
+	*out = &t->base;
+	return SQLITE_OK;
+}
+
+static int given_disconnect(sqlite3_vtab *table)
+{
+	sqlite3_free(table);
+	return SQLITE_OK;
+}
+
+static int given_best_index(sqlite3_vtab *table, sqlite3_index_info *info)
+{
+	(void)table;
+	info->estimatedCost = 1;
+	return SQLITE_OK;
+}
+
+static int given_open(sqlite3_vtab *table, sqlite3_vtab_cursor **out)
+{
+	struct given_cursor *c = sqlite3_malloc(sizeof *c);
+
+	if (c == NULL)
+		return SQLITE_NOMEM;
+	*c = (struct given_cursor){.db = ((struct given_table *)table)->db};
+	*out = &c->base;
+	return SQLITE_OK;
+}
+
+static int given_close(sqlite3_vtab_cursor *cursor)
+{
+	sqlite3_free(cursor);
+	return SQLITE_OK;
+}
+
+static int given_filter(sqlite3_vtab_cursor *cursor, int index, const char *name, int argc, sqlite3_value **argv)
+{
+	(void)index, (void)name, (void)argc, (void)argv;
+	((struct given_cursor *)cursor)->at = 0;
+	((struct given_cursor *)cursor)->db->asked = true;
+	return SQLITE_OK;
+}
+
+static int given_next(sqlite3_vtab_cursor *cursor)
+{
+	((struct given_cursor *)cursor)->at++;
+	return SQLITE_OK;
+}
+
+static int given_eof(sqlite3_vtab_cursor *cursor)
+{
+	const struct given_cursor *c = (struct given_cursor *)cursor;
+
+	return c->at >= c->db->ngiven;
+}
+
+static int given_column(sqlite3_vtab_cursor *cursor, sqlite3_context *out, int column)
+{
+	const struct given_cursor *c = (struct given_cursor *)cursor;
+	const struct db_value *v = &c->db->given[c->at][column];
+
+	switch (v->type) {
+	case DB_NULL: /* which it is without a word */
+		break;
+	case DB_INTEGER:
+		sqlite3_result_int64(out, v->number);
+		break;
+	case DB_TEXT:
+		sqlite3_result_text64(out, v->data, v->len, SQLITE_STATIC, SQLITE_UTF8);
+		break;
+	case DB_BLOB:
+		sqlite3_result_blob64(out, v->data, v->len, SQLITE_STATIC);
+		break;
+	default:
+		return SQLITE_MISMATCH;
+	}
+	return SQLITE_OK;
+}
+
+static int given_rowid(sqlite3_vtab_cursor *cursor, sqlite3_int64 *out)
+{
+	*out = (sqlite3_int64)((struct given_cursor *)cursor)->at;
+	return SQLITE_OK;
+}
+
+static const sqlite3_module given_module = {
+	/* No xCreate: it cannot be made by a schema. */
+	.xConnect = given_connect,
+	.xDisconnect = given_disconnect,
+	.xBestIndex = given_best_index,
+	.xOpen = given_open,
+	.xClose = given_close,
+	.xFilter = given_filter,
+	.xNext = given_next,
+	.xEof = given_eof,
+	.xColumn = given_column,
+	.xRowid = given_rowid,
+};
+
+int db_offer(struct db *db, const char *table, const char *columns, struct err *why)
+{
+	struct offer *offer = malloc(sizeof *offer);
+	char first[96];
+	int rc;
+
+	if (offer == NULL)
+		return err_set(why, "%s: out of memory", db->path);
+	offer->db = db;
+	/* Both are constants. */
+	if (snprintf(offer->declaration, sizeof offer->declaration, "CREATE TABLE given (%s)", columns) >=
+		    (int)sizeof offer->declaration ||
+	    snprintf(first, sizeof first, "SELECT 1 FROM %s", table) >= (int)sizeof first)
+		abort();
+	/* The offer is freed also when this fails. */
+	if (sqlite3_create_module_v2(db->handle, table, &given_module, offer, free) != SQLITE_OK)
+		return fail(db, "offer rows", why);
+	/* It tells what it looks like when it is first met, which is no statement of a caller. */
+	db->sealed = false;
+	rc = exec(db, first, "offer rows", why);
+	db->sealed = true;
+	return rc;
+}
+
+void db_give(struct db *db, const struct db_value *const *rows, size_t count)
+{
+	db->given = rows;
+	db->ngiven = count;
+}
+
+int db_insert_given(struct db_stmt *s, struct err *why)
+{
+	struct db *db = s->db;
+
+	db->asked = false;
+	if (db_run(s, why) != 0)
+		return -1;
+	/* A table of that name in the file would come before ours. */
+	if (!db->asked || (size_t)sqlite3_changes(db->handle) != db->ngiven)
+		return err_set(why, "%s: other rows were written than were given: somebody has changed its schema", db->path);
+	return 0;
 }
 
 enum db_type db_type(struct db_stmt *s, int at)

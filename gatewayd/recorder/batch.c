@@ -20,6 +20,8 @@
 struct record {
 	STAILQ_ENTRY(record) next;
 	struct audit_settling settling; /* with a judge: no record, but sessions to be closed */
+	uint64_t incarnation, sequence;
+	struct audit_row row; /* borrows from the body */
 	size_t len;
 	uint8_t body[];
 };
@@ -36,7 +38,6 @@ struct batch {
 	struct batch_status status;
 	batch_changed *changed;
 	void *arg;
-	struct audit_event event; /* being appended; too big for a stack frame */
 };
 
 static void arm(struct batch *b, int64_t after_us)
@@ -76,17 +77,6 @@ static void note_success(struct batch *b)
 
 /* ---- committing -------------------------------------------------------------------------------------------------- */
 
-/* As audit_store_append(). */
-static int append(struct batch *b, const struct record *r, struct err *why)
-{
-	struct wire_reader reader = wire_reader_on(r->body, r->len);
-	uint64_t incarnation, sequence;
-
-	if (!audit_get_record(&reader, &incarnation, &sequence, &b->event))
-		abort(); /* it was checked when it came */
-	return audit_store_append(b->store, incarnation, sequence, &b->event, why);
-}
-
 /* As audit_store_append(), with AUDIT_APPEND_LATER while there are more to be closed than a commit should hold. */
 static int settle(struct batch *b, struct audit_settling *at, unsigned *lost, struct err *why)
 {
@@ -112,7 +102,9 @@ static int commit_some(struct batch *b, unsigned *done, struct err *why)
 		if (*done == BATCH_COMMIT_MAX)
 			break;
 		settling = r->settling;
-		int rc = settling.lost == NULL ? append(b, r, why) : settle(b, &settling, &lost, why);
+		int rc = settling.lost == NULL
+				 ? audit_store_append_row(b->store, r->incarnation, r->sequence, &r->row, why)
+				 : settle(b, &settling, &lost, why);
 
 		if (rc == AUDIT_APPEND_LATER) {
 			unfinished = settling.lost == NULL ? NULL : r;
@@ -321,19 +313,22 @@ void batch_free(struct batch **bp)
 	free(b);
 }
 
-static void enqueue(struct batch *b, const struct audit_settling *settling, const void *body, size_t len)
+static struct record *record_new(size_t len)
 {
 	struct record *r = malloc(sizeof *r + len);
 
 	if (r == NULL)
 		log_fatal("out of memory for an audit record: its sender keeps it for my successor");
-	r->settling = *settling;
+	r->settling = (struct audit_settling){0};
 	r->len = len;
-	if (len > 0)
-		memcpy(r->body, body, len);
+	return r;
+}
+
+static void enqueue(struct batch *b, struct record *r)
+{
 	STAILQ_INSERT_TAIL(&b->queue, r, next);
 	b->status.queued += r->settling.lost == NULL;
-	b->status.queued_bytes += sizeof *r + len;
+	b->status.queued_bytes += sizeof *r + r->len;
 	if (b->status.failing)
 		arm(b, b->retry_us); /* does nothing while a retry is pending */
 	else if (b->status.queued == BATCH_COMMIT_MAX)
@@ -342,9 +337,16 @@ static void enqueue(struct batch *b, const struct audit_settling *settling, cons
 		arm(b, b->interval_us);
 }
 
-void batch_add(struct batch *b, const void *body, size_t len)
+void batch_add(struct batch *b, uint64_t incarnation, uint64_t sequence, const struct audit_row *row, const void *body,
+	       size_t len)
 {
-	enqueue(b, &(struct audit_settling){0}, body, len);
+	struct record *r = record_new(len);
+
+	r->incarnation = incarnation;
+	r->sequence = sequence;
+	memcpy(r->body, body, len);
+	audit_row_copy(row, body, &r->row, r->body);
+	enqueue(b, r);
 }
 
 /* One is enough, and it belongs last: judged any earlier, a process that has just ended would be lost before the last
@@ -363,8 +365,11 @@ static void drop_settling(struct batch *b)
 
 void batch_settle(struct batch *b, bool (*lost)(uint64_t incarnation, void *arg), void *arg)
 {
+	struct record *r = record_new(0);
+
 	drop_settling(b);
-	enqueue(b, &(struct audit_settling){.lost = lost, .arg = arg}, NULL, 0);
+	r->settling = (struct audit_settling){.lost = lost, .arg = arg};
+	enqueue(b, r);
 }
 
 bool batch_full(const struct batch *b)

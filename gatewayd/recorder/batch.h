@@ -47,8 +47,9 @@ bool batch_may_grant(const struct batch *b);
 /* Drops what is queued. */
 void batch_free(struct batch **b);
 
-/* Takes the body of a RECORD message, which has been checked with audit_get_record(); it is copied. */
-void batch_add(struct batch *b, const void *body, size_t len);
+/* Takes what audit_row_get_record() made of the body of a RECORD message: both are copied. */
+void batch_add(struct batch *b, uint64_t incarnation, uint64_t sequence, const struct audit_row *row, const void *body,
+	       size_t len);
 /* Behind what has been taken so far: closes the sessions of processes that are gone.  lost is asked with arg, of each
  * process that has something open, when its turn has come; who is lost only since then has another call behind what it
  * sent. */

@@ -47,7 +47,6 @@ struct recorder {
 	void (*retention)(struct ipc *link, const struct ipc_message *m, void *arg);
 	void (*retention_gone)(const struct ipc *link, void *arg);
 	void *retention_arg;
-	struct audit_event event; /* being checked; too big for a stack frame */
 };
 
 /* ---- acknowledging ------------------------------------------------------------------------------------------------
@@ -276,8 +275,9 @@ static void take_record(struct sender *s, const struct ipc_message *m)
 	struct recorder *r = s->recorder;
 	struct wire_reader reader = wire_reader_on(m->body, m->len);
 	uint64_t incarnation, sequence;
+	struct audit_row row;
 
-	if (!audit_get_record(&reader, &incarnation, &sequence, &r->event)) {
+	if (!audit_row_get_record(&reader, &incarnation, &sequence, &row)) {
 		ipc_reject(s->link, "a malformed audit record");
 		return;
 	}
@@ -291,7 +291,7 @@ static void take_record(struct sender *s, const struct ipc_message *m)
 	}
 	if (sequence > s->wanted)
 		s->wanted = sequence;
-	batch_add(r->batch, m->body, m->len);
+	batch_add(r->batch, incarnation, sequence, &row, m->body, m->len);
 	pause_all(r, batch_full(r->batch));
 }
 

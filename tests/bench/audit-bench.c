@@ -136,6 +136,24 @@ static void make_session(int64_t time_us)
 
 static uint64_t sequence;
 
+/* As they wait in the recorder. */
+#define BATCH_MAX 2000
+#define RECORD_BYTES 512
+static uint8_t records[BATCH_MAX][RECORD_BYTES];
+static struct audit_row waiting[BATCH_MAX];
+
+static void receive(unsigned i, const struct audit_event *e)
+{
+	struct wire_writer w = wire_writer_on(records[i], RECORD_BYTES);
+	uint64_t incarnation, n;
+
+	audit_put_record(&w, 7, sequence, e);
+	struct wire_reader r = wire_reader_on(records[i], w.len);
+
+	if (w.overflow || !audit_row_get_record(&r, &incarnation, &n, &waiting[i]))
+		die("a record");
+}
+
 static void batch(struct audit_store *s, unsigned rows, int64_t time_us)
 {
 	if (audit_store_begin(s, &why) != 0)
@@ -143,9 +161,10 @@ static void batch(struct audit_store *s, unsigned rows, int64_t time_us)
 	for (unsigned i = 0; i < rows; i++) {
 		if (sequence % 3 == 0)
 			make_session(time_us);
-		struct audit_event *e = &events[sequence % 3];
+		struct audit_event *e = &events[sequence++ % 3];
 
-		if (audit_store_append(s, 7, ++sequence, e, &why) != 1)
+		receive(i, e);
+		if (audit_store_append_row(s, 7, sequence, &waiting[i], &why) != 1)
 			die("append");
 	}
 	if (audit_store_commit(s, &why) != 0)

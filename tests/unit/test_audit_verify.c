@@ -192,6 +192,90 @@ static bool gone(uint64_t incarnation, void *arg)
 	return incarnation == 100;
 }
 
+/* ---- rows that wait for others, to be written with them ---- */
+
+#define RUN 200
+static struct audit_row run_rows[RUN];
+static uint8_t run_bodies[RUN][32768];
+
+/* What is absent, what is as long as can be, a session, a flow. */
+static void receive(unsigned i, uint64_t sequence)
+{
+	static struct audit_event e;
+	struct wire_writer w = wire_writer_on(run_bodies[i], sizeof run_bodies[i]);
+	uint64_t incarnation, n;
+
+	event_of(&e, i % 4 == 3 ? AUDIT_FLOW : AUDIT_OPEN, 1 + i);
+	if (i % 4 == 0)
+		e = (struct audit_event){0};
+	if (i % 4 == 1) {
+		e.kind = AUDIT_DENIED;
+		memset(e.listener, 'l', sizeof e.listener - 1);
+		memset(e.user, 0xff, sizeof e.user - 1);
+		memset(e.name, 'n', sizeof e.name - 1);
+		memset(e.reason, '\x01', sizeof e.reason - 1);
+		memset(e.detail, 'd', sizeof e.detail - 1);
+		e.client.addr = (struct addr){.family = ADDR_V6, .bytes = {0x20, 1, [15] = 1}};
+	}
+	audit_put_record(&w, 100, sequence, &e);
+	assert_false(w.overflow);
+	struct wire_reader r = wire_reader_on(run_bodies[i], w.len);
+
+	assert_true(audit_row_get_record(&r, &incarnation, &n, &run_rows[i]));
+}
+
+/* So many, each of which comes twice. */
+static int append_run(struct audit_store *s, unsigned n, uint64_t first)
+{
+	assert_int_equal(audit_store_begin(s, &why), 0);
+	for (unsigned i = 0; i < n; i++) {
+		receive(i, first + i);
+		int rc = audit_store_append_row(s, 100, first + i, &run_rows[i], &why);
+
+		if (rc != 1)
+			return rc;
+		assert_int_equal(audit_store_append_row(s, 100, first + i, &run_rows[i], &why), 0);
+	}
+	return 0;
+}
+
+static void test_runs_of_rows(void **state)
+{
+	static const unsigned sizes[] = {1, 63, 64, 65, 128, RUN};
+	static struct audit_event note = {.kind = AUDIT_START};
+	struct audit_store *s = must_open(LARGE);
+	struct audit_settling at = {.lost = gone};
+	uint64_t sequence = 1, rows = 0;
+	unsigned lost;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		/* Taken back, with a row among them that cannot be, and again as it should be. */
+		append_run(s, sizes[i], sequence);
+		audit_store_rollback(s);
+		assert_int_equal(append_run(s, sizes[i], sequence), 0);
+		run_rows[0].values[COL_USER].type = DB_OTHER;
+		if (sizes[i] <= 64)
+			assert_int_equal(audit_store_commit(s, &why), -1);
+		audit_store_rollback(s);
+		assert_int_equal(append_run(s, sizes[i], sequence), 0);
+		if (audit_store_commit(s, &why) != 0)
+			fail_msg("%s", why.text);
+		sequence += sizes[i];
+		rows += sizes[i];
+	}
+	assert_int_equal(must_be_sound().rows, rows);
+	/* Between them, one of the recorder's own; and behind them, the ends of what they have begun: rows that are read. */
+	assert_int_equal(append_run(s, 10, sequence), 0);
+	assert_int_equal(audit_store_note(s, &note, &why), 0);
+	assert_int_equal(audit_store_settle(s, &at, 1000, &lost, &why), 0);
+	assert_int_equal(lost, RUN / 2);
+	assert_int_equal(audit_store_commit(s, &why), 0);
+	rows += 10 + 1 + lost;
+	assert_int_equal(must_be_sound().rows, rows);
+	audit_store_close(&s);
+}
+
 static uint64_t draws = 1;
 
 static uint32_t draw(uint32_t n)
@@ -1130,6 +1214,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, scratch_leave)
 	const struct CMUnitTest tests[] = {
 		TEST(test_sound),
+		TEST(test_runs_of_rows),
 		TEST(test_what_is_open_in_commits_of_any_size),
 		TEST(test_settled_rolled_back_and_repeated),
 		TEST(test_large_batches),

@@ -230,6 +230,67 @@ static void test_binding(void **state)
 	db_close(&db);
 }
 
+/* ---- rows from memory ---- */
+
+static const struct db_value given_one[] = {{.type = DB_INTEGER, .number = 5}, {.type = DB_BLOB, .data = "a\0b", .len = 3}};
+static const struct db_value given_two[] = {{.type = DB_INTEGER, .number = 6}, {.type = DB_NULL}};
+static const struct db_value given_bad[] = {{.type = DB_INTEGER, .number = 7}, {.type = DB_OTHER}};
+static const struct db_value *const given[] = {given_one, given_two, given_one, given_bad};
+
+static struct db_stmt *must_offer(struct db *db)
+{
+	struct err why = {""};
+	struct db_stmt *put = NULL;
+
+	if (db_offer(db, "u", "a, b", &why) == 0)
+		put = db_prepare(db, "INSERT INTO t (a, b) SELECT a, b FROM u", &why);
+	if (put == NULL)
+		fail_msg("%s", why.text);
+	return put;
+}
+
+static void test_given_rows(void **state)
+{
+	struct db *db = must_open(one);
+	struct db_stmt *put = must_offer(db);
+	struct err why = {""};
+
+	(void)state;
+	db_give(db, given, 0);
+	assert_int_equal(db_insert_given(put, &why), 0);
+	db_give(db, given, 2);
+	assert_int_equal(db_insert_given(put, &why), 0);
+	assert_int_equal(one_number(db, "SELECT count(*) FROM t"), 2);
+	assert_int_equal(one_number(db, "SELECT length(b) FROM t WHERE a = 5"), 3);
+	assert_int_equal(one_number(db, "SELECT count(*) FROM t WHERE a = 6 AND b IS NULL"), 1);
+	/* One that cannot be: there twice, or of no type. */
+	assert_int_equal(db_insert_given(put, &why), -1);
+	assert_non_null(strstr(why.text, "UNIQUE"));
+	db_give(db, given + 3, 1);
+	assert_int_equal(db_insert_given(put, &why), -1);
+	refused(db, "DELETE FROM t");
+	refused(db, "INSERT INTO u VALUES (1, 2)");
+	db_close(&db);
+}
+
+static void test_a_table_in_place_of_given_rows(void **state)
+{
+	struct err why = {""};
+	struct db *db;
+
+	(void)state;
+	db = must_open(one);
+	db_close(&db);
+	raw("CREATE TABLE u (a, b); INSERT INTO u VALUES (8, x'00'), (9, x'01')");
+	db = must_open(one);
+	struct db_stmt *put = must_offer(db);
+
+	db_give(db, given, 2);
+	assert_int_equal(db_insert_given(put, &why), -1);
+	assert_non_null(strstr(why.text, "other rows were written"));
+	db_close(&db);
+}
+
 static void test_transactions(void **state)
 {
 	struct db *db = must_open(one), *other = must_open(one);
@@ -371,6 +432,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_read_while_it_is_made), TEST(test_created_private), TEST(test_migrations),     TEST(test_refused_files),
 		TEST(test_authorizer),	    TEST(test_hostile_schema), TEST(test_binding),
+		TEST(test_given_rows),	    TEST(test_a_table_in_place_of_given_rows),
 		TEST(test_transactions),    TEST(test_checkpoint),     TEST(test_below_closed_home),
 	};
 
