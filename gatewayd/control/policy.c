@@ -365,6 +365,17 @@ static void record_in_force(struct change *ch, bool found)
 	record_change(ch, ch->revision, text);
 }
 
+/* By a control before us, which may have been killed before that was recorded; and no more. */
+static void record_was_in_force(struct change *ch, uint32_t revision)
+{
+	char text[320], by[256]; /* the record cuts what is too long for it */
+
+	ch->revision = revision;
+	told_by_the_store(ch, by, sizeof by);
+	snprintf(text, sizeof text, "revision %u was in force before this start%s", revision, by);
+	control_record(ch->control, AUDIT_POLICY, &ch->order.author, revision, text);
+}
+
 static void take_image(struct change *ch)
 {
 	struct policy_state *p = &ch->control->policy;
@@ -677,6 +688,7 @@ static bool start_with_the_former(struct change *ch)
 	if (rc != 1 || t.until_us > clock_wall_us())
 		return false;
 	log_warning("nobody confirmed revision %u in time: the gateway starts with revision %u", t.revision, t.previous);
+	record_was_in_force(ch, t.revision);
 	confirm_fill_order(order, &t);
 	order->kind = ORDER_START;
 	ch->revision = 0;

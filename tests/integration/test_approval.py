@@ -230,7 +230,7 @@ def test_two_at_once(two):
 
 
 def test_a_trial_is_confirmed_by_another_than_its_author(two):
-    g = two(workers=1)
+    g = two(workers=1, clock=True)
     n = propose(g, denying(2), "--confirm", "1h")
     assert second(g, "policy-approve", revision=n)["ok"]
     done = g.ctl("policy", "confirm", str(n), check=False)
@@ -239,6 +239,16 @@ def test_a_trial_is_confirmed_by_another_than_its_author(two):
     assert g.status()["policy"]["trial"]["revision"] == n
     assert second(g, "policy-confirm", revision=n)["ok"]
     assert "trial" not in g.status()["policy"] and g.revision() == n
+    # What a start finds on trial for too long is on record, too: control may have been killed before that was.
+    m = propose(g, denying(3), "--confirm", "1h")
+    later = after(g, m)
+    assert second(g, "policy-approve", revision=m)["ok"]
+    g.stop()
+    g.set_time(later)
+    g.start()
+    assert g.revision() == m + 1
+    g.row(event="policy", revision=m, reason=f"revision {m} was in force before this start, proposed by uid 0 and approved by {SECOND}")
+    g.row(event="policy", revision=m + 1, user=SECOND, reason=f"revision {m + 1} is in force: revision {m} was not confirmed in time: rollback to revision {n}")
 
 
 def test_a_file_that_was_rejected_is_not_proposed_again(two):
