@@ -52,6 +52,9 @@ struct writer {
 	struct db *db;
 	uint32_t number;
 	int64_t began_us; /* wall clock */
+	uint32_t version; /* of the database when our last commit had ended, */
+	bool sees;	  /* which there is, and was none of a transaction's that was taken back since */
+	bool small;	  /* its file was smaller than a segment may be, and no log was folded into it since */
 	struct db_stmt *insert, *link, *last_of, *set_last, *forget, *newest, *count_senders, *senders;
 	struct audit_open open;
 };
@@ -87,6 +90,10 @@ struct audit_store {
 	struct position durable, at; /* before this batch, and in it */
 	struct sender batch[BATCH_SENDERS_MAX];
 	size_t nbatch;
+	bool newcomers; /* among them */
+	/* Of the last commit that had any, durable: it is likely that the same are asked for, and are in the next. */
+	struct sender known[BATCH_SENDERS_MAX];
+	size_t nknown;
 	bool in_batch;
 	/* The entry that is being made: its first row, and what its rows are known by. */
 	int64_t first;
@@ -300,17 +307,21 @@ static int begin(struct audit_store *s, struct writer *w, struct err *why)
 	int64_t newest;
 
 	s->nbatch = 0;
+	s->newcomers = false;
 	s->nrows = s->nrun = 0;
 	audit_open_clear(&s->opened);
 	s->at = s->durable;
 	if (db_begin(w->db, why) != 0)
 		return -1;
 	s->in_batch = true;
-	/* Should a stranger have added rows, ours follow them, and the chain says that they are none of ours. */
-	if (read_number(w->newest, &newest, why) != 0)
-		return -1;
-	if (newest > s->at.event)
-		s->at.event = newest;
+	/* Should a stranger have added rows, ours follow them, and the chain says that they are none of ours.  When nobody
+	 * has committed since we did, nobody has. */
+	if (!w->sees || db_version(w->db) != w->version) {
+		if (read_number(w->newest, &newest, why) != 0)
+			return -1;
+		if (newest > s->at.event)
+			s->at.event = newest;
+	}
 	s->first = s->at.event + 1;
 	return 0;
 }
@@ -318,8 +329,9 @@ static int begin(struct audit_store *s, struct writer *w, struct err *why)
 static void rollback(struct audit_store *s, struct writer *w)
 {
 	db_rollback(w->db);
+	w->sees = false;
 	s->in_batch = false;
-	s->nbatch = 0;
+	s->nbatch = s->nknown = 0;
 	s->nrows = s->nrun = 0;
 	audit_open_clear(&s->opened);
 	s->at = s->durable;
@@ -348,9 +360,15 @@ static int commit(struct audit_store *s, struct writer *w, struct err *why)
 {
 	if (db_commit(w->db, why) != 0)
 		return -1;
+	w->version = db_version(w->db);
+	w->sees = true;
 	s->in_batch = false;
 	s->durable = s->at;
 	s->epoch_commits++;
+	if (s->nbatch > 0) {
+		memcpy(s->known, s->batch, s->nbatch * sizeof *s->batch);
+		s->nknown = s->nbatch;
+	}
 	set_head(s, false);
 	return 0;
 }
@@ -476,6 +494,7 @@ static struct sender *sender_add(struct audit_store *s, uint64_t incarnation, st
 	new->incarnation = incarnation;
 	if (audit_store_last(s, incarnation, &new->last, why) != 0)
 		return NULL;
+	s->newcomers |= new->last == 0;
 	s->nbatch++;
 	return new;
 }
@@ -656,14 +675,17 @@ static int rotate(struct audit_store *s, struct err *why)
 	return 0;
 }
 
-static bool segment_is_over(const struct audit_store *s)
+static bool segment_is_over(struct audit_store *s)
 {
 	char name[AUDIT_SEGMENT_NAME_MAX];
 
 	/* Later days only: a clock that is set back ends nothing. */
 	if (clock_wall_us() / DAY_US > s->now.began_us / DAY_US)
 		return true;
-	return audit_segment_bytes(audit_segment_name(s->now.number, name)) >= s->segment_bytes;
+	/* What is committed goes into the log: the file grows when that is folded into it. */
+	if (!s->now.small)
+		s->now.small = audit_segment_bytes(audit_segment_name(s->now.number, name)) < s->segment_bytes;
+	return !s->now.small;
 }
 
 /* While it has not ended, a segment can go on should no other be had. */
@@ -1077,6 +1099,11 @@ int audit_store_last(struct audit_store *s, uint64_t incarnation, uint64_t *sequ
 	struct db_stmt *last_of = s->now.last_of;
 	enum db_step rc;
 
+	for (size_t i = 0; i < s->nknown; i++)
+		if (s->known[i].incarnation == incarnation) {
+			*sequence = s->known[i].last;
+			return 0;
+		}
 	*sequence = 0;
 	db_bind_i64(last_of, 1, (int64_t)incarnation);
 	rc = db_step(last_of, why);
@@ -1169,8 +1196,8 @@ int audit_store_settle(struct audit_store *s, struct audit_settling *at, unsigne
 	return 0;
 }
 
-/* Writes down who has sent how far, and forgets those that have been silent the longest.  The newest event is what
- * tells the time. */
+/* Writes down who has sent how far, and, when there are more of them, forgets those that have been silent the longest.
+ * The newest event is what tells the time. */
 static int save_senders(struct audit_store *s, struct err *why)
 {
 	struct writer *w = &s->now;
@@ -1183,6 +1210,8 @@ static int save_senders(struct audit_store *s, struct err *why)
 		if (db_run(w->set_last, why) != 0)
 			return -1;
 	}
+	if (!s->newcomers)
+		return 0;
 	if (read_number(w->count_senders, &count, why) != 0)
 		return -1;
 	if (count <= AUDIT_SENDERS_MAX)
@@ -1245,6 +1274,7 @@ int audit_store_checkpoint(struct audit_store *s, struct err *why)
 {
 	if (s->in_batch || db_wal_pages(s->now.db) < CHECKPOINT_PAGES)
 		return 0;
+	s->now.small = false;
 	return db_checkpoint(s->now.db, why);
 }
 

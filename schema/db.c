@@ -366,6 +366,14 @@ bool db_is_full(const struct db *db)
 	return db->full;
 }
 
+uint32_t db_version(const struct db *db)
+{
+	uint32_t version = 0;
+
+	sqlite3_file_control(db->handle, "main", SQLITE_FCNTL_DATA_VERSION, &version);
+	return version;
+}
+
 unsigned db_wal_pages(const struct db *db)
 {
 	return db->wal_pages;

@@ -52,6 +52,8 @@ bool db_is_full(const struct db *db);
 /* Never fails: after an error SQLite may have rolled back by itself. */
 void db_rollback(struct db *db);
 
+/* Changes with each commit, of ours and of others, that a transaction of ours has come to see. */
+uint32_t db_version(const struct db *db);
 /* Pages in the write-ahead log after the last commit. */
 unsigned db_wal_pages(const struct db *db);
 /* Moves what it can from the write-ahead log into the file without waiting for readers. */

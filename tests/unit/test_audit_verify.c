@@ -276,6 +276,28 @@ static void test_runs_of_rows(void **state)
 	audit_store_close(&s);
 }
 
+/* Rows that a stranger adds while it is written: ours go on behind them, whether or not anything else has happened. */
+static void test_a_strangers_rows_meanwhile(void **state)
+{
+	static struct audit_event e = {.kind = AUDIT_DENIED};
+	struct audit_store *s = must_open(LARGE);
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		commit_rows(s, 2, 0, AUDIT_DENIED, 1);
+		sql("audit-00000001.db", "INSERT INTO event (id, time, kind) SELECT max(id) + 1, 1, 0 FROM event");
+	}
+	/* Nor does taking away what it remembers of a sender make it take a record twice. */
+	sql("audit-00000001.db", "DELETE FROM sender");
+	assert_int_equal(audit_store_begin(s, &why), 0);
+	assert_int_equal(audit_store_append(s, 100, sequences[0], &e, &why), 0);
+	assert_int_equal(audit_store_append(s, 100, ++sequences[0], &e, &why), 1);
+	assert_int_equal(audit_store_commit(s, &why), 0);
+	must_find("begins with row 4, not 3");
+	assert_int_equal(found.n, 6); /* where the rows before them end, and theirs are none of the chain's */
+	audit_store_close(&s);
+}
+
 static uint64_t draws = 1;
 
 static uint32_t draw(uint32_t n)
@@ -1215,6 +1237,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_sound),
 		TEST(test_runs_of_rows),
+		TEST(test_a_strangers_rows_meanwhile),
 		TEST(test_what_is_open_in_commits_of_any_size),
 		TEST(test_settled_rolled_back_and_repeated),
 		TEST(test_large_batches),
