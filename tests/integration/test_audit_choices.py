@@ -39,7 +39,7 @@ def test_allow_grants_what_is_recorded_late(gateway, echo):
         began = time.monotonic()
         with g.session("127.0.0.1", echo.port) as c:
             assert c.code == socks.OK
-            assert time.monotonic() - began >= 0.3  # it was waited for
+            assert time.monotonic() - began >= 0.29  # it was waited for; a loop counts from when its turn began
             c.echo(b"hello")
     finally:
         os.kill(pid, signal.SIGCONT)
