@@ -83,6 +83,34 @@ bool auth_get_login(struct wire_reader *r, struct auth_login *l);
 /* True for 1 to AUTH_LOGIN_MAX letters, digits and ._-@+$\, which no text that a name stands in can be mistaken for. */
 bool auth_login_valid(const char *name);
 
+/* ---- groups of this host -------------------------------------------------------------------------------------------- */
+
+#define AUTH_ASKED_GROUPS_MAX 100
+
+/* Whether a log-in could bring this group along. */
+enum auth_group_state {
+	AUTH_GROUP_ABSENT,
+	AUTH_GROUP_KNOWN,
+	AUTH_GROUP_UNTOLD, /* the name service or the groups file cannot tell, or not in time */
+	AUTH_GROUP_STATES
+};
+
+struct auth_asked_groups {
+	uint64_t id;
+	uint16_t n; /* 1 to AUTH_ASKED_GROUPS_MAX */
+	char names[AUTH_ASKED_GROUPS_MAX][AUTH_GROUP_NAME_MAX + 1]; /* of a question: auth_group_valid() */
+	uint8_t states[AUTH_ASKED_GROUPS_MAX];			    /* of an answer: enum auth_group_state */
+};
+
+/* Bodies of GROUPS_ASK and PAM_GROUPS_ASK, without the states; of GROUPS_TOLD and PAM_GROUPS_TOLD, without the names.  The get functions
+ * read a whole body, and leave the other half as it is. */
+void auth_put_groups_ask(struct wire_writer *w, const struct auth_asked_groups *a);
+bool auth_get_groups_ask(struct wire_reader *r, struct auth_asked_groups *a);
+void auth_put_groups_told(struct wire_writer *w, const struct auth_asked_groups *a);
+bool auth_get_groups_told(struct wire_reader *r, struct auth_asked_groups *a);
+/* True for 1 to AUTH_GROUP_NAME_MAX bytes without a control byte: a log-in brings no other. */
+bool auth_group_valid(const char *name);
+
 /* ---- GSSAPI --------------------------------------------------------------------------------------------------------- */
 
 #define GSS_CONTEXT_MAX 8192 /* of an exported context, in bytes */
@@ -169,6 +197,8 @@ struct auth_master_options {
 	void (*kill_child)(uint16_t slot, void *arg);
 	/* What a uid that was asked about is called; "": not known, or not in time. */
 	void (*told_login)(uint32_t uid, const char *name, void *arg);
+	/* What became of a question for groups. */
+	void (*told_groups)(const struct auth_asked_groups *told, void *arg);
 	void *arg;
 	const struct limit_set *limits; /* one a listener, in their order; copied */
 	size_t nlimits;
@@ -197,6 +227,8 @@ char *auth_master_status(const struct auth_master *m);
 
 /* A conversation child that has nothing else to do looks for the name of this uid; told_login() is called, maybe at once. */
 void auth_master_ask_login(struct auth_master *m, uint32_t uid);
+/* The same for groups; told_groups() is called with the question's id, maybe at once. */
+void auth_master_ask_groups(struct auth_master *m, const struct auth_asked_groups *asked);
 
 /* Nothing that was remembered is believed any more. */
 void auth_master_forget(struct auth_master *m);

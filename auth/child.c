@@ -62,6 +62,24 @@ static void name_uid(struct server *server, struct ipc *master, const struct ipc
 		server->broken = true;
 }
 
+static void look_for_groups(struct server *server, struct ipc *master, const struct ipc_message *message)
+{
+	struct wire_reader r = wire_reader_on(message->body, message->len);
+	uint8_t body[256];
+	struct wire_writer writer = wire_writer_on(body, sizeof body);
+	struct auth_asked_groups asked;
+
+	if (!auth_get_groups_ask(&r, &asked)) {
+		log_error("the auth master sent a malformed %s", ipc_type_name(message->type));
+		server->broken = true;
+		return;
+	}
+	auth_groups_look(&asked, server->options->groups_file);
+	auth_put_groups_told(&writer, &asked);
+	if (ipc_send_wire(master, IPC_PAM_GROUPS_TOLD, &writer) < 0)
+		server->broken = true;
+}
+
 static void on_message(struct ipc *master, struct ipc_message *message, void *arg)
 {
 	struct server *server = arg;
@@ -72,6 +90,10 @@ static void on_message(struct ipc *master, struct ipc_message *message, void *ar
 
 	if (message->type == IPC_PAM_LOGIN_ASK) {
 		name_uid(server, master, message);
+		return;
+	}
+	if (message->type == IPC_PAM_GROUPS_ASK) {
+		look_for_groups(server, master, message);
 		return;
 	}
 	if (message->type != IPC_PAM_ASK || !auth_get_ask(&r, server->ask)) {

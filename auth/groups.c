@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/log.h"
+
 #define NSS_BUFFER_MAX (1024 * 1024) /* a group entry lists its members: large ones are real */
 
 /* ---- the list ---------------------------------------------------------------------------------------------------- */
@@ -221,15 +223,19 @@ static ssize_t read_all(int fd, char *data, size_t size)
 	return (ssize_t)len;
 }
 
-static int add_file(struct auth_answer *answer, const char *file, struct err *why)
+/* malloc'd; NULL with *why. */
+static char *load_file(const char *file, size_t *size, struct err *why)
 {
-	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), rc = -1;
+	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	char *text = NULL;
+	bool loaded = false;
 	struct stat st;
 	ssize_t len;
 
-	if (fd < 0)
-		return err_set_errno(why, "the groups file %s cannot be opened", file);
+	if (fd < 0) {
+		err_set_errno(why, "the groups file %s cannot be opened", file);
+		return NULL;
+	}
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
 		err_set(why, "the groups file %s is not a regular file", file);
 	else if ((text = malloc(AUTH_GROUPS_FILE_MAX + 1)) == NULL ||
@@ -238,9 +244,23 @@ static int add_file(struct auth_answer *answer, const char *file, struct err *wh
 	else if (len > AUTH_GROUPS_FILE_MAX)
 		err_set(why, "the groups file %s is larger than %d bytes", file, AUTH_GROUPS_FILE_MAX);
 	else
-		rc = auth_groups_parse(answer, text, (size_t)len, why);
-	free(text);
+		loaded = true;
 	close(fd);
+	if (loaded) {
+		*size = (size_t)len;
+		return text;
+	}
+	free(text);
+	return NULL;
+}
+
+static int add_file(struct auth_answer *answer, const char *file, struct err *why)
+{
+	size_t len;
+	char *text = load_file(file, &len, why);
+	int rc = text == NULL ? -1 : auth_groups_parse(answer, text, len, why);
+
+	free(text);
 	return rc;
 }
 
@@ -255,4 +275,60 @@ int auth_groups_find(struct auth_answer *answer, const char *file, struct err *w
 	if (rc < 0)
 		answer->ngroups = 0;
 	return rc;
+}
+
+/* ---- are there such groups? -------------------------------------------------------------------------------------------- */
+
+static enum auth_group_state look_in_nss(const char *name, struct buffer *b)
+{
+	struct group entry, *found = NULL;
+	int error = getgrnam_r(name, &entry, b->data, b->size, &found);
+
+	while (error == ERANGE && buffer_grow(b))
+		error = getgrnam_r(name, &entry, b->data, b->size, &found);
+	return found != NULL ? AUTH_GROUP_KNOWN : means_absent(error) ? AUTH_GROUP_ABSENT : AUTH_GROUP_UNTOLD;
+}
+
+/* A file with a line that is none fails every log-in: nothing is told of it. */
+static enum auth_group_state look_in_text(const char *name, const char *text, size_t len)
+{
+	const char *end = text + len;
+	enum auth_group_state state = AUTH_GROUP_ABSENT;
+
+	while (text < end) {
+		size_t line_len, name_len;
+		const char *line = take(&text, end, '\n', &line_len), *at = line;
+
+		if (line_len == 0 || line[0] == '#')
+			continue;
+		if (!line_ok(line, line_len))
+			return AUTH_GROUP_UNTOLD;
+		take(&at, line + line_len, ':', &name_len);
+		if (name_len == strlen(name) && memcmp(line, name, name_len) == 0)
+			state = AUTH_GROUP_KNOWN;
+	}
+	return state;
+}
+
+void auth_groups_look(struct auth_asked_groups *asked, const char *file)
+{
+	struct buffer b = {0};
+	struct err why;
+	size_t len = 0;
+	char *text = file == NULL ? NULL : load_file(file, &len, &why);
+
+	if (file != NULL && text == NULL)
+		log_warning("whether there are groups cannot be told: %s", why.text);
+	for (unsigned i = 0; i < asked->n; i++) {
+		enum auth_group_state here = look_in_nss(asked->names[i], &b);
+		enum auth_group_state listed = file == NULL   ? AUTH_GROUP_ABSENT
+					       : text == NULL ? AUTH_GROUP_UNTOLD
+							      : look_in_text(asked->names[i], text, len);
+
+		asked->states[i] = (uint8_t)(here == AUTH_GROUP_KNOWN || listed == AUTH_GROUP_KNOWN ? AUTH_GROUP_KNOWN
+					     : here == AUTH_GROUP_UNTOLD			      ? here
+												      : listed);
+	}
+	free(text);
+	free(b.data);
 }

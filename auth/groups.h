@@ -1,4 +1,4 @@
-/* The groups of a user, and the name of a uid, at this moment: NSS and, if configured, a groups file. */
+/* The groups of a user, the name of a uid, and whether there are groups, at this moment: NSS and, if configured, a groups file. */
 #pragma once
 
 #include "auth/auth.h"
@@ -12,6 +12,9 @@ int auth_groups_find(struct auth_answer *answer, const char *file, struct err *w
 
 /* What NSS calls a uid, into login->name; "" if it does not know, or calls it what is not auth_login_valid(). */
 void auth_login_find(struct auth_login *login);
+
+/* Sets the state of each group: known if NSS or the file (NULL: none) has it. */
+void auth_groups_look(struct auth_asked_groups *asked, const char *file);
 
 /* The part that reads a groups file's text; adds to answer->groups. */
 int auth_groups_parse(struct auth_answer *answer, const char *text, size_t len, struct err *why);

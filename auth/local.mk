@@ -10,6 +10,7 @@ auth_libauth_a_SOURCES = \
 	auth/child.c \
 	auth/logins.c \
 	auth/hangs.c auth/hangs.h \
+	auth/asked_groups.c \
 	auth/gss.c auth/gss.h \
 	auth/gss_master.c auth/master.h \
 	auth/pam.c auth/pam.h \

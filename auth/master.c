@@ -224,10 +224,17 @@ static bool may_wait(const struct auth_master *m, const struct conversation *c, 
 	return false;
 }
 
+static bool is_busy(const struct child *child)
+{
+	const struct auth_master *m = child->master;
+
+	return child->running != NULL || m->logins.child == child || m->groups.child == child;
+}
+
 static struct child *idle_child(struct auth_master *m)
 {
 	for (unsigned i = 0; i < m->options.children; i++)
-		if (m->children[i].link != NULL && m->children[i].running == NULL && m->logins.child != &m->children[i])
+		if (m->children[i].link != NULL && !is_busy(&m->children[i]))
 			return &m->children[i];
 	return NULL;
 }
@@ -262,6 +269,7 @@ static void child_drop(struct child *child, const char *reason)
 
 	ipc_free(&child->link);
 	logins_child_gone(child);
+	groups_child_gone(child);
 	if (c != NULL)
 		fail(c, reason);
 }
@@ -345,14 +353,14 @@ static void on_pool_timer(evutil_socket_t fd, short what, void *arg)
 	struct child *last = &m->children[m->wanted - 1];
 
 	(void)fd, (void)what;
-	if (m->wanted > m->options.children_min && last->running == NULL && m->logins.child != last && !last->used && !m->coming) {
+	if (m->wanted > m->options.children_min && !is_busy(last) && !last->used && !m->coming) {
 		ipc_free(&last->link);
 		m->wanted--;
 		m->sized = true;
 		m->options.resize(m->wanted, m->options.arg);
 	}
 	for (unsigned i = 0; i < m->options.children; i++)
-		m->children[i].used = m->children[i].running != NULL || m->logins.child == &m->children[i];
+		m->children[i].used = is_busy(&m->children[i]);
 }
 
 #define THROTTLE_TICK_S 10
@@ -390,6 +398,8 @@ void master_schedule(struct auth_master *m)
 			start(child, c);
 	if (logins_wait(m) && (child = idle_child(m)) != NULL)
 		logins_start(child);
+	if (groups_wait(m) && (child = idle_child(m)) != NULL)
+		groups_start(child);
 	grow(m);
 }
 
@@ -752,7 +762,8 @@ static void on_child_message(struct ipc *link, struct ipc_message *message, void
 		learn(m, child->running, &answer);
 		finish(child->running, &answer);
 		master_schedule(m);
-	} else if (message->type == IPC_PAM_LOGIN_TOLD && logins_answered(child, message))
+	} else if ((message->type == IPC_PAM_LOGIN_TOLD && logins_answered(child, message)) ||
+		   (message->type == IPC_PAM_GROUPS_TOLD && groups_answered(child, message)))
 		master_schedule(m);
 	else
 		ipc_reject(link, "an answer that it was not asked for");
@@ -824,6 +835,7 @@ struct auth_master *auth_master_new(struct event_base *base, const struct auth_m
 		m->children[i].master = m;
 	start_timers(m);
 	logins_init(m);
+	groups_init(m);
 	return m;
 }
 
@@ -836,6 +848,7 @@ void auth_master_free(struct auth_master **master)
 	if (m == NULL)
 		return;
 	logins_close(m);
+	groups_close(m);
 	while ((w = LIST_FIRST(&m->workers)) != NULL)
 		worker_drop(w);
 	for (unsigned i = 0; i < m->options.children; i++)

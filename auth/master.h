@@ -55,6 +55,17 @@ struct login_desk {
 	struct hangs hangs;
 };
 
+/* Questions for groups (asked_groups.c): the first, by a child once one is free. */
+#define GROUPS_WAITING_MAX 4
+
+struct groups_desk {
+	struct auth_asked_groups waiting[GROUPS_WAITING_MAX];
+	unsigned n;
+	struct child *child; /* that is at the first; NULL: none yet */
+	uint64_t id;	     /* that it knows it by: random */
+	struct event deadline;
+};
+
 struct auth_master {
 	struct event_base *base;
 	struct auth_master_options options;
@@ -74,6 +85,7 @@ struct auth_master {
 	uint64_t asked, cancelled, killed, conversations, joined_ever, recalled, verdicts[AUTH_VERDICTS];
 	struct gss_desk gss;
 	struct login_desk logins;
+	struct groups_desk groups;
 };
 
 /* master.c: a question about an account whose user has been vouched for; gss_login_judged() is called, maybe at once. */
@@ -95,6 +107,16 @@ void logins_start(struct child *child);
 /* False: it was not asked that. */
 bool logins_answered(struct child *child, const struct ipc_message *message);
 void logins_child_gone(struct child *child);
+
+/* asked_groups.c */
+void groups_init(struct auth_master *m);
+void groups_close(struct auth_master *m);
+/* A question waits for a child. */
+bool groups_wait(const struct auth_master *m);
+void groups_start(struct child *child);
+/* False: it was not asked that. */
+bool groups_answered(struct child *child, const struct ipc_message *message);
+void groups_child_gone(struct child *child);
 
 /* gss_master.c */
 /* False if the message is malformed. */

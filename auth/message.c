@@ -112,10 +112,15 @@ void auth_put_answer(struct wire_writer *w, const struct auth_answer *a)
 		wire_put_text(w, a->groups[i]);
 }
 
+bool auth_group_valid(const char *name)
+{
+	return name[0] != '\0' && strlen(name) <= AUTH_GROUP_NAME_MAX && !has_control(name);
+}
+
 static bool groups_ok(const struct auth_answer *a)
 {
 	for (unsigned i = 0; i < a->ngroups; i++)
-		if (a->groups[i][0] == '\0' || has_control(a->groups[i]))
+		if (!auth_group_valid(a->groups[i]))
 			return false;
 	return true;
 }
@@ -210,6 +215,54 @@ bool auth_get_login(struct wire_reader *r, struct auth_login *l)
 	l->uid = wire_get_u32(r);
 	wire_get_text(r, l->name, sizeof l->name);
 	return wire_done(r) && (l->name[0] == '\0' || auth_login_valid(l->name));
+}
+
+/* ---- groups of this host -------------------------------------------------------------------------------------------- */
+
+void auth_put_groups_ask(struct wire_writer *w, const struct auth_asked_groups *a)
+{
+	wire_put_u64(w, a->id);
+	wire_put_u16(w, a->n);
+	for (unsigned i = 0; i < a->n; i++)
+		wire_put_text(w, a->names[i]);
+}
+
+static bool get_groups_head(struct wire_reader *r, struct auth_asked_groups *a)
+{
+	a->id = wire_get_u64(r);
+	a->n = wire_get_u16(r);
+	r->bad |= a->n == 0 || a->n > AUTH_ASKED_GROUPS_MAX;
+	return !r->bad;
+}
+
+bool auth_get_groups_ask(struct wire_reader *r, struct auth_asked_groups *a)
+{
+	bool valid = get_groups_head(r, a);
+
+	for (unsigned i = 0; valid && i < a->n; i++) {
+		wire_get_text(r, a->names[i], sizeof a->names[i]);
+		valid = !r->bad && auth_group_valid(a->names[i]);
+	}
+	return valid && wire_done(r);
+}
+
+void auth_put_groups_told(struct wire_writer *w, const struct auth_asked_groups *a)
+{
+	wire_put_u64(w, a->id);
+	wire_put_u16(w, a->n);
+	for (unsigned i = 0; i < a->n; i++)
+		wire_put_u8(w, a->states[i]);
+}
+
+bool auth_get_groups_told(struct wire_reader *r, struct auth_asked_groups *a)
+{
+	bool valid = get_groups_head(r, a);
+
+	for (unsigned i = 0; valid && i < a->n; i++) {
+		a->states[i] = wire_get_u8(r);
+		valid = a->states[i] < AUTH_GROUP_STATES;
+	}
+	return valid && wire_done(r);
 }
 
 /* ---- GSSAPI --------------------------------------------------------------------------------------------------------- */

@@ -90,6 +90,28 @@ static void told_login(uint32_t uid, const char *name, void *arg)
 		ipc_send_wire(m->control, IPC_LOGIN_TOLD, &w);
 }
 
+static void on_groups_ask(struct master *m, const struct ipc_message *message)
+{
+	struct wire_reader r = wire_reader_on(message->body, message->len);
+	struct auth_asked_groups asked;
+
+	if (auth_get_groups_ask(&r, &asked))
+		auth_master_ask_groups(m->auth, &asked);
+	else
+		ipc_reject(m->control, "a malformed question for groups");
+}
+
+static void told_groups(const struct auth_asked_groups *told, void *arg)
+{
+	struct master *m = arg;
+	uint8_t body[256];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	auth_put_groups_told(&w, told);
+	if (m->control != NULL)
+		ipc_send_wire(m->control, IPC_GROUPS_TOLD, &w);
+}
+
 static void kill_gssapi(uint16_t slot, void *arg)
 {
 	struct master *m = arg;
@@ -105,6 +127,8 @@ static void on_control_message(struct ipc *link, struct ipc_message *message, vo
 		on_command(m, message);
 	if (message->type == IPC_LOGIN_ASK)
 		on_login_ask(m, message);
+	if (message->type == IPC_GROUPS_ASK)
+		on_groups_ask(m, message);
 	if (message->type != IPC_STATUS_ASK)
 		return;
 	char *status = auth_master_status(m->auth);
@@ -228,6 +252,7 @@ int auth_main(struct child *c)
 						  .idle_ms = c->config->pam_idle_timeout_ms,
 						  .kill_gssapi = kill_gssapi,
 						  .told_login = told_login,
+						  .told_groups = told_groups,
 						  .gss_step_ms = c->config->gssapi_timeout_ms,
 						  /* Its worker ends it first, unless that is no more what it was. */
 						  .gss_client_ms = c->config->handshake_timeout_ms + 5000,

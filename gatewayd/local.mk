@@ -59,7 +59,7 @@ gatewayd_gatewayd_SOURCES = \
 	gatewayd/control/control.c gatewayd/control/internal.h \
 	gatewayd/control/admin.c gatewayd/control/roles.c \
 	gatewayd/control/policy.c \
-	gatewayd/control/compile.c gatewayd/control/preview.c gatewayd/control/confirm.c gatewayd/control/keeper.c \
+	gatewayd/control/compile.c gatewayd/control/groups.c gatewayd/control/preview.c gatewayd/control/confirm.c gatewayd/control/keeper.c \
 	gatewayd/control/tables.c \
 	gatewayd/control/notes.c \
 	gatewayd/control/revisions.c gatewayd/control/approvals.c \

@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "auth/auth.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/sealed.h"
@@ -21,6 +22,9 @@
 #define MEMORY_MAX (4UL * 1024 * 1024 * 1024)
 /* What is left of a message's body for notes. */
 #define NOTES_ROOM 60000
+#define BODY_MAX 98304
+/* Of groups, each with a note of up to 1 KiB or so. */
+#define GROUPS_ROOM 96000
 
 struct compiler {
 	struct child *child;
@@ -63,9 +67,60 @@ static void put_result(struct wire_writer *w, uint32_t rules, const struct polic
 	memcpy(w->data + at, &count, sizeof count);
 }
 
-static void answer(struct compiler *c, const uint8_t *table, size_t len, uint32_t rules, const struct policy_diagnostics *d)
+/* ---- groups: whether there are any of these names, others know; what is to be told then is made here ---- */
+
+struct named {
+	const char *names[AUTH_ASKED_GROUPS_MAX]; /* of the tree */
+	size_t count, all;
+};
+
+/* Lists the first as if they were not there; the notes of policy_find_groups() come in this order. */
+static bool note_group(const char *group, void *arg)
 {
-	static uint8_t body[65536];
+	struct named *n = arg;
+
+	if (n->all++ >= AUTH_ASKED_GROUPS_MAX)
+		return true;
+	n->names[n->count] = strdup(group);
+	if (n->names[n->count++] == NULL)
+		log_fatal("out of memory");
+	return false;
+}
+
+/* u32 of all, u32 count, a name and its note each. */
+static void put_groups(struct wire_writer *w, const struct policy_tree *tree)
+{
+	struct policy_diagnostics d = {0};
+	struct named n = {.count = 0};
+	uint32_t count = 0;
+	size_t at;
+
+	if (tree != NULL)
+		policy_find_groups(tree, note_group, &n, &d);
+	wire_put_u32(w, (uint32_t)n.all);
+	at = w->len;
+	wire_put_u32(w, 0);
+	for (; count < n.count && count < d.count && w->len < GROUPS_ROOM; count++) {
+		struct wire_writer before = *w;
+
+		wire_put_text(w, n.names[count]);
+		put_diagnostic(w, &d.items[count]);
+		if (w->overflow) {
+			*w = before;
+			break;
+		}
+	}
+	memcpy(w->data + at, &count, sizeof count);
+	for (size_t i = 0; i < n.count; i++)
+		free((void *)(uintptr_t)n.names[i]);
+	policy_diagnostics_free(&d);
+}
+
+/* tree: of a policy; NULL. */
+static void answer(struct compiler *c, const uint8_t *table, size_t len, uint32_t rules, const struct policy_tree *tree,
+		   const struct policy_diagnostics *d)
+{
+	static uint8_t body[BODY_MAX];
 	struct wire_writer w = wire_writer_on(body, sizeof body);
 	struct err why;
 	int fd = table == NULL ? -1 : sealed_create("gatewayd-table", table, len, &why);
@@ -73,6 +128,8 @@ static void answer(struct compiler *c, const uint8_t *table, size_t len, uint32_
 	if (table != NULL && fd < 0)
 		log_fatal("%s", why.text);
 	put_result(&w, rules, d);
+	if (fd >= 0)
+		put_groups(&w, tree);
 	if (fd >= 0)
 		ipc_send(c->control, IPC_COMPILED, body, w.len, &fd, 1);
 	else
@@ -107,9 +164,9 @@ static void compile_policy(struct compiler *c, const struct bundle *source, unsi
 			log_fatal("the image just made does not pass its own check: %s", why.text);
 	}
 	if (image != NULL && is_accepted(tree, image, flags, &d))
-		answer(c, bytes, len, (uint32_t)policy_rule_count(image), &d);
+		answer(c, bytes, len, (uint32_t)policy_rule_count(image), tree, &d);
 	else
-		answer(c, NULL, 0, 0, &d);
+		answer(c, NULL, 0, 0, NULL, &d);
 	if (image != NULL)
 		policy_image_close(&image);
 	free(bytes);
@@ -188,11 +245,11 @@ static void compile_database(struct compiler *c, int fd, bool asn)
 	struct err why;
 
 	if (make_table(fd, asn, &table, &len, &why) == 0) {
-		answer(c, table, len, 0, &d);
+		answer(c, table, len, 0, NULL, &d);
 	} else {
 		what.message = why.text;
 		d.count = d.errors = 1;
-		answer(c, NULL, 0, 0, &d);
+		answer(c, NULL, 0, 0, NULL, &d);
 	}
 	free(table);
 }

@@ -24,6 +24,7 @@ static void finish(struct compile *job, struct compiled *result)
 	if (result->fd >= 0)
 		close(result->fd);
 	json_decref(result->notes);
+	groups_free(&result->groups);
 	ipc_free(&job->link);
 	if (job->source_fd >= 0)
 		close(job->source_fd);
@@ -52,6 +53,50 @@ static void get_number(struct wire_reader *r, json_t *note, const char *key)
 	json_object_set_new(note, key, json_integer(wire_get_u32(r)));
 }
 
+/* NULL: there is none. */
+static json_t *get_note(struct wire_reader *r)
+{
+	json_t *note = json_object();
+
+	json_object_set_new(note, "severity", json_string(wire_get_u8(r) == 0 ? "error" : "warning"));
+	get_text(r, note, "code");
+	get_text(r, note, "file");
+	get_number(r, note, "line");
+	get_number(r, note, "column");
+	get_text(r, note, "message");
+	get_text(r, note, "excerpt");
+	get_number(r, note, "caret");
+	get_number(r, note, "caret_len");
+	if (!r->bad)
+		return note;
+	json_decref(note);
+	return NULL;
+}
+
+static struct named_groups *get_groups(struct wire_reader *r)
+{
+	struct named_groups *g = calloc(1, sizeof *g);
+
+	if (g == NULL)
+		log_fatal("out of memory");
+	g->all = wire_get_u32(r);
+	for (uint32_t count = wire_get_u32(r); count > 0 && !r->bad && g->n < AUTH_ASKED_GROUPS_MAX; count--) {
+		struct named_group *one = &g->each[g->n];
+		size_t len = 0;
+		const uint8_t *name = wire_get_bytes(r, ipc_body_max(IPC_COMPILED), &len);
+
+		one->note = get_note(r);
+		if (one->note == NULL)
+			break;
+		if (len < sizeof one->name && memchr(name, '\0', len) == NULL)
+			memcpy(one->name, name, len);
+		if (!auth_group_valid(one->name))
+			one->name[0] = '\0';
+		g->n++;
+	}
+	return g;
+}
+
 /* As gatewayd/compiler/compiler.c writes it. */
 static void read_result(const struct ipc_message *m, struct compiled *out)
 {
@@ -61,22 +106,13 @@ static void read_result(const struct ipc_message *m, struct compiled *out)
 	out->errors = wire_get_u32(&r);
 	out->warnings = wire_get_u32(&r);
 	for (uint32_t count = wire_get_u32(&r); count > 0 && !r.bad; count--) {
-		json_t *note = json_object();
+		json_t *note = get_note(&r);
 
-		json_object_set_new(note, "severity", json_string(wire_get_u8(&r) == 0 ? "error" : "warning"));
-		get_text(&r, note, "code");
-		get_text(&r, note, "file");
-		get_number(&r, note, "line");
-		get_number(&r, note, "column");
-		get_text(&r, note, "message");
-		get_text(&r, note, "excerpt");
-		get_number(&r, note, "caret");
-		get_number(&r, note, "caret_len");
-		if (r.bad)
-			json_decref(note);
-		else
+		if (note != NULL)
 			json_array_append_new(out->notes, note);
 	}
+	if (m->type == IPC_COMPILED)
+		out->groups = get_groups(&r);
 }
 
 static void on_message(struct ipc *link, struct ipc_message *m, void *arg)

@@ -43,6 +43,8 @@ static void on_peer_message(struct ipc *link, struct ipc_message *m, void *arg)
 		auth_throttled(p, m);
 	} else if (m->type == IPC_LOGIN_TOLD) {
 		names_told(p, m);
+	} else if (m->type == IPC_GROUPS_TOLD) {
+		groups_told(p, m);
 	} else if (m->type == IPC_SESSIONS) {
 		sessions_answered(p, m);
 	} else if (m->type == IPC_POLICY_TAKEN) {

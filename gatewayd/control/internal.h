@@ -232,6 +232,8 @@ struct control {
 	struct approvals approvals;
 	struct keeper keeper;
 	LIST_HEAD(, preview) previews;
+	LIST_HEAD(, groups_job) groups_jobs;
+	uint64_t groups_job_id;
 	uint32_t preview_number;
 	struct tables tables;
 	struct status_job *status_job;
@@ -401,15 +403,36 @@ bool revisions_page_add(struct revisions_page *page, const struct policy_revisio
 /* Nobody has a revision to read any more. */
 void revisions_all_read(struct control *c);
 
+/* Groups that a policy names, the first of them. */
+struct named_groups {
+	size_t all, n;
+	struct named_group {
+		char name[AUTH_GROUP_NAME_MAX + 1]; /* "": of a name that no log-in brings along */
+		json_t *note;			    /* that says that there is none */
+	} each[AUTH_ASKED_GROUPS_MAX];
+};
+
 /* compile.c: a compiler of its own for each piece of work. */
 struct compiled {
 	int fd;          /* sealed image or table, to be taken over (set to -1); -1: it failed */
 	json_t *notes;   /* array of warnings or errors; borrowed */
 	uint32_t rules, errors, warnings;
+	struct named_groups *groups; /* of a policy, to be taken over (set to NULL); NULL: it failed */
 };
 typedef void compile_done(struct control *c, struct compiled *result, void *arg);
 /* source_fd: a sealed bundle, or a database; taken over.  flags: enum compile_flags. */
 void compile_start(struct control *c, enum ipc_type what, int source_fd, unsigned flags, compile_done *done, void *arg);
+
+/* groups.c: whether this host has groups. */
+struct groups_found {
+	json_t *absent; /* the notes of those that there are not; borrowed */
+	size_t untold;	/* of how many nobody could tell */
+};
+typedef void groups_done(struct control *c, const struct groups_found *found, void *arg);
+/* Takes groups over.  done() is called, maybe at once. */
+void groups_ask(struct control *c, struct named_groups *groups, groups_done *done, void *arg);
+void groups_free(struct named_groups **groups);
+void groups_told(struct peer *p, const struct ipc_message *m);
 
 /* keeper.c */
 /* Before the store is opened. */

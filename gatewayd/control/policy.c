@@ -525,8 +525,68 @@ static void on_previewed(struct control *c, const struct preview_result *r, void
 		put_into_force(ch);
 }
 
+/* What whoever ordered it has found as well. */
+static bool is_noted(const json_t *notes, const json_t *note)
+{
+	static const char *const keys[] = {"code", "file", "line", "column"};
+	const json_t *other;
+	size_t i, same;
+
+	json_array_foreach (notes, i, other) {
+		for (same = 0; same < sizeof keys / sizeof *keys; same++)
+			if (!json_equal(json_object_get(other, keys[same]), json_object_get(note, keys[same])))
+				break;
+		if (same == sizeof keys / sizeof *keys)
+			return true;
+	}
+	return false;
+}
+
+static void try_or_take(struct change *ch)
+{
+	struct control *c = ch->control;
+
+	if ((ch->order.kind == ORDER_APPLY || ch->order.kind == ORDER_ROLLBACK || ch->order.kind == ORDER_APPROVE || ch->proposes) &&
+	    !ch->order.unconfirmed) {
+		ch->stage = "previewing";
+		preview_start(c, ch->image_fd, on_previewed, ch);
+	} else if (ch->order.dry_run)
+		end(ch, NULL);
+	else
+		put_into_force(ch);
+}
+
+#define STRICT_REFUSES "the policy has warnings, and --strict refuses those"
+
+static void on_groups_told(struct control *c, const struct groups_found *found, void *arg)
+{
+	struct change *ch = arg;
+	json_t *note;
+	size_t i;
+
+	(void)c;
+	if (ch->abandoned) {
+		release(ch);
+		return;
+	}
+	/* Ahead of what may be many, and cut. */
+	if (found->untold > 0)
+		note_add(ch->notes, "groups-untold", "of %zu groups that the policy names it could not be told whether there are such", found->untold);
+	json_array_foreach (found->absent, i, note) {
+		if (is_noted(ch->notes, note))
+			continue;
+		json_array_append(ch->notes, note);
+		ch->warnings++;
+	}
+	if (ch->order.strict && json_array_size(found->absent) > 0)
+		fail(ch, STRICT_REFUSES);
+	else
+		try_or_take(ch);
+}
+
 static void on_policy_compiled(struct control *c, struct compiled *result, void *arg)
 {
+	struct named_groups *groups = result->groups;
 	struct change *ch = arg;
 
 	if (ch->abandoned) {
@@ -543,21 +603,20 @@ static void on_policy_compiled(struct control *c, struct compiled *result, void 
 		return;
 	}
 	if (result->fd < 0) {
-		fail(ch, result->errors == 0 && result->warnings > 0 ? "the policy has warnings, and --strict refuses those"
-								     : "the policy is not usable");
+		fail(ch, result->errors == 0 && result->warnings > 0 ? STRICT_REFUSES : "the policy is not usable");
 		return;
 	}
 	ch->image_fd = result->fd;
 	result->fd = -1;
 	ch->rules = result->rules;
-	if ((ch->order.kind == ORDER_APPLY || ch->order.kind == ORDER_ROLLBACK || ch->order.kind == ORDER_APPROVE || ch->proposes) &&
-	    !ch->order.unconfirmed) {
-		ch->stage = "previewing";
-		preview_start(c, ch->image_fd, on_previewed, ch);
-	} else if (ch->order.dry_run)
-		end(ch, NULL);
-	else
-		put_into_force(ch);
+	/* A start waits for nobody, and what returns from a trial was looked at before. */
+	if (groups == NULL || groups->n == 0 || ch->order.kind == ORDER_START || ch->order.unconfirmed) {
+		try_or_take(ch);
+		return;
+	}
+	ch->stage = "looking for groups";
+	result->groups = NULL;
+	groups_ask(c, groups, on_groups_told, ch);
 }
 
 /* Takes over fd, a sealed bundle. */

@@ -84,6 +84,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		auth_put_news(&w, &news);
 		must_equal(&w, data, size);
 	}
+	static struct auth_asked_groups groups;
+
+	r = wire_reader_on(data, size);
+	if (auth_get_groups_ask(&r, &groups)) {
+		w = wire_writer_on(body, sizeof body);
+		auth_put_groups_ask(&w, &groups);
+		must_equal(&w, data, size);
+	}
+	r = wire_reader_on(data, size);
+	if (auth_get_groups_told(&r, &groups)) {
+		w = wire_writer_on(body, sizeof body);
+		auth_put_groups_told(&w, &groups);
+		must_equal(&w, data, size);
+	}
 	auth_text_refused(data, size);
 	return 0;
 }

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
 
@@ -497,7 +498,7 @@ def test_a_store_that_grows_is_told_of(gateway):
 
 
 def test_what_gatewayctl_finds_is_kept(gateway):
-    """It alone knows this machine's groups: what it warned of stands with the revision."""
+    """What it warned of stands with the revision, and once, though the gateway finds the same."""
     g = gateway(BASE, pam_groups_file=None)
     write(g.path("new.policy"), BASE.replace("allow", "allow group there-is-no-such"))
     done = apply(g, g.path("new.policy"))
@@ -505,6 +506,70 @@ def test_what_gatewayctl_finds_is_kept(gateway):
     shown = g.ctl("policy", "show").out
     assert "new.policy:1:" in shown and "knows no group 'there-is-no-such' [unknown-group]" in shown, shown
     assert any("unknown-group" in line for line in g.status()["policy"]["warnings"])
+
+
+NOWHERE = BASE.replace("allow", "allow group eng root there-is-no-such")
+PLACE = f"1:{NOWHERE.index('there') + 1}"
+
+
+def test_the_gateway_finds_groups_that_its_host_does_not_know(gateway):
+    """Whoever orders it: those of the name service and of its file are known, one that is in neither is a warning at its place, once."""
+    g = gateway(BASE, groups={"eng": ["ann"]})
+    write(g.path("new.policy"), NOWHERE)
+    done = apply(g, g.path("new.policy"), "--dry-run")
+    assert done.err.count("[unknown-group]") == 1 and "with 1 warnings" in done.out, (done.out, done.err)
+    assert done.err.startswith(f"new.policy:{PLACE}: warning: this machine knows no group 'there-is-no-such' [unknown-group]\n"), done.err
+    assert done.err.splitlines()[2].strip() == "^" + "~" * (len("there-is-no-such") - 1), done.err
+    done = apply(g, g.path("new.policy"), "--strict", check=False)
+    assert done.returncode == 1 and "refused: the policy has warnings" in done.err and g.revision() == 1
+    assert "knows no group 'there-is-no-such'" in apply(g, g.path("new.policy")).err
+    assert any("unknown-group" in line for line in g.status()["policy"]["warnings"])
+    assert "[unknown-group]" in g.ctl("policy", "show").out
+    # One that comes to be there is known from then on; a reload finds the same as an apply.
+    g.write_policy(NOWHERE + "# more\n")
+    assert "[unknown-group]" in g.ctl("reload", "--force").err
+    with open(g.path("groups"), "a", encoding="ascii") as f:
+        f.write("there-is-no-such:x:60000:ann\n")
+    assert g.ctl("policy", "rollback", "2").err == ""
+    with open(g.path("groups"), "a", encoding="ascii") as f:
+        f.write("no line of a file of groups\n")
+    done = g.ctl("policy", "rollback", "--strict", "3")
+    assert "it could not be told" in done.err and "of 2 groups" in done.err, done.err
+
+
+def test_more_groups_than_are_looked_up(gateway):
+    g = gateway(BASE, groups={"eng": ["ann"]})
+    names = " ".join(f"g{i}" for i in range(150)) + " " + "x" * 64
+    write(g.path("new.policy"), BASE.replace("allow", f"allow group {'y' * 64} eng {names}"))
+    reply = json.loads(apply(g, g.path("new.policy"), "--dry-run", "--json").out)
+    notes = [n["code"] for n in reply["diagnostics"]]
+    # The first hundred are; a name that is too long for any log-in is told of without a look.
+    assert reply["ok"] and reply["warnings"] == 99 and notes[0] == "groups-untold" and set(notes[1:-1]) == {"unknown-group"}, notes
+    assert "of 53 groups that the policy names" in reply["diagnostics"][0]["message"] and "'" + "y" * 64 + "'" in reply["diagnostics"][1]["message"]
+
+
+def test_a_name_service_that_hangs_over_groups_is_not_waited_for(gateway):
+    g = gateway(BASE, pam_processes=1)
+    write(g.path("new.policy"), NOWHERE)
+    pid, = g.pids("pam")
+
+    def named():
+        """It is asked for our name, too: not any more, once it has told that."""
+        g.ctl("log", "level", "info")
+        return [r for r in g.rows(event="admin") if "login" in r.get("detail", {})]
+
+    wait.until(named, "we have a name")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        p = subprocess.Popen([os.path.join(BUILD, "admin", "gatewayctl"), "--socket", g.socket, "policy", "apply", g.path("new.policy")],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait.until(lambda: g.status()["policy"].get("change", {}).get("stage") == "looking for groups", "it looks for groups")
+        assert g.revision() == 1
+    finally:
+        os.kill(pid, signal.SIGKILL)  # as its deadline would
+    out, err = p.communicate(timeout=wait.seconds(60))
+    assert p.returncode == 0 and g.revision() == 2, (out, err)
+    assert "of 3 groups that the policy names it could not be told whether there are such" in err and "[unknown-group]" not in err, err
 
 
 def test_hostile_findings(gateway):

@@ -29,6 +29,8 @@ struct gateway {
 	unsigned kills, wanted, resized, told;
 	uint32_t told_uid; /* the last, */
 	char told_name[AUTH_LOGIN_MAX + 1];
+	struct auth_asked_groups groups; /* that were told last */
+	unsigned groups_told;
 	uint16_t last_kill;
 	bool impatient;
 };
@@ -47,6 +49,8 @@ struct child {
 	unsigned n;
 	struct auth_login login; /* that it was asked for last */
 	unsigned logins;
+	struct auth_asked_groups groups; /* the same */
+	unsigned group_asks;
 	bool gone;
 };
 
@@ -75,6 +79,14 @@ static void on_login(uint32_t uid, const char *name, void *arg)
 	snprintf(g->told_name, sizeof g->told_name, "%s", name);
 }
 
+static void on_groups(const struct auth_asked_groups *told, void *arg)
+{
+	struct gateway *g = arg;
+
+	g->groups = *told;
+	g->groups_told++;
+}
+
 static struct gateway *gateway_with(struct auth_master_options options)
 {
 	struct gateway *g = calloc(1, sizeof *g);
@@ -82,6 +94,7 @@ static struct gateway *gateway_with(struct auth_master_options options)
 	assert_non_null(g);
 	options.kill_child = on_kill;
 	options.told_login = on_login;
+	options.told_groups = on_groups;
 	options.arg = g;
 	ipc_on_violation(on_violation, g);
 	g->base = event_base_new();
@@ -243,6 +256,11 @@ static void on_ask(struct ipc *link, struct ipc_message *m, void *arg)
 	if (m->type == IPC_PAM_LOGIN_ASK) {
 		assert_true(auth_get_login_ask(&r, &c->login));
 		c->logins++;
+		return;
+	}
+	if (m->type == IPC_PAM_GROUPS_ASK) {
+		assert_true(auth_get_groups_ask(&r, &c->groups));
+		c->group_asks++;
 		return;
 	}
 	assert_int_equal(m->type, IPC_PAM_ASK);
@@ -1590,6 +1608,92 @@ static void test_hostile_logins(void **state)
 	}
 }
 
+/* ---- tests: groups ------------------------------------------------------------------------------------------------- */
+
+static void ask_groups(struct gateway *g, uint64_t id)
+{
+	struct auth_asked_groups asked = {.id = id, .n = 2, .names = {"hr", "eng"}};
+
+	auth_master_ask_groups(g->master, &asked);
+}
+
+static void tell_groups(struct child *c, uint64_t id, uint16_t n)
+{
+	struct auth_asked_groups told = {.id = id, .n = n, .states = {AUTH_GROUP_KNOWN, AUTH_GROUP_ABSENT}};
+	uint8_t body[256];
+	struct wire_writer writer = wire_writer_on(body, sizeof body);
+
+	auth_put_groups_told(&writer, &told);
+	assert_int_equal(ipc_send_wire(c->link, IPC_PAM_GROUPS_TOLD, &writer), 0);
+}
+
+static bool is_untold(const struct gateway *g, uint64_t id)
+{
+	return g->groups.id == id && g->groups.n == 2 && g->groups.states[0] == AUTH_GROUP_UNTOLD &&
+	       g->groups.states[1] == AUTH_GROUP_UNTOLD;
+}
+
+/* One after the other, by a child that no log-in wants; whoever is at one is at nothing else. */
+static void test_groups_are_asked_for(void **state)
+{
+	struct gateway *g = gateway_new(1, 100, LONG_MS);
+	struct worker *w = worker_new(g, 0);
+	struct child *c = child_new(g, 0);
+
+	(void)state;
+	ask(w, 1, "ann", 1);
+	wait_for(g, c->n == 1);
+	ask_groups(g, 7);
+	ask_groups(g, 8);
+	auth_master_ask_login(g->master, 1000);
+	assert_int_equal(c->group_asks, 0);
+	grant(c);
+	wait_for(g, c->logins == 1);
+	tell_login(c, c->login.id, 1000, "ann");
+	wait_for(g, c->group_asks == 1);
+	assert_true(c->groups.n == 2 && c->groups.id != 7);
+	assert_string_equal(c->groups.names[1], "eng");
+	ask(w, 2, "bob", 2);
+	wait_for(g, status(g, "asked") == 2);
+	assert_int_equal(c->n, 1); /* it is at groups */
+	tell_groups(c, c->groups.id, 2);
+	wait_for(g, c->n == 2);
+	assert_true(g->groups_told == 1 && g->groups.id == 7);
+	assert_true(g->groups.states[0] == AUTH_GROUP_KNOWN && g->groups.states[1] == AUTH_GROUP_ABSENT);
+	grant(c);
+	wait_for(g, c->group_asks == 2);
+	child_free(c);
+	wait_for(g, g->groups_told == 2);
+	assert_true(is_untold(g, 8)); /* with its child */
+	for (uint64_t id = 10; id < 15; id++)
+		ask_groups(g, id);
+	assert_int_equal(g->groups_told, 3);
+	assert_true(is_untold(g, 14)); /* more than may wait */
+	worker_free(w);
+	gateway_free(g);
+}
+
+static void test_hostile_groups(void **state)
+{
+	(void)state;
+	for (unsigned how = 0; how < 3; how++) {
+		struct gateway *g = gateway_new(1, 100, LONG_MS);
+		struct child *c = child_new(g, 0);
+
+		if (how > 0) {
+			ask_groups(g, 7);
+			wait_for(g, c->group_asks == 1);
+		}
+		tell_groups(c, how == 1 ? c->groups.id + 1 : c->groups.id, how == 2 ? 1 : 2);
+		wait_for(g, c->gone);
+		assert_int_equal(g->violations_of[ROLE_PAM], 1);
+		assert_int_equal(g->groups_told, how > 0);
+		assert_true(how == 0 || is_untold(g, 7));
+		child_free(c);
+		gateway_free(g);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1632,6 +1736,8 @@ int main(void)
 		cmocka_unit_test(test_logins_are_asked_for),
 		cmocka_unit_test(test_logins_that_are_not_told),
 		cmocka_unit_test(test_logins_that_cost_a_child),
+		cmocka_unit_test(test_groups_are_asked_for),
+		cmocka_unit_test(test_hostile_groups),
 		cmocka_unit_test(test_hostile_logins),
 
 	};

@@ -465,6 +465,57 @@ static void test_gss_answer(void **state)
 	assert_false(takes_gss_answer(&a));
 }
 
+static bool takes_groups(const struct auth_asked_groups *in, bool told)
+{
+	static struct auth_asked_groups out;
+	uint8_t body[8192], again[8192];
+	struct wire_writer w = wire_writer_on(body, sizeof body), same = wire_writer_on(again, sizeof again);
+
+	(told ? auth_put_groups_told : auth_put_groups_ask)(&w, in);
+	assert_false(w.overflow);
+	for (size_t len = 0; len <= w.len + 1; len++) {
+		struct wire_reader r = wire_reader_on(body, len);
+		bool taken = (told ? auth_get_groups_told : auth_get_groups_ask)(&r, &out);
+
+		assert_true(!taken || len == w.len);
+		if (!taken)
+			continue;
+		(told ? auth_put_groups_told : auth_put_groups_ask)(&same, &out);
+		assert_int_equal(same.len, w.len);
+		assert_memory_equal(again, body, w.len);
+		return true;
+	}
+	return false;
+}
+
+static void test_groups(void **state)
+{
+	static struct auth_asked_groups a;
+
+	(void)state;
+	a = (struct auth_asked_groups){.id = 9, .n = 2, .names = {"hr", "two words"}, .states = {AUTH_GROUP_KNOWN, AUTH_GROUP_UNTOLD}};
+	assert_true(takes_groups(&a, false) && takes_groups(&a, true));
+	a.states[1] = AUTH_GROUP_STATES;
+	assert_false(takes_groups(&a, true));
+	strcpy(a.names[1], "a\tb");
+	assert_false(takes_groups(&a, false));
+	a.names[1][0] = '\0';
+	assert_false(takes_groups(&a, false));
+	a.n = 0;
+	assert_false(takes_groups(&a, false) || takes_groups(&a, true));
+	a.n = AUTH_ASKED_GROUPS_MAX;
+	for (unsigned i = 0; i < a.n; i++) {
+		memset(a.names[i], 'g', AUTH_GROUP_NAME_MAX);
+		a.names[i][AUTH_GROUP_NAME_MAX] = '\0';
+		a.states[i] = (uint8_t)(i % AUTH_GROUP_STATES);
+	}
+	assert_true(takes_groups(&a, false) && takes_groups(&a, true)); /* they fit their messages */
+	uint8_t many[16] = {[8] = AUTH_ASKED_GROUPS_MAX + 1};
+	struct wire_reader r = wire_reader_on(many, sizeof many);
+
+	assert_false(auth_get_groups_told(&r, &a));
+}
+
 static void test_text(void **state)
 {
 	uint8_t text[AUTH_TEXT_MAX + 1];
@@ -497,7 +548,8 @@ int main(void)
 		cmocka_unit_test(test_answer_refused), cmocka_unit_test(test_answer_lengths),
 		cmocka_unit_test(test_service),	       cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_vouched), cmocka_unit_test(test_news), cmocka_unit_test(test_gss_ask_and_step), cmocka_unit_test(test_gss_answer),
-		cmocka_unit_test(test_command),       cmocka_unit_test(test_text),
+		cmocka_unit_test(test_command),       cmocka_unit_test(test_groups),
+		cmocka_unit_test(test_text),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

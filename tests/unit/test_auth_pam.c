@@ -600,6 +600,61 @@ static void test_groups(void **state)
 	assert_clean_end(&k);
 }
 
+static void on_groups_told(struct ipc *link, struct ipc_message *m, void *arg)
+{
+	struct wire_reader r = wire_reader_on(m->body, m->len);
+
+	(void)link;
+	assert_int_equal(m->type, IPC_PAM_GROUPS_TOLD);
+	assert_true(auth_get_groups_told(&r, arg));
+}
+
+/* "kau": known, absent, untold. */
+static const char *states_of(struct kid *k, const char *one, const char *two, const char *three)
+{
+	static struct auth_asked_groups asked;
+	static char states[4];
+	uint8_t body[8192];
+	struct wire_writer w = wire_writer_on(body, sizeof body);
+
+	asked = (struct auth_asked_groups){.id = 5, .n = 3};
+	strcpy(asked.names[0], one);
+	strcpy(asked.names[1], two);
+	strcpy(asked.names[2], three);
+	auth_put_groups_ask(&w, &asked);
+	asked.id = 0;
+	assert_int_equal(ipc_send_wire(k->link, IPC_PAM_GROUPS_ASK, &w), 0);
+	assert_int_equal(ipc_flush_blocking(k->link), 0);
+	wait_readable(k->fd);
+	assert_int_equal(ipc_receive_blocking(k->link, on_groups_told, &asked), 0);
+	assert_int_equal(asked.id, 5);
+	for (unsigned i = 0; i < 3; i++)
+		states[i] = "aku"[asked.states[i]];
+	return states;
+}
+
+/* A log-in brings those of NSS and of the file; what cannot be read tells of none that it has not. */
+static void test_groups_that_there_are(void **state)
+{
+	char file[384];
+	struct kid k = kid_start(NULL, false);
+
+	(void)state;
+	assert_string_equal(states_of(&k, "root", "there-is-no-such", "hr"), "kaa");
+	assert_clean_end(&k);
+	snprintf(file, sizeof file, "%s", path_of("groups"));
+	unlink(file);
+	k = kid_start(file, false);
+	assert_string_equal(states_of(&k, "root", "there-is-no-such", "hr"), "kuu");
+	write_file("groups", 0600, "# gone:x:1:gw-ann\nhr:x:2001:gw-ann\nempty:x:2003:\n\nlast:::");
+	assert_string_equal(states_of(&k, "hr", "empty", "last"), "kkk");
+	assert_string_equal(states_of(&k, "root", "h", "hrs"), "kaa");
+	assert_string_equal(states_of(&k, "# gone", "gw-ann", "2001"), "aaa");
+	write_file("groups", 0600, "hr:x:2001:gw-ann\neng\n");
+	assert_string_equal(states_of(&k, "root", "eng", "other"), "kuu");
+	assert_clean_end(&k);
+}
+
 /* n groups of gw-ann, each a line. */
 static void write_groups(unsigned n, unsigned name_len)
 {
@@ -742,6 +797,7 @@ int main(void)
 		cmocka_unit_test(test_canonical_user),		cmocka_unit_test(test_exec),
 		cmocka_unit_test(test_hanging_module),		cmocka_unit_test(test_crashing_module),
 		cmocka_unit_test(test_malformed_ask),		cmocka_unit_test(test_groups),
+		cmocka_unit_test(test_groups_that_there_are),
 		cmocka_unit_test(test_groups_not_whole),	cmocka_unit_test(test_password_is_wiped),
 	};
 
