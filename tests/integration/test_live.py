@@ -441,7 +441,13 @@ def log(g):
 
 
 def rolled_back(g, revision):
-    wait.until(lambda: g.revision() == revision, f"revision {revision} is in force by itself", 60)
+    """And done with: workers have it before it is on record, and until then no other change begins."""
+
+    def done():
+        status = g.status()
+        return status["revision"] == revision and not {"trial", "change"} & set(status["policy"])
+
+    wait.until(done, f"revision {revision} is in force by itself", 60)
     return log(g)
 
 
