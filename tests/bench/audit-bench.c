@@ -2,7 +2,8 @@
  * row. Everything happens in a directory of its own, which is removed.  The store is made by the recorder's own code, a
  * segment a day.
  *
- * usage: audit-bench [--rows N] [--segments N] [--dir DIR] [--keep] */
+ * usage: audit-bench [--rows N] [--segments N] [--apart N] [--dir DIR] [--keep]
+ * --apart: a session ends so many batches after it began, not in the same. */
 #include "config.h"
 
 #include <dirent.h>
@@ -102,6 +103,27 @@ static uint32_t below(uint32_t n)
 }
 
 static struct audit_event events[3];
+static uint64_t *going_on, begun; /* sessions in the order they began, the last so many; how many began in all */
+static size_t ngoing_on;	  /* 0: each ends with its last row */
+
+static void keep_going_on(unsigned batches)
+{
+	ngoing_on = (size_t)batches * ROWS_OF_A_BATCH / 3;
+	going_on = calloc(ngoing_on + 1, sizeof *going_on);
+	if (going_on == NULL)
+		exit(1);
+}
+
+/* The row of an end is that of the session that began longest ago; of the first ones there is none. */
+static void end_earlier(void)
+{
+	uint64_t *oldest = ngoing_on == 0 ? NULL : &going_on[begun++ % ngoing_on];
+
+	if (oldest == NULL)
+		return;
+	events[2].session = *oldest;
+	*oldest = session;
+}
 
 /* The three rows of a session, as a worker makes them. */
 static void make_session(int64_t time_us)
@@ -132,6 +154,7 @@ static void make_session(int64_t time_us)
 	events[2].bytes_down = below(10000000);
 	events[2].duration_us = below(60000000);
 	strcpy(events[2].reason, "done");
+	end_earlier();
 }
 
 static uint64_t sequence;
@@ -334,6 +357,7 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {{"rows", required_argument, NULL, 'r'},
 						{"segments", required_argument, NULL, 's'},
+						{"apart", required_argument, NULL, 'a'},
 						{"dir", required_argument, NULL, 'd'},
 						{"keep", no_argument, NULL, 'k'},
 						{NULL, 0, NULL, 0}};
@@ -351,6 +375,9 @@ int main(int argc, char **argv)
 			break;
 		case 's':
 			segments = (unsigned)atoi(optarg);
+			break;
+		case 'a':
+			keep_going_on((unsigned)atoi(optarg));
 			break;
 		case 'd':
 			base = optarg;
