@@ -105,7 +105,6 @@ struct audit_store {
 	uint8_t body[ENTRY_ROWS_MAX * AUDIT_COMMIT_ROW_BYTES + BATCH_SENDERS_MAX * AUDIT_COMMIT_SENDER_BYTES];
 	uint8_t row[AUDIT_ROW_BYTES_MAX];
 	struct audit_event event; /* being made; too big for a stack frame */
-	struct audit_open_batch opened; /* in this batch */
 };
 
 /* ---- segments: their statements ---------------------------------------------------------------------------------- */
@@ -141,6 +140,7 @@ static int prepare(struct writer *w, struct err *why)
 
 static void close_writer(struct writer *w)
 {
+	audit_open_release(&w->open);
 	db_close(&w->db);
 	*w = (struct writer){0};
 }
@@ -309,7 +309,6 @@ static int begin(struct audit_store *s, struct writer *w, struct err *why)
 	s->nbatch = 0;
 	s->newcomers = false;
 	s->nrows = s->nrun = 0;
-	audit_open_clear(&s->opened);
 	s->at = s->durable;
 	if (db_begin(w->db, why) != 0)
 		return -1;
@@ -323,7 +322,7 @@ static int begin(struct audit_store *s, struct writer *w, struct err *why)
 			s->at.event = newest;
 	}
 	s->first = s->at.event + 1;
-	return 0;
+	return audit_open_load(&w->open, why);
 }
 
 static void rollback(struct audit_store *s, struct writer *w)
@@ -333,7 +332,7 @@ static void rollback(struct audit_store *s, struct writer *w)
 	s->in_batch = false;
 	s->nbatch = s->nknown = 0;
 	s->nrows = s->nrun = 0;
-	audit_open_clear(&s->opened);
+	audit_open_drop(&w->open);
 	s->at = s->durable;
 }
 
@@ -413,11 +412,25 @@ static int seal(struct audit_store *s, struct err *why)
 /* ---- the next segment -----------------------------------------------------------------------------------------------
  */
 
+/* Writes what is open, and no row or entry. */
+static int write_open(struct audit_store *s, struct err *why)
+{
+	if (begin(s, &s->now, why) != 0 || audit_open_flush(&s->now.open, s->durable.event, why) != 0 ||
+	    db_commit(s->now.db, why) != 0) {
+		rollback(s, &s->now);
+		return -1;
+	}
+	s->in_batch = false;
+	s->at = s->durable;
+	return 0;
+}
+
+/* Its last entry, and a true table of what is open, of which the next begins. */
 static int end_segment(struct audit_store *s, struct err *why)
 {
 	if (s->ended)
-		return 0;
-	if (begin(s, &s->now, why) != 0 ||
+		return audit_open_is_true(&s->now.open) ? 0 : write_open(s, why);
+	if (begin(s, &s->now, why) != 0 || audit_open_flush(&s->now.open, s->durable.event, why) != 0 ||
 	    put_entry(s, &s->now, AUDIT_ENTRY_END, s->durable.event + 1, 0, (const uint8_t *)"", 0, why) != 0 ||
 	    commit(s, &s->now, why) != 0) {
 		rollback(s, &s->now);
@@ -561,7 +574,7 @@ static int fill_segment(struct audit_store *s, struct err *why)
 {
 	if (begin(s, &s->next, why) == 0 && put_begin(s, &s->next, &s->now, 0, why) == 0 &&
 	    carry(s, &s->next, &s->now, why) == 0 && (!s->renewing || tell_renewal(s, why) == 0) &&
-	    commit(s, &s->next, why) == 0)
+	    audit_open_flush(&s->next.open, s->at.event, why) == 0 && commit(s, &s->next, why) == 0)
 		return 0;
 	rollback(s, &s->next);
 	return -1;
@@ -776,8 +789,7 @@ static int note_detail(struct audit_store *s, const char *text, const char *deta
 	snprintf(s->event.reason, sizeof s->event.reason, "%s", text);
 	snprintf(s->event.detail, sizeof s->event.detail, "%s", detail);
 	log_warning("%s", text);
-	if (begin(s, &s->now, why) == 0 && insert(s, &s->now, &s->event, AUDIT_SENDER_NONE, why) == 0 &&
-	    put_commit(s, &s->now, why) == 0 && commit(s, &s->now, why) == 0)
+	if (begin(s, &s->now, why) == 0 && audit_store_note(s, &s->event, why) == 0 && audit_store_commit(s, why) == 0)
 		return 0;
 	rollback(s, &s->now);
 	return -1;
@@ -1075,10 +1087,14 @@ bool audit_store_is_full(const struct audit_store *s)
 void audit_store_close(struct audit_store **store)
 {
 	struct audit_store *s = *store;
+	struct err ignored;
 
 	*store = NULL;
 	if (s == NULL)
 		return;
+	/* Whoever opens the store reads again what was not written: this is for those who only look. */
+	if (s->now.db != NULL && !s->in_batch && audit_open_waiting(&s->now.open) > 0)
+		write_open(s, &ignored);
 	close_writer(&s->now);
 	close_writer(&s->next);
 	audit_ring_close(&s->ring);
@@ -1144,7 +1160,7 @@ int audit_store_append_row(struct audit_store *s, uint64_t incarnation, uint64_t
 	if (add_row(s, &s->now, row, (uint8_t)(sender - s->batch), why) != 0)
 		return -1;
 	audit_row_tells(row, &s->event);
-	return audit_open_note(&s->now.open, &s->opened, incarnation, s->at.event, &s->event, why) != 0 ? -1 : 1;
+	return audit_open_note(&s->now.open, incarnation, s->at.event, &s->event, why) != 0 ? -1 : 1;
 }
 
 int audit_store_append(struct audit_store *s, uint64_t incarnation, uint64_t sequence, const struct audit_event *e,
@@ -1170,7 +1186,7 @@ int audit_store_settle(struct audit_store *s, struct audit_settling *at, unsigne
 	int n;
 
 	*rows = 0;
-	if (write_run(s, &s->now, why) != 0 || audit_open_write(open, &s->opened, why) != 0)
+	if (write_run(s, &s->now, why) != 0 || audit_open_flush(open, s->at.event, why) != 0)
 		return -1;
 	if (!at->begun) {
 		at->begun = true;
@@ -1216,13 +1232,18 @@ static int save_senders(struct audit_store *s, struct err *why)
 		return -1;
 	if (count <= AUDIT_SENDERS_MAX)
 		return 0;
+	if (audit_open_flush(&w->open, s->at.event, why) != 0)
+		return -1;
 	db_bind_i64(w->forget, 1, AUDIT_SENDERS_MAX);
 	return db_run(w->forget, why);
 }
 
 int audit_store_commit(struct audit_store *s, struct err *why)
 {
-	if (write_run(s, &s->now, why) != 0 || audit_open_write(&s->now.open, &s->opened, why) != 0 ||
+	struct audit_open *open = &s->now.open;
+
+	if (write_run(s, &s->now, why) != 0 ||
+	    (audit_open_is_due(open, s->at.event) && audit_open_flush(open, s->at.event, why) != 0) ||
 	    save_senders(s, why) != 0 || put_commit(s, &s->now, why) != 0)
 		return -1;
 	return commit(s, &s->now, why);

@@ -16,6 +16,7 @@
 #include "schema/audit_holds.h"
 #include "schema/audit_open.h"
 #include "schema/audit_prune.h"
+#include "schema/audit_replay.h"
 #include "schema/audit_row.h"
 #include "schema/audit_segment.h"
 #include "schema/audit_store.h"
@@ -523,42 +524,39 @@ static void follow_holds(struct verifier *v, int64_t id)
 /* ---- rows -----------------------------------------------------------------------------------------------------------
  */
 
-/* A row that is as it was recorded: does to what is open what it did then (audit_open.c). */
+/* What an event does to what is open (audit_open.c); by itself: the recorder closes what is lost, whoever had it.
+ * False: out of memory. */
+static bool apply(struct open_set *set, enum audit_effect effect, const struct known_open *new, bool by_itself)
+{
+	struct known_open *o = open_find(set, new->session, new->flow);
+	bool same = o != NULL && o->incarnation == new->incarnation;
+
+	if (effect == AUDIT_EFFECT_BEGINS)
+		return o != NULL || open_add(set, new);
+	if (effect == AUDIT_EFFECT_MOVES && same)
+		o->event = new->event;
+	else if (effect == AUDIT_EFFECT_ENDS && o != NULL && (by_itself || same))
+		open_remove(set, o);
+	return true;
+}
+
+static struct known_open known_of(const struct audit_event *e, uint64_t incarnation, int64_t id)
+{
+	return (struct known_open){(int64_t)e->session, audit_open_flow(e), incarnation, id};
+}
+
+/* A row that is as it was recorded. */
 static bool follow(struct verifier *v, int64_t id, const uint8_t *sender)
 {
 	struct audit_event *e = &v->event;
-	struct known_open new = {.event = id}, *o;
 	bool carried = v->carried > 0;
+	struct known_open new;
 
 	v->carried -= carried;
-	e->kind = (enum audit_kind)db_i64(v->rows, COL_KIND);
-	e->session = (uint64_t)db_i64(v->rows, COL_SESSION);
-	if ((unsigned)e->kind >= AUDIT_KIND_COUNT || audit_open_effect(e) == AUDIT_EFFECT_NONE)
+	if (!audit_open_tells(v->rows, e))
 		return true;
-	/* Only a flow is known by more than its number. */
-	if ((e->kind == AUDIT_FLOW || e->kind == AUDIT_FLOW_CHECKPOINT || e->kind == AUDIT_FLOW_ENDED) &&
-	    !audit_row_read(v->rows, e))
-		return true;
-	new.session = (int64_t)e->session;
-	new.flow = audit_open_flow(e);
-	new.incarnation = sender == NULL ? 0 : audit_get_u64(sender);
-	o = open_find(&v->open, new.session, new.flow);
-	switch (carried ? AUDIT_EFFECT_BEGINS : audit_open_effect(e)) {
-	case AUDIT_EFFECT_BEGINS:
-		return o != NULL || open_add(&v->open, &new);
-	case AUDIT_EFFECT_MOVES:
-		if (o != NULL && o->incarnation == new.incarnation)
-			o->event = id;
-		return true;
-	case AUDIT_EFFECT_ENDS:
-		/* The recorder itself closes what is lost, whoever had it. */
-		if (o != NULL && (sender == NULL || o->incarnation == new.incarnation))
-			open_remove(&v->open, o);
-		return true;
-	case AUDIT_EFFECT_NONE:
-		break;
-	}
-	return true;
+	new = known_of(e, sender == NULL ? 0 : audit_get_u64(sender), id);
+	return apply(&v->open, carried ? AUDIT_EFFECT_BEGINS : audit_open_effect(e), &new, sender == NULL);
 }
 
 static const char *describe_row(struct verifier *v, char *buf, size_t size)
@@ -894,26 +892,69 @@ static int take_entry(struct verifier *v, struct err *why)
 /* ---- segments
  * -------------------------------------------------------------------------------------------------------- */
 
-static int compare_open(struct verifier *v, struct err *why)
+/* A row of the table; only the one that says up to which row the table is true has no session. */
+static int take_open(struct verifier *v, struct db_stmt *s, struct open_set *table, int64_t *true_to, struct err *why)
+{
+	const struct known_open o = {db_i64(s, 0), db_i64(s, 1), (uint64_t)db_i64(s, 2), db_i64(s, 3)};
+
+	if (o.session == AUDIT_OPEN_MARK_SESSION && o.flow == AUDIT_OPEN_MARK_FLOW) {
+		*true_to = o.event;
+		if (o.incarnation != AUDIT_OPEN_MARK_INCARNATION || o.event < 0 || o.event >= v->next_row)
+			find(v, "up to which row the table of open sessions is true was changed");
+	} else if (o.event <= 0) {
+		find(v, "the table of open sessions tells of row %lld", (long long)o.event);
+	} else if (!open_add(table, &o)) {
+		return err_set(why, "out of memory");
+	}
+	return 0;
+}
+
+static int replay_open(uint64_t incarnation, int64_t id, const struct audit_event *e, void *arg, struct err *why)
+{
+	const struct known_open new = known_of(e, incarnation, id);
+
+	return apply(arg, audit_open_effect(e), &new, false) ? 0 : err_set(why, "out of memory");
+}
+
+/* What is open by the table and the rows behind it, as whoever goes on with it sees it. */
+static int read_open(struct verifier *v, struct open_set *table, struct err *why)
 {
 	struct db_stmt *s = db_prepare(v->db, "SELECT session, flow, incarnation, event FROM open_session", why);
-	enum db_step rc = s == NULL ? DB_FAILED : DB_ROW;
-	size_t n = 0;
+	enum db_step rc = DB_FAILED;
+	int64_t true_to = INT64_MAX;
+	int result = 0;
 
-	while (s != NULL && (rc = db_step(s, why)) == DB_ROW) {
-		const struct known_open *o = open_find(&v->open, db_i64(s, 0), db_i64(s, 1));
-		char id[AUDIT_SESSION_TEXT_MAX];
-
-		n++;
-		if (o == NULL || o->event != db_i64(s, 3) ||
-		    (o->incarnation != (uint64_t)db_i64(s, 2) && o->event > v->adopted))
-			find(v, "session %s is not open as it is said to be",
-			     audit_session_text((uint64_t)db_i64(s, 0), id));
-	}
+	/* More than rows behind it can have ended were never in it. */
+	while (s != NULL && result == 0 && (rc = db_step(s, why)) == DB_ROW &&
+	       table->live <= v->open.live + AUDIT_REPLAY_ROWS_MAX)
+		result = take_open(v, s, table, &true_to, why);
 	db_finalize(&s);
-	if (rc != DB_FAILED && n != v->open.live)
-		find(v, "%zu sessions and flows should be open, not %zu", v->open.live, n);
-	return rc == DB_FAILED ? -1 : 0;
+	return result != 0 || rc == DB_FAILED ? -1 : audit_replay(v->db, true_to, replay_open, table, why);
+}
+
+/* Where rows of before there was a chain tell of it, nobody knows by whom it was open. */
+static void compare_one_open(struct verifier *v, const struct known_open *there)
+{
+	const struct known_open *o = open_find(&v->open, there->session, there->flow);
+	char id[AUDIT_SESSION_TEXT_MAX];
+
+	if (o == NULL || o->event != there->event || (o->incarnation != there->incarnation && o->event > v->adopted))
+		find(v, "session %s is not open as it is said to be", audit_session_text((uint64_t)there->session, id));
+}
+
+/* In the state of the file that has the segment's last row. */
+static int compare_open(struct verifier *v, struct err *why)
+{
+	struct open_set table = {0};
+	int rc = read_open(v, &table, why);
+
+	for (size_t i = 0; rc == 0 && i < table.size; i++)
+		if (table.slots[i].event > 0)
+			compare_one_open(v, &table.slots[i]);
+	if (rc == 0 && table.live != v->open.live)
+		find(v, "%zu sessions and flows should be open, not %zu", v->open.live, table.live);
+	open_clear(&table);
+	return rc;
 }
 
 static int compare_senders(struct verifier *v, struct err *why)

@@ -410,6 +410,11 @@ int db_finish(struct db **dbp, const char *sql, struct err *why)
 	return rc;
 }
 
+int db_changes(const struct db *db)
+{
+	return sqlite3_changes(db->handle);
+}
+
 int64_t db_last_rowid(const struct db *db)
 {
 	return sqlite3_last_insert_rowid(db->handle);

@@ -60,6 +60,8 @@ unsigned db_wal_pages(const struct db *db);
 int db_checkpoint(struct db *db, struct err *why);
 
 int64_t db_last_rowid(const struct db *db);
+/* How many rows the last statement that was to change some has changed. */
+int db_changes(const struct db *db);
 
 /* For a file that is written no more: runs sql (a constant; NULL: none), folds the log into the file and leaves it without
  * one, and closes.  -1 with *why if somebody else has it open, or it fails: it can be tried again. */

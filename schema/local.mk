@@ -11,6 +11,7 @@ schema_libschema_a_SOURCES = \
 	schema/db.c schema/db.h schema/migrations.h \
 	schema/audit_row.c schema/audit_row.h \
 	schema/audit_open.c schema/audit_open.h \
+	schema/audit_replay.c schema/audit_replay.h \
 	schema/audit_chain.c schema/audit_chain.h \
 	schema/audit_segment.c schema/audit_segment.h \
 	schema/audit_reserve.c schema/audit_reserve.h \

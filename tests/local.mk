@@ -26,6 +26,7 @@ check-long: check-programs
 	AUDIT_KILL_ROUNDS=20 AUDIT_SEED=$$(date +%Y%m%d) $(srcdir)/tests/run-integration.sh $(srcdir) . test_fault_kills.py
 	AUDIT_EPOCHS=1000000 ./tests/unit/test_audit_prune
 	AUDIT_EDITS=10000 AUDIT_SEED=$$(date +%Y%m%d) ./tests/unit/test_audit_verify
+	AUDIT_OPEN_ROUNDS=1000 AUDIT_SEED=$$(date +%Y%m%d) ./tests/unit/test_audit_open
 	AUDIT_POWER_EVENTS=1000 AUDIT_POWER_STEP=1 AUDIT_SEED=$$(date +%Y%m%d) ./tests/unit/test_audit_power
 	RELAY_SCHEDULES=10000 RELAY_SEED=$$(date +%Y%m%d) $(srcdir)/tests/run-integration.sh $(srcdir) . -n 2 test_schedules.py
 	GATEWAYD_TEST_FULL=1 $(srcdir)/tests/run-integration.sh $(srcdir) . -n 0 -s test_silent_clients.py test_sessions.py test_hostile_control.py test_throttle.py \

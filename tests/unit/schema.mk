@@ -1,6 +1,6 @@
 SCHEMA_TEST_LIBS = schema/libschema.a common/libcommon.a $(SCHEMA_LIBS) $(EVENT_LIBS) $(CMOCKA_LIBS)
 SCHEMA_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CMOCKA_CFLAGS) $(EVENT_CFLAGS) $(JANSSON_CFLAGS) $(SQLITE_CFLAGS) $(SODIUM_CFLAGS)
-check_PROGRAMS += tests/unit/test_audit_event tests/unit/test_db tests/unit/test_audit_store tests/unit/test_audit_verify tests/unit/test_audit_prune tests/unit/test_audit_power tests/unit/test_policy_power tests/unit/test_audit_json \
+check_PROGRAMS += tests/unit/test_audit_event tests/unit/test_db tests/unit/test_audit_store tests/unit/test_audit_open tests/unit/test_audit_verify tests/unit/test_audit_prune tests/unit/test_audit_power tests/unit/test_policy_power tests/unit/test_audit_json \
 	tests/unit/test_policy_store tests/unit/test_recorder tests/unit/test_reader tests/unit/test_admin_format
 
 tests_unit_test_audit_event_SOURCES = tests/unit/test_audit_event.c
@@ -14,6 +14,11 @@ tests_unit_test_db_LDADD = $(SCHEMA_TEST_LIBS)
 tests_unit_test_audit_store_SOURCES = tests/unit/test_audit_store.c tests/unit/scratch.c tests/unit/scratch.h
 tests_unit_test_audit_store_CPPFLAGS = $(SCHEMA_TEST_CPPFLAGS)
 tests_unit_test_audit_store_LDADD = $(SCHEMA_TEST_LIBS)
+
+tests_unit_test_audit_open_SOURCES = tests/unit/test_audit_open.c tests/unit/scratch.c tests/unit/scratch.h
+tests_unit_test_audit_open_CPPFLAGS = $(SCHEMA_TEST_CPPFLAGS)
+tests_unit_test_audit_open_LDADD = $(SCHEMA_TEST_LIBS)
+tests_unit_test_audit_open_LDFLAGS = -Wl,--wrap=clock_mono_us,--wrap=clock_wall_us
 
 tests_unit_test_audit_verify_SOURCES = tests/unit/test_audit_verify.c tests/unit/scratch.c tests/unit/scratch.h
 tests_unit_test_audit_verify_CPPFLAGS = $(SCHEMA_TEST_CPPFLAGS)

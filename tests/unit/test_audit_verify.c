@@ -321,7 +321,7 @@ static void any_event(struct audit_store *s)
 	assert_int_equal(audit_store_append(s, 100 + sender, ++sequences[sender], &e, &why), 1);
 }
 
-/* What is open is written once a commit: whatever a commit holds, it is what row by row would have made of it. */
+/* What is open is written now and then: whatever commits hold, it is what row by row would have made of it. */
 static void test_what_is_open_in_commits_of_any_size(void **state)
 {
 	struct audit_store *s = must_open(LARGE);
@@ -351,9 +351,9 @@ static void test_what_is_open_in_commits_of_any_size(void **state)
 			must_be_sound();
 	}
 	/* More than are noted at a time. */
-	commit_rows(s, 3000, 1, AUDIT_OPEN, 1000);
-	commit_rows(s, 2500, 1, AUDIT_CONNECTED, 1200);
-	commit_rows(s, 2000, 1, AUDIT_ENDED, 1000);
+	commit_rows(s, 5000, 1, AUDIT_OPEN, 1000);
+	commit_rows(s, 4500, 1, AUDIT_CONNECTED, 1200);
+	commit_rows(s, 4200, 1, AUDIT_ENDED, 1000);
 	audit_store_close(&s);
 	must_be_sound();
 }
@@ -872,6 +872,7 @@ static void test_files_removed_meanwhile(void **state)
  * -------------------------------------------------------------------------------------------------------- */
 
 #define HOT "audit-00000003.db"
+#define ANY_OPEN "(SELECT min(session) FROM open_session WHERE session <> 0)"
 
 static const char *const files[] = {
 	"audit-00000001.db", "audit-00000002.db", HOT, "chain.key", "chain.head",
@@ -944,10 +945,11 @@ static void test_findings_name_what_was_done(void **state)
 		{"audit-00000002.db", "UPDATE chain SET mac = zeroblob(32) WHERE id = (SELECT min(id) FROM chain)",
 		 "not authentic"},
 		{HOT,
-		 "UPDATE open_session SET event = event - 1 WHERE session = (SELECT min(session) FROM open_session)",
+		 "UPDATE open_session SET event = event - 1 WHERE session = " ANY_OPEN,
 		 "is not open"},
-		{HOT, "DELETE FROM open_session WHERE session = (SELECT min(session) FROM open_session)",
-		 "should be open"},
+		{HOT, "DELETE FROM open_session WHERE session = " ANY_OPEN, "should be open"},
+		{HOT, "UPDATE open_session SET event = event + 1 WHERE session = 0", "open sessions is true"},
+		{HOT, "UPDATE open_session SET event = -event WHERE session = 0", "open sessions is true"},
 		{HOT, "UPDATE sender SET last = last - 1 WHERE incarnation = 100", "has recorded"},
 	};
 
@@ -1059,7 +1061,7 @@ static void random_edit(char *text, size_t size, const char *file)
 	const char *entry = "(SELECT id FROM chain ORDER BY random() LIMIT 1)";
 
 	(void)file;
-	switch (below(16)) {
+	switch (below(17)) {
 	case 0:
 	case 1:
 		snprintf(text, size, "UPDATE event SET %s = coalesce(%s, 0) + %u WHERE id = %s", numbers[below(9)],
@@ -1122,6 +1124,12 @@ static void random_edit(char *text, size_t size, const char *file)
 			 "CREATE TEMP TABLE t AS SELECT id, first FROM chain ORDER BY random() LIMIT 1; "
 			 "DELETE FROM event WHERE id >= (SELECT first FROM t); DELETE FROM chain WHERE id >= (SELECT "
 			 "id FROM t)");
+		break;
+	case 15: /* up to which row the table of open sessions is true; what it was is tried by test_audit_open */
+		snprintf(text, size, "UPDATE open_session SET event = %s WHERE session = 0",
+			 below(3) == 0	 ? "-event"
+			 : below(2) == 0 ? "event + 1 + abs(random() % 1000)"
+					 : "9223372036854775807");
 		break;
 	default:
 		snprintf(text, size,
