@@ -174,6 +174,8 @@ static int give_to_groups(const struct config *c, struct err *why)
 		      {"operator-group", c->operator_group}};
 	bool others = false;
 
+	if (c->policy_approval && c->control_group[0] == '\0' && geteuid() == 0)
+		log_warning("policy-approval: root is the only administrator, and nobody can approve what root proposes: set control-group");
 	for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
 		const struct group *gr = groups[i].name[0] == '\0' ? NULL : getgrnam(groups[i].name);
 

@@ -370,6 +370,12 @@ def test_control_killed(two, what, stage):
             assert second(g, "policy-approve", revision=2)["ok"] and g.revision() == 2
 
 
+def test_nobody_to_approve(gateway):
+    warned = "policy-approval: root is the only administrator, and nobody can approve what root proposes: set control-group"
+    assert warned in gateway(workers=1, policy_approval=True).log()
+    assert warned not in gateway(workers=1, policy_approval=True, control_group=people.GROUPS["administrator"]).log()
+
+
 def test_completion_offers_what_waits(two):
     g = two(workers=1)
     n, m = propose(g, denying(2)), propose(g, denying(3))
