@@ -96,8 +96,8 @@ static int prepare(struct policy_store *s, bool read_only, struct err *why)
 		 "SELECT p.revision, '" POLICY_OUTDATED "', ?1, ?2, ?3, ?4 FROM proposal AS p "
 		 "WHERE NOT EXISTS (SELECT 1 FROM verdict AS v WHERE v.revision = p.revision)"},
 		{&s->last_verdicts, false,
-		 "SELECT revision FROM verdict WHERE verdict <> '" POLICY_APPROVED "' AND time = (SELECT max(time) FROM verdict) "
-		 "ORDER BY revision LIMIT ?1"},
+		 "SELECT revision FROM verdict WHERE verdict <> '" POLICY_APPROVED "' "
+		 "AND time = (SELECT max(time) FROM verdict WHERE time <= ?2) ORDER BY revision LIMIT ?1"},
 		{&s->judged_import, false,
 		 "SELECT v.revision, v.verdict FROM content AS c JOIN revision AS r ON r.content = c.id "
 		 "JOIN proposal AS p ON p.revision = r.id JOIN verdict AS v ON v.revision = r.id "
@@ -763,12 +763,16 @@ int policy_store_expire(struct policy_store *s, int64_t now_us, uint32_t uid, co
 	return rc;
 }
 
-int policy_store_last_verdicts(struct policy_store *s, uint32_t out[POLICY_PENDING_MAX], size_t *n, struct err *why)
+/* A clock that was set back a little since then changes nothing. */
+#define CLOCK_SLACK_US (INT64_C(86400) * 1000000)
+
+int policy_store_last_verdicts(struct policy_store *s, int64_t now_us, uint32_t out[POLICY_PENDING_MAX], size_t *n, struct err *why)
 {
 	enum db_step rc;
 
 	*n = 0;
 	db_bind_i64(s->last_verdicts, 1, POLICY_PENDING_MAX);
+	db_bind_i64(s->last_verdicts, 2, now_us + CLOCK_SLACK_US);
 	while ((rc = db_step(s->last_verdicts, why)) == DB_ROW && *n < POLICY_PENDING_MAX)
 		out[(*n)++] = (uint32_t)db_i64(s->last_verdicts, 0);
 	db_reset(s->last_verdicts);

@@ -158,8 +158,9 @@ int policy_store_decline(struct policy_store *s, const struct policy_judgement *
 /* Those whose time is over wait no longer, and are told in out: 0 with *n, or -1 with *why.  By whom: whoever keeps the store. */
 int policy_store_expire(struct policy_store *s, int64_t now_us, uint32_t uid, const char *author, uint32_t out[POLICY_PENDING_MAX],
 			size_t *n, struct err *why);
-/* Those of the newest verdict that are not approved: control may have been killed before it recorded that.  0 with *n, or -1 with *why. */
-int policy_store_last_verdicts(struct policy_store *s, uint32_t out[POLICY_PENDING_MAX], size_t *n, struct err *why);
+/* Those of the newest verdict that are not approved: control may have been killed before it recorded that.  What a clock that was wrong
+ * dated in the future is not the newest for ever.  0 with *n, or -1 with *why. */
+int policy_store_last_verdicts(struct policy_store *s, int64_t now_us, uint32_t out[POLICY_PENDING_MAX], size_t *n, struct err *why);
 /* 0 with *id: as which revision the policy file's text of this hash was rejected last, and not approved since; 0: it was not.
  * -1 with *why. */
 int policy_store_rejected_import(struct policy_store *s, const uint8_t hash[POLICY_HASH_BYTES], uint32_t *id, struct err *why);

@@ -156,7 +156,7 @@ void approvals_found(struct control *c)
 	struct err why;
 	size_t n;
 
-	if (policy_store_last_verdicts(c->policy.store, last, &n, &why) != 0)
+	if (policy_store_last_verdicts(c->policy.store, clock_wall_us(), last, &n, &why) != 0)
 		log_error("which revisions wait no longer cannot be read: %s", why.text);
 	for (size_t i = 0; i < n; i++)
 		record_verdict(c, last[i], "found ", NULL);

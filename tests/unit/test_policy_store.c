@@ -511,7 +511,7 @@ static void test_a_proposal_that_is_not_approved(void **state)
 	refused(policy_store_approve(s, &v, &why), "waits for nobody's approval");
 	refused(policy_store_decline(s, &v, &why), "waits for nobody's approval");
 	/* Another takes effect meanwhile: the first approval of two is the last for both. */
-	assert_int_equal(policy_store_last_verdicts(s, over, &count, &why), 0);
+	assert_int_equal(policy_store_last_verdicts(s, 7001, over, &count, &why), 0);
 	assert_true(count == 2 && over[0] == 2 && over[1] == 3);
 	v = verdict(5, 7, NULL);
 	v.time_us = 7001;
@@ -522,7 +522,7 @@ static void test_a_proposal_that_is_not_approved(void **state)
 	v.verdict = POLICY_REJECTED;
 	refused(policy_store_decline(s, &v, &why), "revision 5 is now");
 	assert_int_equal(active(s), 5);
-	assert_int_equal(policy_store_last_verdicts(s, over, &count, &why), 0);
+	assert_int_equal(policy_store_last_verdicts(s, 7001, over, &count, &why), 0);
 	assert_true(count == 2 && over[0] == 4 && over[1] == 6);
 	assert_int_equal(policy_store_get(s, 6, r, NULL, NULL, &why), 1);
 	assert_false(policy_revision_ruled(r));
@@ -538,6 +538,13 @@ static void test_a_proposal_that_is_not_approved(void **state)
 	assert_true(count == 2 && over[0] == 7 && over[1] == 8);
 	v.revision = 7;
 	refused(policy_store_approve(other, &v, &why), "has expired");
+	/* What a wrong clock dated. */
+	assert_int_equal(must_propose(s, "other", 1000), 9);
+	v = verdict(9, 7, POLICY_REJECTED);
+	v.time_us = INT64_MAX;
+	assert_int_equal(policy_store_decline(s, &v, &why), 0);
+	assert_int_equal(policy_store_last_verdicts(s, 7001, over, &count, &why), 0);
+	assert_true(count == 2 && over[0] == 7 && over[1] == 8);
 	assert_int_equal(policy_store_expire(other, 10000, 0, "gatewayd", over, &count, &why), 0);
 	assert_int_equal(count, 0);
 	free(r);
