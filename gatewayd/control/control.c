@@ -20,6 +20,7 @@ static void peer_free(struct peer *p)
 	LIST_REMOVE(p, next);
 	status_peer_gone(p);
 	auth_peer_gone(p);
+	groups_peer_gone(p);
 	sessions_peer_gone(p);
 	policy_taken(p);
 	preview_peer_gone(p);

@@ -33,10 +33,10 @@ void groups_free(struct named_groups **groups)
 	free(g);
 }
 
-/* told: what became of the question; NULL: nothing did. */
-static void finish(struct groups_job *job, const struct auth_asked_groups *told)
+/* told: what became of the question; NULL: nothing did, and why tells why. */
+static void finish(struct groups_job *job, const struct auth_asked_groups *told, const char *why)
 {
-	struct groups_found found = {.absent = json_array()};
+	struct groups_found found = {.absent = json_array(), .why = why};
 	struct named_groups *g = job->groups;
 	size_t asked = 0;
 
@@ -63,7 +63,7 @@ static void finish(struct groups_job *job, const struct auth_asked_groups *told)
 static void on_patience_over(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd, (void)what;
-	finish(arg, NULL);
+	finish(arg, NULL, "the name service did not answer in time");
 }
 
 static bool send_question(struct groups_job *job)
@@ -86,7 +86,7 @@ void groups_ask(struct control *c, struct named_groups *groups, groups_done *don
 	job->groups = groups;
 	job->done = done;
 	job->arg = arg;
-	job->asked.id = ++c->groups_job_id;
+	arc4random_buf(&job->asked.id, sizeof job->asked.id); /* of a control before us, others may still be under way */
 	for (size_t i = 0; i < groups->n; i++) {
 		if (groups->each[i].name[0] == '\0')
 			continue;
@@ -95,10 +95,23 @@ void groups_ask(struct control *c, struct named_groups *groups, groups_done *don
 	}
 	LIST_INSERT_HEAD(&c->groups_jobs, job, next);
 	evtimer_assign(&job->patience, c->child->base, on_patience_over, job);
-	if (job->asked.n == 0 || !send_question(job))
-		finish(job, NULL);
+	if (job->asked.n == 0)
+		finish(job, NULL, NULL);
+	else if (!send_question(job))
+		finish(job, NULL, "the authenticator is not running");
 	else
 		evtimer_add(&job->patience, &(struct timeval){.tv_sec = PATIENCE_S});
+}
+
+/* What is on its way from there is lost with the link, and who comes next knows of no question. */
+void groups_peer_gone(const struct peer *p)
+{
+	struct groups_job *job;
+
+	if (p->role != ROLE_AUTH)
+		return;
+	while ((job = LIST_FIRST(&p->control->groups_jobs)) != NULL)
+		finish(job, NULL, "the authenticator ended");
 }
 
 void groups_told(struct peer *p, const struct ipc_message *m)
@@ -113,7 +126,7 @@ void groups_told(struct peer *p, const struct ipc_message *m)
 	}
 	LIST_FOREACH (job, &p->control->groups_jobs, next)
 		if (job->asked.id == told.id && job->asked.n == told.n) {
-			finish(job, &told);
+			finish(job, &told, NULL);
 			return;
 		}
 }

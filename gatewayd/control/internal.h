@@ -233,7 +233,6 @@ struct control {
 	struct keeper keeper;
 	LIST_HEAD(, preview) previews;
 	LIST_HEAD(, groups_job) groups_jobs;
-	uint64_t groups_job_id;
 	uint32_t preview_number;
 	struct tables tables;
 	struct status_job *status_job;
@@ -426,13 +425,15 @@ void compile_start(struct control *c, enum ipc_type what, int source_fd, unsigne
 /* groups.c: whether this host has groups. */
 struct groups_found {
 	json_t *absent; /* the notes of those that there are not; borrowed */
-	size_t untold;	/* of how many nobody could tell */
+	size_t untold;	/* of how many nobody could tell, */
+	const char *why; /* and why not; NULL: the answer was that */
 };
 typedef void groups_done(struct control *c, const struct groups_found *found, void *arg);
 /* Takes groups over.  done() is called, maybe at once. */
 void groups_ask(struct control *c, struct named_groups *groups, groups_done *done, void *arg);
 void groups_free(struct named_groups **groups);
 void groups_told(struct peer *p, const struct ipc_message *m);
+void groups_peer_gone(const struct peer *p);
 
 /* keeper.c */
 /* Before the store is opened. */

@@ -571,7 +571,8 @@ static void on_groups_told(struct control *c, const struct groups_found *found, 
 	}
 	/* Ahead of what may be many, and cut. */
 	if (found->untold > 0)
-		note_add(ch->notes, "groups-untold", "of %zu groups that the policy names it could not be told whether there are such", found->untold);
+		note_add(ch->notes, "groups-untold", "of %zu groups that the policy names it could not be told whether there are such%s%s",
+			 found->untold, found->why == NULL ? "" : ": ", found->why == NULL ? "" : found->why);
 	json_array_foreach (found->absent, i, note) {
 		if (is_noted(ch->notes, note))
 			continue;
@@ -610,7 +611,7 @@ static void on_policy_compiled(struct control *c, struct compiled *result, void 
 	result->fd = -1;
 	ch->rules = result->rules;
 	/* A start waits for nobody, and what returns from a trial was looked at before. */
-	if (groups == NULL || groups->n == 0 || ch->order.kind == ORDER_START || ch->order.unconfirmed) {
+	if (groups == NULL || groups->all == 0 || ch->order.kind == ORDER_START || ch->order.unconfirmed) {
 		try_or_take(ch);
 		return;
 	}

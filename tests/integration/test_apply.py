@@ -1,5 +1,6 @@
 """gatewayctl policy apply and its kin: what the caller reads travels as content, is stored whole, and rules from then on."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ import subprocess
 
 import pytest
 
-from harness import admin, servers, socks, wait
+from harness import admin, processes, servers, socks, wait
 from harness.gateway import BUILD
 
 BASE = "rule loopback allow to cidr 127.0.0.0/8\ndefault deny\n"
@@ -548,28 +549,79 @@ def test_more_groups_than_are_looked_up(gateway):
     assert "of 53 groups that the policy names" in reply["diagnostics"][0]["message"] and "'" + "y" * 64 + "'" in reply["diagnostics"][1]["message"]
 
 
-def test_a_name_service_that_hangs_over_groups_is_not_waited_for(gateway):
-    g = gateway(BASE, pam_processes=1)
-    write(g.path("new.policy"), NOWHERE)
-    pid, = g.pids("pam")
-
+def one_that_may_hang(g):
+    """The gateway's conversation child, which is asked for our name, too: not any more, once it has told that."""
     def named():
-        """It is asked for our name, too: not any more, once it has told that."""
         g.ctl("log", "level", "info")
         return [r for r in g.rows(event="admin") if "login" in r.get("detail", {})]
 
     wait.until(named, "we have a name")
+    pid, = g.pids("pam")
+    return pid
+
+
+def looking(g, *options):
+    """An apply, or what came of it if it was done before that was seen."""
+    p = subprocess.Popen([os.path.join(BUILD, "admin", "gatewayctl"), "--socket", g.socket, "policy", "apply", *options, g.path("new.policy")],
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait.until(lambda: p.poll() is not None or g.status()["policy"].get("change", {}).get("stage") == "looking for groups", "it looks for groups")
+    return p
+
+
+def test_a_name_service_that_hangs_over_groups_is_not_waited_for(gateway):
+    g = gateway(BASE, pam_processes=1)
+    write(g.path("new.policy"), NOWHERE)
+    pid = one_that_may_hang(g)
     os.kill(pid, signal.SIGSTOP)
     try:
-        p = subprocess.Popen([os.path.join(BUILD, "admin", "gatewayctl"), "--socket", g.socket, "policy", "apply", g.path("new.policy")],
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        wait.until(lambda: g.status()["policy"].get("change", {}).get("stage") == "looking for groups", "it looks for groups")
+        p = looking(g)
         assert g.revision() == 1
     finally:
         os.kill(pid, signal.SIGKILL)  # as its deadline would
     out, err = p.communicate(timeout=wait.seconds(60))
     assert p.returncode == 0 and g.revision() == 2, (out, err)
     assert "of 3 groups that the policy names it could not be told whether there are such" in err and "[unknown-group]" not in err, err
+
+
+@contextlib.contextmanager
+def hanging(g):
+    """Its conversation child is asked, and does not answer before this is over."""
+    pid = processes.of_role(g, "pam")[0]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield pid
+    finally:
+        try:
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            pass  # its deadline was over
+
+
+def test_who_ends_while_groups_are_looked_for(gateway):
+    """The authenticator: its answer is not waited for.  Control: the next takes no answer to what the former asked for its own."""
+    g = gateway(BASE, pam_processes=1)
+    write(g.path("new.policy"), BASE.replace("allow", "allow group there-is-no-such"))
+    one_that_may_hang(g)
+
+    def goes_on():
+        with hanging(g):
+            p = looking(g)
+            processes.kill(processes.of_role(g, "auth")[0])
+            out, err = p.communicate(timeout=wait.seconds(60))
+        assert p.returncode == 0, (out, err)
+        return ": the authenticator ended" in err  # not, if we took longer than it waits
+
+    wait.until(goes_on, "it goes on without an answer")
+    wait.until(lambda: g.pids("auth"), "there is an authenticator")
+    with hanging(g):
+        p = looking(g)
+        processes.kill(processes.of_role(g, "control")[0])
+        p.communicate(timeout=wait.seconds(60))
+        wait.until(lambda: g.ctl("status", check=False).returncode == 0, "control is back")
+        write(g.path("new.policy"), BASE.replace("allow", "allow group root"))
+        p = looking(g)
+    out, err = p.communicate(timeout=wait.seconds(60))
+    assert p.returncode == 0 and "[unknown-group]" not in err, (out, err)
 
 
 def test_hostile_findings(gateway):
