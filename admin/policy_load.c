@@ -500,8 +500,12 @@ bool group_is_known(const char *group, void *arg)
 	size_t room = 0, len = strlen(group);
 	bool known = false;
 
-	if (file == NULL)
-		return getgrnam(group) != NULL;
+	if (file == NULL) {
+		const struct group *g = getgrnam(group);
+
+		/* A name service that minds no case finds what a policy has to write otherwise. */
+		return g != NULL && strcmp(g->gr_name, group) == 0;
+	}
 	FILE *in = fopen(file, "re");
 
 	/* Whole names up to the colon, as group(5) has them. */

@@ -279,35 +279,56 @@ int auth_groups_find(struct auth_answer *answer, const char *file, struct err *w
 
 /* ---- are there such groups? -------------------------------------------------------------------------------------------- */
 
+/* A name service that minds no case finds what a log-in brings along, and a policy has to write, otherwise. */
 static enum auth_group_state look_in_nss(const char *name, struct buffer *b)
 {
 	struct group entry, *found = NULL;
-	int error = getgrnam_r(name, &entry, b->data, b->size, &found);
+	int error = ERANGE;
 
+	if (b->size > 0)
+		error = getgrnam_r(name, &entry, b->data, b->size, &found);
 	while (error == ERANGE && buffer_grow(b))
 		error = getgrnam_r(name, &entry, b->data, b->size, &found);
-	return found != NULL ? AUTH_GROUP_KNOWN : means_absent(error) ? AUTH_GROUP_ABSENT : AUTH_GROUP_UNTOLD;
+	if (found != NULL)
+		return strcmp(entry.gr_name, name) == 0 ? AUTH_GROUP_KNOWN : AUTH_GROUP_ABSENT;
+	return means_absent(error) ? AUTH_GROUP_ABSENT : AUTH_GROUP_UNTOLD;
 }
 
-/* A file with a line that is none fails every log-in: nothing is told of it. */
-static enum auth_group_state look_in_text(const char *name, const char *text, size_t len)
+/* Those that the name service does not know: whether nobody does is not known. */
+static void no_longer_absent(struct auth_asked_groups *asked)
+{
+	for (unsigned i = 0; i < asked->n; i++)
+		if (asked->states[i] == AUTH_GROUP_ABSENT)
+			asked->states[i] = AUTH_GROUP_UNTOLD;
+}
+
+/* Once through it for all of them: it may be a megabyte. */
+static void look_in_text(struct auth_asked_groups *asked, const char *text, size_t len)
 {
 	const char *end = text + len;
-	enum auth_group_state state = AUTH_GROUP_ABSENT;
+	bool listed[AUTH_ASKED_GROUPS_MAX] = {false};
+	size_t lens[AUTH_ASKED_GROUPS_MAX];
 
+	for (unsigned i = 0; i < asked->n; i++)
+		lens[i] = strlen(asked->names[i]);
 	while (text < end) {
 		size_t line_len, name_len;
 		const char *line = take(&text, end, '\n', &line_len), *at = line;
 
 		if (line_len == 0 || line[0] == '#')
 			continue;
-		if (!line_ok(line, line_len))
-			return AUTH_GROUP_UNTOLD;
+		/* A file with a line that is none fails every log-in: nothing is told of it. */
+		if (!line_ok(line, line_len)) {
+			no_longer_absent(asked);
+			return;
+		}
 		take(&at, line + line_len, ':', &name_len);
-		if (name_len == strlen(name) && memcmp(line, name, name_len) == 0)
-			state = AUTH_GROUP_KNOWN;
+		for (unsigned i = 0; i < asked->n; i++)
+			listed[i] |= name_len == lens[i] && memcmp(line, asked->names[i], name_len) == 0;
 	}
-	return state;
+	for (unsigned i = 0; i < asked->n; i++)
+		if (listed[i])
+			asked->states[i] = AUTH_GROUP_KNOWN;
 }
 
 void auth_groups_look(struct auth_asked_groups *asked, const char *file)
@@ -317,17 +338,13 @@ void auth_groups_look(struct auth_asked_groups *asked, const char *file)
 	size_t len = 0;
 	char *text = file == NULL ? NULL : load_file(file, &len, &why);
 
-	if (file != NULL && text == NULL)
+	for (unsigned i = 0; i < asked->n; i++)
+		asked->states[i] = (uint8_t)look_in_nss(asked->names[i], &b);
+	if (text != NULL)
+		look_in_text(asked, text, len);
+	else if (file != NULL) {
 		log_warning("whether there are groups cannot be told: %s", why.text);
-	for (unsigned i = 0; i < asked->n; i++) {
-		enum auth_group_state here = look_in_nss(asked->names[i], &b);
-		enum auth_group_state listed = file == NULL   ? AUTH_GROUP_ABSENT
-					       : text == NULL ? AUTH_GROUP_UNTOLD
-							      : look_in_text(asked->names[i], text, len);
-
-		asked->states[i] = (uint8_t)(here == AUTH_GROUP_KNOWN || listed == AUTH_GROUP_KNOWN ? AUTH_GROUP_KNOWN
-					     : here == AUTH_GROUP_UNTOLD			      ? here
-												      : listed);
+		no_longer_absent(asked);
 	}
 	free(text);
 	free(b.data);
