@@ -22,6 +22,7 @@
 #define MEMORY_MAX (4UL * 1024 * 1024 * 1024)
 /* What is left of a message's body for notes. */
 #define NOTES_ROOM 60000
+#define RESULT_MAX 65536
 #define BODY_MAX 98304
 /* Of groups, each with a note of up to 1 KiB or so. */
 #define GROUPS_ROOM 96000
@@ -121,19 +122,20 @@ static void answer(struct compiler *c, const uint8_t *table, size_t len, uint32_
 		   const struct policy_diagnostics *d)
 {
 	static uint8_t body[BODY_MAX];
-	struct wire_writer w = wire_writer_on(body, sizeof body);
+	struct wire_writer w = wire_writer_on(body, RESULT_MAX);
 	struct err why;
 	int fd = table == NULL ? -1 : sealed_create("gatewayd-table", table, len, &why);
 
 	if (table != NULL && fd < 0)
 		log_fatal("%s", why.text);
 	put_result(&w, rules, d);
-	if (fd >= 0)
+	if (fd >= 0) {
+		w.size = sizeof body; /* what failed has room for no more */
 		put_groups(&w, tree);
-	if (fd >= 0)
 		ipc_send(c->control, IPC_COMPILED, body, w.len, &fd, 1);
-	else
+	} else {
 		ipc_send(c->control, IPC_COMPILE_FAILED, body, w.len, NULL, 0);
+	}
 }
 
 /* Expectations and findings; where expectations do not gate, what fails is only told. */
