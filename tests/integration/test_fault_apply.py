@@ -21,8 +21,8 @@ def policy(g, which, names=NAMES):
     with open(g.path("p", f"names{which}"), "w", encoding="utf-8") as f:
         f.writelines(f".n{i}.p{which}.example\n" for i in range(names))
     with open(g.path("p", f"{which}.policy"), "w", encoding="utf-8") as f:
-        f.write(f'set names domain file "names{which}"\nrule names deny to domain @names\nrule closed deny to cidr 127.0.0.{2 + which}/32\n'
-                f"rule all allow to cidr 127.0.0.0/8\n")
+        f.write(f'set names domain file "names{which}"\nrule names deny to domain @names\nrule nobody deny group root\n'
+                f"rule closed deny to cidr 127.0.0.{2 + which}/32\nrule all allow to cidr 127.0.0.0/8\n")
     return g.path("p", f"{which}.policy")
 
 
@@ -80,10 +80,11 @@ def ended(pid):
 
 class Held:
     """An apply that comes as far as a stage and stays there, since a process that it needs is stopped: the supervisor, who would start
-    its compiler; a worker, who would tell which sessions end; control's keeper, who would store it; the recorder, whose word ends it.
+    its compiler; those who would look for its groups; a worker, who would tell which sessions end; control's keeper, who would store it;
+    the recorder, whose word ends it.
     The transaction in the store is killed at each of its writes by tests/unit/test_policy_power.c."""
 
-    NEEDED = {"previewing": "worker", "settling": "recorder"}
+    NEEDED = {"looking for groups": "pam", "previewing": "worker", "settling": "recorder"}
 
     def __init__(self, g, stage, file):
         self.g = g
@@ -113,7 +114,7 @@ class Held:
 STAGES = ["compiling", "previewing", "storing", "settling"]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ["looking for groups", *STAGES])
 def test_control_killed_at_each_stage(gateway, server, stage):
     s = server(servers.Echo, "0.0.0.0")
     g = gateway(workers=2)
