@@ -586,10 +586,10 @@ def test_a_name_service_that_hangs_over_groups_is_not_waited_for(gateway):
 @contextlib.contextmanager
 def hanging(g):
     """Its conversation child is asked, and does not answer before this is over."""
-    pid = processes.of_role(g, "pam")[0]
+    pid, = wait.until(lambda: processes.of_role(g, "pam"), "there is one")
     os.kill(pid, signal.SIGSTOP)
     try:
-        yield pid
+        yield
     finally:
         try:
             os.kill(pid, signal.SIGCONT)
@@ -606,7 +606,8 @@ def test_who_ends_while_groups_are_looked_for(gateway):
     def goes_on():
         with hanging(g):
             p = looking(g)
-            processes.kill(processes.of_role(g, "auth")[0])
+            for pid in processes.of_role(g, "auth"):
+                processes.kill(pid)
             out, err = p.communicate(timeout=wait.seconds(60))
         assert p.returncode == 0, (out, err)
         return ": the authenticator ended" in err  # not, if we took longer than it waits
