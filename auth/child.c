@@ -9,6 +9,7 @@
 
 #include "auth/groups.h"
 #include "auth/pam.h"
+#include "common/clock.h"
 #include "common/locked.h"
 #include "common/log.h"
 #include "common/text.h"
@@ -62,6 +63,9 @@ static void name_uid(struct server *server, struct ipc *master, const struct ipc
 		server->broken = true;
 }
 
+/* A name service may be slow for each of many: what is known before the master loses patience (asked_groups.c) is told. */
+#define LOOK_US 3000000
+
 static void look_for_groups(struct server *server, struct ipc *master, const struct ipc_message *message)
 {
 	struct wire_reader r = wire_reader_on(message->body, message->len);
@@ -74,7 +78,7 @@ static void look_for_groups(struct server *server, struct ipc *master, const str
 		server->broken = true;
 		return;
 	}
-	auth_groups_look(&asked, server->options->groups_file);
+	auth_groups_look(&asked, server->options->groups_file, clock_mono_us() + LOOK_US);
 	auth_put_groups_told(&writer, &asked);
 	if (ipc_send_wire(master, IPC_PAM_GROUPS_TOLD, &writer) < 0)
 		server->broken = true;

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 
 #define NSS_BUFFER_MAX (1024 * 1024) /* a group entry lists its members: large ones are real */
@@ -331,7 +332,7 @@ static void look_in_text(struct auth_asked_groups *asked, const char *text, size
 			asked->states[i] = AUTH_GROUP_KNOWN;
 }
 
-void auth_groups_look(struct auth_asked_groups *asked, const char *file)
+void auth_groups_look(struct auth_asked_groups *asked, const char *file, int64_t until_us)
 {
 	struct buffer b = {0};
 	struct err why;
@@ -339,7 +340,7 @@ void auth_groups_look(struct auth_asked_groups *asked, const char *file)
 	char *text = file == NULL ? NULL : load_file(file, &len, &why);
 
 	for (unsigned i = 0; i < asked->n; i++)
-		asked->states[i] = (uint8_t)look_in_nss(asked->names[i], &b);
+		asked->states[i] = (uint8_t)(clock_mono_us() < until_us ? look_in_nss(asked->names[i], &b) : AUTH_GROUP_UNTOLD);
 	if (text != NULL)
 		look_in_text(asked, text, len);
 	else if (file != NULL) {

@@ -13,8 +13,8 @@ int auth_groups_find(struct auth_answer *answer, const char *file, struct err *w
 /* What NSS calls a uid, into login->name; "" if it does not know, or calls it what is not auth_login_valid(). */
 void auth_login_find(struct auth_login *login);
 
-/* Sets the state of each group: known if NSS or the file (NULL: none) has it. */
-void auth_groups_look(struct auth_asked_groups *asked, const char *file);
+/* Sets the state of each group: known if NSS or the file (NULL: none) has it.  From until_us on (clock_mono_us()) NSS is not asked any more. */
+void auth_groups_look(struct auth_asked_groups *asked, const char *file, int64_t until_us);
 
 /* The part that reads a groups file's text; adds to answer->groups. */
 int auth_groups_parse(struct auth_answer *answer, const char *text, size_t len, struct err *why);

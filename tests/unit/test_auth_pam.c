@@ -21,6 +21,7 @@
 #include <cmocka.h>
 
 #include "auth/auth.h"
+#include "auth/groups.h"
 #include "common/log.h"
 
 #define PATIENCE_MS 20000 /* no wait takes this long unless something is broken */
@@ -676,6 +677,21 @@ static void test_groups_that_there_are(void **state)
 	assert_clean_end(&k);
 }
 
+/* A name service that takes long for each. */
+static void test_groups_that_are_not_all_looked_for(void **state)
+{
+	static struct auth_asked_groups asked = {.n = 3, .names = {"root", "hr", "there-is-no-such"}};
+	char file[384];
+
+	(void)state;
+	snprintf(file, sizeof file, "%s", path_of("groups"));
+	write_file("groups", 0600, "hr:x:2001:gw-ann\n");
+	auth_groups_look(&asked, file, INT64_MAX);
+	assert_true(asked.states[0] == AUTH_GROUP_KNOWN && asked.states[1] == AUTH_GROUP_KNOWN && asked.states[2] == AUTH_GROUP_ABSENT);
+	auth_groups_look(&asked, file, 0);
+	assert_true(asked.states[0] == AUTH_GROUP_UNTOLD && asked.states[1] == AUTH_GROUP_KNOWN && asked.states[2] == AUTH_GROUP_UNTOLD);
+}
+
 /* n groups of gw-ann, each a line. */
 static void write_groups(unsigned n, unsigned name_len)
 {
@@ -818,7 +834,7 @@ int main(void)
 		cmocka_unit_test(test_canonical_user),		cmocka_unit_test(test_exec),
 		cmocka_unit_test(test_hanging_module),		cmocka_unit_test(test_crashing_module),
 		cmocka_unit_test(test_malformed_ask),		cmocka_unit_test(test_groups),
-		cmocka_unit_test(test_groups_that_there_are),
+		cmocka_unit_test(test_groups_that_there_are),	cmocka_unit_test(test_groups_that_are_not_all_looked_for),
 		cmocka_unit_test(test_groups_not_whole),	cmocka_unit_test(test_password_is_wiped),
 	};
 
