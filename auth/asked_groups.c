@@ -111,6 +111,11 @@ bool groups_answered(struct child *child, const struct ipc_message *message)
 
 void groups_child_gone(struct child *child)
 {
-	if (child->master->groups.child == child)
-		tell(child->master, NULL);
+	struct auth_master *m = child->master;
+
+	if (m->groups.child != child)
+		return;
+	/* Whoever waits behind it would be answered by the same name service, after as long, and at the cost of another child. */
+	while (m->groups.n > 0)
+		tell(m, NULL);
 }
