@@ -104,6 +104,7 @@ static void take_line(struct asking *a, const json_t *line)
 /* What the stream of rows reads from; see fopencookie(3). */
 struct source {
 	int fd;
+	char bytes[ROWS_AT_A_TIME]; /* the stream's: where it makes its own, the C library minds no size */
 };
 
 static ssize_t read_rows(void *cookie, char *bytes, size_t size)
@@ -130,7 +131,7 @@ static FILE *open_rows(struct source *source)
 	FILE *rows = fopencookie(source, "r", (cookie_io_functions_t){.read = read_rows, .close = close_rows});
 
 	if (rows != NULL)
-		setvbuf(rows, NULL, _IOFBF, ROWS_AT_A_TIME);
+		setvbuf(rows, source->bytes, _IOFBF, sizeof source->bytes);
 	else
 		close(source->fd);
 	return rows;
