@@ -63,7 +63,7 @@ static void finish(struct groups_job *job, const struct auth_asked_groups *told,
 static void on_patience_over(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd, (void)what;
-	finish(arg, NULL, "the name service did not answer in time");
+	finish(arg, NULL, "no answer came in time");
 }
 
 static bool send_question(struct groups_job *job)
