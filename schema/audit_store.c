@@ -1107,7 +1107,11 @@ int audit_store_begin(struct audit_store *s, struct err *why)
 {
 	if (ratchet(s, why) != 0 || rotate_if_due(s, why) != 0)
 		return -1;
-	return begin(s, &s->now, why);
+	if (begin(s, &s->now, why) == 0)
+		return 0;
+	/* It may have come half way, and the next could not begin within what it left. */
+	rollback(s, &s->now);
+	return -1;
 }
 
 int audit_store_last(struct audit_store *s, uint64_t incarnation, uint64_t *sequence, struct err *why)

@@ -25,7 +25,8 @@ struct audit_store *audit_store_open(uint64_t segment_bytes, struct err *why);
 int audit_store_relax(struct audit_store *s, struct err *why);
 void audit_store_close(struct audit_store **store);
 
-/* 0 or -1; after -1 anywhere in a batch, audit_store_rollback() and try the whole batch again later. */
+/* 0 or -1: nothing has begun.  After -1 of anything in a batch, audit_store_rollback() and try the whole batch again
+ * later. */
 int audit_store_begin(struct audit_store *s, struct err *why);
 /* 1 appended, 0 known already, AUDIT_APPEND_LATER: this batch has room for no other sender, it is to be committed and
  * the record appended in the next one, -1 failed. */

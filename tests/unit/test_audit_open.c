@@ -126,6 +126,16 @@ static int64_t number(const char *file, const char *sql)
 	return n;
 }
 
+static void exec_sql(const char *sql)
+{
+	sqlite3 *handle;
+
+	assert_int_equal(sqlite3_open(FIRST, &handle), SQLITE_OK);
+	if (sqlite3_exec(handle, sql, NULL, NULL, NULL) != SQLITE_OK)
+		fail_msg("%s: %s", sql, sqlite3_errmsg(handle));
+	assert_int_equal(sqlite3_close(handle), SQLITE_OK);
+}
+
 static int64_t in_table(const char *file)
 {
 	return number(file, "SELECT count(*) FROM open_session WHERE session <> 0");
@@ -318,6 +328,25 @@ static void test_rolled_back(void **state)
 	begin(s);
 	append(s, 100, event_of(AUDIT_ENDED, 3));
 	audit_store_rollback(s);
+	assert_string_equal(settle(s, 100), OF_100);
+	must_be_sound();
+	audit_store_close(&s);
+}
+
+/* A batch that cannot begin, since what is behind the table cannot be read, leaves nothing of itself: once that can be
+ * read, the next one begins, whether or not anybody has rolled back. */
+static void test_begun_in_vain(void **state)
+{
+	struct audit_store *s = must_open(LARGE);
+
+	(void)state;
+	make_some(s);
+	begin(s);
+	audit_store_rollback(s);
+	exec_sql("ALTER TABLE chain RENAME TO hidden");
+	assert_int_equal(audit_store_begin(s, &why), -1);
+	assert_int_equal(audit_store_begin(s, &why), -1);
+	exec_sql("ALTER TABLE hidden RENAME TO chain");
 	assert_string_equal(settle(s, 100), OF_100);
 	must_be_sound();
 	audit_store_close(&s);
@@ -651,16 +680,6 @@ static void copy_all(bool back)
 	}
 }
 
-static void exec_sql(const char *sql)
-{
-	sqlite3 *handle;
-
-	assert_int_equal(sqlite3_open(FIRST, &handle), SQLITE_OK);
-	if (sqlite3_exec(handle, sql, NULL, NULL, NULL) != SQLITE_OK)
-		fail_msg("%s: %s", sql, sqlite3_errmsg(handle));
-	assert_int_equal(sqlite3_close(handle), SQLITE_OK);
-}
-
 /* Found, or without effect: 1, 0. */
 static int judge(const char *sql)
 {
@@ -772,6 +791,7 @@ int main(void)
 		TEST(test_killed_again),
 		TEST(test_closed),
 		TEST(test_rolled_back),
+		TEST(test_begun_in_vain),
 		TEST(test_settled_and_rolled_back),
 		TEST(test_relaxed),
 		TEST(test_segment_change),
