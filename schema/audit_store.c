@@ -39,6 +39,8 @@
 #define RETRY_US (60 * INT64_C(1000000))
 /* A smaller segment is finished in less time than anybody notices. */
 #define FINISH_AT_ONCE_BYTES (4 * 1024 * 1024)
+/* No row of ours has such a number: the chain tells of none above 2^62. */
+#define FAR_BEHIND "2305843009213693952"
 /* Rows that are written in one statement. */
 #define RUN_MAX 64
 
@@ -121,7 +123,8 @@ static int prepare(struct writer *w, struct err *why)
 		{&w->last_of, "SELECT last FROM sender WHERE incarnation = ?1"},
 		{&w->set_last, "INSERT INTO sender (incarnation, last, seen) VALUES (?1, ?2, ?3) "
 			       "ON CONFLICT (incarnation) DO UPDATE SET last = excluded.last, seen = excluded.seen"},
-		{&w->newest, "SELECT max(id) FROM event"},
+		/* A stranger's row far behind is none that ours have to follow: there is an end of numbers. */
+		{&w->newest, "SELECT max(id) FROM event WHERE id < " FAR_BEHIND},
 		{&w->count_senders, "SELECT count(*) FROM sender"},
 		{&w->senders, "SELECT incarnation, last, seen FROM sender ORDER BY incarnation"},
 		/* Who has something open may still send, however long ago it last did. */

@@ -580,13 +580,13 @@ static int step_row(struct verifier *v, struct err *why)
 	return rc == DB_FAILED ? -1 : 0;
 }
 
-/* Rows before `id` that no entry knows. */
+/* Rows before `id` (INT64_MAX: all that are left) that no entry knows. */
 static int pass_strangers(struct verifier *v, int64_t id, struct err *why)
 {
 	char text[128];
 	int64_t n = 0;
 
-	for (; v->row && v->row_id < id; n++) {
+	for (; v->row && (v->row_id < id || id == INT64_MAX); n++) {
 		if (n == 0)
 			find(v, "row %lld (%s) was inserted: the chain does not know it",
 			     (long long)db_i64(v->rows, COL_ID), describe_row(v, text, sizeof text));

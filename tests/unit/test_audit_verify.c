@@ -298,6 +298,26 @@ static void test_a_strangers_rows_meanwhile(void **state)
 	audit_store_close(&s);
 }
 
+/* Behind the last number that there is, none of ours could follow. */
+static void test_a_strangers_row_at_the_end_of_the_world(void **state)
+{
+	struct audit_store *s = must_open(LARGE);
+	struct audit_store_status status;
+
+	(void)state;
+	commit_rows(s, 2, 0, AUDIT_DENIED, 1);
+	sql("audit-00000001.db", "INSERT INTO event (id, time, kind) VALUES (9223372036854775807, 1, 0)");
+	commit_rows(s, 2, 0, AUDIT_OPEN, 1);
+	audit_store_status(s, &status);
+	assert_int_equal(status.rows, 4);
+	audit_store_close(&s);
+	s = must_open(LARGE);
+	commit_rows(s, 2, 0, AUDIT_ENDED, 1);
+	must_find("row 9223372036854775807 (");
+	assert_int_equal(found.n, 1);
+	audit_store_close(&s);
+}
+
 static uint64_t draws = 1;
 
 static uint32_t draw(uint32_t n)
@@ -928,6 +948,7 @@ static void test_findings_name_what_was_done(void **state)
 		{"audit-00000002.db", "INSERT INTO event (id, time, kind) SELECT max(id) + 1, 1, 0 FROM event",
 		 "was inserted"},
 		{"audit-00000002.db", "INSERT INTO event (id, time, kind) VALUES (-5, 1, 0)", "row -5"},
+		{HOT, "INSERT INTO event (id, time, kind) VALUES (9223372036854775807, 1, 0)", "was inserted"},
 		{"audit-00000001.db",
 		 "UPDATE event SET id = 9999 WHERE id = 7; UPDATE event SET id = 7 WHERE id = 8; "
 		 "UPDATE event SET id = 8 WHERE id = 9999",
@@ -1246,6 +1267,7 @@ int main(void)
 		TEST(test_sound),
 		TEST(test_runs_of_rows),
 		TEST(test_a_strangers_rows_meanwhile),
+		TEST(test_a_strangers_row_at_the_end_of_the_world),
 		TEST(test_what_is_open_in_commits_of_any_size),
 		TEST(test_settled_rolled_back_and_repeated),
 		TEST(test_large_batches),
