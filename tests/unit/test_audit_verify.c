@@ -577,6 +577,14 @@ static void test_segments(void **state)
 	assert_int_equal(st.st_mode & 07777, 0600);
 }
 
+static void touch(const char *name)
+{
+	int fd = open(name, O_WRONLY | O_CREAT, 0600);
+
+	assert_true(fd >= 0);
+	close(fd);
+}
+
 /* Whatever was done when the power went: the next start goes on from there. */
 static void test_segment_change_cut_short(void **state)
 {
@@ -586,10 +594,13 @@ static void test_segment_change_cut_short(void **state)
 	fill(s);
 	audit_store_close(&s);
 	/* The file was made, and nothing more. */
+	touch("audit-00000002.db");
+	assert_int_equal(must_be_sound().segments, 1);
 	struct db *db = audit_segment_open("audit-00000002.db", AUDIT_WRITE, &why);
 
 	assert_non_null(db);
 	db_close(&db);
+	assert_int_equal(must_be_sound().segments, 1);
 	s = must_open(LARGE);
 	fill(s);
 	audit_store_close(&s);
@@ -622,6 +633,7 @@ static void test_an_epoch_ends_between_segments(void **state)
 	assert_int_equal(audit_store_begin(s, &why), -1);
 	audit_store_tick(s, &why);
 	assert_int_equal(audit_store_begin(s, &why), -1);
+	assert_int_equal(must_be_sound().segments, 1);
 	assert_int_equal(sqlite3_close(stranger), SQLITE_OK);
 	commit_rows(s, 1, 0, AUDIT_DENIED, 1);
 	assert_int_equal(audit_store_tick(s, &why), 0);
@@ -740,14 +752,6 @@ static struct audit_verified verify_with_keys(const char *one, const char *other
 	    audit_verify(&o, &v, &why) != 0)
 		fail_msg("%s", why.text);
 	return v;
-}
-
-static void touch(const char *name)
-{
-	int fd = open(name, O_WRONLY | O_CREAT, 0600);
-
-	assert_true(fd >= 0);
-	close(fd);
 }
 
 static void lose_by_removal(void)
@@ -959,6 +963,8 @@ static void test_findings_name_what_was_done(void **state)
 		 "DELETE FROM event WHERE id >= (SELECT max(first) FROM chain); "
 		 "DELETE FROM chain WHERE id = (SELECT max(id) FROM chain)",
 		 ""},
+		/* As if it had been made, and not begun. */
+		{HOT, "DELETE FROM chain; DELETE FROM event; DELETE FROM open_session; DELETE FROM sender", "end was cut"},
 		{"audit-00000001.db", "DELETE FROM chain WHERE id = (SELECT max(id) FROM chain)", "cut"},
 		{"audit-00000002.db", "DELETE FROM chain WHERE id = (SELECT min(id) FROM chain) + 4", "was removed"},
 		{"audit-00000002.db", "UPDATE chain SET time = time + 1 WHERE id = (SELECT min(id) FROM chain) + 4",
