@@ -209,6 +209,14 @@ static int find_entry(struct db *db, bool first, struct found *f, struct err *wh
 	return rc == DB_FAILED ? -1 : rc == DB_ROW;
 }
 
+/* The last row that it knows of; 0 where it tells of none that can be: those that are there tell of theirs. */
+static int64_t last_row(const struct found *f)
+{
+	if (f->first < 0 || f->first > INT64_MAX / 2 || f->count < 0 || f->count > INT32_MAX)
+		return 0;
+	return f->first + f->count - 1;
+}
+
 /* ---- the chain --------------------------------------------------------------------------------------------------- */
 
 static int put_entry(struct audit_store *s, struct writer *w, enum audit_entry_kind kind, int64_t first, int64_t count,
@@ -740,6 +748,7 @@ static int take_single_file(struct err *why)
 /* One transaction of it: up to one entry's rows behind s->at.  1 there are more, 0 that was all, -1. */
 static int adopt_some(struct audit_store *s, struct db_stmt *rows, int64_t adopted, struct err *why)
 {
+	const int64_t before = s->at.event;
 	enum db_step rc;
 	int linked = 0;
 
@@ -761,7 +770,8 @@ static int adopt_some(struct audit_store *s, struct db_stmt *rows, int64_t adopt
 	db_reset(rows);
 	if (linked != 0 || rc == DB_FAILED || put_commit(s, &s->now, why) != 0)
 		return -1;
-	return s->at.event < adopted;
+	/* Somebody may have taken the last ones away. */
+	return s->at.event != before && s->at.event < adopted;
 }
 
 /* Rows that were there before there was a chain are taken as they were found. */
@@ -948,7 +958,7 @@ static int resume(struct audit_store *s, const struct found *last, struct err *w
 	if (find_entry(s->now.db, true, &first, why) < 0)
 		return -1;
 	s->now.began_us = first.time_us;
-	s->durable = (struct position){.event = last->first + last->count - 1, .entry = last->id};
+	s->durable = (struct position){.event = last_row(last), .entry = last->id};
 	memcpy(s->durable.mac, last->mac, sizeof s->durable.mac);
 	s->at = s->durable;
 	s->ended = last->kind == AUDIT_ENTRY_END;
@@ -1001,7 +1011,7 @@ static int open_ring(struct audit_store *s, const struct found *last, struct err
 /* The new chain begins with a segment of its own, bound to what was there of the last. */
 static int renew(struct audit_store *s, const struct found *last, struct err *why)
 {
-	s->durable = (struct position){.event = last->first + last->count - 1, .entry = last->id};
+	s->durable = (struct position){.event = last_row(last), .entry = last->id};
 	memcpy(s->durable.mac, last->mac, sizeof s->durable.mac);
 	s->at = s->durable;
 	s->ended = s->renewing = true;

@@ -678,6 +678,29 @@ static void test_numbers_at_the_end_of_the_world(void **state)
 	must_be_sound();
 }
 
+/* Nor do they keep a gateway from going on: what is wrong is there to be found. */
+static void test_going_on_at_the_end_of_the_world(void **state)
+{
+	static const char *const edits[] = {
+		"UPDATE chain SET count = -9223372036854775807 - 1",
+		"UPDATE chain SET first = 9223372036854775807",
+		"UPDATE chain SET first = -5, count = 0",
+	};
+	struct audit_store *s;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
+		s = must_open(LARGE);
+		commit_rows(s, 2, 0, AUDIT_OPEN, 1);
+		audit_store_close(&s);
+		sql("audit-00000001.db", edits[i]);
+		s = must_open(LARGE);
+		commit_rows(s, 2, 0, AUDIT_ENDED, 1);
+		audit_store_close(&s);
+		must_find("");
+	}
+}
+
 static void test_a_locked_or_damaged_segment(void **state)
 {
 	struct audit_filter f = {0};
@@ -1288,6 +1311,7 @@ int main(void)
 		TEST(test_a_new_chain_cut_short),
 		TEST(test_files_removed_meanwhile),
 		TEST(test_numbers_at_the_end_of_the_world),
+		TEST(test_going_on_at_the_end_of_the_world),
 		TEST(test_a_locked_or_damaged_segment),
 		TEST(test_single_file_of_before),
 		TEST(test_findings_name_what_was_done),
