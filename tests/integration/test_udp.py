@@ -475,26 +475,37 @@ def test_policy_decides_who_may_answer(gateway, target):
     assert g.row(event="ended")["detail"]["dropped"] == {"denied": 1}
 
 
-@pytest.mark.hostile
-def test_those_who_knock_are_bounded(gateway, target):
-    """They take no more than their share of an association, and fill no audit."""
-    g = start(gateway, policy=f"rule some allow to cidr 127.0.0.1/32 127.0.1.0/24\ndefault deny\n", **ANY)
+def what_knocking_does(g, target):
+    """How many of those who speak to an association unasked are denied and unsolicited, and the rows of flows and denials."""
     with g.associate() as a:
         a.echo("127.0.0.1", target.port, b"x")
+        port = target.peers[-1]
         for i in range(1, 101):
-            speak(target.peers[0], b"denied", f"127.0.2.{i}")
+            speak(port, b"denied", f"127.0.2.{i}")
         for i in range(1, 101):
-            speak(target.peers[0], b"allowed", f"127.0.1.{i}")
+            speak(port, b"allowed", f"127.0.1.{i}")
             if i <= 64:
                 assert a.receive()[1] == b"allowed"
         for i in range(150):
             a.send("127.0.0.1", 20000 + i, b"x")
         a.echo("127.0.0.1", target.port, b"the client has its own share")
     dropped = g.row(event="ended")["detail"]["dropped"]
-    assert (dropped["denied"], dropped["unsolicited"]) == (100, 36)
     rows = g.rows("--limit", "0")
-    assert len([r for r in rows if r["event"] == "flow" and r.get("detail", {}).get("opened_by")]) == 64
-    assert len([r for r in rows if r["event"] == "denied"]) == 32
+    return (dropped["denied"], dropped["unsolicited"],
+            len([r for r in rows if r["event"] == "flow" and r.get("detail", {}).get("opened_by")]),
+            len([r for r in rows if r["event"] == "denied"]))
+
+
+@pytest.mark.hostile
+def test_those_who_knock_are_bounded(gateway, target):
+    """They take no more than their share of an association, and fill no audit.  Who else uses this machine's loopback may knock, too (seen
+    once in some hundred runs of everything): then all of it is done again."""
+    for _ in range(3):
+        g = start(gateway, policy="rule some allow to cidr 127.0.0.1/32 127.0.1.0/24\ndefault deny\n", **ANY)
+        seen = what_knocking_does(g, target)
+        if seen[0] == 100:
+            break
+    assert seen == (100, 36, 64, 32)
 
 
 @pytest.mark.hostile
