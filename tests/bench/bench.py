@@ -385,8 +385,10 @@ class Load:
 
 def measure(group, mode, *options, cpus=(LOAD_CPU,)):
     """One run of a load on each of the CPUs: what they say together, and the CPU time of the group meanwhile."""
-    loads = [Load(mode, *options, cpu=cpu) for cpu in cpus]
+    loads = []
     try:
+        for cpu in cpus:
+            loads.append(Load(mode, *options, cpu=cpu))
         for load in loads:
             load.ready()
         before = group.cpu_ns()
