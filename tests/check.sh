@@ -23,7 +23,7 @@ step "build" make_all build
 step "unit tests" make -s -C build check-unit
 step "build with sanitizers" make_all build-san
 # What is random and long has been seen in numbers already.
-step "unit tests with sanitizers" env POLICY_PAIRS=25000 make -s -C build-san check-unit
+step "unit tests with sanitizers" env POLICY_PAIRS=50000 make -s -C build-san check-unit
 step "lint" make -s -C build lint
 step "fuzzing, briefly" make -s -C build fuzz-quick
 step "integration tests with sanitizers" tests/run-integration.sh . build-san -m "not long"

@@ -5,11 +5,7 @@ import json
 import os
 import shutil
 
-import pytest
-
 from harness import socks, wait
-
-pytestmark = pytest.mark.long
 
 SUMMARY = "The audit is what was recorded."
 

@@ -11,8 +11,6 @@ import pytest
 from harness import audits, socks, wait
 from harness.gateway import BUILD
 
-pytestmark = pytest.mark.long
-
 CTL = os.path.join(BUILD, "admin", "gatewayctl")
 POLICY = """\
 set malware domain { evil.example }
