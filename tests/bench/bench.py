@@ -763,7 +763,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--quick", action="store_true", help="in three minutes")
     p.add_argument("--rounds", type=int, help="5; quick: 3")
-    p.add_argument("--seconds", type=float, help="of one run: 1.5; quick: 0.5")
+    p.add_argument("--seconds", type=float, help="of one run: 1.5; quick: 0.3")
     p.add_argument("--figures", help="some of them, with commas between")
     p.add_argument("--idle", type=int, default=4000, help="sessions for the memory of one")
     p.add_argument("--crowd", type=int, default=50000, help="idle sessions beside which new ones are opened")
@@ -773,7 +773,7 @@ def main():
     p.add_argument("--output", default=".", help="directory of bench.md and bench.json")
     a = p.parse_args()
     a.rounds = a.rounds or (3 if a.quick else 5)
-    a.seconds = a.seconds or (0.5 if a.quick else 1.5)
+    a.seconds = a.seconds or (0.3 if a.quick else 1.5)
     bench = Bench(a)
     try:
         return 0 if bench.run() else 1
